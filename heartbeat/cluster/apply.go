@@ -1,0 +1,223 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Apply carries out one committed entry. index and term are the entry's own. It never fails: a command that does not
+// fit is void and says why.
+func (s *State) Apply(index, term uint64, c Command) Result {
+	s.Index = index
+	void, volume := s.apply(term, c)
+	r := Result{Void: void, Index: index}
+	if v, ok := s.Volumes[volume]; ok {
+		v = v.Clone()
+		r.Volume = &v
+	}
+	return r
+}
+
+func (s *State) apply(term uint64, c Command) (void, volume string) {
+	switch {
+	case c.Init != nil:
+		return s.init(c, c.Init), ""
+	case s.ID == "":
+		return "the cluster has no identity yet", ""
+	case c.StartNode != nil:
+		return s.startNode(c, c.StartNode), ""
+	case c.AddNode != nil:
+		return s.addNode(c, *c.AddNode), ""
+	case c.RemoveNode != nil:
+		return s.removeNode(c, c.RemoveNode.Node), ""
+	case c.CreateVolume != nil:
+		return s.createVolume(c, *c.CreateVolume), c.CreateVolume.Name
+	case c.Failover != nil:
+		return s.recordFailover(*c.Failover), ""
+	case c.Form != nil:
+		return s.on(c.Form.On, func(v *Volume) string { return s.form(c, v) }), c.Form.Volume
+	case c.Promote != nil:
+		return s.on(c.Promote.On, func(v *Volume) string { return s.promote(term, c, v) }), c.Promote.Volume
+	case c.Drop != nil:
+		return s.on(c.Drop.On, func(v *Volume) string { return s.drop(c, v) }), c.Drop.Volume
+	case c.Admit != nil:
+		return s.on(c.Admit.On, func(v *Volume) string { return s.admit(c, v) }), c.Admit.Volume
+	case c.Rejoin != nil:
+		return s.on(c.Rejoin.On, func(v *Volume) string { return s.rejoin(c, v) }), c.Rejoin.Volume
+	case c.AllowResync != nil:
+		return s.on(c.AllowResync.On, func(v *Volume) string { return s.allowResync(c, v) }), c.AllowResync.Volume
+	}
+	return "unknown command", ""
+}
+
+// on is the compare-and-set of R7: the change sees the volume only if it stands as the command was decided on, and
+// raises the version unless it is void.
+func (s *State) on(o On, change func(*Volume) string) string {
+	old, ok := s.Volumes[o.Volume]
+	if !ok {
+		return fmt.Sprintf("volume %q does not exist", o.Volume)
+	}
+	if old.Epoch != o.Epoch || old.Version != o.Version {
+		return fmt.Sprintf("decided on epoch %d version %d, the volume has epoch %d version %d", o.Epoch, o.Version, old.Epoch, old.Version)
+	}
+	v := old.Clone()
+	if void := change(&v); void != "" {
+		return void
+	}
+	v.Version++
+	s.Volumes[o.Volume] = v
+	return ""
+}
+
+func (s *State) form(c Command, v *Volume) string {
+	f := c.Form
+	if v.Epoch != 0 || len(v.Members) != 0 {
+		return "the volume has members already"
+	}
+	if len(f.Members) == 0 {
+		return "no member named"
+	}
+	for n := range f.Members {
+		if _, ok := v.Replica(n); !ok {
+			return fmt.Sprintf("node %q holds no replica", n)
+		}
+	}
+	v.Members, v.InitialFrom = f.Members, f.InitialFrom
+	s.event(c, "volume formed", v, "", fmt.Sprintf("in-sync set %v", v.MemberNames()))
+	return ""
+}
+
+// promote is R6. What makes a promotion safe is decided by the leader (package failover); here stands what must hold
+// whatever the leader thinks.
+func (s *State) promote(term uint64, c Command, v *Volume) string {
+	p := c.Promote
+	if p.Term != term {
+		return fmt.Sprintf("the leader waited in term %d, the entry is of term %d", p.Term, term)
+	}
+	if void := s.mayPromote(p, v); void != "" {
+		return void
+	}
+	old := v.Primary
+	v.Epoch++
+	v.Primary, v.Process = p.Candidate, p.Member.Process
+	if p.Basis == BasisForced && !v.IsMember(p.Candidate) {
+		v.Held = nil
+		for _, r := range v.Replicas {
+			if r.Node != p.Candidate {
+				v.Held = append(v.Held, r.Node)
+			}
+		}
+		v.Members = map[string]Member{}
+	}
+	for _, n := range p.Leave {
+		delete(v.Members, n)
+	}
+	if old == p.Candidate {
+		// Writes of its last process may have reached one member and not another: until there are maps to settle
+		// them by (R29), the others leave.
+		v.Members = map[string]Member{}
+	}
+	v.Members[p.Candidate] = p.Member
+	v.Previous = ""
+	if old != "" && old != p.Candidate && v.IsMember(old) && p.Basis != BasisHandOver {
+		v.Previous = old
+	}
+	s.event(c, "promoted", v, p.Candidate, fmt.Sprintf("%s is primary of epoch %d (%s; %s); before: %q; in-sync set %v",
+		p.Candidate, v.Epoch, p.Basis, p.Reason, old, v.MemberNames()))
+	return ""
+}
+
+func (s *State) mayPromote(p *Promote, v *Volume) string {
+	if _, ok := v.Replica(p.Candidate); !ok {
+		return fmt.Sprintf("node %q holds no replica", p.Candidate)
+	}
+	if n := s.Nodes[p.Candidate]; n.Start != p.Member.Process {
+		return fmt.Sprintf("process %d of %s was chosen, process %d runs", p.Member.Process, p.Candidate, n.Start)
+	}
+	if slices.Contains(p.Leave, p.Candidate) {
+		return "the candidate would leave the set"
+	}
+	m, member := v.Members[p.Candidate]
+	switch p.Basis {
+	case BasisForced:
+		return ""
+	case BasisClean:
+		if member && p.Clean.Matches(m) {
+			return ""
+		}
+		return fmt.Sprintf("the clean-stop mark of %s is not of the member that the set names", p.Candidate)
+	case BasisLastPrimary:
+		if member && p.Candidate == v.Primary {
+			return ""
+		}
+		return fmt.Sprintf("%s is not the last primary", p.Candidate)
+	case BasisFirst, BasisHandOver, BasisUnchanged:
+		if member && m.Incarnation == p.Member.Incarnation {
+			return ""
+		}
+		return fmt.Sprintf("%s is no member under the incarnation named", p.Candidate)
+	}
+	return fmt.Sprintf("unknown basis %q", p.Basis)
+}
+
+func (s *State) drop(c Command, v *Volume) string {
+	d := c.Drop
+	switch {
+	case c.By != v.Primary && c.By != d.Node:
+		return fmt.Sprintf("%s is neither the primary nor the replica itself", c.By)
+	case d.Node == v.Primary:
+		return "the primary does not leave its own set"
+	case v.IsMember(d.Node) && len(v.Members) == 1:
+		return "the last member does not leave"
+	}
+	if v.Previous == d.Node {
+		v.Previous = ""
+	}
+	if v.IsMember(d.Node) { // else nothing to do, but the version rises: a late admission is void
+		delete(v.Members, d.Node)
+		s.event(c, "member dropped", v, d.Node, fmt.Sprintf("%s left the in-sync set: %s; it is now %v", d.Node, d.Reason, v.MemberNames()))
+	}
+	return ""
+}
+
+func (s *State) admit(c Command, v *Volume) string {
+	a := c.Admit
+	switch {
+	case c.By != v.Primary:
+		return fmt.Sprintf("%s is not the primary", c.By)
+	case slices.Contains(v.Held, a.Node):
+		return fmt.Sprintf("%s is held for a person's decision", a.Node)
+	}
+	if _, ok := v.Replica(a.Node); !ok {
+		return fmt.Sprintf("node %q holds no replica", a.Node)
+	}
+	v.Members[a.Node] = a.Member
+	s.event(c, "member admitted", v, a.Node, fmt.Sprintf("%s holds every write; the in-sync set is %v", a.Node, v.MemberNames()))
+	return ""
+}
+
+func (s *State) rejoin(c Command, v *Volume) string {
+	r := c.Rejoin
+	m, member := v.Members[r.Node]
+	switch {
+	case c.By != r.Node:
+		return fmt.Sprintf("%s speaks for %s", c.By, r.Node)
+	case !member:
+		return fmt.Sprintf("%s is no member", r.Node)
+	case r.Node == v.Primary:
+		return "a new process of the primary is promoted anew" // R2
+	case m.Incarnation != r.Member.Incarnation && !r.Clean.Matches(m):
+		return fmt.Sprintf("%s has another incarnation and no clean-stop mark of the member", r.Node)
+	}
+	v.Members[r.Node] = r.Member
+	return ""
+}
+
+func (s *State) allowResync(c Command, v *Volume) string {
+	i := slices.Index(v.Held, c.AllowResync.Node)
+	if i >= 0 {
+		v.Held = slices.Delete(v.Held, i, i+1)
+		s.event(c, "resync allowed", v, c.AllowResync.Node, fmt.Sprintf("a person allowed to overwrite the replica of %s", c.AllowResync.Node))
+	}
+	return ""
+}

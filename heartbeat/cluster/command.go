@@ -1,0 +1,174 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Command is one entry of the Raft log. Exactly one of the pointers is set. Commands on a volume are compare-and-set:
+// they name the epoch and version that they were decided on and are void on any other (R7), so repeating one is
+// harmless (R27).
+type Command struct {
+	Format   int    `json:"format"`
+	By       string `json:"by"`    // the node that decided it
+	AtMillis int64  `json:"at_ms"` // its wall clock, for people only
+
+	Init         *Init         `json:"init,omitempty"`
+	StartNode    *StartNode    `json:"start_node,omitempty"`
+	AddNode      *Node         `json:"add_node,omitempty"`
+	RemoveNode   *RemoveNode   `json:"remove_node,omitempty"`
+	CreateVolume *CreateVolume `json:"create_volume,omitempty"`
+	Form         *Form         `json:"form,omitempty"`
+	Promote      *Promote      `json:"promote,omitempty"`
+	Drop         *Drop         `json:"drop,omitempty"`
+	Admit        *Admit        `json:"admit,omitempty"`
+	Rejoin       *Rejoin       `json:"rejoin,omitempty"`
+	AllowResync  *AllowResync  `json:"allow_resync,omitempty"`
+	Failover     *Failover     `json:"failover,omitempty"`
+}
+
+// On is what a command on a volume was decided on.
+type On struct {
+	Volume  string `json:"volume"`
+	Epoch   Epoch  `json:"epoch"`
+	Version uint64 `json:"version"`
+}
+
+// Init makes the cluster: once.
+type Init struct {
+	ID         string         `json:"id"`
+	Name       string         `json:"name"`
+	RTOMillis  int64          `json:"rto_ms"`
+	ConfigHash string         `json:"config_hash"`
+	Nodes      []Node         `json:"nodes"`
+	Volumes    []CreateVolume `json:"volumes"`
+}
+
+// StartNode registers a new process of a node.
+type StartNode struct {
+	Node    string `json:"node"`
+	DataDir string `json:"data_dir"`
+	Start   uint64 `json:"start"`
+	Boot    string `json:"boot"`
+	Config  string `json:"config"`
+}
+
+// RemoveNode forgets a node; its replicas leave every set.
+type RemoveNode struct {
+	Node string `json:"node"`
+}
+
+// CreateVolume adds a volume without members; Form gives it its first.
+type CreateVolume struct {
+	Name     string    `json:"name"`
+	ID       string    `json:"id"`
+	Size     int64     `json:"size"`
+	Mode     string    `json:"mode"`
+	Replicas []Replica `json:"replicas"`
+}
+
+// Form gives a volume that was never promoted its first in-sync set: all replicas when all are fresh, or the one
+// whose data a person chose to keep.
+type Form struct {
+	On
+	Members     map[string]Member `json:"members"`
+	InitialFrom string            `json:"initial_from,omitempty"`
+}
+
+// Basis is why a candidate may be promoted.
+type Basis string
+
+// The reasons, in the order in which they are preferred.
+const (
+	BasisFirst       Basis = "first start"
+	BasisHandOver    Basis = "hand-over"
+	BasisUnchanged   Basis = "unchanged incarnation"
+	BasisClean       Basis = "clean-stop mark"
+	BasisLastPrimary Basis = "last primary, every member lost its memory"
+	BasisForced      Basis = "forced by a person"
+)
+
+// Promote makes Candidate the primary of the next epoch.
+type Promote struct {
+	On
+	// Term is the Raft term in which the leader waited for the old lease; in an entry of another term it is void.
+	Term      uint64   `json:"term"`
+	Candidate string   `json:"candidate"`
+	Member    Member   `json:"member"` // the candidate's incarnation and process
+	Basis     Basis    `json:"basis"`
+	Clean     *Clean   `json:"clean,omitempty"`
+	Leave     []string `json:"leave,omitempty"` // members that leave in the same entry
+	Reason    string   `json:"reason"`
+}
+
+// Clean is a clean-stop mark: everything this incarnation and process had written was flushed before it ended.
+type Clean struct {
+	Incarnation Incarnation `json:"incarnation"`
+	Process     uint64      `json:"process"`
+}
+
+// Matches reports whether the mark is that of the member which the set names.
+func (c *Clean) Matches(m Member) bool {
+	return c != nil && c.Incarnation == m.Incarnation && c.Process == m.Process
+}
+
+// Drop removes a member.
+type Drop struct {
+	On
+	Node   string `json:"node"`
+	Reason string `json:"reason"`
+}
+
+// Admit adds a member under the incarnation in which it was resynced.
+type Admit struct {
+	On
+	Node   string `json:"node"`
+	Member Member `json:"member"`
+}
+
+// Rejoin says that a new process of a member continues its membership: the same incarnation, or a clean stop.
+type Rejoin struct {
+	On
+	Node   string `json:"node"`
+	Member Member `json:"member"`
+	Clean  *Clean `json:"clean,omitempty"`
+}
+
+// AllowResync is a person's word that what a held replica has of its own may be overwritten.
+type AllowResync struct {
+	On
+	Node string `json:"node"`
+}
+
+const commandFormat = 1
+
+// Encode is the command as the log holds it.
+func (c Command) Encode() []byte {
+	c.Format = commandFormat
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("cluster: encode command %+v: %v", c, err)) // plain data: cannot happen
+	}
+	return b
+}
+
+// DecodeCommand reads what Encode wrote.
+func DecodeCommand(b []byte) (Command, error) {
+	var c Command
+	if err := json.Unmarshal(b, &c); err != nil {
+		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
+	}
+	if c.Format != commandFormat {
+		return c, fmt.Errorf("command has format %d, this program reads format %d: update this node", c.Format, commandFormat)
+	}
+	return c, nil
+}
+
+// Result is what became of a command.
+type Result struct {
+	// Void says why the command changed nothing; empty when it was applied.
+	Void string `json:"void,omitempty"`
+	// Volume is the volume's record afterwards, nil when the command named none that exists.
+	Volume *Volume `json:"volume,omitempty"`
+	Index  uint64  `json:"index"`
+}

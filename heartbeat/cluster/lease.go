@@ -1,0 +1,130 @@
+package cluster
+
+import "time"
+
+// Instant is a reading of a machine's CLOCK_BOOTTIME in nanoseconds: it counts suspend, and only means something on
+// the machine that read it.
+type Instant int64
+
+// Add is the instant d later.
+func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
+
+// Sub is the time from o to i.
+func (i Instant) Sub(o Instant) time.Duration { return time.Duration(i - o) }
+
+// LeaseRequest asks the Raft leader for the right to serve (R8). Requests of a node are ordered by (Start, Number).
+type LeaseRequest struct {
+	Node    string   `json:"node"`
+	Start   uint64   `json:"start"`  // number of the asking process
+	Number  uint64   `json:"number"` // of the request within the process, from 1
+	Boot    string   `json:"boot"`
+	DataDir string   `json:"data_dir"`
+	Reports []Report `json:"reports"`
+}
+
+// Report is a replica's own word about itself, which a promotion needs (R25).
+type Report struct {
+	Volume      string      `json:"volume"`
+	Incarnation Incarnation `json:"incarnation"`
+	Process     uint64      `json:"process"`
+	Epoch       Epoch       `json:"epoch"`    // stored durably
+	LastSeq     uint64      `json:"last_seq"` // prefix of the stream written in that epoch by this process
+	// Held: the backing is open under the locks of R24, so no older process of this node can write it.
+	Held bool `json:"held"`
+	// Fresh: the backing was absent or wholly sparse at first start, so it equals every other fresh one.
+	Fresh        bool `json:"fresh"`
+	Failed       bool `json:"failed"`       // a write or flush failed; no candidate until resynced (R23)
+	Inconsistent bool `json:"inconsistent"` // a resync has begun to overwrite it and has not ended
+	Stalled      bool `json:"stalled"`      // an operation is outstanding past its deadline (R26)
+	// Clean is the valid clean-stop mark that this process found, nil without.
+	Clean *Clean `json:"clean,omitempty"`
+	// Problem says why the backing cannot be used, for the operator; empty when it can.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Usable reports whether the replica may be promoted as far as its own health goes.
+func (r *Report) Usable() bool {
+	return r.Held && !r.Failed && !r.Inconsistent && !r.Stalled && r.Problem == ""
+}
+
+// Grant is the leader's answer: the volumes that the node leads, at which epoch, for how long from the moment the
+// request was sent (R8, R9).
+type Grant struct {
+	Node    string           `json:"node"`
+	Start   uint64           `json:"start"`
+	Number  uint64           `json:"number"`
+	Term    uint64           `json:"term"`
+	Length  time.Duration    `json:"length"`
+	Volumes map[string]Epoch `json:"volumes"`
+}
+
+// Holder is a node's own view of its lease. It is not safe for concurrent use: its owner locks.
+//
+// Invariant: Valid is true only from the sending of a request until Length later, for what its answer named.
+type Holder struct {
+	node    string
+	start   uint64
+	last    uint64                // number of the last request sent
+	applied uint64                // number of the request whose answer is in force
+	sent    [holderWindow]Instant // when request n was sent, at n % holderWindow
+	until   Instant
+	named   map[string]Epoch
+	gaveUp  map[string]uint64 // volume -> last request sent when it was given up
+}
+
+// How many unanswered requests are remembered; an answer to an older one is ignored.
+const holderWindow = 64
+
+// NewHolder is the lease of one process, which holds nothing yet.
+func NewHolder(node string, start uint64) *Holder {
+	return &Holder{node: node, start: start, gaveUp: map[string]uint64{}}
+}
+
+// Next numbers a request that is sent now. Call it directly before sending: the lease counts from here.
+func (h *Holder) Next(now Instant) (number uint64) {
+	h.last++
+	h.sent[h.last%holderWindow] = now
+	return h.last
+}
+
+// Answer applies a grant and reports whether it was taken. One for another process, for a request never sent or
+// forgotten, or older than the last applied is ignored (R9).
+func (h *Holder) Answer(g Grant) bool {
+	if g.Node != h.node || g.Start != h.start || g.Number <= h.applied || g.Number > h.last || g.Number+holderWindow <= h.last {
+		return false
+	}
+	h.applied = g.Number
+	h.until = h.sent[g.Number%holderWindow].Add(g.Length)
+	h.named = make(map[string]Epoch, len(g.Volumes))
+	for v, e := range g.Volumes {
+		if g.Number > h.gaveUp[v] {
+			h.named[v] = e
+		}
+	}
+	return true
+}
+
+// GiveUp ends the right to serve the volume at once; only a grant asked for afterwards renews it (R9, R30).
+// It returns the number that a give-up message bears.
+func (h *Holder) GiveUp(volume string) (number uint64) {
+	h.last++ // ordered after every request so far
+	h.gaveUp[volume] = h.last
+	delete(h.named, volume)
+	return h.last
+}
+
+// Valid reports whether the node may serve the volume in this epoch now.
+func (h *Holder) Valid(volume string, e Epoch, now Instant) bool {
+	return now < h.Until(volume, e)
+}
+
+// Until is when the right to serve the volume in this epoch ends; zero when there is none.
+func (h *Holder) Until(volume string, e Epoch) Instant {
+	if got, ok := h.named[volume]; !ok || got != e {
+		return 0
+	}
+	return h.until
+}
+
+// Remaining is the time left on the lease as such, for status; negative when it has run out.
+func (h *Holder) Remaining(now Instant) time.Duration { return h.until.Sub(now) }

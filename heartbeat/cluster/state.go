@@ -1,0 +1,204 @@
+// Package cluster is the small replicated state that decides who may write, and the rules by which it changes.
+//
+// It is pure: State and Apply know no disk, network, goroutine or clock. Raft (package consensus) keeps the log of
+// Commands; every node applies the same ones in the same order and so holds the same State. The package also holds the
+// lease as its holder sees it (lease.go), because "may I serve now?" is asked of the two together.
+//
+// Invariants, checked by the model after every step:
+//   - a volume's epoch only grows, by one, and each epoch has one primary and one process of it (R1, R2)
+//   - the primary is a member; a volume that was formatted has at least one member
+//   - every applied command on a volume raises its version; a command decided on another version is void (R7)
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Epoch is a volume's promotion number. Zero: never promoted.
+type Epoch uint64
+
+// Incarnation is what a replica's written but not durable data survives within: one boot of the kernel and one
+// attachment of the device. The node is implied by where it is stored.
+type Incarnation struct {
+	Boot       string `json:"boot"`
+	Attachment string `json:"attachment"`
+}
+
+// Member is a replica of the in-sync set: the incarnation and the process (start number) that are a member (R25).
+type Member struct {
+	Incarnation Incarnation `json:"incarnation"`
+	Process     uint64      `json:"process"`
+}
+
+// Replica is one node's copy of a volume, as configured.
+type Replica struct {
+	Node   string `json:"node"`
+	Device string `json:"device"`
+}
+
+// Volume is the replicated record of one volume.
+type Volume struct {
+	Name     string    `json:"name"`
+	ID       string    `json:"id"` // 32 hex digits
+	Size     int64     `json:"size"`
+	Mode     string    `json:"mode"`
+	Replicas []Replica `json:"replicas"`
+
+	Epoch   Epoch  `json:"epoch"`
+	Version uint64 `json:"version"`
+	// Primary and Process name the one process that may serve in this epoch. Empty before the first promotion.
+	Primary string `json:"primary"`
+	Process uint64 `json:"process"`
+	// Previous is the old primary, still a member: it must be removed by a second entry before the new one answers
+	// anything (R6). Empty when there is none or when it handed over.
+	Previous string `json:"previous,omitempty"`
+	// Members is the in-sync set, keyed by node.
+	Members map[string]Member `json:"members"`
+	// Held names the replicas that may hold acknowledged writes which this epoch lacks: nobody resyncs them before a
+	// person says so by name (R19).
+	Held []string `json:"held,omitempty"`
+	// InitialFrom is what a person decided about replicas with content: the node whose data is kept.
+	InitialFrom string `json:"initial_from,omitempty"`
+}
+
+// Replica reports whether node holds a replica of the volume, and which.
+func (v *Volume) Replica(node string) (Replica, bool) {
+	for _, r := range v.Replicas {
+		if r.Node == node {
+			return r, true
+		}
+	}
+	return Replica{}, false
+}
+
+// IsMember reports whether node is in the in-sync set.
+func (v *Volume) IsMember(node string) bool { _, ok := v.Members[node]; return ok }
+
+// MemberNames lists the in-sync set in the order of the configuration.
+func (v *Volume) MemberNames() []string {
+	names := make([]string, 0, len(v.Members))
+	for _, r := range v.Replicas {
+		if v.IsMember(r.Node) {
+			names = append(names, r.Node)
+		}
+	}
+	return names
+}
+
+// Clone is a deep copy.
+func (v Volume) Clone() Volume {
+	v.Replicas = slices.Clone(v.Replicas)
+	v.Members = maps.Clone(v.Members)
+	v.Held = slices.Clone(v.Held)
+	return v
+}
+
+// Node is the replicated record of one server.
+type Node struct {
+	Name    string `json:"name"`
+	Witness bool   `json:"witness"`
+	Address string `json:"address"`
+	RaftID  string `json:"raft_id"`
+	// DataDir is the identity of the node's data directory; a wiped one has another and must be removed and added.
+	DataDir string `json:"data_dir"`
+	// Start is the number of the newest process that registered; it only grows with one data directory.
+	Start uint64 `json:"start"`
+	Boot  string `json:"boot"`
+	// Config is the hash of the configuration file that this process read.
+	Config string `json:"config"`
+}
+
+// State is the whole replicated state. Treat what State() hands out as read-only.
+type State struct {
+	Format        int               `json:"format"`
+	ID            string            `json:"id"` // 32 hex digits; empty before Init
+	Name          string            `json:"name"`
+	Index         uint64            `json:"index"` // of the last applied entry
+	ConfigVersion uint64            `json:"config_version"`
+	ConfigHash    string            `json:"config_hash"`
+	RTOMillis     int64             `json:"rto_ms"`
+	Nodes         map[string]Node   `json:"nodes"`
+	Volumes       map[string]Volume `json:"volumes"`
+	Failovers     []Failover        `json:"failovers"`
+	Events        []Event           `json:"events"`
+	NextEvent     uint64            `json:"next_event"`
+}
+
+// The format of State that this program writes and reads.
+const stateFormat = 1
+
+// How much history the state keeps; the oldest goes first.
+const (
+	maxFailovers = 200
+	maxEvents    = 1000
+)
+
+// NewState is the state before the first entry.
+func NewState() *State {
+	return &State{Format: stateFormat, Nodes: map[string]Node{}, Volumes: map[string]Volume{}}
+}
+
+// Clone is a deep copy that shares only what is never changed in place.
+func (s *State) Clone() *State {
+	c := *s
+	c.Nodes = maps.Clone(s.Nodes)
+	c.Volumes = make(map[string]Volume, len(s.Volumes))
+	for k, v := range s.Volumes {
+		c.Volumes[k] = v.Clone()
+	}
+	c.Failovers = slices.Clone(s.Failovers)
+	c.Events = slices.Clone(s.Events)
+	return &c
+}
+
+// Encode is the state as a snapshot holds it.
+func (s *State) Encode() ([]byte, error) { return json.Marshal(s) }
+
+// Decode reads what Encode wrote. Another format is refused, naming both.
+func Decode(b []byte) (*State, error) {
+	s := NewState()
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("decode cluster state of %d bytes: %w", len(b), err)
+	}
+	if s.Format != stateFormat {
+		return nil, fmt.Errorf("cluster state has format %d, this program reads format %d: run the version that wrote it", s.Format, stateFormat)
+	}
+	return s, nil
+}
+
+// Failover is one past change of primary, with its stages.
+type Failover struct {
+	Volume       string  `json:"volume"`
+	From         string  `json:"from"`
+	To           string  `json:"to"`
+	Reason       string  `json:"reason"`
+	Epoch        Epoch   `json:"epoch"`
+	AtMillis     int64   `json:"at_ms"` // wall clock of the leader when it decided
+	RTOMillis    int64   `json:"rto_ms"`
+	TargetMillis int64   `json:"rto_target_ms"`
+	RPOBytes     int64   `json:"rpo_bytes"`
+	Stages       []Stage `json:"stages"`
+	// Amended: rto_ms counts to the first acknowledged write of a client; until one came, to readiness.
+	Amended bool `json:"amended"`
+}
+
+// Stage is how long one step of a failover took.
+type Stage struct {
+	Name   string `json:"name"`
+	Millis int64  `json:"ms"`
+}
+
+// Event is one line of the cluster's history.
+type Event struct {
+	Number   uint64 `json:"number"`
+	Index    uint64 `json:"index"`
+	AtMillis int64  `json:"at_ms"`
+	Kind     string `json:"kind"`
+	Volume   string `json:"volume,omitempty"`
+	Node     string `json:"node,omitempty"`
+	Epoch    Epoch  `json:"epoch,omitempty"`
+	Text     string `json:"text"`
+}
