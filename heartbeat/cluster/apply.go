@@ -100,7 +100,8 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	old := v.Primary
 	v.Epoch++
 	v.Primary, v.Process = p.Candidate, p.Member.Process
-	if p.Basis == BasisForced && !v.IsMember(p.Candidate) {
+	if p.Basis == BasisForced {
+		// Any other replica may hold acknowledged writes that this epoch lacks.
 		v.Held = nil
 		for _, r := range v.Replicas {
 			if r.Node != p.Candidate {

@@ -107,7 +107,8 @@ func (h *Holder) Answer(g Grant) bool {
 // GiveUp ends the right to serve the volume at once; only a grant asked for afterwards renews it (R9, R30).
 // It returns the number that a give-up message bears.
 func (h *Holder) GiveUp(volume string) (number uint64) {
-	h.last++ // ordered after every request so far
+	h.last++ // ordered after every request so far; never sent as a request, so no answer to it counts
+	h.sent[h.last%holderWindow] = 0
 	h.gaveUp[volume] = h.last
 	delete(h.named, volume)
 	return h.last

@@ -1,0 +1,192 @@
+package failover
+
+import (
+	"slices"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// round is one confirmation round of R8: a question asked after the requests that it serves arrived.
+type round struct {
+	number  uint64
+	open    bool
+	asked   Instant
+	serving []cluster.LeaseRequest
+	said    map[string]bool // voters that answered with our term
+	checked bool            // CheckSelf is out
+	wanted  bool            // reports are wanted although nobody waits for a lease
+}
+
+// Request takes a lease request, of any node by way of any node. One that is older than what its node sent before is
+// ignored (R10).
+func (l *Leader) Request(now Instant, r cluster.LeaseRequest) []Action {
+	if !l.ready || l.stale(r.Node, requestID{r.Start, r.Number}) {
+		return nil
+	}
+	if n, ok := l.state.Nodes[r.Node]; !ok || n.DataDir != r.DataDir {
+		return nil // not of this cluster, or another data directory under the same name
+	}
+	l.noteNewProcess(now, r)
+	// One waiting request per node: a newer one takes the place of an older.
+	l.pending = slices.DeleteFunc(l.pending, func(p cluster.LeaseRequest) bool { return p.Node == r.Node })
+	l.pending = append(l.pending, r)
+	return l.evaluate(now)
+}
+
+func (l *Leader) stale(node string, id requestID) bool {
+	if id.older(l.accepted[node]) {
+		return true
+	}
+	l.accepted[node] = id
+	return false
+}
+
+// noteNewProcess applies R10's exception: a newer process of the primary's node that holds the backing under the same
+// boot and the same data directory proves that the old process is gone.
+func (l *Leader) noteNewProcess(now Instant, r cluster.LeaseRequest) {
+	for _, rep := range r.Reports {
+		v, ok := l.state.Volumes[rep.Volume]
+		if !ok || v.Primary != r.Node || r.Start <= v.Process || rep.Process != r.Start || !rep.Held {
+			continue
+		}
+		if v.Members[v.Primary].Incarnation.Boot == r.Boot {
+			l.release(now, rep.Volume, "its process was replaced")
+		}
+	}
+}
+
+func (l *Leader) release(now Instant, volume, why string) {
+	if a := l.account(volume); a.deciding == nil && a.released == "" {
+		a.released, a.ended = why, now
+	}
+}
+
+// GiveUp takes a primary's word that it stopped serving a volume (R30): from here on only a request made afterwards
+// is granted it. to is the wanted successor, empty: any member. failed: its own disk failed.
+type GiveUp struct {
+	Node          string `json:"node"`
+	Start, Number uint64
+	Volume        string        `json:"volume"`
+	Epoch         cluster.Epoch `json:"epoch"`
+	To            string        `json:"to"`
+	Failed        bool          `json:"failed"`
+}
+
+// GiveUp notes one, and reports whether it counted.
+func (l *Leader) GiveUp(now Instant, g GiveUp) ([]Action, bool) {
+	v, ok := l.state.Volumes[g.Volume]
+	if !l.ready || !ok || v.Epoch != g.Epoch || v.Primary != g.Node || v.Process != g.Start || l.stale(g.Node, requestID{g.Start, g.Number}) {
+		return nil, false
+	}
+	a := l.account(g.Volume)
+	if a.deciding != nil {
+		return nil, false
+	}
+	a.gaveUp[g.Node] = requestID{g.Start, g.Number}
+	a.released, a.ended, a.handTo, a.failed = "given up", now, g.To, g.Failed
+	return l.evaluate(now), true
+}
+
+// startRound asks when somebody waits, or when reports are wanted, and no question is out.
+func (l *Leader) startRound(now Instant) []Action {
+	r := &l.round
+	if r.open && now.Sub(r.asked) < l.cfg.RoundTimeout {
+		return nil
+	}
+	serving := l.pending
+	if r.open { // timed out: who still waits is served by the next; a newer request of the same node replaces it
+		for _, old := range r.serving {
+			if !slices.ContainsFunc(serving, func(p cluster.LeaseRequest) bool { return p.Node == old.Node }) {
+				serving = append(serving, old)
+			}
+		}
+	}
+	if len(serving) == 0 && !r.wanted {
+		r.open = false
+		return nil
+	}
+	l.lastNum++
+	l.pending = nil
+	*r = round{number: l.lastNum, open: true, asked: now, serving: serving, said: map[string]bool{}}
+	return append([]Action{Ask{Round: r.number}}, l.majority()...)
+}
+
+// Answer takes a node's answer to a round: its own current term, read after the question, and its reports. An answer
+// to an earlier round tells nothing; one that comes after the majority still brings its reports.
+func (l *Leader) Answer(now Instant, node string, number, term uint64, reports []cluster.Report) []Action {
+	r := &l.round
+	if number != r.number {
+		return nil
+	}
+	a := answer{asked: r.asked, reports: make(map[string]cluster.Report, len(reports))}
+	for _, rep := range reports {
+		a.reports[rep.Volume] = rep
+	}
+	l.reports[node] = a
+	if r.open && term == l.cfg.Term && slices.Contains(l.voters, node) {
+		r.said[node] = true
+	}
+	return append(l.majority(), l.evaluate(now)...)
+}
+
+func (l *Leader) majority() []Action {
+	r := &l.round
+	votes := len(r.said)
+	if slices.Contains(l.voters, l.cfg.Self) && !r.said[l.cfg.Self] {
+		votes++ // ourselves, checked last
+	}
+	if !r.open || r.checked || 2*votes <= len(l.voters) {
+		return nil
+	}
+	r.checked = true
+	return []Action{CheckSelf{Round: r.number}}
+}
+
+// Confirm ends a round: leading and term are our own, read after a majority had answered. The grants are noted before
+// they are handed out.
+func (l *Leader) Confirm(now Instant, number, term uint64, leading bool) (out []Action) {
+	r := &l.round
+	if !r.open || !r.checked || number != r.number {
+		return nil
+	}
+	r.open = false
+	if !leading || term != l.cfg.Term {
+		return nil
+	}
+	for _, q := range r.serving {
+		out = append(out, Reply{Grant: l.grant(now, q)})
+	}
+	r.serving = nil
+	return append(out, l.evaluate(now)...)
+}
+
+func (l *Leader) grant(now Instant, q cluster.LeaseRequest) cluster.Grant {
+	g := cluster.Grant{Node: q.Node, Start: q.Start, Number: q.Number, Term: l.cfg.Term, Length: l.cfg.Lease, Volumes: map[string]cluster.Epoch{}}
+	for name, v := range l.state.Volumes {
+		a := l.account(name)
+		id := requestID{q.Start, q.Number}
+		if v.Primary != q.Node || v.Process != q.Start || a.deciding != nil || id.older(a.gaveUp[q.Node]) {
+			continue
+		}
+		a.until = max(a.until, now.Add(l.withDrift(l.cfg.Lease)))
+		a.granted, a.released, a.ended, a.handTo, a.failed = true, "", 0, "", false
+		g.Volumes[name] = v.Epoch
+	}
+	return g
+}
+
+func (l *Leader) withDrift(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (1 + l.cfg.Drift))
+}
+
+// MayDrop reports whether a drop proposed by node may go to Raft (R4): by the replica itself, or by the primary while
+// a grant naming the volume is in force.
+func (l *Leader) MayDrop(now Instant, c cluster.Command) bool {
+	d := c.Drop
+	if c.By == d.Node {
+		return true
+	}
+	a := l.account(d.Volume)
+	return l.ready && a.granted && a.epoch == d.Epoch && a.deciding == nil && a.released == "" && now < a.until
+}

@@ -1,0 +1,203 @@
+// Package failover decides, for the Raft leader of one term, who gets a lease and who is promoted. It is pure: a
+// Leader is fed facts with the time at which they were learned and answers with Actions; the node carries them out.
+//
+//	lease request --> round: every node is asked for its term and reports --> a majority of voters has our term,
+//	                  and so have we, checked last (R8) --> grant, noted per volume before it is sent (R10)
+//	tick          --> a volume whose last grant has run out, was given up, or whose process was replaced (R10)
+//	                  --> reports asked for after that --> candidate (R6, R25) --> Promote, bound to our term (R7)
+//
+// A new Leader is made for each term and knows nothing of earlier grants: it waits a full lease before it takes a
+// volume from anyone. Granting and promoting exclude each other per volume.
+package failover
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// Instant is the leader's CLOCK_BOOTTIME.
+type Instant = cluster.Instant
+
+// Config is what a Leader is made with.
+type Config struct {
+	Self string // this node
+	Term uint64
+	// Lease is the length of every grant; the longest in force in the cluster.
+	Lease time.Duration
+	// Drift is by how much one machine's clock may run faster than another's, as a fraction; default 0.01.
+	Drift float64
+	// RoundTimeout is after how long an unanswered round is given up so that the next can start; default Lease/4.
+	RoundTimeout time.Duration
+}
+
+// Leader is what one Raft leader knows in one term. Not safe for concurrent use.
+type Leader struct {
+	cfg   Config
+	since Instant // when the term began for us: earlier grants count from here
+	ready bool    // our barrier has been applied
+
+	state  *cluster.State
+	voters []string
+
+	accepted map[string]requestID // newest request or give-up of each node
+	pending  []cluster.LeaseRequest
+	round    round
+	lastNum  uint64
+
+	accounts map[string]*account
+	reports  map[string]answer // the newest reports of each node
+	orders   map[string]Order  // what a person asked for, by volume
+	moved    Instant           // when leadership was last moved away
+}
+
+type requestID struct{ start, number uint64 }
+
+func (r requestID) older(o requestID) bool {
+	return r.start < o.start || r.start == o.start && r.number <= o.number
+}
+
+// account is the leader's book on one volume's lease.
+type account struct {
+	epoch    cluster.Epoch
+	until    Instant // when the last grant that named the volume has surely run out at its holder
+	granted  bool    // a grant of this term has named the volume in this epoch
+	released string  // why no lease is in force although until has not come; empty: none
+	gaveUp   map[string]requestID
+	handTo   string // a hand-over names its target
+	failed   bool   // the old primary gave up because its own disk failed
+	deciding *decision
+	asked    Instant // when the reports were last asked for on this volume's account
+	ended    Instant // since when the lease is known to have ended; zero: not
+}
+
+type decision struct {
+	epoch   cluster.Epoch
+	version uint64
+}
+
+// answer is what a node said of its replicas, and when it was asked.
+type answer struct {
+	asked   Instant
+	reports map[string]cluster.Report
+}
+
+// Order is a person's word on one volume.
+type Order struct {
+	To string
+	// Force promotes To although it is no member; the person consented to the loss.
+	Force bool
+}
+
+// NewLeader begins a term at now.
+func NewLeader(cfg Config, now Instant) *Leader {
+	if cfg.Drift == 0 {
+		cfg.Drift = 0.01
+	}
+	if cfg.RoundTimeout == 0 {
+		cfg.RoundTimeout = cfg.Lease / 4
+	}
+	return &Leader{cfg: cfg, since: now, state: cluster.NewState(),
+		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}}
+}
+
+// Actions. The node carries them out in order.
+type (
+	// Ask puts the round's question to every other node: its current term, and its reports.
+	Ask struct{ Round uint64 }
+	// CheckSelf asks for our own term and role, read now, to be given to Confirm without delay (R8: ours is last).
+	CheckSelf struct{ Round uint64 }
+	// Reply answers a lease request.
+	Reply struct{ Grant cluster.Grant }
+	// Propose hands a command to Raft. Its outcome is seen in the applied state.
+	Propose struct{ Command cluster.Command }
+	// HandOver asks the primary to give the volume up in order (R30).
+	HandOver struct{ Volume, Primary, To string }
+	// MoveLeadership transfers Raft leadership to a node that is no primary.
+	MoveLeadership struct{ To string }
+)
+
+// Action is one of Ask, CheckSelf, Reply, Propose, HandOver, MoveLeadership.
+type Action any
+
+// Applied tells the state of the Raft log as far as we applied it, and who votes. ready: the barrier of this term is
+// behind it. The Leader keeps the state and reads it only.
+func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready bool) []Action {
+	l.state, l.voters, l.ready = s, voters, ready
+	for name, v := range s.Volumes {
+		a := l.account(name)
+		if d := a.deciding; d != nil && (v.Epoch != d.epoch || v.Version != d.version) {
+			a.deciding = nil // decided, or void: either way the outcome is applied
+		}
+		if a.epoch != v.Epoch {
+			// A new epoch starts a new book. Its primary has a lease's time to ask for its first grant.
+			*a = account{epoch: v.Epoch, gaveUp: a.gaveUp, until: now.Add(l.withDrift(l.cfg.Lease))}
+			delete(l.orders, name)
+		}
+	}
+	maps.DeleteFunc(l.accounts, func(name string, _ *account) bool { _, ok := s.Volumes[name]; return !ok })
+	return l.evaluate(now)
+}
+
+func (l *Leader) account(volume string) *account {
+	a := l.accounts[volume]
+	if a == nil {
+		a = &account{gaveUp: map[string]requestID{}}
+		l.accounts[volume] = a
+	}
+	return a
+}
+
+// Tick lets time act.
+func (l *Leader) Tick(now Instant) []Action { return l.evaluate(now) }
+
+func (l *Leader) evaluate(now Instant) (out []Action) {
+	if !l.ready {
+		return nil
+	}
+	names := slices.Sorted(maps.Keys(l.state.Volumes)) // in a fixed order, so that a run replays
+	for _, name := range names {
+		v := l.state.Volumes[name]
+		out = append(out, l.decide(now, &v)...)
+	}
+	out = append(out, l.startRound(now)...)
+	return append(out, l.moveAway(now)...)
+}
+
+// moveAway keeps leadership on a node that is not primary, so that losing a primary does not also cost an election.
+func (l *Leader) moveAway(now Instant) []Action {
+	if !l.leads(l.cfg.Self) || now.Sub(l.since) < 2*l.cfg.Lease || now.Sub(l.moved) < 4*l.cfg.Lease {
+		return nil
+	}
+	for _, a := range l.accounts {
+		if a.deciding != nil || a.ended != 0 {
+			return nil
+		}
+	}
+	best := ""
+	for _, n := range l.voters {
+		heard := l.reports[n].asked
+		if n == l.cfg.Self || l.leads(n) || heard == 0 || now.Sub(heard) > l.cfg.Lease {
+			continue
+		}
+		if best == "" || l.state.Nodes[n].Witness {
+			best = n
+		}
+	}
+	if best == "" {
+		return nil
+	}
+	l.moved = now
+	return []Action{MoveLeadership{To: best}}
+}
+
+func (l *Leader) leads(node string) bool {
+	for _, v := range l.state.Volumes {
+		if v.Primary == node {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,231 @@
+package failover
+
+import (
+	"slices"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// Order takes a person's word on a volume: a hand-over, or a forced promotion. It is acted upon by the next
+// evaluation and forgotten when the epoch moves.
+func (l *Leader) Order(now Instant, volume string, o Order) []Action {
+	v, ok := l.state.Volumes[volume]
+	if !l.ready || !ok {
+		return nil
+	}
+	l.orders[volume] = o
+	a := l.account(volume)
+	if !o.Force && v.Primary != "" && a.released == "" && now < a.until {
+		return append([]Action{HandOver{Volume: volume, Primary: v.Primary, To: o.To}}, l.evaluate(now)...)
+	}
+	return l.evaluate(now)
+}
+
+// Cancel forgets a person's order.
+func (l *Leader) Cancel(volume string) { delete(l.orders, volume) }
+
+// ended reports whether no lease on the volume can be in force any more (R10), and why.
+func (l *Leader) ended(now Instant, v *cluster.Volume, a *account) (string, bool) {
+	switch {
+	case v.Primary == "":
+		return "first start", true
+	case a.released != "":
+		return a.released, true
+	case now < a.until:
+		return "", false
+	case now.Sub(l.since) < l.withDrift(l.cfg.Lease):
+		return "", false // an earlier leader may have granted until just before our term
+	}
+	return "lease expired", true
+}
+
+// decide looks at one volume: is its primary gone, and who follows?
+func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
+	a := l.account(v.Name)
+	why, over := l.ended(now, v, a)
+	if !over || a.deciding != nil {
+		if a.deciding == nil {
+			a.ended = 0
+		}
+		return nil
+	}
+	if a.ended == 0 {
+		a.ended = now
+	}
+	c := l.choose(now, v, a, why)
+	if c == nil {
+		l.want(now, a)
+		return nil
+	}
+	a.deciding = &decision{v.Epoch, v.Version}
+	c.By = l.cfg.Self
+	return []Action{Propose{Command: *c}}
+}
+
+// want has the reports asked for again, at most four times a lease.
+func (l *Leader) want(now Instant, a *account) {
+	if a.asked == 0 || a.asked < a.ended || now.Sub(a.asked) >= l.cfg.Lease/4 {
+		a.asked = now
+		l.round.wanted = true
+	}
+}
+
+// fresh is the node's report on the volume, if it was asked for after the lease had ended.
+func (l *Leader) fresh(v *cluster.Volume, a *account, node string) (cluster.Report, bool) {
+	ans := l.reports[node]
+	rep, ok := ans.reports[v.Name]
+	return rep, ok && ans.asked >= a.ended && rep.Process == l.state.Nodes[node].Start
+}
+
+func (l *Leader) choose(now Instant, v *cluster.Volume, a *account, why string) *cluster.Command {
+	if len(v.Members) == 0 {
+		return l.form(v, a)
+	}
+	if o, ok := l.orders[v.Name]; ok && o.Force {
+		if c := l.force(v, a, o.To, why); c != nil {
+			return c
+		}
+	}
+	reports := map[string]cluster.Report{}
+	for n := range v.Members {
+		if r, ok := l.fresh(v, a, n); ok {
+			reports[n] = r
+		}
+	}
+	waited := now.Sub(a.ended) >= l.withDrift(l.cfg.Lease)
+	// A primary that lost its lease for a moment (a new leader, a busy machine) but answers under its own process
+	// asks again at once: taking the volume from it would only cost a failover.
+	if r, ok := reports[v.Primary]; ok && r.Process == v.Process && a.released == "" && r.Usable() && !waited {
+		return nil
+	}
+	if o, ok := l.orders[v.Name]; ok {
+		a.handTo = o.To
+	}
+	p := pick(v, a, reports, waited)
+	if p == nil {
+		return nil
+	}
+	p.On = cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}
+	p.Term, p.Reason = l.cfg.Term, why
+	return &cluster.Command{Promote: p}
+}
+
+// form gives a new volume its first set: when every replica reports a fresh backing, all of them.
+func (l *Leader) form(v *cluster.Volume, a *account) *cluster.Command {
+	f := &cluster.Form{On: cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}, Members: map[string]cluster.Member{}}
+	for _, r := range v.Replicas {
+		rep, ok := l.fresh(v, a, r.Node)
+		if !ok || !rep.Fresh || !rep.Usable() {
+			return nil
+		}
+		f.Members[r.Node] = cluster.Member{Incarnation: rep.Incarnation, Process: rep.Process}
+	}
+	return &cluster.Command{Form: f}
+}
+
+// force promotes a replica on a person's word, never one that is in pieces, failed or stalled. The lease was waited
+// for already.
+func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.Command {
+	rep, ok := l.fresh(v, a, to)
+	if !ok || !rep.Usable() {
+		return nil
+	}
+	p := &cluster.Promote{On: cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}, Term: l.cfg.Term, Candidate: to,
+		Member: cluster.Member{Incarnation: rep.Incarnation, Process: rep.Process}, Basis: cluster.BasisForced, Reason: why}
+	if m, member := v.Members[to]; member && m.Incarnation == rep.Incarnation {
+		return nil // no force needed: the ordinary way
+	}
+	return &cluster.Command{Promote: p}
+}
+
+// pick is R6 and R25: which member follows, given the reports that were asked for after the lease had ended.
+//
+// In this order: an unchanged incarnation other than the last primary's; the last primary itself, unchanged, when no
+// other was heard for a lease or none is left; a clean-stop mark; the last primary, when every member lost its memory
+// and none has a mark. A changed one waits while an unchanged member may live.
+func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
+	names := candidates(v, a, reports)
+	all := len(reports) == len(v.Members)
+	for _, n := range names {
+		r := reports[n]
+		if r.Incarnation == v.Members[n].Incarnation && n != v.Primary {
+			return promotion(v, a, reports, n, cluster.BasisUnchanged)
+		}
+	}
+	if r, ok := reports[v.Primary]; ok && r.Usable() && !a.failed && r.Incarnation == v.Members[v.Primary].Incarnation && (all || waited) {
+		return promotion(v, a, reports, v.Primary, cluster.BasisUnchanged)
+	}
+	if !all && !waited {
+		return nil
+	}
+	for _, n := range names {
+		r := reports[n]
+		if r.Clean.Matches(v.Members[n]) {
+			return promotion(v, a, reports, n, cluster.BasisClean)
+		}
+	}
+	if !all {
+		return nil // an unchanged member may live: its return, or a person, decides
+	}
+	for n, r := range reports {
+		if r.Incarnation == v.Members[n].Incarnation {
+			return nil // unchanged but unusable: a person decides
+		}
+	}
+	if r, ok := reports[v.Primary]; ok && r.Usable() {
+		return promotion(v, a, reports, v.Primary, cluster.BasisLastPrimary)
+	}
+	return nil
+}
+
+// candidates are the usable members, the wanted successor first, then in a fixed order. A primary that gave the
+// volume up for its own failed disk is none.
+func candidates(v *cluster.Volume, a *account, reports map[string]cluster.Report) []string {
+	var names []string
+	for _, n := range v.MemberNames() {
+		if r, ok := reports[n]; ok && r.Usable() && !(n == v.Primary && a.failed) {
+			names = append(names, n)
+		}
+	}
+	if i := slices.Index(names, a.handTo); i > 0 {
+		names[0], names[i] = names[i], names[0]
+	}
+	return names
+}
+
+// promotion makes the promotion of n and says who leaves in the same entry: the failed old primary, and every other member
+// whose own word is that it lost its memory without a mark.
+func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report, n string, basis cluster.Basis) *cluster.Promote {
+	r := reports[n]
+	p := &cluster.Promote{Candidate: n, Member: cluster.Member{Incarnation: r.Incarnation, Process: r.Process}, Basis: basis}
+	if basis == cluster.BasisClean {
+		p.Clean = r.Clean
+	}
+	if v.Primary == "" {
+		p.Basis = cluster.BasisFirst
+	} else if a.released == "given up" && basis == cluster.BasisUnchanged && !a.failed && n != v.Primary {
+		p.Basis = cluster.BasisHandOver
+	}
+	for _, m := range v.MemberNames() {
+		o, heard := reports[m]
+		lost := heard && o.Incarnation != v.Members[m].Incarnation && !o.Clean.Matches(v.Members[m])
+		if m != n && (lost || m == v.Primary && a.failed) {
+			p.Leave = append(p.Leave, m)
+		}
+	}
+	return p
+}
+
+// Retry forgets the decision on a volume whose command certainly never reached the log, so that it is taken anew.
+func (l *Leader) Retry(volume string) { l.account(volume).deciding = nil }
+
+// Stages tells, for a promotion decided at now, how long the old primary had been silent and what the leader waited
+// for, for the record of the failover.
+func (l *Leader) Stages(now Instant, volume string) (silent, waited time.Duration) {
+	a := l.account(volume)
+	if a.until != 0 {
+		silent = max(now.Sub(a.until)+l.withDrift(l.cfg.Lease), 0)
+	}
+	return silent, max(now.Sub(a.ended), 0)
+}
