@@ -1,0 +1,233 @@
+// Package config reads cluster.hcl, the one file that is the same on every server, into a typed Config. It is the only
+// reader of that file. It refuses what it does not know, what has the wrong type, what is there twice and what
+// contradicts itself, all at once and each with its line; it touches nothing on the machine but the file itself, and
+// the directory entries of device paths (to find one device behind two names).
+//
+// The daemon calls Load, `ha-admin config check` calls Check, ha-admin calls AdminSocket to find the local daemon.
+//
+// A Config holds what the file means for every node at once: what may differ between nodes stands in Node and Replica,
+// evaluated for that node. Only Self, Services and what the command line said belong to the node that reads. That is
+// why Hash is equal on all servers with the same file.
+package config
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// Config is what cluster.hcl says, evaluated and checked.
+type Config struct {
+	// File is the path that it was read from.
+	File string `json:"-"`
+	// Self is the node that reads; empty when the file was checked for no particular node.
+	Self string `json:"-"`
+	// Insecure: no TLS and no gossip key, because every address is a loopback address.
+	Insecure bool `json:"-"`
+
+	Cluster Cluster
+	// Nodes and Volumes are in the order of the file.
+	Nodes   []Node
+	Volumes []Volume
+	// Services and Fences are evaluated for Self (for the first node when there is none).
+	Services []Service `json:"-"`
+	Fences   []Fence   `json:"-"`
+	// Timers follow from Cluster.RTO.
+	Timers Timers `json:"-"`
+
+	dataDir  string // the command line's --data-dir, which goes before the file
+	services map[string][]Service
+	fences   map[string][]Fence
+}
+
+// Cluster is what holds for all nodes.
+type Cluster struct {
+	Name string
+	// RTO is the target for every failover. Default 3s.
+	RTO time.Duration
+	// DiskDeadline: a disk operation that takes longer counts as an error (R26). Default 5s. Shorter finds a hung
+	// disk sooner, and takes a slow one for hung.
+	DiskDeadline time.Duration
+
+	at pos
+}
+
+// Role is what a node is there for.
+type Role string
+
+// The roles.
+const (
+	RoleData    Role = "data"
+	RoleWitness Role = "witness" // votes, holds no data
+)
+
+// Node is one machine of the cluster.
+type Node struct {
+	Name    string
+	Role    Role
+	Address string   // host:port, TCP: replication, admin, Raft
+	Links   []string // host:port each, heartbeat links; may be empty
+	HTTP    string   // host:port, or empty for off
+	DataDir string   // cluster.data_dir, evaluated for this node
+
+	at pos
+}
+
+// Mode is when a write is acknowledged.
+type Mode string
+
+// The modes, DRBD's protocols C, B and A.
+const (
+	ModeSync     Mode = "sync"
+	ModeSemisync Mode = "semisync"
+	ModeAsync    Mode = "async"
+)
+
+// IO is how a backing is read and written.
+type IO string
+
+// The ways: auto lets the backend choose.
+const (
+	IOAuto     IO = "auto"
+	IOBuffered IO = "buffered"
+	IODirect   IO = "direct"
+)
+
+// Volume is one replicated block device.
+type Volume struct {
+	Name     string
+	Size     int64 // bytes, a multiple of 4096
+	Mode     Mode
+	IO       IO
+	Replicas []Replica
+	Async    Async
+	// SuspendLimit: suspended for longer, clients' connections are closed (R11). Default 60s.
+	SuspendLimit time.Duration
+
+	at pos
+}
+
+// Replica is one node's copy of a volume.
+type Replica struct {
+	Node   string
+	Device string // absolute path of a block device or a file
+	Export Export // evaluated for this node
+
+	at pos
+}
+
+// Attach is how a volume appears as a local device on its primary.
+type Attach string
+
+// The ways to attach.
+const (
+	AttachAuto Attach = "auto"
+	AttachUblk Attach = "ublk"
+	AttachNBD  Attach = "nbd"
+	AttachFUSE Attach = "fuse"
+	AttachNone Attach = "none"
+)
+
+// Export is how programs reach the volume on one node.
+type Export struct {
+	NBD    []Listener
+	Attach Attach
+
+	at pos
+}
+
+// Listener is one place where NBD is served.
+type Listener struct {
+	Network string // "unix" or "tcp"
+	Address string // an absolute path, or host:port
+
+	at pos
+}
+
+// Async is the enforced bound on what may be lost; it counts only in async mode.
+type Async struct {
+	MaxLagBytes int64         // default 64 MiB
+	MaxLag      time.Duration // default 5s
+	Patience    time.Duration // default 10s: at the bound for this long, the standby is dropped
+}
+
+// Service is what follows the primary of its volumes: resources, started in order and stopped in reverse.
+type Service struct {
+	Name      string
+	Volumes   []string
+	Resources []Resource
+
+	at pos
+}
+
+// Resource is one step of a service. Kind tells which of the other fields count.
+type Resource struct {
+	Kind      string // "mount", "address" or "systemd"
+	Name      string // mount point, address with prefix length, unit
+	Volume    string // mount
+	FS        string // mount
+	Interface string // address
+
+	at pos
+}
+
+// Fence is one agent that can turn a node off.
+type Fence struct {
+	Node    string
+	Level   int
+	Agent   string
+	Options map[string]string
+
+	at pos
+}
+
+// Me is the node that reads. It panics on a Config that was read for no particular node.
+func (c *Config) Me() Node {
+	n, ok := c.Node(c.Self)
+	if !ok {
+		panic("config: Me of a configuration that was read for no particular node")
+	}
+	return n
+}
+
+// Node finds a node by its name.
+func (c *Config) Node(name string) (Node, bool) {
+	for _, n := range c.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return Node{}, false
+}
+
+// Volume finds a volume by its name.
+func (c *Config) Volume(name string) (Volume, bool) {
+	for _, v := range c.Volumes {
+		if v.Name == name {
+			return v, true
+		}
+	}
+	return Volume{}, false
+}
+
+// Replica finds the copy that a node holds.
+func (v Volume) Replica(node string) (Replica, bool) {
+	for _, r := range v.Replicas {
+		if r.Node == node {
+			return r, true
+		}
+	}
+	return Replica{}, false
+}
+
+// DataDir is where the node that reads keeps its state: --data-dir, or what the file says.
+func (c *Config) DataDir() string {
+	if c.dataDir != "" {
+		return c.dataDir
+	}
+	return c.Me().DataDir
+}
+
+// AdminSocket is where the node that reads serves its local ha-admin.
+func (c *Config) AdminSocket() string { return adminSocket(c.DataDir()) }
+
+func adminSocket(dataDir string) string { return filepath.Join(dataDir, "admin.sock") }

@@ -1,0 +1,143 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
+)
+
+var (
+	fsForm        = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
+	interfaceForm = regexp.MustCompile(`^[^\s/]{1,15}$`)
+	unitForm      = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|target|mount|timer|path|slice)$`)
+)
+
+func (r *reader) services(root *body, volumes []volumeView) []Service {
+	var out []Service
+	first := map[string]int{}
+	for _, b := range root.blocks(true, "service") {
+		if line, twice := first[b.label]; twice {
+			r.add(b.at, "duplicate service", fmt.Sprintf("another name is wanted, this one stands in line %d", line))
+			continue
+		}
+		first[b.label] = b.at.line
+		out = append(out, r.service(b, volumes))
+	}
+	return out
+}
+
+func (r *reader) service(b *body, volumes []volumeView) Service {
+	defer b.finish()
+	s := Service{Name: b.label, at: b.at}
+	if !nameForm.MatchString(s.Name) {
+		r.add(b.at, "unusable name", wantName)
+	}
+	for _, v := range b.strs("volumes", "pgdata") {
+		r.checkServiceVolume(v, s.Volumes, volumes)
+		s.Volumes = append(s.Volumes, v.s)
+	}
+	if len(s.Volumes) == 0 {
+		r.add(b.at, "service without a volume", `a service follows one: volumes = ["name"]`)
+	}
+	first := map[string]int{}
+	for _, inner := range b.blocks(true, "mount", "address", "systemd") {
+		res := r.resource(inner, s.Volumes)
+		if line, twice := first[res.Kind+" "+res.Name]; twice {
+			r.add(inner.at, "duplicate block", fmt.Sprintf("the one in line %d is enough", line))
+		}
+		first[res.Kind+" "+res.Name] = inner.at.line
+		s.Resources = append(s.Resources, res)
+	}
+	return s
+}
+
+func (r *reader) checkServiceVolume(v value, before []string, volumes []volumeView) {
+	if !slices.ContainsFunc(volumes, func(have volumeView) bool { return have.Name == v.s }) {
+		r.add(v.at, "unknown volume", "one of these is wanted: "+known(volumeNames(volumes)))
+	}
+	if slices.Contains(before, v.s) {
+		r.add(v.at, "duplicate volume", "each volume stands once")
+	}
+}
+
+// resource reads one step of a service.
+func (r *reader) resource(b *body, volumes []string) Resource {
+	defer b.finish()
+	res := Resource{Kind: b.kind, Name: b.label, at: b.at}
+	switch res.Kind {
+	case "mount":
+		r.mount(b, &res, volumes)
+	case "address":
+		r.address(b, &res)
+	case "systemd":
+		if !unitForm.MatchString(b.label) {
+			r.add(b.at, "unusable unit name", `a whole one is wanted, such as "postgresql.service"`)
+		}
+	}
+	return res
+}
+
+func (r *reader) mount(b *body, res *Resource, volumes []string) {
+	if want := badPath(b.label); want != "" {
+		r.add(b.at, "unusable path", want)
+	}
+	volume := b.need("volume", "pgdata")
+	if volume.set && !slices.Contains(volumes, volume.s) {
+		r.add(volume.at, "volume of another service", "one of this service's volumes is wanted: "+known(volumes))
+	}
+	b.vars = b.vars.with(volumeScope(volume.s))
+	fs := b.need("fs", "ext4")
+	if fs.set && !fsForm.MatchString(fs.s) {
+		r.add(fs.at, "unusable file system", `its name is wanted, such as "ext4" or "xfs"`)
+	}
+	res.Volume, res.FS = volume.s, fs.s
+}
+
+func (r *reader) address(b *body, res *Resource) {
+	prefix, err := netip.ParsePrefix(b.label)
+	switch {
+	case err != nil:
+		r.add(b.at, "unusable address", `an address with its prefix length is wanted, such as "10.0.0.100/24"`)
+	case badIP(prefix.Addr()) != "":
+		r.add(b.at, "unusable address", badIP(prefix.Addr()))
+	}
+	name := b.need("interface", "eth0")
+	if name.set && !interfaceForm.MatchString(name.s) {
+		r.add(name.at, "unusable interface", `the name of a network interface is wanted, such as "eth0"`)
+	}
+	res.Interface = name.s
+}
+
+func (f Fence) same(o Fence) bool {
+	return f.Node == o.Node && f.Level == o.Level && f.Agent == o.Agent && maps.Equal(f.Options, o.Options)
+}
+
+// fences reads the fence blocks: several per node are levels, or agents of one level.
+func (r *reader) fences(root *body, nodes []Node) []Fence {
+	var out []Fence
+	for _, b := range root.blocks(true, "fence") {
+		f := r.fence(b, nodes)
+		for _, other := range out {
+			if f.same(other) {
+				r.add(b.at, "duplicate block", fmt.Sprintf("the one in line %d is enough", other.at.line))
+			}
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+func (r *reader) fence(b *body, nodes []Node) Fence {
+	defer b.finish()
+	if _, ok := findNode(nodes, b.label); !ok {
+		r.add(b.at, "unknown node", "one of these is wanted: "+known(nodeNames(nodes)))
+	}
+	level, _ := b.number("level", 1)
+	agent := b.need("agent", "fence_ipmilan")
+	if agent.set && agent.s == "" {
+		r.add(agent.at, "no agent", `the name of one on the PATH is wanted, such as "fence_ipmilan"`)
+	}
+	return Fence{Node: b.label, Level: level, Agent: agent.s, Options: b.dict("options"), at: b.at}
+}

@@ -1,0 +1,147 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Document is the evaluated configuration as scripts read it: sizes in bytes, times in milliseconds, and no secrets,
+// since the options of fence agents hold passwords and are left out.
+type Document struct {
+	Cluster        string           `json:"cluster"`
+	Node           string           `json:"node"`
+	Hash           string           `json:"hash"`
+	RTOMs          int64            `json:"rto_ms"`
+	DiskDeadlineMs int64            `json:"disk_deadline_ms"`
+	Timers         DocumentTimers   `json:"timers"`
+	Nodes          []DocumentNode   `json:"nodes"`
+	Volumes        []DocumentVolume `json:"volumes"`
+}
+
+// DocumentTimers are the timers that follow from the RTO target, and the two figures that prove them.
+type DocumentTimers struct {
+	LeaseMs                float64 `json:"lease_ms"`
+	RenewMs                float64 `json:"renew_ms"`
+	TickMs                 float64 `json:"tick_ms"`
+	RaftHeartbeatMs        float64 `json:"raft_heartbeat_ms"`
+	RaftElectionMs         float64 `json:"raft_election_ms"`
+	RaftLeaderLeaseMs      float64 `json:"raft_leader_lease_ms"`
+	DropAfterMs            float64 `json:"drop_after_ms"`
+	FailoverMs             float64 `json:"failover_ms"`
+	FailoverWithElectionMs float64 `json:"failover_with_election_ms"`
+	Arithmetic             string  `json:"arithmetic"`
+}
+
+// DocumentNode is one node.
+type DocumentNode struct {
+	Name    string   `json:"name"`
+	Role    string   `json:"role"`
+	Address string   `json:"address"`
+	Links   []string `json:"links"`
+	HTTP    string   `json:"http"`
+	DataDir string   `json:"data_dir"`
+}
+
+// DocumentVolume is one volume.
+type DocumentVolume struct {
+	Name           string            `json:"name"`
+	Size           int64             `json:"size"`
+	Mode           string            `json:"mode"`
+	IO             string            `json:"io"`
+	SuspendLimitMs int64             `json:"suspend_limit_ms"`
+	Replicas       []DocumentReplica `json:"replicas"`
+}
+
+// DocumentReplica is one copy of a volume.
+type DocumentReplica struct {
+	Node   string   `json:"node"`
+	Device string   `json:"device"`
+	NBD    []string `json:"nbd"`
+	Attach string   `json:"attach"`
+}
+
+// Document shows the configuration.
+func (c *Config) Document() Document {
+	d := Document{
+		Cluster: c.Cluster.Name, Node: c.Self, Hash: c.Hash(),
+		RTOMs: c.Cluster.RTO.Milliseconds(), DiskDeadlineMs: c.Cluster.DiskDeadline.Milliseconds(),
+		Timers: c.Timers.document(), Nodes: []DocumentNode{}, Volumes: []DocumentVolume{},
+	}
+	for _, n := range c.Nodes {
+		d.Nodes = append(d.Nodes, DocumentNode{Name: n.Name, Role: string(n.Role), Address: n.Address,
+			Links: append([]string{}, n.Links...), HTTP: n.HTTP, DataDir: n.DataDir})
+	}
+	for _, v := range c.Volumes {
+		d.Volumes = append(d.Volumes, v.document())
+	}
+	return d
+}
+
+func (v Volume) document() DocumentVolume {
+	d := DocumentVolume{Name: v.Name, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
+		SuspendLimitMs: v.SuspendLimit.Milliseconds(), Replicas: []DocumentReplica{}}
+	for _, r := range v.Replicas {
+		rep := DocumentReplica{Node: r.Node, Device: r.Device, NBD: []string{}, Attach: string(r.Export.Attach)}
+		for _, l := range r.Export.NBD {
+			rep.NBD = append(rep.NBD, l.String())
+		}
+		d.Replicas = append(d.Replicas, rep)
+	}
+	return d
+}
+
+// String is the listener as the file has it.
+func (l Listener) String() string { return l.Network + "://" + l.Address }
+
+func (t Timers) document() DocumentTimers {
+	ms := func(d time.Duration) float64 {
+		return float64(d.Round(100*time.Microsecond)) / float64(time.Millisecond)
+	}
+	return DocumentTimers{
+		LeaseMs: ms(t.Lease), RenewMs: ms(t.Renew), TickMs: ms(t.Tick),
+		RaftHeartbeatMs: ms(t.RaftHeartbeat), RaftElectionMs: ms(t.RaftElection), RaftLeaderLeaseMs: ms(t.RaftLeaderLease),
+		DropAfterMs: ms(t.DropAfter), FailoverMs: ms(t.Failover()), FailoverWithElectionMs: ms(t.FailoverWithElection()),
+		Arithmetic: t.Explain(),
+	}
+}
+
+// JSON is the document as it travels and as `-o json` prints it.
+func (d Document) JSON() []byte {
+	text, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		panic("config: document of a configuration: " + err.Error())
+	}
+	return append(text, '\n')
+}
+
+// Table is the document for people.
+func (d Document) Table() string {
+	var out strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
+	p("cluster %s, as read by %s", d.Cluster, orNone(d.Node))
+	p("hash    %s", d.Hash)
+	for _, n := range d.Nodes {
+		p("node %s: %s, address %s, links %s, http %s, data_dir %s", n.Name, n.Role, n.Address, orNone(strings.Join(n.Links, " ")),
+			orNone(n.HTTP), n.DataDir)
+	}
+	for _, v := range d.Volumes {
+		p("volume %s: %d bytes, mode %s, io %s, suspend_limit %v", v.Name, v.Size, v.Mode, v.IO, time.Duration(v.SuspendLimitMs)*time.Millisecond)
+		for _, r := range v.Replicas {
+			p("  replica %s: %s, nbd %s, attach %s", r.Node, r.Device, orNone(strings.Join(r.NBD, " ")), r.Attach)
+		}
+	}
+	t := d.Timers
+	p("timers: lease %gms, renewed each %gms, tick %gms, heartbeat %gms, leader lease %gms, a silent member is dropped after %gms",
+		t.LeaseMs, t.RenewMs, t.TickMs, t.RaftHeartbeatMs, t.RaftLeaderLeaseMs, t.DropAfterMs)
+	p("%s", t.Arithmetic)
+	return out.String()
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}

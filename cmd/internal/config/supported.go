@@ -1,0 +1,78 @@
+package config
+
+import (
+	"fmt"
+)
+
+// Supported tells what the file asks for and the daemon cannot do yet, as Problems; nil when it can do all of it.
+// Load has asked already. `ha-admin config check` shows it as warnings: the file is right, and will start one day.
+func (c *Config) Supported() error { return c.unsupported().tidy().err() }
+
+// refusal collects what is not supported yet.
+type refusal struct{ report }
+
+func (r *refusal) not(at pos, want string) {
+	r.add(at, "not supported yet", want+": the daemon refuses to start with it")
+}
+
+func (c *Config) unsupported() Problems {
+	r := &refusal{report{file: c.File}}
+	c.unsupportedShape(r)
+	for _, v := range c.Volumes {
+		v.unsupported(r)
+	}
+	for _, s := range c.Services {
+		r.not(s.at, "leave the block out")
+	}
+	for _, f := range c.Fences {
+		r.not(f.at, "leave the block out")
+	}
+	return r.problems
+}
+
+// unsupportedShape refuses clusters other than two data nodes and a witness. Two data nodes alone cannot outvote each
+// other: the loss of one would suspend the other until a fence agent or a person has spoken, and there is neither yet
+// (protocol.md, section 4; faults.md C77).
+func (c *Config) unsupportedShape(r *refusal) {
+	data, witnesses := 0, 0
+	for _, n := range c.Nodes {
+		if n.Role == RoleWitness {
+			witnesses++
+		} else {
+			data++
+		}
+	}
+	at := pos{line: c.Cluster.at.line, text: fmt.Sprintf("%d data nodes and %d witnesses", data, witnesses)}
+	switch {
+	case data == 2 && witnesses == 1:
+	case data == 2 && witnesses == 0:
+		r.not(at, `add a node with role = "witness", because two voters cannot outvote each other when one is lost`)
+	default:
+		r.not(at, "two data nodes and one witness are wanted")
+	}
+}
+
+func (v Volume) unsupported(r *refusal) {
+	if v.Mode != ModeSync {
+		r.not(pos{line: v.at.line, text: fmt.Sprintf("mode = %q", v.Mode)}, `mode = "sync" is wanted`)
+	}
+	if n := len(v.Replicas); n != 2 {
+		r.not(pos{line: v.at.line, text: fmt.Sprintf("volume %q with %d replicas", v.Name, n)}, "two replicas are wanted")
+	}
+	for _, rep := range v.Replicas {
+		if a := rep.Export.Attach; a != "" && a != AttachAuto && a != AttachNone {
+			r.not(rep.Export.at, `attach = "none" is wanted`)
+		}
+		for _, l := range rep.Export.NBD {
+			if l.Network == "tcp" && !isLoopback(l.Address) {
+				r.not(l.at, "NBD over tcp needs TLS: a loopback address or a unix socket is wanted")
+			}
+		}
+	}
+}
+
+// unsupportedTLS is what a start without --insecure asks for.
+func (c *Config) unsupportedTLS() Problem {
+	return Problem{File: c.File, Line: c.Cluster.at.line, What: "not supported yet", Text: "TLS between nodes",
+		Want: "loopback addresses and --insecure are wanted: the daemon refuses to start without"}
+}

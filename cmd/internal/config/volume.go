@@ -1,0 +1,170 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"hacluster/blockdev"
+)
+
+// Defaults of the volume block.
+const (
+	defaultSuspendLimit = "60s"
+	defaultMaxLagBytes  = "64MiB"
+	defaultMaxLag       = "5s"
+	defaultPatience     = "10s"
+)
+
+// volumeView is a volume with what the node in scope exports of it.
+type volumeView struct {
+	Volume
+	export Export
+}
+
+func (r *reader) volumes(root *body, nodes []Node) []volumeView {
+	var out []volumeView
+	first := map[string]int{}
+	for _, b := range root.blocks(true, "volume") {
+		if line, twice := first[b.label]; twice {
+			r.add(b.at, "duplicate volume", fmt.Sprintf("another name is wanted, this one stands in line %d", line))
+			continue
+		}
+		first[b.label] = b.at.line
+		out = append(out, r.volume(b, nodes))
+	}
+	return out
+}
+
+func (r *reader) volume(b *body, nodes []Node) volumeView {
+	defer b.finish()
+	if !nameForm.MatchString(b.label) {
+		r.add(b.at, "unusable name", wantName)
+	}
+	b.vars = b.vars.with(volumeScope(b.label))
+	v := Volume{Name: b.label, at: b.at}
+	v.Size = b.size("size", "")
+	mode, _ := b.choice("mode", string(ModeSync), string(ModeSemisync), string(ModeAsync))
+	io, _ := b.choice("io", string(IOAuto), string(IOBuffered), string(IODirect))
+	v.Mode, v.IO = Mode(mode), IO(io)
+	v.SuspendLimit = b.duration("suspend_limit", defaultSuspendLimit)
+	v.Replicas = r.replicas(b, nodes)
+	v.Async = r.async(b)
+	return volumeView{Volume: v, export: r.export(b)}
+}
+
+// replicas reads the replica blocks, each in the scope of its own node.
+func (r *reader) replicas(volume *body, nodes []Node) []Replica {
+	var out []Replica
+	first := map[string]int{}
+	for _, b := range volume.blocks(true, "replica") {
+		if line, twice := first[b.label]; twice {
+			r.add(b.at, "duplicate replica", fmt.Sprintf("one for each node is wanted, this node's stands in line %d", line))
+			continue
+		}
+		first[b.label] = b.at.line
+		out = append(out, r.replica(b, nodes))
+	}
+	if len(out) == 0 {
+		r.add(volume.at, "no replica", `it needs some: replica "node" { device = "/dev/vg0/name" }`)
+	}
+	return out
+}
+
+func (r *reader) replica(b *body, nodes []Node) Replica {
+	defer b.finish()
+	if n, ok := findNode(nodes, b.label); !ok {
+		r.add(b.at, "unknown node", "one of these is wanted: "+known(nodeNames(nodes)))
+		b.vars = b.vars.with(scope{"node.name": b.label, "node.host": ""})
+	} else {
+		if n.Role == RoleWitness {
+			r.add(b.at, "replica on a witness", n.Name+` holds no data: another node is wanted, or the role "data" for it`)
+		}
+		b.vars = b.vars.with(nodeScope(n))
+	}
+	b.refuse("size", "size of a replica", "all replicas have the size of the volume: leave it out here")
+	device := b.need("device", "/dev/vg0/name")
+	if device.set {
+		if want := badPath(device.s); want != "" {
+			r.add(device.at, "unusable path", want)
+		}
+	}
+	return Replica{Node: b.label, Device: device.s, at: device.at}
+}
+
+func (r *reader) export(volume *body) Export {
+	e := Export{Attach: AttachAuto, at: volume.at}
+	b := volume.one(false, "export")
+	if b == nil {
+		return e
+	}
+	defer b.finish()
+	for _, v := range b.strs("nbd", "unix:///run/hacluster/name.sock") {
+		l, want := parseListener(v.s)
+		if want != "" {
+			r.add(v.at, "unusable listener", want)
+			continue
+		}
+		l.at = v.at
+		e.NBD = append(e.NBD, l)
+	}
+	attach, at := b.choice("attach", string(AttachAuto), string(AttachUblk), string(AttachNBD), string(AttachFUSE),
+		string(AttachNone))
+	e.Attach, e.at = Attach(attach), at
+	return e
+}
+
+func (r *reader) async(volume *body) Async {
+	b := volume.one(false, "async")
+	if b == nil {
+		return Async{MaxLagBytes: 64 << 20, MaxLag: 5 * time.Second, Patience: 10 * time.Second}
+	}
+	defer b.finish()
+	return Async{
+		MaxLagBytes: b.size("max_lag_bytes", defaultMaxLagBytes),
+		MaxLag:      b.duration("max_lag", defaultMaxLag),
+		Patience:    b.duration("patience", defaultPatience),
+	}
+}
+
+// size reads a size in blocks of 4096 bytes. Without a default the key must be there.
+func (b *body) size(key, otherwise string) int64 {
+	v := b.str(key, "20GiB")
+	if b.hcl.Attributes[key] == nil && otherwise == "" {
+		b.r.add(b.at, "missing key "+key, fmt.Sprintf("it needs one such as %s = %q", key, "20GiB"))
+	}
+	if !v.set {
+		bytes, _ := ParseSize(otherwise)
+		return bytes
+	}
+	bytes, ok := ParseSize(v.s)
+	switch {
+	case !ok:
+		b.r.add(v.at, "not a size", wantSize)
+	case bytes%blockdev.BlockSize != 0:
+		b.r.add(v.at, "not a whole number of blocks", fmt.Sprintf("a multiple of %d bytes is wanted, such as %dB or %dB",
+			blockdev.BlockSize, max(bytes/blockdev.BlockSize, 1)*blockdev.BlockSize, (bytes/blockdev.BlockSize+1)*blockdev.BlockSize))
+	}
+	return bytes
+}
+
+func (b *body) duration(key, otherwise string) time.Duration {
+	fallback, _ := parseDuration(otherwise)
+	v := b.str(key, otherwise)
+	if !v.set {
+		return fallback
+	}
+	d, ok := parseDuration(v.s)
+	if !ok {
+		b.r.add(v.at, "not a duration", wantDuration)
+		return fallback
+	}
+	return d
+}
+
+// posOfKey is where a key stands, or its block when it is absent.
+func (b *body) posOfKey(key string) pos {
+	if a := b.hcl.Attributes[key]; a != nil {
+		return b.posOf(a)
+	}
+	return b.at
+}
