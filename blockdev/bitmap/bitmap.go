@@ -31,6 +31,8 @@ type Bitmap struct {
 	n      int64
 	count  int64
 	leaves []*leaf // nil: all clear; full: all set
+	// spare is one leaf that went out of use, any content: a bit that is set and cleared in turn allocates nothing.
+	spare *leaf
 }
 
 // New returns a Bitmap of n bits, all clear.
@@ -78,14 +80,15 @@ func (b *Bitmap) changeLeaf(i int64, from, to int, set bool) {
 	case set && l == full, !set && l == nil:
 		return
 	case from == 0 && to == leafBits:
+		b.retire(l)
 		l = nil
 		if set {
 			l = full
 		}
 	default:
-		l = writable(l)
+		l = b.writable(l)
 		l.change(from, to, set)
-		l = settled(l)
+		l = b.settled(l)
 	}
 	b.leaves[i] = l
 	b.count += int64(leafCount(l) - before)
@@ -103,9 +106,9 @@ func (b *Bitmap) Or(o *Bitmap) {
 			b.changeLeaf(int64(i), 0, leafBits, true)
 		default:
 			before := leafCount(b.leaves[i])
-			l := writable(b.leaves[i])
+			l := b.writable(b.leaves[i])
 			l.or(ol)
-			l = settled(l)
+			l = b.settled(l)
 			b.leaves[i] = l
 			b.count += int64(leafCount(l) - before)
 		}
@@ -171,29 +174,41 @@ func leafCount(l *leaf) int {
 }
 
 // writable returns l in the form that holds words.
-func writable(l *leaf) *leaf {
-	switch l {
-	case nil:
-		return &leaf{}
-	case full:
-		c := &leaf{set: leafBits}
-		for i := range c.words {
-			c.words[i] = ^uint64(0)
-		}
-		return c
+func (b *Bitmap) writable(l *leaf) *leaf {
+	if l != nil && l != full {
+		return l
+	}
+	c := b.spare
+	if b.spare = nil; c == nil {
+		c = &leaf{}
+	}
+	word := uint64(0)
+	if c.set = 0; l == full {
+		word, c.set = ^uint64(0), leafBits
+	}
+	for i := range c.words {
+		c.words[i] = word
+	}
+	return c
+}
+
+// settled returns the cheapest form of l.
+func (b *Bitmap) settled(l *leaf) *leaf {
+	switch l.set {
+	case 0:
+		b.retire(l)
+		return nil
+	case leafBits:
+		b.retire(l)
+		return full
 	}
 	return l
 }
 
-// settled returns the cheapest form of l.
-func settled(l *leaf) *leaf {
-	switch l.set {
-	case 0:
-		return nil
-	case leafBits:
-		return full
+func (b *Bitmap) retire(l *leaf) {
+	if l != nil && l != full {
+		b.spare = l
 	}
-	return l
 }
 
 func (l *leaf) change(from, to int, set bool) {

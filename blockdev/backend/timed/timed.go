@@ -1,0 +1,168 @@
+// Package timed wraps a device and watches how long its operations take (R26: a stall is a failure). An operation that
+// is outstanding longer than the deadline is reported once, while it goes on: it is never abandoned, repeated or
+// answered for the disk, since a hung write may still land at any later time. What follows from a stall is decided by
+// who is told.
+//
+// Watching costs the path of an operation one reading of the clock and two atomic exchanges. There is no timer and no
+// goroutine for an operation:
+//
+//	operation:  take a free slot -> note what and since when -> the device -> leave the slot
+//	watcher:    one goroutine, each eighth of the deadline: look through the slots
+//
+// Replication wraps every backing in it. It refuses nothing.
+package timed
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/backend/internal/forward"
+)
+
+// Config says when an operation is stalled and who is told.
+type Config struct {
+	// Deadline is how long an operation may be outstanding; a stall is noticed at most an eighth later. Shorter finds
+	// a hung disk sooner, longer forgives a slow one. Default 5 s.
+	Deadline time.Duration
+	// OnStall is told of each stalled operation once, while it is outstanding. It is called from the watcher, one at a
+	// time, and must not block. A flush has an empty range. May be nil.
+	OnStall func(op blockdev.Op, r blockdev.Range, since time.Duration)
+}
+
+// Dev is the watched device. Make one with New; Close ends the watching.
+type Dev struct {
+	inner   blockdev.Device
+	cfg     Config
+	slots   slots
+	stalled atomic.Int64 // operations that are past the deadline and outstanding
+
+	closeOnce sync.Once
+	stop      chan struct{} // closed by Close
+	watching  sync.WaitGroup
+}
+
+var (
+	_ blockdev.Device       = (*Dev)(nil)
+	_ blockdev.VectorWriter = (*Dev)(nil)
+	_ blockdev.Mapper       = (*Dev)(nil)
+)
+
+// New watches dev, which it closes with itself.
+func New(dev blockdev.Device, cfg Config) *Dev {
+	if cfg.Deadline < 0 {
+		panic(fmt.Sprintf("timed: deadline %v is negative", cfg.Deadline))
+	}
+	if cfg.Deadline == 0 {
+		cfg.Deadline = 5 * time.Second
+	}
+	d := &Dev{inner: dev, cfg: cfg, stop: make(chan struct{})}
+	d.slots.init()
+	d.watching.Go(d.watch)
+	return d
+}
+
+// Stalled reports whether an operation that exceeded the deadline is still outstanding.
+func (d *Dev) Stalled() bool { return d.stalled.Load() > 0 }
+
+// Outstanding is the number of operations that have not returned.
+func (d *Dev) Outstanding() int { return d.slots.busy() }
+
+// Size implements blockdev.Device.
+func (d *Dev) Size() int64 { return d.inner.Size() }
+
+// ReadAt implements blockdev.Device.
+func (d *Dev) ReadAt(p []byte, off int64) (int, error) {
+	s := d.slots.enter(blockdev.OpRead, blockdev.Range{Off: off, Len: int64(len(p))})
+	defer d.leave(s)
+	return d.inner.ReadAt(p, off)
+}
+
+// WriteAt implements blockdev.Device.
+func (d *Dev) WriteAt(p []byte, off int64) (int, error) {
+	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: int64(len(p))})
+	defer d.leave(s)
+	return d.inner.WriteAt(p, off)
+}
+
+// WriteFUA implements blockdev.Device.
+func (d *Dev) WriteFUA(p []byte, off int64) (int, error) {
+	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: int64(len(p))})
+	defer d.leave(s)
+	return d.inner.WriteFUA(p, off)
+}
+
+// WriteVAt implements blockdev.VectorWriter.
+func (d *Dev) WriteVAt(segments [][]byte, off int64) (int, error) {
+	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: forward.Len(segments)})
+	defer d.leave(s)
+	return forward.WriteV(d.inner, segments, off)
+}
+
+// Zero implements blockdev.Device.
+func (d *Dev) Zero(r blockdev.Range, unmap bool) error {
+	s := d.slots.enter(blockdev.OpZero, r)
+	defer d.leave(s)
+	return d.inner.Zero(r, unmap)
+}
+
+// Flush implements blockdev.Device.
+func (d *Dev) Flush() error {
+	s := d.slots.enter(blockdev.OpFlush, blockdev.Range{})
+	defer d.leave(s)
+	return d.inner.Flush()
+}
+
+// Extents implements blockdev.Mapper. It is not timed: it reads metadata and calls back into the caller.
+func (d *Dev) Extents(r blockdev.Range, fn func(e blockdev.Range, hole bool) bool) error {
+	return forward.Extents(d.inner, r, fn)
+}
+
+// Close implements blockdev.Device. The watching goes on while the wrapped device waits for operations in flight.
+func (d *Dev) Close() error {
+	err := d.inner.Close()
+	d.closeOnce.Do(func() { close(d.stop) })
+	d.watching.Wait()
+	return err
+}
+
+// leave ends an operation; the watcher may be marking it at this very moment.
+func (d *Dev) leave(s *slot) {
+	if s.leave() {
+		d.stalled.Add(-1)
+	}
+}
+
+func (d *Dev) watch() {
+	tick := time.NewTicker(max(d.cfg.Deadline/8, 1))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			d.look()
+		case <-d.stop:
+			return
+		}
+	}
+}
+
+// look marks and reports operations that are newly past the deadline.
+func (d *Dev) look() {
+	now := d.slots.now()
+	d.slots.each(func(s *slot) {
+		seen := s.read()
+		if !seen.running || seen.stalled || now-seen.start <= int64(d.cfg.Deadline) {
+			return
+		}
+		d.stalled.Add(1) // first, so that leave never takes away what was not added yet
+		if !s.mark(seen) {
+			d.stalled.Add(-1) // it returned meanwhile
+			return
+		}
+		if d.cfg.OnStall != nil {
+			d.cfg.OnStall(seen.op, seen.r, time.Duration(now-seen.start))
+		}
+	})
+}

@@ -1,0 +1,59 @@
+package blocktest
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"hacluster/blockdev"
+)
+
+// pattern is n bytes that differ between seeds and between places, none of them likely zero for long.
+func pattern(n int, seed uint64) []byte {
+	p := make([]byte, n)
+	src := rand.New(rand.NewPCG(seed, 42))
+	for i := 0; i < n; i += 8 {
+		v := src.Uint64()
+		for j := i; j < min(n, i+8); j++ {
+			p[j] = byte(v) | 1
+			v >>= 8
+		}
+	}
+	return p
+}
+
+func write(t testing.TB, d blockdev.Device, p []byte, off int64) {
+	t.Helper()
+	if n, err := d.WriteAt(p, off); n != len(p) || err != nil {
+		t.Fatalf("WriteAt of %d bytes at %d = %d, %v", len(p), off, n, err)
+	}
+}
+
+func flush(t testing.TB, d blockdev.Device) {
+	t.Helper()
+	if err := d.Flush(); err != nil {
+		t.Fatalf("Flush: %v", err)
+	}
+}
+
+// expect holds the device's content at off against want.
+func expect(t testing.TB, d blockdev.Device, off int64, want []byte) {
+	t.Helper()
+	got := bytes.Repeat([]byte{0xAA}, len(want))
+	if n, err := d.ReadAt(got, off); n != len(want) || err != nil {
+		t.Fatalf("ReadAt of %d bytes at %d = %d, %v", len(want), off, n, err)
+	}
+	if !bytes.Equal(got, want) {
+		i := firstDifference(got, want)
+		t.Fatalf("byte %d reads %#x, want %#x (first difference of %d bytes at %d)", off+int64(i), got[i], want[i], len(want), off)
+	}
+}
+
+func firstDifference(a, b []byte) int {
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return -1
+}
