@@ -1,0 +1,93 @@
+package primary
+
+import (
+	"hacluster/blockdev"
+)
+
+// How many bytes of copies and how many comparisons may be under way at a time to one target (R28).
+const (
+	maxCopyBytes = 8 << 20
+)
+
+// advance asks for work on a resync, or closes it when nothing is left.
+func (c *Core) advance(now Instant, p *peer) {
+	if !p.connected || p.closing || p.catching {
+		return
+	}
+	if !p.plan.Done() {
+		if p.bytes < maxCopyBytes {
+			c.act(Action{Kind: Compare, Node: p.node})
+		}
+		return
+	}
+	p.closing = true
+	op := &Op{closing: true, Kind: blockdev.OpFlush, complete: true}
+	c.enqueue(now, p, op)
+}
+
+// TakeChunk hands out the next chunk whose digests are to be compared on this stream. ok false: nothing to do now;
+// a Compare follows when there is.
+func (c *Core) TakeChunk(node string, stream uint64) (r blockdev.Range, ok bool) {
+	p := c.peers[node]
+	if stream != p.stream || !p.connected || p.plan == nil || p.closing || p.catching || p.bytes >= maxCopyBytes {
+		return r, false
+	}
+	return p.plan.Take()
+}
+
+// Compared tells what a comparison found: one new Op for each range of the chunk that differs, none when it is equal.
+// Each is read locally in the order of all writes and sent at its place among them, so that the last write wins on
+// both sides (R17). Ops of an outdated stream are released at once.
+func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.Range, copies []*Op) {
+	p := c.peers[node]
+	if stream != p.stream || !p.connected || p.plan == nil {
+		for _, op := range copies {
+			c.act(Action{Kind: Release, Op: op})
+		}
+		return
+	}
+	p.plan.Differs(chunk, len(copies))
+	for _, op := range copies {
+		op.Kind, op.copyTo, op.chunk = blockdev.OpWrite, node, chunk
+		if c.queue.Admit(&op.Item) {
+			c.act(Action{Kind: StartLocal, Op: op})
+		}
+		c.enqueue(now, p, op)
+	}
+	c.advance(now, p)
+}
+
+// copyRead puts a copy that was read into its place. An unreadable range cannot be copied: the resync ends there and
+// is tried again with the next connection.
+func (c *Core) copyRead(now Instant, op *Op) {
+	p := c.peers[op.copyTo]
+	if op.refs == 0 { // the connection broke meanwhile
+		c.act(Action{Kind: Release, Op: op})
+		return
+	}
+	if op.Err != nil {
+		c.disconnect(now, p, "reading what is to be copied: "+op.Err.Error())
+		return
+	}
+	c.pump(p)
+}
+
+// Progress is what status shows of a peer.
+type Progress struct {
+	Connected, Member, Resyncing bool
+	RemainingBytes, TotalBytes   int64
+	UnackedBytes                 int64
+}
+
+// Peer tells how it stands with node.
+func (c *Core) Peer(node string) Progress {
+	p := c.peers[node]
+	g := Progress{Connected: p.connected, Member: p.member, UnackedBytes: p.bytes, TotalBytes: c.vol.Size}
+	if p.plan != nil && !p.member {
+		g.Resyncing, g.RemainingBytes = p.connected, p.plan.Remaining()
+	}
+	return g
+}
+
+// Peers names the other replicas.
+func (c *Core) Peers() []string { return c.names }

@@ -1,0 +1,308 @@
+// Package primary decides everything that the primary of one volume decides in one epoch: when a write is complete,
+// in which order, which standby is waited for, when one is dropped or admitted, what a returning one is sent. It is
+// pure: no I/O, no goroutine, no clock. Package replication feeds a Core facts under its lock and carries out the
+// Actions.
+//
+//	        Admit                    LocalDone
+//	client ------> seq, order queue ----------\
+//	                 \                          > complete when the local write returned and every required
+//	                  outbox of each peer ----/   peer acknowledged it (R3), never before a lacking member
+//	                       Acked                  was dropped by a committed entry (R4)
+//
+// Words: seq numbers the client's writes and flushes of this epoch; num numbers the entries of one peer's outbox
+// (writes, flushes, copies of a resync), which is what travels as the frame's sequence number. A required peer is a
+// committed member, or one whose admission has been proposed and not decided (R5).
+//
+// Invariants:
+//   - minSeen is the least seq that every required peer has acknowledged; an operation behind it is not complete
+//   - inflight holds the operations that are not complete, with gapless seqs
+//   - an entry leaves an outbox only by acknowledgement, or with the whole outbox when the peer is no longer required
+package primary
+
+import (
+	"math"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/order"
+	"hacluster/replication/resync"
+)
+
+// Instant is the node's CLOCK_BOOTTIME.
+type Instant = cluster.Instant
+
+// Config is what a Core is made with.
+type Config struct {
+	Self string
+	// DropAfter is for how long a member may leave a write unanswered before it is dropped.
+	DropAfter time.Duration
+	// Retry is the pause between repeated proposals of one change; default DropAfter/4.
+	Retry time.Duration
+	// Backlog is how many bytes a replica that is no member may be behind before its connection is closed and the
+	// rest is left to the resync; default 64 MiB.
+	Backlog int64
+	// Chunk is the unit of comparison of a resync; default resync.ChunkSize.
+	Chunk int64
+}
+
+// Op is one operation of a client, or one piece that a resync copies. Embed or reach its owner by Owner.
+type Op struct {
+	order.Item
+	Kind       blockdev.Op
+	FUA, Unmap bool
+	Err        error // of the local backing, set by LocalDone
+
+	seq      uint64
+	local    bool // returned from the local backing
+	complete bool
+	refs     int   // outboxes that hold it, and inflight
+	readers  []*Op // finished reads that wait for it (R29)
+	waits    int   // of a finished read: incomplete writes that it overlaps
+
+	copyTo  string         // of a copy: the target
+	chunk   blockdev.Range // of a copy: the chunk it belongs to
+	closing bool           // the entry that closes a resync
+}
+
+// IsCopy reports whether the operation copies a range to one resync target: its local part is a read.
+func (o *Op) IsCopy() bool { return o.copyTo != "" }
+
+// Closing reports whether the operation closes a resync at its target.
+func (o *Op) Closing() bool { return o.closing }
+
+// Reset makes an Op ready for its next use, keeping its memory.
+func (o *Op) Reset() {
+	item := order.Item{Owner: o.Item.Owner}
+	*o = Op{Item: item, readers: o.readers[:0]}
+}
+
+// ActionKind tells the Actions apart.
+type ActionKind uint8
+
+// What a Core asks for. Begin and Send must reach the peer's connection in the order given.
+const (
+	StartLocal ActionKind = iota + 1 // run Op on the local backing (a copy: read it), then LocalDone
+	Begin                            // Node: entries follow from Num on; Resync tells as what
+	Send                             // Node: send Op as number Num
+	Ping                             // Node: ask for a sign of life
+	Complete                         // Op is done; Op.Err is its outcome
+	Release                          // nobody needs Op any more: its memory may be reused
+	Propose                          // Command to the Raft leader
+	Disconnect                       // Node: close the connection, for Reason
+	DiskFailed                       // the local backing failed with Err: hand over, or report (R23)
+	Drained                          // after Drain: nothing is in flight
+	Compare                          // Node: the resync wants work: call Take
+)
+
+// Action is one thing to do.
+type Action struct {
+	Kind    ActionKind
+	Op      *Op
+	Node    string
+	Num     uint64
+	Resync  bool
+	Reason  string
+	Err     error
+	Command *cluster.Command
+}
+
+// Core is the state of one primary in one epoch. Not safe for concurrent use.
+type Core struct {
+	cfg      Config
+	vol      cluster.Volume
+	queue    order.Queue
+	inflight ring[*Op]
+	lastSeq  uint64
+	minSeen  uint64
+	peers    map[string]*peer
+	names    []string // of peers, in the order of the configuration
+	diskErr  error
+	draining bool
+	ready    []*order.Item
+	actions  []Action
+}
+
+// New is the primary of vol.Epoch. vol is its record when this process took the role.
+func New(cfg Config, vol cluster.Volume, now Instant) *Core {
+	if cfg.Retry == 0 {
+		cfg.Retry = cfg.DropAfter / 4
+	}
+	if cfg.Backlog == 0 {
+		cfg.Backlog = 64 << 20
+	}
+	if cfg.Chunk == 0 {
+		cfg.Chunk = resync.ChunkSize
+	}
+	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}}
+	for _, r := range vol.Replicas {
+		if r.Node != cfg.Self {
+			c.peers[r.Node] = newPeer(r.Node, vol.IsMember(r.Node), now)
+			c.names = append(c.names, r.Node)
+		}
+	}
+	c.sweep()
+	return c
+}
+
+// Take appends the Actions that piled up to into.
+func (c *Core) Take(into []Action) []Action {
+	into = append(into, c.actions...)
+	clear(c.actions)
+	c.actions = c.actions[:0]
+	return into
+}
+
+func (c *Core) act(a Action) { c.actions = append(c.actions, a) }
+
+// Admit takes a client's write, zeroing or flush. Range, Kind, FUA, Unmap and Owner are set by the caller.
+func (c *Core) Admit(now Instant, op *Op) {
+	c.lastSeq++
+	op.seq = c.lastSeq
+	op.refs++
+	c.inflight.push(op)
+	if op.Kind == blockdev.OpFlush {
+		c.act(Action{Kind: StartLocal, Op: op})
+	} else if c.queue.Admit(&op.Item) {
+		c.act(Action{Kind: StartLocal, Op: op})
+	}
+	for _, n := range c.names {
+		c.offer(now, c.peers[n], op)
+	}
+}
+
+// LocalDone tells that the local part of op returned.
+func (c *Core) LocalDone(now Instant, op *Op, err error) {
+	op.local, op.Err = true, err
+	if op.Kind != blockdev.OpFlush {
+		c.ready = c.queue.Return(&op.Item, c.ready[:0])
+		for _, it := range c.ready {
+			c.act(Action{Kind: StartLocal, Op: opOf(it)})
+		}
+	}
+	if op.IsCopy() {
+		c.copyRead(now, op)
+		return
+	}
+	if err != nil {
+		c.localFailed(op)
+	}
+	if op.seq <= c.minSeen {
+		c.finish(op)
+	}
+}
+
+// localFailed notes that what the local backing holds in op's range is undefined (R23).
+func (c *Core) localFailed(op *Op) {
+	for _, p := range c.peers {
+		if p.plan != nil {
+			p.plan.Touch(op.Range)
+		}
+	}
+	if c.diskErr == nil {
+		c.diskErr = op.Err
+	}
+	c.act(Action{Kind: DiskFailed, Err: op.Err})
+}
+
+// ReadDone tells that a read returned from the local backing. It is complete when every write that it overlaps is: it
+// may have seen one that a member still lacks (R29).
+func (c *Core) ReadDone(op *Op, err error) {
+	op.Err = err
+	for i := range c.inflight.len() {
+		w := c.inflight.at(i)
+		if !w.complete && w.Kind != blockdev.OpFlush && w.Range.Overlaps(op.Range) {
+			w.readers = append(w.readers, op)
+			op.waits++
+		}
+	}
+	if op.waits == 0 {
+		c.act(Action{Kind: Complete, Op: op})
+		c.act(Action{Kind: Release, Op: op})
+	}
+}
+
+// finish completes an operation that the local backing and every required peer have, unless the local one failed
+// while another member holds it: then the outcome is the next primary's to give (R23, R27).
+func (c *Core) finish(op *Op) {
+	if op.complete || !op.local || op.Err != nil && c.required() > 0 {
+		return
+	}
+	op.complete = true
+	c.act(Action{Kind: Complete, Op: op})
+	for i, r := range op.readers {
+		op.readers[i] = nil
+		if r.waits--; r.waits == 0 {
+			c.act(Action{Kind: Complete, Op: r})
+			c.act(Action{Kind: Release, Op: r})
+		}
+	}
+	op.readers = op.readers[:0]
+	for c.inflight.len() > 0 && c.inflight.at(0).complete {
+		c.unref(c.inflight.pop())
+	}
+	c.drained()
+}
+
+// sweep looks again at what is complete after an acknowledgement or a change of the set.
+func (c *Core) sweep() {
+	least := uint64(math.MaxUint64)
+	for _, p := range c.peers {
+		if p.required() {
+			least = min(least, p.seen)
+		}
+	}
+	c.minSeen = least
+	for i := 0; i < c.inflight.len(); {
+		op := c.inflight.at(i)
+		if op.seq > least {
+			return
+		}
+		before := c.inflight.len()
+		c.finish(op)
+		if c.inflight.len() == before { // not popped: it, or one before it, is still open
+			i++
+		} else {
+			i = 0
+		}
+	}
+}
+
+func (c *Core) required() (n int) {
+	for _, p := range c.peers {
+		if p.required() {
+			n++
+		}
+	}
+	return n
+}
+
+// Drain asks to be told, by Drained, when nothing is in flight. The caller admits no client's operation before Resume
+// but may admit one flush after Drained (R30).
+func (c *Core) Drain() {
+	c.draining = true
+	c.drained()
+}
+
+// Resume takes Drain back: the hand-over was void.
+func (c *Core) Resume() { c.draining = false }
+
+func (c *Core) drained() {
+	if c.draining && c.inflight.len() == 0 {
+		c.draining = false
+		c.act(Action{Kind: Drained})
+	}
+}
+
+// DiskError is the first failure of the local backing in this epoch, nil when there was none.
+func (c *Core) DiskError() error { return c.diskErr }
+
+// InFlight is how many client operations are not complete.
+func (c *Core) InFlight() int { return c.inflight.len() }
+
+// Version is the version of the newest record of the volume that the Core knows.
+func (c *Core) Version() uint64 { return c.vol.Version }
+
+func opOf(it *order.Item) *Op {
+	return it.Owner.(*Op)
+}

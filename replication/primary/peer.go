@@ -1,0 +1,319 @@
+package primary
+
+import (
+	"fmt"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/resync"
+)
+
+// peer is one other replica, as the primary sees it.
+//
+//	         Up, member: replay             Up, no member: compare and copy
+//	offline ------------------> in sync    offline ------> resync --plan empty--> closing --closed--> catching
+//	   ^                           |          ^                                                          |
+//	   |      Down: entries stay   |          |  Down, before the proposal: what is                      | every completed
+//	   \---------------------------/          |  unacknowledged goes back to the plan                    v write is there
+//	   \-- unanswered for DropAfter: propose the drop; writes wait until it is applied (R4) --/   admitting --Set--> in sync
+type peer struct {
+	node      string
+	member    bool   // of the committed set
+	admitting uint64 // version on which the admission was proposed; 0: not
+	catching  bool   // the resync is closed at the target; waited for as a member (R5)
+	connected bool
+	stream    uint64 // number of the newest stream; answers in older ones count for nothing
+
+	out   ring[entry]
+	next  uint64 // num of the next entry
+	acked uint64 // num of the last acknowledged entry
+	sent  int    // entries of out that went into this stream
+	bytes int64  // of out
+	seen  uint64 // seq of the newest client operation that it acknowledged, with all before
+	catch uint64 // catching: the seq that it has to reach
+
+	plan        *resync.Plan // nil: a member, or never connected
+	incarnation cluster.Incarnation
+	process     uint64
+	closing     bool // the closing entry is in out
+
+	since    Instant // disconnected, or last progress
+	pinged   bool
+	proposed Instant // when a change was last proposed
+	badSums  int     // checksum mismatches in a row
+}
+
+type entry struct {
+	op *Op
+	at Instant
+}
+
+func newPeer(node string, member bool, now Instant) *peer {
+	return &peer{node: node, member: member, next: 1, since: now}
+}
+
+func (p *peer) required() bool { return p.member || p.catching || p.admitting != 0 }
+
+// takes reports whether new client operations go into the outbox.
+func (p *peer) takes() bool { return p.required() || p.connected && p.plan != nil }
+
+// offer puts a client's operation into the outbox of a peer that is to have it, or into its plan.
+func (c *Core) offer(now Instant, p *peer, op *Op) {
+	if !p.takes() {
+		if p.plan != nil && op.Kind != blockdev.OpFlush {
+			p.plan.Touch(op.Range)
+		}
+		return
+	}
+	c.enqueue(now, p, op)
+	if !p.required() && p.bytes > c.cfg.Backlog {
+		c.disconnect(now, p, fmt.Sprintf("it is %d bytes behind, more than the limit of %d: the rest is left to the resync", p.bytes, c.cfg.Backlog))
+	}
+}
+
+func (c *Core) enqueue(now Instant, p *peer, op *Op) {
+	op.refs++
+	p.out.push(entry{op, now})
+	p.next++
+	p.bytes += weight(op)
+	c.pump(p)
+}
+
+// weight is what an entry counts against the backlog: its payload and something for itself.
+func weight(op *Op) int64 {
+	if op.Kind == blockdev.OpWrite {
+		return op.Range.Len + 64
+	}
+	return 64
+}
+
+// pump sends what can be sent, in order: a copy that has not been read yet holds up what follows it.
+func (c *Core) pump(p *peer) {
+	for p.connected && p.sent < p.out.len() {
+		op := p.out.at(p.sent).op
+		if op.IsCopy() && !op.local {
+			return
+		}
+		p.sent++
+		c.act(Action{Kind: Send, Node: p.node, Op: op, Num: p.acked + uint64(p.sent)})
+	}
+}
+
+// Greeting is what a standby answered on a new stream.
+type Greeting struct {
+	Incarnation  cluster.Incarnation
+	Process      uint64
+	LastNum      uint64 // prefix of entries that this process wrote in this epoch; 0: knows of none
+	Inconsistent bool
+	Failed       bool
+}
+
+// NextStream numbers a new connection to node, upward within the epoch (R2).
+func (c *Core) NextStream(node string) uint64 {
+	p := c.peers[node]
+	p.stream++
+	return p.stream
+}
+
+// Up tells that stream was accepted with g. The answer is a Begin and entries, or a Disconnect.
+func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
+	p := c.peers[node]
+	if stream != p.stream || p.connected {
+		return
+	}
+	p.since, p.pinged, p.sent = now, false, 0
+	switch {
+	case p.required():
+		c.upMember(now, p, g)
+	case contains(c.vol.Held, node):
+		c.act(Action{Kind: Disconnect, Node: node, Reason: "it may hold acknowledged writes that this epoch lacks: a person has to allow its resync by name"})
+	default:
+		c.upResync(now, p, g)
+	}
+}
+
+// upMember goes on where the member's acknowledgements ended: every entry after the last acknowledged one, in order.
+func (c *Core) upMember(now Instant, p *peer, g Greeting) {
+	want := p.incarnation
+	if p.member {
+		want = c.vol.Members[p.node].Incarnation
+	}
+	if g.Incarnation != want || g.Inconsistent || g.Failed {
+		c.act(Action{Kind: Disconnect, Node: p.node, Reason: "it is not the replica that is a member"})
+		c.proposeDrop(now, p, fmt.Sprintf("it came back changed: incarnation %v, the set names %v; inconsistent %t, failed %t", g.Incarnation, want, g.Inconsistent, g.Failed))
+		return
+	}
+	if g.LastNum >= p.next {
+		c.act(Action{Kind: Disconnect, Node: p.node, Reason: fmt.Sprintf("it claims entry %d, %d is the last that was made", g.LastNum, p.next-1)})
+		return
+	}
+	p.connected, p.process = true, g.Process
+	if g.LastNum > p.acked {
+		c.pop(now, p, g.LastNum)
+	}
+	c.act(Action{Kind: Begin, Node: p.node, Num: p.acked + 1})
+	c.pump(p)
+	c.progress(now, p)
+}
+
+// upResync begins a resync, or goes on with one of the same incarnation.
+func (c *Core) upResync(now Instant, p *peer, g Greeting) {
+	if p.plan == nil || p.incarnation != g.Incarnation {
+		p.plan = resync.NewPlan(c.vol.Size, c.cfg.Chunk)
+	}
+	p.connected, p.incarnation, p.process = true, g.Incarnation, g.Process
+	c.act(Action{Kind: Begin, Node: p.node, Num: p.next, Resync: true})
+	p.acked, p.seen = p.next-1, c.lastSeq
+	if c.inflight.len() > 0 {
+		p.seen = c.inflight.at(0).seq - 1
+	}
+	for i := range c.inflight.len() {
+		c.enqueue(now, p, c.inflight.at(i)) // it may reach the local backing after the copier read there
+	}
+	c.advance(now, p)
+}
+
+// Down tells that stream ended.
+func (c *Core) Down(now Instant, node string, stream uint64) {
+	if p := c.peers[node]; stream == p.stream && p.connected {
+		c.lost(now, p)
+	}
+}
+
+func (c *Core) disconnect(now Instant, p *peer, why string) {
+	c.act(Action{Kind: Disconnect, Node: p.node, Reason: why})
+	if p.connected {
+		c.lost(now, p)
+	}
+}
+
+func (c *Core) lost(now Instant, p *peer) {
+	p.connected, p.sent, p.pinged, p.since = false, 0, false, now
+	if p.admitting == 0 && !p.member {
+		p.catching = false
+		c.backToPlan(p)
+		c.sweep()
+	}
+}
+
+// backToPlan leaves to the plan what a replica that is no member did not acknowledge.
+func (c *Core) backToPlan(p *peer) {
+	for i := range p.out.len() {
+		if op := p.out.at(i).op; !op.IsCopy() && op.Kind != blockdev.OpFlush && p.plan != nil {
+			p.plan.Touch(op.Range)
+		}
+	}
+	if p.plan != nil {
+		p.plan.Interrupt()
+	}
+	c.discard(p)
+}
+
+// discard empties the outbox. The entries were never acknowledged; their numbers are not used again.
+func (c *Core) discard(p *peer) {
+	p.acked = p.next - 1
+	for p.out.len() > 0 {
+		c.unref(p.out.pop().op)
+	}
+	p.sent, p.bytes, p.closing = 0, 0, false
+}
+
+func (c *Core) unref(op *Op) {
+	op.refs--
+	if op.refs > 0 {
+		return
+	}
+	if op.complete || op.closing || op.IsCopy() && op.local {
+		c.act(Action{Kind: Release, Op: op})
+	}
+}
+
+// Acked tells that node has written every entry up to num, and made durable what asked for it.
+func (c *Core) Acked(now Instant, node string, stream, num uint64) {
+	p := c.peers[node]
+	if stream != p.stream || !p.connected {
+		return
+	}
+	if num < p.acked || num > p.acked+uint64(p.sent) {
+		c.disconnect(now, p, fmt.Sprintf("it acknowledged entry %d; %d to %d are outstanding", num, p.acked+1, p.acked+uint64(p.sent)))
+		return
+	}
+	p.since, p.pinged = now, false
+	if num > p.acked {
+		p.badSums = 0
+		c.pop(now, p, num)
+	}
+	c.progress(now, p)
+}
+
+func (c *Core) pop(now Instant, p *peer, num uint64) {
+	for p.acked < num {
+		p.acked++
+		p.sent = max(p.sent-1, 0)
+		op := p.out.pop().op
+		p.bytes -= weight(op)
+		switch {
+		case op.closing:
+			// Closed on its stable storage (R18): from here on it is waited for, and admitted once it has every
+			// write that was acknowledged without it (R5).
+			p.closing, p.catching, p.catch = false, true, c.lastSeq
+		case op.IsCopy():
+			p.plan.Copied(op.chunk)
+		default:
+			p.seen = op.seq
+		}
+		c.unref(op)
+	}
+	if p.required() {
+		c.sweep() // also when it has just become required: what it lacks is not complete from now on
+	}
+}
+
+// progress takes the next step of a resync, after anything that may have made it possible.
+func (c *Core) progress(now Instant, p *peer) {
+	switch {
+	case p.member:
+	case p.catching:
+		if p.seen >= p.catch && p.admitting == 0 {
+			c.proposeAdmit(now, p)
+		}
+	case p.plan != nil:
+		c.advance(now, p)
+	}
+}
+
+// Alive tells that node answered a ping.
+func (c *Core) Alive(now Instant, node string, stream uint64) {
+	if p := c.peers[node]; stream == p.stream && p.connected {
+		p.pinged = false
+		if p.out.len() == 0 {
+			p.since = now
+		}
+	}
+}
+
+// Refused tells that node did not take an entry. A write or flush error drops it (R23); a checksum mismatch closes
+// the connection, twice in a row drops it (R21).
+func (c *Core) Refused(now Instant, node string, stream uint64, badSum bool, text string) {
+	p := c.peers[node]
+	if stream != p.stream || !p.connected {
+		return
+	}
+	if badSum {
+		p.badSums++
+	}
+	drop := p.required() && (!badSum || p.badSums >= 2)
+	c.disconnect(now, p, text)
+	if drop {
+		c.proposeDrop(now, p, text)
+	}
+}
+
+func contains(names []string, n string) bool {
+	for _, m := range names {
+		if m == n {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,105 @@
+package primary
+
+import (
+	"fmt"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// Set takes the volume's committed record: our own applied state, or the leader's word. Older ones and those of other
+// epochs are ignored; a higher epoch ends this Core, which is its owner's to see.
+func (c *Core) Set(now Instant, vol cluster.Volume) {
+	if vol.Epoch != c.vol.Epoch || vol.Version <= c.vol.Version {
+		return
+	}
+	c.vol = vol.Clone()
+	for _, n := range c.names {
+		c.applySet(now, c.peers[n])
+	}
+	c.sweep()
+	c.drained()
+}
+
+func (c *Core) applySet(now Instant, p *peer) {
+	m, member := c.vol.Members[p.node]
+	switch {
+	case member && !p.member:
+		p.member, p.admitting, p.catching, p.plan = true, 0, false, nil
+		p.since = now
+		if m.Incarnation != p.incarnation { // admitted by nobody here: its writes are unknown to us
+			c.proposeDrop(now, p, "it was admitted under an incarnation that this primary did not resync")
+		}
+	case !member && p.member:
+		p.member, p.catching, p.admitting = false, false, 0
+		c.disconnect(now, p, "it left the in-sync set")
+		p.plan = nil // whatever it lacks is unknown: all blocks may differ (R16)
+		c.discard(p)
+	case !member && p.admitting != 0 && c.vol.Version > p.admitting:
+		// Another entry came first: the admission is void for good. It stays caught up: propose it on the new version.
+		p.admitting = 0
+		if p.connected {
+			c.progress(now, p)
+		} else {
+			p.catching = false
+			c.backToPlan(p)
+		}
+	}
+}
+
+func (c *Core) on() cluster.On {
+	return cluster.On{Volume: c.vol.Name, Epoch: c.vol.Epoch, Version: c.vol.Version}
+}
+
+// proposeDrop is sent again until a committed entry decides (R27); it never counts before. For a peer whose admission
+// is undecided it makes that void or finds it applied.
+func (c *Core) proposeDrop(now Instant, p *peer, why string) {
+	if !p.member && p.admitting == 0 {
+		p.catching = false // nothing was proposed: it is a resync target again
+		c.sweep()
+		return
+	}
+	p.proposed = now
+	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Drop: &cluster.Drop{On: c.on(), Node: p.node, Reason: why}}})
+}
+
+func (c *Core) proposeAdmit(now Instant, p *peer) {
+	p.admitting, p.proposed = c.vol.Version, now
+	m := cluster.Member{Incarnation: p.incarnation, Process: p.process}
+	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Admit: &cluster.Admit{On: c.on(), Node: p.node, Member: m}}})
+}
+
+// Tick lets time act: members that do not answer are dropped, silent connections are asked for a sign of life.
+func (c *Core) Tick(now Instant) {
+	for _, n := range c.names {
+		c.tickPeer(now, c.peers[n])
+	}
+}
+
+func (c *Core) tickPeer(now Instant, p *peer) {
+	silent := c.silence(now, p)
+	switch {
+	case p.required() && silent >= c.cfg.DropAfter:
+		if now.Sub(p.proposed) >= c.cfg.Retry {
+			c.proposeDrop(now, p, fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond)))
+		}
+		if p.connected && silent >= 2*c.cfg.DropAfter {
+			c.disconnect(now, p, "it does not answer")
+		}
+	case p.connected && silent >= 4*c.cfg.DropAfter:
+		c.disconnect(now, p, "it does not answer")
+	case p.admitting != 0 && now.Sub(p.proposed) >= c.cfg.Retry && !p.member:
+		c.proposeAdmit(now, p)
+	case p.connected && !p.pinged && p.out.len() == 0 && silent >= c.cfg.DropAfter/3:
+		p.pinged = true
+		c.act(Action{Kind: Ping, Node: p.node})
+	}
+}
+
+// silence is for how long the peer has owed us an answer, or has not been there.
+func (c *Core) silence(now Instant, p *peer) time.Duration {
+	if p.connected && p.out.len() > 0 {
+		return now.Sub(max(p.since, p.out.at(0).at))
+	}
+	return now.Sub(p.since)
+}

@@ -1,0 +1,110 @@
+// Package resync decides what of a replica still has to be looked at. It is pure: a Plan is the to-do map of one
+// target of one volume; the copier of package replication asks it for chunks and tells it what became of them.
+//
+//	todo --Take--> comparing --Differs(0)--> done
+//	                   \--Differs(n)--> copying --n x Copied--> done
+//	any --Touch / Interrupt--> todo
+package resync
+
+import (
+	"hacluster/blockdev"
+	"hacluster/blockdev/bitmap"
+)
+
+// ChunkSize is the unit in which a resync compares, in bytes: one digest request. 256 digests of 16 bytes answer it.
+const ChunkSize = 1 << 20
+
+// Plan is what is left to do for one target. Not safe for concurrent use.
+//
+// Invariant: a chunk in work is still in todo; it leaves only when its last piece is done and nothing touched it.
+type Plan struct {
+	size, chunk int64
+	todo        *bitmap.Bitmap
+	work        map[int64]*work
+	cursor      int64
+}
+
+type work struct {
+	pieces int  // copies not yet acknowledged; -1 while comparing
+	again  bool // touched meanwhile: it has to be looked at once more
+}
+
+// NewPlan starts with every byte of size to be compared: without a map all blocks may differ (R16).
+func NewPlan(size, chunk int64) *Plan {
+	n := (size + chunk - 1) / chunk
+	p := &Plan{size: size, chunk: chunk, todo: bitmap.New(n), work: map[int64]*work{}}
+	p.todo.Set(0, n)
+	return p
+}
+
+// Remaining is how many bytes still have to be looked at.
+func (p *Plan) Remaining() int64 { return min(p.todo.Count()*p.chunk, p.size) }
+
+// Done reports whether nothing is left.
+func (p *Plan) Done() bool { return p.todo.Count() == 0 }
+
+// Take hands out the next chunk to compare, in ascending order from where the last one was, around the end.
+func (p *Plan) Take() (r blockdev.Range, ok bool) {
+	for range 2 {
+		for i, ok := p.todo.Next(p.cursor); ok; i, ok = p.todo.Next(i + 1) {
+			if p.work[i] != nil {
+				continue
+			}
+			p.work[i] = &work{pieces: -1}
+			p.cursor = i + 1
+			return p.rangeOf(i), true
+		}
+		p.cursor = 0
+	}
+	return r, false
+}
+
+func (p *Plan) rangeOf(i int64) blockdev.Range {
+	off := i * p.chunk
+	return blockdev.Range{Off: off, Len: min(p.chunk, p.size-off)}
+}
+
+// Differs ends the comparison of a chunk: pieces copies will follow, none when it is equal.
+func (p *Plan) Differs(chunk blockdev.Range, pieces int) {
+	i := chunk.Off / p.chunk
+	if w := p.work[i]; w != nil {
+		w.pieces = pieces
+		p.settle(i, w)
+	}
+}
+
+// Copied notes that one piece of a chunk was written by the target.
+func (p *Plan) Copied(chunk blockdev.Range) {
+	i := chunk.Off / p.chunk
+	if w := p.work[i]; w != nil {
+		w.pieces--
+		p.settle(i, w)
+	}
+}
+
+func (p *Plan) settle(i int64, w *work) {
+	if w.pieces != 0 {
+		return
+	}
+	delete(p.work, i)
+	if !w.again {
+		p.todo.Clear(i, i+1)
+	}
+}
+
+// Touch puts every chunk that r reaches back to be looked at: a write there did not, or may not, reach the target.
+func (p *Plan) Touch(r blockdev.Range) {
+	if r.Len == 0 {
+		return
+	}
+	first, last := r.Off/p.chunk, (r.End()-1)/p.chunk
+	p.todo.Set(first, last+1)
+	for i, w := range p.work {
+		if first <= i && i <= last {
+			w.again = true
+		}
+	}
+}
+
+// Interrupt forgets what is in work: the connection broke, so its outcome is unknown and it stays to be done.
+func (p *Plan) Interrupt() { clear(p.work) }

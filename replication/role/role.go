@@ -1,0 +1,106 @@
+// Package role decides what one replica of a volume has to do next to follow the committed state: stop serving, store
+// an epoch, take the role of primary, confirm its membership. It is pure and level-triggered: Next looks at facts and
+// names what is missing; calling it again with the same facts gives the same answer.
+//
+//	promoted, this process --> older work ended --> epoch stored --> lease --> old primary removed --> Serve
+//	anything else while serving --> Stop: clients are cut off without an answer
+//
+// A process that is named by no promotion never serves: a new process of the primary does not continue its epoch (R2).
+package role
+
+import (
+	"fmt"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// Facts is all that Next looks at.
+type Facts struct {
+	Self    string
+	Volume  cluster.Volume // as applied here, or newer by the leader's word
+	Report  cluster.Report // of the replica of this process: incarnation, process, stored epoch, health
+	Lease   bool           // a grant names this volume in Volume.Epoch and is valid now
+	Serving cluster.Epoch  // the epoch in which this process serves; 0: it does not
+	Busy    int            // operations on the device that were taken in an older epoch than Volume.Epoch
+	GaveUp  cluster.Epoch  // the epoch in which this process gave the role up and was not granted it anew; 0: none
+}
+
+// Action is one of Stop, StoreEpoch, Serve, Propose.
+type Action any
+
+// Actions.
+type (
+	// Stop ends serving: close the clients' connections without an answer, let what is on the device end.
+	Stop struct{ Why string }
+	// StoreEpoch puts the epoch on stable storage.
+	StoreEpoch struct{ Epoch cluster.Epoch }
+	// Propose hands a command to the leader; repeat it until the state has moved.
+	Propose struct{ Command cluster.Command }
+	// Serve begins to serve in the epoch.
+	Serve struct{ Epoch cluster.Epoch }
+)
+
+// Next is what to do now, nil when nothing or when something has to happen first.
+func Next(f Facts) Action {
+	v := &f.Volume
+	if f.Serving != 0 && (f.Serving != v.Epoch || !mine(f)) {
+		return Stop{Why: fmt.Sprintf("epoch %d belongs to %s", v.Epoch, v.Primary)}
+	}
+	if f.Serving != 0 || v.Epoch == 0 {
+		return nil
+	}
+	if f.Report.Epoch < v.Epoch {
+		if f.Busy > 0 || f.Report.Stalled || !f.Report.Held {
+			return nil // before the epoch is ours, all that was taken in older ones has ended on the device (R2)
+		}
+		return StoreEpoch{Epoch: v.Epoch}
+	}
+	if mine(f) {
+		return activate(f)
+	}
+	return confirm(f)
+}
+
+// mine reports whether the promotion named exactly this process and incarnation (R6).
+func mine(f Facts) bool {
+	m, ok := f.Volume.Members[f.Self]
+	return ok && f.Volume.Primary == f.Self && f.Volume.Process == f.Report.Process &&
+		m.Process == f.Report.Process && m.Incarnation == f.Report.Incarnation
+}
+
+// activate is the way from a promotion to serving: nothing is answered before the old primary has left the set by a
+// second entry (R6), which only a holder of the lease may propose (R4).
+func activate(f Facts) Action {
+	v := &f.Volume
+	if !f.Lease || f.Busy > 0 || f.GaveUp == v.Epoch {
+		return nil
+	}
+	if v.Previous != "" {
+		d := &cluster.Drop{On: on(v), Node: v.Previous, Reason: "its epoch ended"}
+		return Propose{Command: cluster.Command{By: f.Self, Drop: d}}
+	}
+	return Serve{Epoch: v.Epoch}
+}
+
+// confirm has a new process of a member say that it is one: the same incarnation, or a clean stop (R25).
+func confirm(f Facts) Action {
+	v := &f.Volume
+	m, ok := v.Members[f.Self]
+	if !ok || v.Primary == f.Self || m.Process == f.Report.Process || !f.Report.Usable() {
+		return nil
+	}
+	if m.Incarnation != f.Report.Incarnation && !f.Report.Clean.Matches(m) {
+		return nil // the primary drops it, or the next promotion does
+	}
+	r := &cluster.Rejoin{On: on(v), Node: f.Self, Clean: f.Report.Clean,
+		Member: cluster.Member{Incarnation: f.Report.Incarnation, Process: f.Report.Process}}
+	return Propose{Command: cluster.Command{By: f.Self, Rejoin: r}}
+}
+
+func on(v *cluster.Volume) cluster.On {
+	return cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}
+}
+
+// MayAnswer reports whether the replica may answer a primary's Hello: a member whose new process is not confirmed yet
+// waits, so that the set always names who acknowledges.
+func MayAnswer(f Facts) bool { _, pending := confirm(f).(Propose); return !pending }

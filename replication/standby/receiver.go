@@ -1,0 +1,189 @@
+// Package standby decides what one replica accepts from a primary: which stream, which epoch, which entry. It is pure;
+// package replication carries out the writes and tells when they returned.
+//
+//	Hello --epoch known to Raft, stored, older work ended--> Accept --> Begin --> Take ... Returned --> ack the prefix
+//	   \-- older epoch, older stream, another primary: refused for good
+//	   \-- newer epoch than Raft has shown: refused for now
+//
+// Invariants (R2):
+//   - an entry is taken only from the newest accepted stream of the stored epoch
+//   - nothing is answered in a stream before everything taken in earlier ones has returned from the device
+//   - written is a gapless prefix; received - written entries are outstanding
+package standby
+
+import (
+	"fmt"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// Hello is how a primary opens a stream.
+type Hello struct {
+	Epoch   cluster.Epoch
+	Primary string
+	Process uint64
+	Stream  uint64
+}
+
+// Verdict is what is to be done about a Hello.
+type Verdict uint8
+
+// The verdicts. Store and Wait are to be followed by another call with the same Hello.
+const (
+	Accept      Verdict = iota + 1
+	Store               // store the Hello's epoch durably, call Stored
+	Wait                // older work is still on the device
+	RefuseOlder         // an older epoch, or an older stream: for good
+	RefuseNewer         // Raft has not shown this epoch here yet: try again
+	RefuseOther         // the epoch has another primary or process: an impossible state, raise an alarm
+)
+
+// Receiver is the state of one replica while it is not primary. Not safe for concurrent use.
+type Receiver struct {
+	epoch cluster.Epoch // stored durably
+
+	primary string // of the session
+	process uint64
+	stream  uint64 // newest accepted in (epoch, process)
+	open    bool   // entries are taken
+	begun   bool
+
+	known    bool // received and written count for this epoch
+	received uint64
+	written  uint64
+	done     []bool // done[i]: entry written+1+i has returned
+
+	resync       bool // the session overwrites: the replica must be marked before the first change
+	inconsistent bool // durably marked
+}
+
+// New is a receiver that starts with what its superblock says.
+func New(stored cluster.Epoch, inconsistent bool) *Receiver {
+	return &Receiver{epoch: stored, inconsistent: inconsistent}
+}
+
+// Hello judges a stream. applied is the volume as our own Raft log shows it; busy counts operations on the device that
+// this receiver does not know of (our own writes as a former primary).
+func (r *Receiver) Hello(applied *cluster.Volume, h Hello, busy int) Verdict {
+	switch {
+	case h.Epoch < applied.Epoch || h.Epoch < r.epoch:
+		return RefuseOlder
+	case h.Epoch > applied.Epoch:
+		return RefuseNewer
+	case h.Primary != applied.Primary || h.Process != applied.Process:
+		return RefuseOther
+	case h.Epoch == r.epoch && h.Primary == r.primary && h.Process == r.process && h.Stream <= r.stream:
+		return RefuseOlder
+	}
+	r.open = false // whatever was open is superseded: nothing more is taken from it
+	if busy > 0 || r.Outstanding() > 0 {
+		return Wait
+	}
+	if h.Epoch > r.epoch {
+		return Store
+	}
+	r.primary, r.process, r.stream, r.open, r.begun = h.Primary, h.Process, h.Stream, true, false
+	return Accept
+}
+
+// Stored tells that the epoch is on stable storage. What was received in older ones counts no more.
+func (r *Receiver) Stored(e cluster.Epoch) {
+	if e > r.epoch {
+		r.epoch, r.primary, r.process, r.stream = e, "", 0, 0
+		r.open, r.known, r.resync = false, false, false
+		r.received, r.written, r.done = 0, 0, r.done[:0]
+	}
+}
+
+// Fence ends every stream of an epoch below e: Raft has shown e.
+func (r *Receiver) Fence(e cluster.Epoch) {
+	if r.epoch < e {
+		r.open = false
+	}
+}
+
+// Close ends the stream, if it is the one that is open.
+func (r *Receiver) Close(stream uint64) {
+	if stream == r.stream {
+		r.open = false
+	}
+}
+
+// LastNum is the written prefix that a greeting names; 0 when this process knows of none in this epoch.
+func (r *Receiver) LastNum() uint64 {
+	if !r.known {
+		return 0
+	}
+	return r.written
+}
+
+// Epoch is the one stored.
+func (r *Receiver) Epoch() cluster.Epoch { return r.epoch }
+
+// Outstanding is how many taken entries have not returned.
+func (r *Receiver) Outstanding() int { return int(r.received - r.written) }
+
+// Begin opens the sequence of an accepted stream at entry num, as a member's replay or as a resync.
+func (r *Receiver) Begin(stream, num uint64, resync bool) error {
+	switch {
+	case !r.open || stream != r.stream:
+		return ErrStale
+	case r.begun:
+		return fmt.Errorf("stream %d began twice", stream)
+	case num == 0:
+		return fmt.Errorf("stream %d begins at entry 0, entries count from 1", stream)
+	case !resync && r.known && num > r.received+1:
+		return &GapError{Want: r.received + 1, Got: num}
+	}
+	r.begun, r.resync = true, resync
+	if resync || !r.known {
+		r.received, r.written, r.done = num-1, num-1, r.done[:0]
+	}
+	r.known = true
+	return nil
+}
+
+// Take judges entry num of stream. dup: it was written already and is only to be acknowledged.
+func (r *Receiver) Take(stream, num uint64) (dup bool, err error) {
+	switch {
+	case !r.open || !r.begun || stream != r.stream:
+		return false, ErrStale
+	case num <= r.received:
+		return true, nil
+	case num != r.received+1:
+		return false, &GapError{Want: r.received + 1, Got: num}
+	}
+	r.received = num
+	r.done = append(r.done, false)
+	return false, nil
+}
+
+// NeedsMark reports whether the replica must be marked inconsistent, durably, before the entry just taken changes it.
+func (r *Receiver) NeedsMark() bool { return r.resync && !r.inconsistent }
+
+// Marked tells that the mark was stored or, by the closing entry of a resync, removed.
+func (r *Receiver) Marked(inconsistent bool) {
+	r.inconsistent = inconsistent
+	if !inconsistent {
+		r.resync = false
+	}
+}
+
+// Inconsistent reports whether the replica is in pieces.
+func (r *Receiver) Inconsistent() bool { return r.inconsistent }
+
+// Returned tells that entry num is on the device (and durable, if it asked for that). The new prefix may be
+// acknowledged in the stream in which it is still open.
+func (r *Receiver) Returned(num uint64) (prefix uint64) {
+	r.done[num-r.written-1] = true
+	n := 0
+	for n < len(r.done) && r.done[n] {
+		n++
+	}
+	r.written += uint64(n)
+	r.done = r.done[:copy(r.done, r.done[n:])]
+	return r.written
+}
+
+// MayAck reports whether acknowledgements may still go out on stream.
+func (r *Receiver) MayAck(stream uint64) bool { return r.open && stream == r.stream }
