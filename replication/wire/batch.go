@@ -1,0 +1,195 @@
+package wire
+
+import "hacluster/blockdev"
+
+// Batch is one message from the primary: frames in the order in which they take effect.
+//
+//	header | record of each frame | payload of each write, in the same order
+type Batch struct {
+	Epoch, Stream uint64
+	Frames        []Frame
+
+	segments [][]byte // what the frames' Payload are cut from; kept for the next Decode
+}
+
+// AppendBatch appends the message without its payloads to dst. They follow on the wire, each Write's Buf in turn.
+// size is the volume's, or NoSize. An error means that b cannot be said in this protocol.
+func AppendBatch(dst []byte, b Batch, size int64) ([]byte, error) {
+	if err := checkCount("frames", len(b.Frames)); err != nil {
+		return dst, err
+	}
+	t := tally{frames: len(b.Frames)}
+	dst = appendHeader(dst, header{version: Version, kind: KindBatch, epoch: b.Epoch, stream: b.Stream, count: uint32(len(b.Frames))})
+	for i := range b.Frames {
+		f := &b.Frames[i]
+		if err := t.add(f, size); err != nil {
+			return dst, frameError(i, f, err)
+		}
+		if err := checkBuf(f); err != nil {
+			return dst, frameError(i, f, err)
+		}
+		dst = appendFrame(dst, f)
+	}
+	return dst, nil
+}
+
+func checkBuf(f *Frame) error {
+	have := -1
+	if f.Buf != nil {
+		have = len(f.Buf.Bytes())
+	}
+	if f.Kind == Write && have != f.PayloadLen() {
+		return malformed("a payload buffer of %d bytes for the range %v", have, f.Range)
+	}
+	if f.Kind != Write && f.Buf != nil {
+		return malformed("a %v with a payload", f.Kind)
+	}
+	return nil
+}
+
+// Decode decodes a whole message for a volume of the given size. b's memory is used again. The payloads are cut from
+// segments, which therefore must stay as they are while the frames are in use. After an error b holds nothing.
+func (b *Batch) Decode(segments [][]byte, size int64) error {
+	if err := b.decode(segments, size); err != nil {
+		b.Reset()
+		return err
+	}
+	return nil
+}
+
+func (b *Batch) decode(segments [][]byte, size int64) error {
+	c := newCursor(segments)
+	h, err := decodeHeader(&c, KindBatch)
+	if err != nil {
+		return err
+	}
+	if err := checkCount("frames", int(h.count)); err != nil {
+		return err
+	}
+	b.Reset()
+	b.Epoch, b.Stream = h.epoch, h.stream
+	t := tally{frames: int(h.count)}
+	if err := b.decodeRecords(&c, &t, size); err != nil {
+		return err
+	}
+	if t.payload != c.left {
+		return malformed("%d payload bytes follow %d frames that have %d", c.left, h.count, t.payload)
+	}
+	b.cutPayloads(&c, len(segments))
+	return nil
+}
+
+func (b *Batch) decodeRecords(c *cursor, t *tally, size int64) error {
+	var scratch [FrameSize]byte
+	for i := range t.frames {
+		rec, ok := c.take(FrameSize, scratch[:])
+		if !ok {
+			return malformed("ends in the record of frame %d of %d", i+1, t.frames)
+		}
+		f, err := parseFrame(rec)
+		if err == nil {
+			err = t.add(&f, size)
+		}
+		if err != nil {
+			return frameError(i, &f, err)
+		}
+		b.Frames = append(b.Frames, f)
+	}
+	return nil
+}
+
+// cutPayloads gives each write its segments. A payload adds at most one cut to those that were there, so the room
+// reserved never grows and the slices handed out stay valid.
+func (b *Batch) cutPayloads(c *cursor, segments int) {
+	if need := segments + len(b.Frames); cap(b.segments) < need {
+		b.segments = make([][]byte, 0, need)
+	}
+	for i := range b.Frames {
+		from := len(b.segments)
+		b.segments = c.split(b.Frames[i].PayloadLen(), b.segments)
+		if to := len(b.segments); to > from {
+			b.Frames[i].Payload = b.segments[from:to:to]
+		}
+	}
+}
+
+// Reset forgets the content and keeps the memory.
+func (b *Batch) Reset() {
+	clear(b.Frames)
+	clear(b.segments)
+	*b = Batch{Frames: b.Frames[:0], segments: b.segments[:0]}
+}
+
+// tally checks what concerns several frames of one message.
+type tally struct {
+	frames  int
+	payload int
+	last    uint64 // sequence number of the last sequenced frame; 0: none yet
+}
+
+func (t *tally) add(f *Frame, size int64) error {
+	if err := f.check(size); err != nil {
+		return err
+	}
+	t.payload += f.PayloadLen()
+	if t.frames > 1 && t.payload > MaxBatchPayload {
+		return overLimit("payload of several frames", int64(t.payload), MaxBatchPayload)
+	}
+	if !f.Kind.Sequenced() {
+		return nil
+	}
+	if t.last != 0 && f.Seq != t.last+1 {
+		return &OrderError{Want: t.last + 1, Got: f.Seq}
+	}
+	t.last = f.Seq
+	return nil
+}
+
+// Order checks that the sequenced frames of a stream follow each other without gap or repetition, whatever messages
+// they came in. The zero Order accepts any first number.
+type Order struct {
+	last uint64
+}
+
+// Check accepts the frames, or returns an *OrderError and stays where it was: after a gap nothing is applied (G46).
+func (o *Order) Check(frames []Frame) error {
+	last := o.last
+	for i := range frames {
+		f := &frames[i]
+		if !f.Kind.Sequenced() {
+			continue
+		}
+		if last != 0 && f.Seq != last+1 {
+			return &OrderError{Want: last + 1, Got: f.Seq}
+		}
+		last = f.Seq
+	}
+	o.last = last
+	return nil
+}
+
+// Last is the number of the last sequenced frame accepted; 0: none yet.
+func (o *Order) Last() uint64 { return o.last }
+
+func checkCount(what string, n int) error {
+	if n > MaxFrames || n < 0 {
+		return overLimit("number of "+what, int64(n), MaxFrames)
+	}
+	if n == 0 {
+		return malformed("a message without %s", what)
+	}
+	return nil
+}
+
+func frameError(i int, f *Frame, err error) error {
+	return &FrameError{Index: i, Kind: f.Kind, Seq: f.Seq, Range: f.Range, Err: err}
+}
+
+// FrameError says which frame of a message was refused.
+type FrameError struct {
+	Index int
+	Kind  Kind
+	Seq   uint64
+	Range blockdev.Range
+	Err   error
+}

@@ -1,0 +1,230 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"hacluster/blockdev"
+)
+
+// Kind says what a frame asks of the standby.
+type Kind uint8
+
+// The frames. The first four are in sequence: each carries the sequence number after that of the one before.
+const (
+	Write  Kind = iota + 1 // put the payload at Range
+	Zero                   // make Range read as zeroes
+	Flush                  // make durable what came before
+	Close                  // the resync is closed: from here on frames are applied in order, without undo (R18)
+	Digest                 // answer with the digests of Range
+	Ping                   // answer with a pong
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Write:
+		return "write"
+	case Zero:
+		return "zero"
+	case Flush:
+		return "flush"
+	case Close:
+		return "close"
+	case Digest:
+		return "digest"
+	case Ping:
+		return "ping"
+	}
+	return fmt.Sprintf("frame kind %d", uint8(k))
+}
+
+// Sequenced reports whether frames of this kind carry a sequence number and are acknowledged by it.
+func (k Kind) Sequenced() bool { return k >= Write && k <= Close }
+
+// Flags refine a frame.
+type Flags uint8
+
+// The flags.
+const (
+	FUA    Flags = 1 << iota // write, zero: durable before it is acknowledged
+	Unmap                    // zero: the space may be given back
+	Resync                   // write, zero: a copy of what the primary holds, not a client's write
+)
+
+var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0}
+
+// Frame is one step of what a primary tells a standby.
+//
+// To send, a Write's payload is Buf, and Sum the checksum that was made where the write entered; the frame borrows
+// the Buf, it holds no reference of its own. A received Write has its payload in Payload, as a list of segments of
+// the received message, valid as long as that message.
+type Frame struct {
+	Kind  Kind
+	Flags Flags
+	// Seq numbers the sequenced frames of an epoch without gaps; zero for the others.
+	Seq uint64
+	// ID pairs a Digest or Ping with its answer; zero for sequenced frames.
+	ID uint64
+	// Stable is the sequence up to which all members have written (R29).
+	Stable  uint64
+	Range   blockdev.Range
+	Sum     uint32
+	Buf     *blockdev.Buf
+	Payload [][]byte
+}
+
+// PayloadLen is the number of payload bytes that follow the frame.
+func (f *Frame) PayloadLen() int {
+	if f.Kind != Write {
+		return 0
+	}
+	return int(f.Range.Len)
+}
+
+// Verify compares a received payload with its checksum. It is called before the payload is written (R21); the error
+// is a *ChecksumError.
+func (f *Frame) Verify() error {
+	if f.Kind != Write {
+		return nil
+	}
+	if got := Sum(f.Payload); got != f.Sum {
+		return &ChecksumError{Seq: f.Seq, Want: f.Sum, Got: got}
+	}
+	return nil
+}
+
+// CopyTo copies a received payload into p, for a backing that needs aligned memory, and verifies what it copied as
+// Verify does. p has room for PayloadLen bytes.
+func (f *Frame) CopyTo(p []byte) error {
+	var sum uint32
+	for _, s := range f.Payload {
+		n := copy(p, s)
+		sum = crc32.Update(sum, castagnoli, p[:n])
+		p = p[n:]
+	}
+	if f.Kind == Write && sum != f.Sum {
+		return &ChecksumError{Seq: f.Seq, Want: f.Sum, Got: sum}
+	}
+	return nil
+}
+
+// A frame's record, little-endian:
+//
+//	 0  kind    u8
+//	 1  flags   u8
+//	 2  zero    u16
+//	 4  sum     u32   CRC-32C of the payload
+//	 8  seq     u64
+//	16  stable  u64
+//	24  off     i64
+//	32  len     i64
+//	40  id      u64
+//	48  zero    u32
+//	52  crc     u32   CRC-32C of bytes 0 to 51
+const (
+	FrameSize = 56
+
+	frameKind   = 0
+	frameFlags  = 1
+	frameZero   = 2
+	frameSum    = 4
+	frameSeq    = 8
+	frameStable = 16
+	frameOff    = 24
+	frameLen    = 32
+	frameID     = 40
+	frameZero2  = 48
+	frameCRC    = 52
+)
+
+func appendFrame(dst []byte, f *Frame) []byte {
+	var b [FrameSize]byte
+	b[frameKind], b[frameFlags] = byte(f.Kind), byte(f.Flags)
+	binary.LittleEndian.PutUint32(b[frameSum:], f.Sum)
+	binary.LittleEndian.PutUint64(b[frameSeq:], f.Seq)
+	binary.LittleEndian.PutUint64(b[frameStable:], f.Stable)
+	binary.LittleEndian.PutUint64(b[frameOff:], uint64(f.Range.Off))
+	binary.LittleEndian.PutUint64(b[frameLen:], uint64(f.Range.Len))
+	binary.LittleEndian.PutUint64(b[frameID:], f.ID)
+	binary.LittleEndian.PutUint32(b[frameCRC:], crc32.Checksum(b[:frameCRC], castagnoli))
+	return append(dst, b[:]...)
+}
+
+func parseFrame(b []byte) (Frame, error) {
+	if binary.LittleEndian.Uint32(b[frameCRC:]) != crc32.Checksum(b[:frameCRC], castagnoli) {
+		return Frame{}, malformed("the checksum of its record does not match")
+	}
+	if binary.LittleEndian.Uint16(b[frameZero:]) != 0 || binary.LittleEndian.Uint32(b[frameZero2:]) != 0 {
+		return Frame{}, malformed("reserved bytes are not zero")
+	}
+	return Frame{
+		Kind:   Kind(b[frameKind]),
+		Flags:  Flags(b[frameFlags]),
+		Seq:    binary.LittleEndian.Uint64(b[frameSeq:]),
+		ID:     binary.LittleEndian.Uint64(b[frameID:]),
+		Stable: binary.LittleEndian.Uint64(b[frameStable:]),
+		Range: blockdev.Range{
+			Off: int64(binary.LittleEndian.Uint64(b[frameOff:])),
+			Len: int64(binary.LittleEndian.Uint64(b[frameLen:])),
+		},
+		Sum: binary.LittleEndian.Uint32(b[frameSum:]),
+	}, nil
+}
+
+// check refuses what no frame may say, for a volume of the given size.
+func (f *Frame) check(size int64) error {
+	if f.Kind < Write || f.Kind > Ping {
+		return malformed("unknown kind %d", uint8(f.Kind))
+	}
+	if bad := f.Flags &^ allowedFlags[f.Kind]; bad != 0 {
+		return malformed("a %v has no flags %#x", f.Kind, uint8(bad))
+	}
+	if f.Kind.Sequenced() != (f.Seq != 0) || (f.Kind.Sequenced() && f.ID != 0) {
+		return malformed("a %v has sequence number %d and id %d", f.Kind, f.Seq, f.ID)
+	}
+	if f.Kind != Write && f.Sum != 0 {
+		return malformed("a %v has a payload checksum", f.Kind)
+	}
+	return f.checkRange(size)
+}
+
+func (f *Frame) checkRange(size int64) error {
+	r := f.Range
+	if f.Kind == Flush || f.Kind == Close || f.Kind == Ping {
+		if r != (blockdev.Range{}) {
+			return malformed("a %v has the range %v", f.Kind, r)
+		}
+		return nil
+	}
+	if !r.Within(size) {
+		return overLimit(fmt.Sprintf("end of the range %v of a %v", r, f.Kind), max(r.End(), r.Len), size)
+	}
+	if r.Len == 0 {
+		return malformed("a %v has the empty range %v", f.Kind, r)
+	}
+	if f.Kind == Write && r.Len > MaxWrite {
+		return overLimit("length of a write", r.Len, MaxWrite)
+	}
+	if f.Kind == Digest {
+		return checkDigestRange(r, size)
+	}
+	return nil
+}
+
+// checkDigestRange demands whole blocks; only the volume's last one may be short.
+func checkDigestRange(r blockdev.Range, size int64) error {
+	if r.Len > MaxDigestRange {
+		return overLimit("length of a digest's range", r.Len, MaxDigestRange)
+	}
+	whole := r.Len%blockdev.BlockSize == 0 || r.End() == size || size == NoSize
+	if r.Off%blockdev.BlockSize != 0 || !whole {
+		return malformed("a digest's range %v is not made of whole blocks of %d", r, blockdev.BlockSize)
+	}
+	return nil
+}
+
+// Digests is the number of digests that answer for r.
+func Digests(r blockdev.Range) int {
+	return int((r.Len + blockdev.BlockSize - 1) / blockdev.BlockSize)
+}

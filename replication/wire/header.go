@@ -1,0 +1,113 @@
+package wire
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// The header of every message, little-endian:
+//
+//	 0  magic    "HBLK"
+//	 4  version  u16   negotiated; in a greeting the sender's highest
+//	 6  kind     u8
+//	 7  zero     u8
+//	 8  epoch    u64
+//	16  stream   u64
+//	24  count    u32   records; in a greeting the bytes of its body
+//	28  crc      u32   CRC-32C of bytes 0 to 27
+const (
+	HeaderSize = 32
+
+	headMagic   = 0
+	headVersion = 4
+	headKind    = 6
+	headZero    = 7
+	headEpoch   = 8
+	headStream  = 16
+	headCount   = 24
+	headCRC     = 28
+
+	magic = 'H' | 'B'<<8 | 'L'<<16 | 'K'<<24
+)
+
+// MessageKind says what a message is.
+type MessageKind uint8
+
+// The messages. Hello and HelloReply keep their layout in all versions: fields are only added behind the last.
+const (
+	KindHello MessageKind = iota + 1
+	KindHelloReply
+	KindBatch
+	KindReplies
+)
+
+func (k MessageKind) String() string {
+	switch k {
+	case KindHello:
+		return "hello"
+	case KindHelloReply:
+		return "hello reply"
+	case KindBatch:
+		return "batch"
+	case KindReplies:
+		return "replies"
+	}
+	return "unknown message"
+}
+
+type header struct {
+	version uint16
+	kind    MessageKind
+	epoch   uint64
+	stream  uint64
+	count   uint32
+}
+
+func appendHeader(dst []byte, h header) []byte {
+	var b [HeaderSize]byte
+	binary.LittleEndian.PutUint32(b[headMagic:], magic)
+	binary.LittleEndian.PutUint16(b[headVersion:], h.version)
+	b[headKind] = byte(h.kind)
+	binary.LittleEndian.PutUint64(b[headEpoch:], h.epoch)
+	binary.LittleEndian.PutUint64(b[headStream:], h.stream)
+	binary.LittleEndian.PutUint32(b[headCount:], h.count)
+	binary.LittleEndian.PutUint32(b[headCRC:], crc32.Checksum(b[:headCRC], castagnoli))
+	return append(dst, b[:]...)
+}
+
+// decodeHeader reads the header and checks all of it but count, whose meaning depends on the kind.
+func decodeHeader(c *cursor, want MessageKind) (header, error) {
+	var scratch [HeaderSize]byte
+	b, ok := c.take(HeaderSize, scratch[:])
+	if !ok {
+		return header{}, malformed("%d bytes, too short for a header of %d", c.left, HeaderSize)
+	}
+	if got := binary.LittleEndian.Uint32(b[headMagic:]); got != magic {
+		return header{}, malformed("starts with %#08x instead of the magic number %#08x", got, uint32(magic))
+	}
+	if binary.LittleEndian.Uint32(b[headCRC:]) != crc32.Checksum(b[:headCRC], castagnoli) {
+		return header{}, malformed("the header's checksum does not match")
+	}
+	h := header{
+		version: binary.LittleEndian.Uint16(b[headVersion:]),
+		kind:    MessageKind(b[headKind]),
+		epoch:   binary.LittleEndian.Uint64(b[headEpoch:]),
+		stream:  binary.LittleEndian.Uint64(b[headStream:]),
+		count:   binary.LittleEndian.Uint32(b[headCount:]),
+	}
+	return h, h.check(want, b[headZero])
+}
+
+func (h header) check(want MessageKind, zero byte) error {
+	if h.kind != want {
+		return malformed("%v (%d) where a %v is due", h.kind, h.kind, want)
+	}
+	if zero != 0 {
+		return malformed("reserved byte of the header is %#x", zero)
+	}
+	greeting := h.kind == KindHello || h.kind == KindHelloReply
+	if !greeting && h.version != Version {
+		return &VersionError{Min: h.version, Max: h.version}
+	}
+	return nil
+}
