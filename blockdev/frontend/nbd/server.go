@@ -1,0 +1,180 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// Server serves Exports on any number of listeners.
+type Server struct {
+	exports Exports
+	cfg     Config
+	log     *slog.Logger
+	budget  budget
+	refused throttle
+
+	mu     sync.Mutex
+	conns  int
+	closed bool
+	stop   chan struct{} // closed by Close
+	wg     sync.WaitGroup
+}
+
+// New returns a Server that is ready for Serve.
+func New(exports Exports, cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	return &Server{
+		exports: exports,
+		cfg:     cfg,
+		log:     cfg.Log,
+		budget:  budget{max: cfg.MaxBytesInFlight, maxConn: cfg.MaxConnBytesInFlight, share: connShare},
+		stop:    make(chan struct{}),
+	}, nil
+}
+
+// ErrServerClosed: Serve was called after Close.
+var ErrServerClosed = errors.New("nbd: server is closed")
+
+// Serve accepts connections on l until ctx ends or Close is called, then closes l and its connections, waits for their
+// goroutines and returns nil. Another end of the listener is an error. It may be called for several listeners at once.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	if !s.begin() {
+		return errors.Join(ErrServerClosed, l.Close())
+	}
+	defer s.wg.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	defer cancel()
+	conns.Go(func() {
+		select {
+		case <-s.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+		l.Close()
+	})
+	for {
+		nc, err := s.accept(ctx, l)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if !s.admit() {
+			nc.Close()
+			s.refused.do(func() {
+				s.log.Warn("nbd connection refused: too many connections", "limit", s.cfg.MaxConnections,
+					"client", nc.RemoteAddr().String())
+			})
+			continue
+		}
+		conns.Go(func() {
+			defer s.leave()
+			newConn(s, nc).serve(ctx)
+		})
+	}
+}
+
+// accept waits for a client. Lack of descriptors or memory passes: it tries again, slower and slower.
+func (s *Server) accept(ctx context.Context, l net.Listener) (net.Conn, error) {
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		nc, err := l.Accept()
+		if err == nil || ctx.Err() != nil || errors.Is(err, net.ErrClosed) || !transient(err) {
+			if err != nil {
+				return nil, fmt.Errorf("nbd: accept on %v: %w", l.Addr(), err)
+			}
+			return nc, nil
+		}
+		s.refused.do(func() { s.log.Warn("nbd accept", "listener", l.Addr().String(), "error", err) })
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func transient(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
+}
+
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
+
+func (s *Server) admit() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns >= s.cfg.MaxConnections {
+		return false
+	}
+	s.conns++
+	return true
+}
+
+func (s *Server) leave() {
+	s.mu.Lock()
+	s.conns--
+	s.mu.Unlock()
+}
+
+// Close ends every Serve and waits for all goroutines. Admitted requests stay with their volumes.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.stop)
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+	return nil
+}
+
+// Stats is what the server holds at this moment.
+type Stats struct {
+	Connections   int
+	BytesInFlight int64
+}
+
+// Stats returns the present numbers.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	n := s.conns
+	s.mu.Unlock()
+	return Stats{Connections: n, BytesInFlight: s.budget.inUse()}
+}
+
+// throttle lets something happen once in ten seconds, so that a client cannot fill the log.
+type throttle struct {
+	mu   sync.Mutex
+	next time.Time
+}
+
+func (t *throttle) do(f func()) {
+	t.mu.Lock()
+	now := time.Now()
+	ok := now.After(t.next)
+	if ok {
+		t.next = now.Add(10 * time.Second)
+	}
+	t.mu.Unlock()
+	if ok {
+		f()
+	}
+}
