@@ -5,6 +5,9 @@
 //	promoted, this process --> older work ended --> epoch stored --> lease --> old primary removed --> Serve
 //	anything else while serving --> Stop: clients are cut off without an answer
 //
+// A hand-over is no change of role by itself: the process that gave the volume up lacks the lease, and either the next
+// epoch stops it or a grant asked for afterwards lets it go on where it was (R30).
+//
 // A process that is named by no promotion never serves: a new process of the primary does not continue its epoch (R2).
 package role
 
@@ -22,7 +25,6 @@ type Facts struct {
 	Lease   bool           // a grant names this volume in Volume.Epoch and is valid now
 	Serving cluster.Epoch  // the epoch in which this process serves; 0: it does not
 	Busy    int            // operations on the device that were taken in an older epoch than Volume.Epoch
-	GaveUp  cluster.Epoch  // the epoch in which this process gave the role up and was not granted it anew; 0: none
 }
 
 // Action is one of Stop, StoreEpoch, Serve, Propose.
@@ -72,7 +74,7 @@ func mine(f Facts) bool {
 // second entry (R6), which only a holder of the lease may propose (R4).
 func activate(f Facts) Action {
 	v := &f.Volume
-	if !f.Lease || f.Busy > 0 || f.GaveUp == v.Epoch {
+	if !f.Lease || f.Busy > 0 {
 		return nil
 	}
 	if v.Previous != "" {
