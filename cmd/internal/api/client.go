@@ -1,0 +1,148 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc"
+
+	"hacluster/cmd/internal/config"
+	adminv1 "hacluster/proto/admin/v1"
+)
+
+// Client asks one node. Its methods mirror Node's; errors keep their kind (KindOf). It may be used concurrently.
+type Client struct {
+	// Server is the one that answered.
+	Server string
+
+	conn *grpc.ClientConn
+	rpc  adminv1.AdminClient
+}
+
+// Close ends the connection; calls that run fail.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Status also gives the document as the node wrote it, with keys that this version may not know.
+func (c *Client) Status(ctx context.Context, volume string) (*Status, []byte, error) {
+	reply, err := c.rpc.Status(ctx, &adminv1.StatusRequest{Volume: volume})
+	if err != nil {
+		return nil, nil, fromStatus(c.Server, err)
+	}
+	st := &Status{}
+	if err := json.Unmarshal(reply.GetDocument(), st); err != nil {
+		return nil, nil, fmt.Errorf("read the status document of %s: %w", c.Server, err)
+	}
+	return st, reply.GetDocument(), nil
+}
+
+// Failover moves the primary role and returns when the new primary accepts writes.
+func (c *Client) Failover(ctx context.Context, r FailoverRequest) (Failover, error) {
+	reply, err := c.rpc.Failover(ctx, &adminv1.FailoverRequest{Volume: r.Volume, To: r.To, Force: r.Force, AcceptDataLoss: r.AcceptDataLoss})
+	if err != nil {
+		return Failover{}, fromStatus(c.Server, err)
+	}
+	return failoverFromProto(reply.GetFailover()), nil
+}
+
+// Failovers are the past ones, oldest first.
+func (c *Client) Failovers(ctx context.Context) ([]Failover, error) {
+	reply, err := c.rpc.Failovers(ctx, &adminv1.FailoversRequest{})
+	if err != nil {
+		return nil, fromStatus(c.Server, err)
+	}
+	past := []Failover{}
+	for _, f := range reply.GetFailovers() {
+		past = append(past, failoverFromProto(f))
+	}
+	return past, nil
+}
+
+// VolumeList lists the volumes.
+func (c *Client) VolumeList(ctx context.Context) ([]Volume, error) {
+	reply, err := c.rpc.VolumeList(ctx, &adminv1.VolumeListRequest{})
+	if err != nil {
+		return nil, fromStatus(c.Server, err)
+	}
+	all := []Volume{}
+	for _, v := range reply.GetVolumes() {
+		all = append(all, Volume{Name: v.GetName(), Size: v.GetSize(), Mode: v.GetMode(), State: v.GetState(), Primary: v.GetPrimary(),
+			Epoch: v.GetEpoch(), Replicas: append([]string{}, v.GetReplicas()...)})
+	}
+	return all, nil
+}
+
+// VolumeCreate says what becomes of content at a volume's first start.
+func (c *Client) VolumeCreate(ctx context.Context, r VolumeCreateRequest) error {
+	_, err := c.rpc.VolumeCreate(ctx, &adminv1.VolumeCreateRequest{Volume: r.Volume, InitialFrom: r.InitialFrom, DiscardData: r.DiscardData})
+	return fromStatus(c.Server, err)
+}
+
+// ResyncAllow gives consent that a replica is overwritten.
+func (c *Client) ResyncAllow(ctx context.Context, r ResyncAllowRequest) error {
+	_, err := c.rpc.ResyncAllow(ctx, &adminv1.ResyncAllowRequest{Volume: r.Volume, Target: r.Target, DiscardTargetData: r.DiscardTargetData})
+	return fromStatus(c.Server, err)
+}
+
+// NodeList lists the nodes.
+func (c *Client) NodeList(ctx context.Context) ([]Member, error) {
+	reply, err := c.rpc.NodeList(ctx, &adminv1.NodeListRequest{})
+	if err != nil {
+		return nil, fromStatus(c.Server, err)
+	}
+	all := []Member{}
+	for _, n := range reply.GetNodes() {
+		all = append(all, Member{Name: n.GetName(), Role: n.GetRole(), State: n.GetState(), Voter: n.GetVoter(), Address: n.GetAddress()})
+	}
+	return all, nil
+}
+
+// NodeAdd takes a node of the file into the cluster.
+func (c *Client) NodeAdd(ctx context.Context, name string) error {
+	_, err := c.rpc.NodeAdd(ctx, &adminv1.NodeAddRequest{Name: name})
+	return fromStatus(c.Server, err)
+}
+
+// NodeRemove takes a node out of the cluster.
+func (c *Client) NodeRemove(ctx context.Context, name string) error {
+	_, err := c.rpc.NodeRemove(ctx, &adminv1.NodeRemoveRequest{Name: name})
+	return fromStatus(c.Server, err)
+}
+
+// Events calls fn for each event. Without follow it returns at the end of what is remembered; with follow when ctx
+// ends (nil), when fn fails (its error), or when the node goes away.
+func (c *Client) Events(ctx context.Context, follow bool, fn func(Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.rpc.Events(ctx, &adminv1.EventsRequest{Follow: follow})
+	if err != nil {
+		return fromStatus(c.Server, err)
+	}
+	for {
+		e, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF), err != nil && follow && ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fromStatus(c.Server, err)
+		}
+		if err := fn(Event{Seq: e.GetSeq(), At: e.GetAt().AsTime(), Node: e.GetNode(), Kind: e.GetKind(), Volume: e.GetVolume(), Text: e.GetText()}); err != nil {
+			return err
+		}
+	}
+}
+
+// ConfigShow is the configuration that the node runs with, also as the node wrote it.
+func (c *Client) ConfigShow(ctx context.Context) (config.Document, []byte, error) {
+	reply, err := c.rpc.ConfigShow(ctx, &adminv1.ConfigShowRequest{})
+	if err != nil {
+		return config.Document{}, nil, fromStatus(c.Server, err)
+	}
+	var doc config.Document
+	if err := json.Unmarshal(reply.GetDocument(), &doc); err != nil {
+		return config.Document{}, nil, fmt.Errorf("read the configuration of %s: %w", c.Server, err)
+	}
+	return doc, reply.GetDocument(), nil
+}

@@ -1,0 +1,124 @@
+// Package api is the admin service: what operators and scripts ask of a cluster, on the wire. The server side turns
+// each RPC into one call of a Node and its error into a status code; the client side does the reverse, so that a
+// caller sees the same values and kinds of errors whether it stands beside the Node or across the network. The package
+// decides nothing, keeps no state and opens no listener: haclusterd brings the Node and the grpc.Server, ha-admin and
+// nodes that pass a question on bring the connection.
+//
+// Who may ask is settled before a call gets here: by the mode of the local socket (0600), and by whoever accepts
+// connections on the node's port.
+package api
+
+import (
+	"context"
+	"time"
+
+	"hacluster/cmd/internal/config"
+)
+
+// Node is what the daemon must provide. All methods may be called concurrently. Where only the leader can act, the
+// node passes the call on (Forward). Errors made with Refused, Unavailable, BadRequest or NotSupported keep their kind
+// across the wire; any other error means that it was tried and failed.
+type Node interface {
+	StatusReader
+	Promoter
+	VolumeKeeper
+	NodeKeeper
+	Journal
+	ConfigReader
+}
+
+// StatusReader tells how things are.
+type StatusReader interface {
+	// Status is linearizable with quorum; without, it is what this node knows, and says so. An empty volume means all.
+	Status(ctx context.Context, volume string) (*Status, error)
+}
+
+// Promoter moves the primary role.
+type Promoter interface {
+	// Failover returns when the new primary accepts writes.
+	Failover(ctx context.Context, r FailoverRequest) (Failover, error)
+	// Failovers are the past ones, oldest first, as many as are remembered.
+	Failovers(ctx context.Context) ([]Failover, error)
+}
+
+// FailoverRequest asks for a new primary.
+type FailoverRequest struct {
+	Volume string
+	To     string // empty: the best member
+	// Force asks for a promotion without the proof that nothing is lost. Without AcceptDataLoss the node refuses it,
+	// naming the data at risk (R6).
+	Force          bool
+	AcceptDataLoss bool
+}
+
+// VolumeKeeper manages volumes.
+type VolumeKeeper interface {
+	VolumeList(ctx context.Context) ([]Volume, error)
+	VolumeCreate(ctx context.Context, r VolumeCreateRequest) error
+	// ResyncAllow records a person's consent that the target's replica is overwritten.
+	ResyncAllow(ctx context.Context, r ResyncAllowRequest) error
+}
+
+// Volume is a volume in a list.
+type Volume struct {
+	Name     string   `json:"name"`
+	Size     int64    `json:"size"`
+	Mode     string   `json:"mode"`
+	State    string   `json:"state"`
+	Primary  string   `json:"primary"`
+	Epoch    uint64   `json:"epoch"`
+	Replicas []string `json:"replicas"`
+}
+
+// VolumeCreateRequest says what becomes of content that is there at the first start. At most one of the two is set.
+type VolumeCreateRequest struct {
+	Volume      string
+	InitialFrom string // this node's data is kept, the others are fully synced
+	DiscardData bool
+}
+
+// ResyncAllowRequest names the replica that may be overwritten after a forced promotion.
+type ResyncAllowRequest struct {
+	Volume string
+	Target string
+	// DiscardTargetData is the consent; without it the node refuses and says what would be lost.
+	DiscardTargetData bool
+}
+
+// NodeKeeper manages the members of the cluster.
+type NodeKeeper interface {
+	NodeList(ctx context.Context) ([]Member, error)
+	NodeAdd(ctx context.Context, name string) error
+	NodeRemove(ctx context.Context, name string) error
+}
+
+// Member is a node in a list.
+type Member struct {
+	Name    string `json:"name"`
+	Role    string `json:"role"`
+	State   string `json:"state"`
+	Voter   bool   `json:"voter"`
+	Address string `json:"address"`
+}
+
+// Journal remembers what happened on the node that is asked.
+type Journal interface {
+	// Events calls send for what is remembered, oldest first, and with follow for what happens from then on, until ctx
+	// ends or send fails; it returns that error, or nil. A reader that is too slow loses the oldest, never delays the node.
+	Events(ctx context.Context, follow bool, send func(Event) error) error
+}
+
+// Event is one thing that happened.
+type Event struct {
+	Seq    uint64    `json:"seq"` // the node's own count: a gap tells a follower that it was too slow
+	At     time.Time `json:"at"`
+	Node   string    `json:"node"`
+	Kind   string    `json:"kind"`
+	Volume string    `json:"volume"` // empty: not about one volume
+	Text   string    `json:"text"`
+}
+
+// ConfigReader tells what the node runs with.
+type ConfigReader interface {
+	ConfigShow(ctx context.Context) (config.Document, error)
+}

@@ -1,0 +1,176 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "hacluster/proto/admin/v1"
+)
+
+const (
+	maxRequest = 64 << 10 // requests are a few names
+	maxStreams = 64       // per connection
+	maxHeaders = 16 << 10
+	handshake  = 5 * time.Second
+)
+
+// ServerOptions bound what a client of the admin service can make a node hold (faults.md G47, G56).
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.ConnectionTimeout(handshake),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	}
+}
+
+// Register makes s serve n.
+func Register(s grpc.ServiceRegistrar, n Node) { adminv1.RegisterAdminServer(s, &server{node: n}) }
+
+// server is the RPC face of a Node.
+type server struct {
+	adminv1.UnimplementedAdminServer
+	node Node
+}
+
+func (s *server) Status(ctx context.Context, r *adminv1.StatusRequest) (*adminv1.StatusReply, error) {
+	st, err := s.node.Status(ctx, r.GetVolume())
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	doc, err := encodeStatus(st)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &adminv1.StatusReply{Document: doc, Cluster: st.Cluster, Quorum: st.Quorum, Leader: st.Leader}, nil
+}
+
+func (s *server) Failover(ctx context.Context, r *adminv1.FailoverRequest) (*adminv1.FailoverReply, error) {
+	if r.GetVolume() == "" {
+		return nil, toStatus(BadRequest("failover: no volume is named"))
+	}
+	if r.GetAcceptDataLoss() && !r.GetForce() {
+		return nil, toStatus(BadRequest("failover of %q: consent to data loss means nothing without force", r.GetVolume()))
+	}
+	f, err := s.node.Failover(ctx, FailoverRequest{Volume: r.GetVolume(), To: r.GetTo(), Force: r.GetForce(),
+		AcceptDataLoss: r.GetAcceptDataLoss()})
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &adminv1.FailoverReply{Failover: failoverToProto(f)}, nil
+}
+
+func (s *server) Failovers(ctx context.Context, _ *adminv1.FailoversRequest) (*adminv1.FailoversReply, error) {
+	past, err := s.node.Failovers(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	reply := &adminv1.FailoversReply{}
+	for _, f := range past {
+		reply.Failovers = append(reply.Failovers, failoverToProto(f))
+	}
+	return reply, nil
+}
+
+func (s *server) VolumeList(ctx context.Context, _ *adminv1.VolumeListRequest) (*adminv1.VolumeListReply, error) {
+	all, err := s.node.VolumeList(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	reply := &adminv1.VolumeListReply{}
+	for _, v := range all {
+		reply.Volumes = append(reply.Volumes, &adminv1.Volume{Name: v.Name, Size: v.Size, Mode: v.Mode, State: v.State,
+			Primary: v.Primary, Epoch: v.Epoch, Replicas: v.Replicas})
+	}
+	return reply, nil
+}
+
+func (s *server) VolumeCreate(ctx context.Context, r *adminv1.VolumeCreateRequest) (*adminv1.VolumeCreateReply, error) {
+	if r.GetVolume() == "" {
+		return nil, toStatus(BadRequest("volume create: no volume is named"))
+	}
+	if r.GetInitialFrom() != "" && r.GetDiscardData() {
+		return nil, toStatus(BadRequest("volume create %q: data is either kept or discarded, not both", r.GetVolume()))
+	}
+	err := s.node.VolumeCreate(ctx, VolumeCreateRequest{Volume: r.GetVolume(), InitialFrom: r.GetInitialFrom(),
+		DiscardData: r.GetDiscardData()})
+	return &adminv1.VolumeCreateReply{}, toStatus(err)
+}
+
+func (s *server) ResyncAllow(ctx context.Context, r *adminv1.ResyncAllowRequest) (*adminv1.ResyncAllowReply, error) {
+	if r.GetVolume() == "" || r.GetTarget() == "" {
+		return nil, toStatus(BadRequest("volume resync: volume %q, target %q: both are needed", r.GetVolume(), r.GetTarget()))
+	}
+	err := s.node.ResyncAllow(ctx, ResyncAllowRequest{Volume: r.GetVolume(), Target: r.GetTarget(),
+		DiscardTargetData: r.GetDiscardTargetData()})
+	return &adminv1.ResyncAllowReply{}, toStatus(err)
+}
+
+func (s *server) NodeList(ctx context.Context, _ *adminv1.NodeListRequest) (*adminv1.NodeListReply, error) {
+	all, err := s.node.NodeList(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	reply := &adminv1.NodeListReply{}
+	for _, m := range all {
+		reply.Nodes = append(reply.Nodes, &adminv1.Node{Name: m.Name, Role: m.Role, State: m.State, Voter: m.Voter, Address: m.Address})
+	}
+	return reply, nil
+}
+
+func (s *server) NodeAdd(ctx context.Context, r *adminv1.NodeAddRequest) (*adminv1.NodeAddReply, error) {
+	if r.GetName() == "" {
+		return nil, toStatus(BadRequest("node add: no node is named"))
+	}
+	return &adminv1.NodeAddReply{}, toStatus(s.node.NodeAdd(ctx, r.GetName()))
+}
+
+func (s *server) NodeRemove(ctx context.Context, r *adminv1.NodeRemoveRequest) (*adminv1.NodeRemoveReply, error) {
+	if r.GetName() == "" {
+		return nil, toStatus(BadRequest("node remove: no node is named"))
+	}
+	return &adminv1.NodeRemoveReply{}, toStatus(s.node.NodeRemove(ctx, r.GetName()))
+}
+
+func (s *server) Events(r *adminv1.EventsRequest, stream adminv1.Admin_EventsServer) error {
+	err := s.node.Events(stream.Context(), r.GetFollow(), func(e Event) error {
+		return stream.Send(&adminv1.Event{Seq: e.Seq, At: timestamppb.New(e.At), Node: e.Node, Kind: e.Kind, Volume: e.Volume, Text: e.Text})
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return toStatus(err)
+}
+
+func (s *server) ConfigShow(ctx context.Context, _ *adminv1.ConfigShowRequest) (*adminv1.ConfigShowReply, error) {
+	doc, err := s.node.ConfigShow(ctx)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return &adminv1.ConfigShowReply{Document: doc.JSON()}, nil
+}
+
+func failoverToProto(f Failover) *adminv1.Failover {
+	p := &adminv1.Failover{Volume: f.Volume, From: f.From, To: f.To, Reason: f.Reason, Epoch: f.Epoch,
+		At: timestamppb.New(f.At), RtoMs: f.RTOMs, RtoTargetMs: f.RTOTargetMs, RpoBytes: f.RPOBytes}
+	for _, s := range f.Stages {
+		p.Stages = append(p.Stages, &adminv1.Stage{Name: s.Name, Ms: s.Ms})
+	}
+	return p
+}
+
+func failoverFromProto(p *adminv1.Failover) Failover {
+	f := Failover{Volume: p.GetVolume(), From: p.GetFrom(), To: p.GetTo(), Reason: p.GetReason(), Epoch: p.GetEpoch(),
+		At: p.GetAt().AsTime(), RTOMs: p.GetRtoMs(), RTOTargetMs: p.GetRtoTargetMs(), RPOBytes: p.GetRpoBytes()}
+	for _, s := range p.GetStages() {
+		f.Stages = append(f.Stages, Stage{Name: s.GetName(), Ms: s.GetMs()})
+	}
+	return f.whole()
+}

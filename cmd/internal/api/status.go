@@ -1,0 +1,169 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key is always
+// there; lists are empty rather than null.
+type Status struct {
+	Cluster       string          `json:"cluster"`
+	Quorum        bool            `json:"quorum"`
+	Leader        string          `json:"leader"` // empty: none known
+	ConfigVersion uint64          `json:"config_version"`
+	Nodes         []NodeStatus    `json:"nodes"`
+	Volumes       []VolumeStatus  `json:"volumes"`
+	Services      []ServiceStatus `json:"services"`
+	LastFailover  *Failover       `json:"last_failover"` // null: none yet
+}
+
+// NodeStatus is one node.
+type NodeStatus struct {
+	Name          string       `json:"name"`
+	Role          string       `json:"role"`
+	State         string       `json:"state"`
+	Voter         bool         `json:"voter"`
+	LeaseMs       int64        `json:"lease_ms"` // what is left of its lease
+	ConfigDiffers bool         `json:"config_differs"`
+	Links         []LinkStatus `json:"links"`
+}
+
+// LinkStatus is one network path to a node.
+type LinkStatus struct {
+	Address string  `json:"address"`
+	State   string  `json:"state"`
+	RTTMs   float64 `json:"rtt_ms"`
+}
+
+// The states of a volume; of those that apply, the first.
+const (
+	VolumeUnavailable = "unavailable"
+	VolumeSuspended   = "suspended"
+	VolumeResyncing   = "resyncing"
+	VolumeDegraded    = "degraded"
+	VolumeHealthy     = "healthy" // every replica a member, and the primary's export accepts writes
+)
+
+// VolumeStatus is one volume.
+type VolumeStatus struct {
+	Name       string          `json:"name"`
+	Size       int64           `json:"size"`
+	Mode       string          `json:"mode"`
+	Epoch      uint64          `json:"epoch"`
+	Primary    string          `json:"primary"` // empty: none
+	State      string          `json:"state"`
+	InSync     []string        `json:"in_sync"`
+	Promotable []string        `json:"promotable"` // leaves out the primary
+	Replicas   []ReplicaStatus `json:"replicas"`
+	Device     string          `json:"device"` // empty: not attached
+	IO         IOStatus        `json:"io"`
+}
+
+// The roles of a replica.
+const (
+	RolePrimary = "primary"
+	RoleStandby = "standby"
+)
+
+// The states of a replica.
+const (
+	ReplicaInSync       = "in_sync"
+	ReplicaResyncing    = "resyncing"
+	ReplicaOutOfSync    = "out_of_sync"
+	ReplicaInconsistent = "inconsistent"
+	ReplicaOffline      = "offline"
+	ReplicaFailed       = "failed"
+)
+
+// ReplicaStatus is one copy of a volume.
+type ReplicaStatus struct {
+	Node       string        `json:"node"`
+	Role       string        `json:"role"`
+	State      string        `json:"state"`
+	LagBytes   int64         `json:"lag_bytes"`
+	LagMs      int64         `json:"lag_ms"`
+	DirtyBytes int64         `json:"dirty_bytes"` // what a resync of it would have to look at
+	Resync     *ResyncStatus `json:"resync"`      // null: none runs
+}
+
+// ResyncStatus is how far a resync got.
+type ResyncStatus struct {
+	Source          string `json:"source"`
+	DoneBytes       int64  `json:"done_bytes"`
+	TotalBytes      int64  `json:"total_bytes"`
+	RateBytesPerSec int64  `json:"rate_bytes_per_s"`
+	ETASeconds      *int64 `json:"eta_seconds"` // null: not known while nothing moves
+}
+
+// IOStatus counts what clients did on the primary since it was promoted.
+type IOStatus struct {
+	ReadOps    uint64 `json:"read_ops"`
+	WriteOps   uint64 `json:"write_ops"`
+	ReadBytes  uint64 `json:"read_bytes"`
+	WriteBytes uint64 `json:"write_bytes"`
+	Suspended  bool   `json:"suspended"`
+}
+
+// ServiceStatus is one service.
+type ServiceStatus struct {
+	Name  string `json:"name"`
+	Node  string `json:"node"`
+	State string `json:"state"`
+}
+
+// Failover is the record of one move of the primary role.
+type Failover struct {
+	Volume      string    `json:"volume"`
+	From        string    `json:"from"`
+	To          string    `json:"to"`
+	Reason      string    `json:"reason"`
+	Epoch       uint64    `json:"epoch"`
+	At          time.Time `json:"at"`
+	RTOMs       int64     `json:"rto_ms"`
+	RTOTargetMs int64     `json:"rto_target_ms"`
+	RPOBytes    int64     `json:"rpo_bytes"`
+	Stages      []Stage   `json:"stages"`
+}
+
+// Stage is one step of a failover and how long it took.
+type Stage struct {
+	Name string `json:"name"`
+	Ms   int64  `json:"ms"`
+}
+
+// encodeStatus writes the document.
+func encodeStatus(s *Status) ([]byte, error) {
+	doc, err := json.Marshal(whole(*s))
+	if err != nil {
+		return nil, fmt.Errorf("write the status document: %w", err)
+	}
+	return doc, nil
+}
+
+// whole replaces lists that are nil by empty ones, in copies, so that no script meets a null where a list should be.
+func whole(s Status) Status {
+	s.Nodes = append([]NodeStatus{}, s.Nodes...)
+	for i, n := range s.Nodes {
+		s.Nodes[i].Links = append([]LinkStatus{}, n.Links...)
+	}
+	s.Volumes = append([]VolumeStatus{}, s.Volumes...)
+	for i, v := range s.Volumes {
+		s.Volumes[i].InSync = append([]string{}, v.InSync...)
+		s.Volumes[i].Promotable = append([]string{}, v.Promotable...)
+		s.Volumes[i].Replicas = append([]ReplicaStatus{}, v.Replicas...)
+	}
+	s.Services = append([]ServiceStatus{}, s.Services...)
+	if s.LastFailover != nil {
+		f := s.LastFailover.whole()
+		s.LastFailover = &f
+	}
+	return s
+}
+
+func (f Failover) whole() Failover {
+	f.At = f.At.UTC()
+	f.Stages = append([]Stage{}, f.Stages...)
+	return f
+}
