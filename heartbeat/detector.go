@@ -3,7 +3,6 @@ package heartbeat
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -203,16 +202,11 @@ func (p *peer) judged(silence time.Duration, t Timeouts) State {
 func (d *Detector) changes(before []Peer) []Change {
 	var out []Change
 	for i, p := range d.peers {
-		if after := p.export(); differ(before[i], after) {
-			out = append(out, Change{Before: before[i], After: after})
+		if c := (Change{Before: before[i], After: p.export()}); c.IsChange() {
+			out = append(out, c)
 		}
 	}
 	return out
-}
-
-// differ leaves out the round-trip time, which is never the same twice.
-func differ(a, b Peer) bool {
-	return a.State != b.State || !slices.EqualFunc(a.Links, b.Links, func(x, y Link) bool { return x.State == y.State })
 }
 
 func (p *peer) export() Peer {

@@ -244,7 +244,7 @@ func TestInvariantsHoldInRandomHistories(t *testing.T) {
 		if direct && p.State != Alive || p.State == Alive && !direct && gossip != Alive {
 			t.Fatalf("seed %d at %v: state %v, heard %v ago, gossip %v", seed, s.now, p.State, s.now-heard, gossip)
 		}
-		if len(changes) > 1 || (len(changes) == 1) != differ(view, p) {
+		if len(changes) > 1 || (len(changes) == 1) != (Change{Before: view, After: p}).IsChange() {
 			t.Fatalf("seed %d at %v: %d changes from %+v to %+v", seed, s.now, len(changes), view, p)
 		}
 		view = p

@@ -8,6 +8,7 @@ package heartbeat
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -81,4 +82,10 @@ type Link struct {
 // Change tells that a peer's verdict, or the state of a link to it, became another.
 type Change struct {
 	Before, After Peer
+}
+
+// IsChange reports whether the two sides differ in anything but round-trip times, which are never the same twice.
+func (c Change) IsChange() bool {
+	return c.Before.State != c.After.State ||
+		!slices.EqualFunc(c.Before.Links, c.After.Links, func(x, y Link) bool { return x.State == y.State })
 }
