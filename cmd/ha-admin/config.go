@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/config"
+)
+
+// exitConfig is what haclusterd ends with when the configuration is wrong.
+const exitConfig = 2
+
+func (a *app) configCommand() *cobra.Command {
+	return group("config", "check and show the configuration", a.configCheck(), a.configShow())
+}
+
+func (a *app) configCheck() *cobra.Command {
+	var start bool
+	c := command("check FILE", "say what is wrong with a file, without starting anything", one, func(_ context.Context, args []string) error {
+		if start {
+			return a.checkStart(args[0])
+		}
+		return a.checkFile(args[0])
+	})
+	c.Flags().BoolVar(&start, "start", false, "say exactly what haclusterd would say at its start, with the same --node and --insecure; ends with 2 when it would refuse")
+	return c
+}
+
+// checkFile looks at the file for every node. What the daemon cannot do yet is a warning: the file itself is right.
+func (a *app) checkFile(path string) error {
+	rep, err := config.Check(path, config.Options{Node: a.nodeName(), Insecure: a.insecure})
+	var wrong config.Problems
+	switch {
+	case errors.As(err, &wrong):
+		return a.verdict(path, int(api.KindFailed), wrong, nil)
+	case err != nil:
+		return err
+	}
+	return a.verdict(path, 0, nil, append(rep.Unsupported, rep.Warnings...))
+}
+
+// checkStart looks at it as haclusterd does.
+func (a *app) checkStart(path string) error {
+	_, err := config.Load(path, config.Options{Node: a.node, Insecure: a.insecure})
+	var wrong config.Problems
+	switch {
+	case errors.As(err, &wrong):
+		return a.verdict(path, exitConfig, wrong, nil)
+	case err != nil:
+		fmt.Fprintf(a.err, "ha-admin: %s\n", oneLine(err.Error()))
+		return &exit{exitConfig}
+	}
+	return a.verdict(path, 0, nil, nil)
+}
+
+// verdict prints one line for each problem and each warning.
+func (a *app) verdict(path string, code int, wrong, warnings config.Problems) error {
+	if a.output == "json" {
+		if err := a.printJSON(verdictDocument(code == 0, wrong, warnings)); err != nil {
+			return err
+		}
+	} else {
+		for _, p := range wrong {
+			fmt.Fprintln(a.err, p)
+		}
+		for _, p := range warnings {
+			fmt.Fprintln(a.err, p)
+		}
+		if code == 0 {
+			if err := a.print(path + ": in order\n"); err != nil {
+				return err
+			}
+		}
+	}
+	if code != 0 {
+		return &exit{code}
+	}
+	return nil
+}
+
+// finding is a problem as a script reads it.
+type finding struct {
+	Line int    `json:"line"`
+	What string `json:"what"`
+	Text string `json:"text"`
+	Want string `json:"want"`
+}
+
+func verdictDocument(ok bool, wrong, warnings config.Problems) any {
+	list := func(ps config.Problems) []finding {
+		out := []finding{}
+		for _, p := range ps {
+			out = append(out, finding{p.Line, p.What, p.Text, p.Want})
+		}
+		return out
+	}
+	return struct {
+		OK       bool      `json:"ok"`
+		Problems []finding `json:"problems"`
+		Warnings []finding `json:"warnings"`
+	}{ok, list(wrong), list(warnings)}
+}
+
+func (a *app) configShow() *cobra.Command {
+	return command("show [FILE]", "show what the node runs with, or what a file means, and the sum of its timers", atMostOne,
+		func(ctx context.Context, args []string) error {
+			if len(args) == 1 {
+				return a.showFile(args[0])
+			}
+			return a.ask(ctx, func(ctx context.Context, c *api.Client) error {
+				doc, text, err := c.ConfigShow(ctx)
+				if err != nil {
+					return err
+				}
+				if a.output == "json" {
+					return a.printDocument(text)
+				}
+				return a.print(doc.Table())
+			})
+		})
+}
+
+func (a *app) showFile(path string) error {
+	rep, err := config.Check(path, config.Options{Node: a.nodeName(), Insecure: a.insecure})
+	var wrong config.Problems
+	switch {
+	case errors.As(err, &wrong):
+		return a.verdict(path, int(api.KindFailed), wrong, nil)
+	case err != nil:
+		return err
+	}
+	doc := rep.Config.Document()
+	if a.output == "json" {
+		return a.printDocument(doc.JSON())
+	}
+	return a.print(doc.Table())
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/identity"
+)
+
+// ask connects to the first server that answers and calls do with it, all within --timeout.
+func (a *app) ask(ctx context.Context, do func(ctx context.Context, c *api.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return do(ctx, c)
+}
+
+// connect is bounded by --timeout, whatever becomes of ctx afterwards.
+func (a *app) connect(ctx context.Context) (*api.Client, error) {
+	servers, err := a.whom()
+	if err != nil {
+		return nil, err
+	}
+	dial, err := a.dialer(servers)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	return api.Dial(ctx, servers, dial)
+}
+
+// whom lists who may be asked: --server, or the local daemon.
+func (a *app) whom() ([]string, error) {
+	for i, s := range a.servers {
+		if s = strings.TrimSpace(s); s == "" {
+			return nil, api.BadRequest("--server names an empty address: host:port or unix:///path is wanted")
+		}
+		a.servers[i] = s
+	}
+	if len(a.servers) > 0 {
+		return a.servers, nil
+	}
+	socket, err := a.localSocket()
+	if err != nil {
+		return nil, err
+	}
+	return []string{"unix://" + socket}, nil
+}
+
+// localSocket finds the local daemon's socket through data_dir. Without a file where it lies by default, the daemon
+// is looked for where it is by default.
+func (a *app) localSocket() (string, error) {
+	path, err := config.AdminSocket(a.config, a.nodeName())
+	if errors.Is(err, fs.ErrNotExist) && !a.flags.PersistentFlags().Changed("config") {
+		return config.DefaultAdminSocket(), nil
+	}
+	if err != nil {
+		return "", api.Failed("find the local daemon's socket: %v: or name a server with --server, or a node with --node", err)
+	}
+	return path, nil
+}
+
+func (a *app) nodeName() string {
+	if a.node != "" {
+		return a.node
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// dialer refuses what would leave the machine without TLS before anything is sent.
+func (a *app) dialer(servers []string) (api.Dialer, error) {
+	var transport *identity.Transport
+	for _, s := range servers {
+		if _, local := socketPath(s); local {
+			continue
+		}
+		if !a.insecure {
+			return nil, api.Failed("TLS to %s: not supported yet: use the local daemon's socket, or --insecure with a loopback address", s)
+		}
+		if _, _, err := net.SplitHostPort(s); err != nil {
+			return nil, api.BadRequest("--server %s: host:port or unix:///path is wanted", s)
+		}
+	}
+	if a.insecure {
+		var err error
+		if transport, err = identity.New(identity.Config{Insecure: true}); err != nil {
+			return nil, err
+		}
+	}
+	return func(ctx context.Context, server string) (net.Conn, error) {
+		if path, local := socketPath(server); local {
+			return api.DialSocket(ctx, path)
+		}
+		return transport.Dial(ctx, server, identity.ProtoGRPC)
+	}, nil
+}
+
+// socketPath tells unix:///path and /path from host:port.
+func socketPath(server string) (path string, ok bool) {
+	if path, ok := strings.CutPrefix(server, "unix://"); ok {
+		return path, true
+	}
+	return server, strings.HasPrefix(server, "/")
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hacluster/cmd/internal/api"
+)
+
+const (
+	defaultConfig  = "/etc/hacluster/cluster.hcl"
+	defaultTimeout = 10 * time.Second
+)
+
+// app is what all commands share: the flags that every one takes, and where answers go.
+type app struct {
+	out, err io.Writer
+
+	servers  []string
+	pki      string
+	insecure bool
+	output   string
+	timeout  time.Duration
+	config   string
+	node     string
+	flags    *cobra.Command // the root, to ask which flags were given
+}
+
+// run carries out one command line and gives the exit code.
+func run(ctx context.Context, args []string, out, errOut io.Writer) int {
+	a := &app{out: out, err: errOut}
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	var done *exit
+	if errors.As(err, &done) {
+		return done.code
+	}
+	fmt.Fprintf(errOut, "ha-admin: %s\n", oneLine(err.Error()))
+	return int(kindOf(err))
+}
+
+// exit ends the program with a code when everything has been said already.
+type exit struct{ code int }
+
+func (e *exit) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// failure is an error of a command that ran. Whatever else cobra returns is an error of the command line.
+type failure struct{ err error }
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func kindOf(err error) api.Kind {
+	var f *failure
+	if errors.As(err, &f) {
+		return api.KindOf(f.err)
+	}
+	return api.KindUsage
+}
+
+// oneLine keeps what a node or a file says from breaking the promise of one line, and from writing to the terminal.
+func oneLine(s string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '\n' || c == '\t':
+			return ' '
+		case c < ' ' || c == 0x7f:
+			return '?'
+		}
+		return c
+	}, strings.TrimSpace(s))
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "ha-admin",
+		Short:             "look after a hacluster",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Args:              none,
+		RunE:              showHelp,
+	}
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	a.flags = root
+	a.globalFlags(root)
+	root.AddCommand(a.statusCommand(), a.failoverCommand(), a.failoversCommand(), a.volumeCommand(), a.nodeCommand(),
+		a.eventsCommand(), a.configCommand())
+	root.AddCommand(notYet("maintenance on|off", "suspend automatic failover"),
+		notYet("fence NODE", "turn a node off"),
+		notYet("apply FILE", "change the running cluster to what the file says"),
+		notYet("pki init|node|user|rotate", "manage certificates"))
+	return root
+}
+
+func (a *app) globalFlags(root *cobra.Command) {
+	f := root.PersistentFlags()
+	f.StringSliceVar(&a.servers, "server", nil, "who to ask: host:port or unix:///path, several by commas, the first that answers serves (default: the local daemon's socket)")
+	f.StringVar(&a.pki, "pki", "", "folder with the certificates (not supported yet)")
+	f.BoolVar(&a.insecure, "insecure", false, "no TLS; loopback addresses only")
+	f.StringVarP(&a.output, "output", "o", "table", "table or json")
+	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for the answer")
+	f.StringVar(&a.config, "config", defaultConfig, "where to look up the local daemon's data_dir")
+	f.StringVar(&a.node, "node", "", "which node of the file this is (default: the host name)")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.checkFlags() }
+}
+
+func (a *app) checkFlags() error {
+	switch {
+	case a.output != "table" && a.output != "json":
+		return fmt.Errorf("unknown output %q: -o table or -o json is wanted", a.output)
+	case a.timeout <= 0:
+		return fmt.Errorf("--timeout %v: more than zero is wanted, such as 10s", a.timeout)
+	case a.insecure && a.pki != "":
+		return errors.New("--pki and --insecure contradict each other: one of them is wanted")
+	}
+	return nil
+}
+
+// command makes one that does work when its arguments are right.
+func command(use, short string, args cobra.PositionalArgs, do func(ctx context.Context, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(c *cobra.Command, args []string) error {
+		err := do(c.Context(), args)
+		var done *exit
+		if err == nil || errors.As(err, &done) {
+			return err
+		}
+		return &failure{err}
+	}}
+}
+
+// group makes a command that only holds others.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(c *cobra.Command, args []string) error {
+		var names []string
+		for _, s := range c.Commands() {
+			names = append(names, s.Name())
+		}
+		what := "no command"
+		if len(args) > 0 {
+			what = fmt.Sprintf("unknown command %q", args[0])
+		}
+		return fmt.Errorf("%s after %q: one of these is wanted: %s", what, c.Name(), strings.Join(names, ", "))
+	}}
+	g.AddCommand(subs...)
+	return g
+}
+
+// notYet stands for a command of the contract that this version does not have. It takes any arguments, so that the
+// answer is never a complaint about one of them.
+func notYet(use, short string) *cobra.Command {
+	c := command(use, short+" (not supported yet)", cobra.ArbitraryArgs, func(context.Context, []string) error { return nil })
+	c.DisableFlagParsing = true
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return &failure{api.NotSupported(strings.TrimPrefix(c.CommandPath(), "ha-admin "))}
+	}
+	return c
+}
+
+func showHelp(c *cobra.Command, _ []string) error {
+	if err := c.Help(); err != nil {
+		return err
+	}
+	return &exit{int(api.KindUsage)}
+}
+
+// none, one and atMostOne check the number of arguments and say what is wanted.
+func none(c *cobra.Command, args []string) error { return wantArgs(c, args, 0, 0) }
+func one(c *cobra.Command, args []string) error  { return wantArgs(c, args, 1, 1) }
+
+func atMostOne(c *cobra.Command, args []string) error { return wantArgs(c, args, 0, 1) }
+
+func wantArgs(c *cobra.Command, args []string, least, most int) error {
+	switch {
+	case len(args) == 0 && least == 0:
+		return nil
+	case c.HasSubCommands() && len(args) > 0:
+		return fmt.Errorf("unknown command %q: ha-admin --help lists them", args[0])
+	case len(args) < least:
+		return fmt.Errorf("missing argument: %s is wanted", c.UseLine())
+	case len(args) > most:
+		return fmt.Errorf("one argument too many, %q: %s is wanted", args[most], c.UseLine())
+	case args[0] == "":
+		return fmt.Errorf("empty argument: %s is wanted", c.UseLine())
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hacluster/cmd/internal/api"
+)
+
+// watchEvery is how often --watch looks.
+const watchEvery = time.Second
+
+func (a *app) statusCommand() *cobra.Command {
+	var watch bool
+	c := command("status [VOLUME]", "tell how the cluster and its volumes are", atMostOne, func(ctx context.Context, args []string) error {
+		volume := strings.Join(args, "")
+		if watch {
+			return a.watchStatus(ctx, volume)
+		}
+		return a.ask(ctx, func(ctx context.Context, c *api.Client) error { return a.status(ctx, c, volume) })
+	})
+	c.Flags().BoolVar(&watch, "watch", false, "look again each second, until interrupted")
+	return c
+}
+
+func (a *app) status(ctx context.Context, c *api.Client, volume string) error {
+	st, doc, err := c.Status(ctx, volume)
+	if err != nil {
+		return err
+	}
+	if a.output == "json" {
+		return a.printDocument(doc)
+	}
+	return a.print(statusTable(st))
+}
+
+// watchStatus goes on when a node goes away: that is what one watches for.
+func (a *app) watchStatus(ctx context.Context, volume string) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		err := a.ask(ctx, func(ctx context.Context, c *api.Client) error { return a.status(ctx, c, volume) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && api.KindOf(err) != api.KindUnavailable {
+			return err
+		}
+		if err != nil {
+			fmt.Fprintf(a.err, "ha-admin: %s\n", oneLine(err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if a.output == "table" {
+			if err := a.print("\n"); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// statusTable shows the document to a person.
+func statusTable(st *api.Status) string {
+	var out strings.Builder
+	leader := st.Leader
+	if leader == "" {
+		leader = "none"
+	}
+	fmt.Fprintf(&out, "cluster %s: quorum %s, leader %s\n", oneLine(st.Cluster), yesNo(st.Quorum), oneLine(leader))
+	if !st.Quorum {
+		out.WriteString("without quorum this is what the node knows by itself; nothing can be changed\n")
+	}
+	nodes := newTable("NODE", "ROLE", "STATE", "VOTER", "LEASE", "LINKS", "CONFIG")
+	for _, n := range st.Nodes {
+		nodes.row(n.Name, n.Role, n.State, yesNo(n.Voter), leaseText(n.LeaseMs), linksText(n.Links), configText(n.ConfigDiffers))
+	}
+	out.WriteString("\n" + nodes.String())
+	for _, v := range st.Volumes {
+		out.WriteString("\n" + volumeText(v))
+	}
+	if f := st.LastFailover; f != nil {
+		out.WriteString("\nlast failover: " + failoverText(*f) + "\n")
+	}
+	return out.String()
+}
+
+func leaseText(ms int64) string {
+	if ms <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%dms", ms)
+}
+
+func linksText(links []api.LinkStatus) string {
+	var texts []string
+	for _, l := range links {
+		texts = append(texts, l.Address+" "+l.State)
+	}
+	return strings.Join(texts, ", ")
+}
+
+func configText(differs bool) string {
+	if differs {
+		return "differs"
+	}
+	return "same"
+}
+
+func volumeText(v api.VolumeStatus) string {
+	var out strings.Builder
+	primary := v.Primary
+	if primary == "" {
+		primary = "none"
+	}
+	fmt.Fprintf(&out, "volume %s: %s, %s, %s, primary %s, epoch %d\n", oneLine(v.Name), v.State, sizeText(v.Size), v.Mode, oneLine(primary), v.Epoch)
+	fmt.Fprintf(&out, "  promotable: %s\n", listText(v.Promotable))
+	if v.Device != "" {
+		fmt.Fprintf(&out, "  device: %s\n", oneLine(v.Device))
+	}
+	reps := newTable("  REPLICA", "ROLE", "STATE", "LAG", "DIRTY", "RESYNC")
+	for _, r := range v.Replicas {
+		reps.row("  "+r.Node, r.Role, r.State, sizeText(r.LagBytes), sizeText(r.DirtyBytes), resyncText(r.Resync))
+	}
+	out.WriteString(reps.String())
+	return out.String()
+}
+
+func listText(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return oneLine(strings.Join(names, ", "))
+}
+
+func resyncText(r *api.ResyncStatus) string {
+	if r == nil {
+		return ""
+	}
+	text := fmt.Sprintf("%s of %s from %s, %s/s", sizeText(r.DoneBytes), sizeText(r.TotalBytes), r.Source, sizeText(r.RateBytesPerSec))
+	if r.ETASeconds != nil {
+		text += ", " + (time.Duration(*r.ETASeconds) * time.Second).String() + " left"
+	}
+	return text
+}
