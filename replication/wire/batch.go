@@ -80,9 +80,8 @@ func (b *Batch) decode(segments [][]byte, size int64) error {
 }
 
 func (b *Batch) decodeRecords(c *cursor, t *tally, size int64) error {
-	var scratch [FrameSize]byte
 	for i := range t.frames {
-		rec, ok := c.take(FrameSize, scratch[:])
+		rec, ok := c.take(FrameSize)
 		if !ok {
 			return malformed("ends in the record of frame %d of %d", i+1, t.frames)
 		}

@@ -19,8 +19,8 @@ func total(segs [][]byte) int {
 	return n
 }
 
-// take returns the next n bytes: a view when they lie in one segment, else copied into scratch.
-func (c *cursor) take(n int, scratch []byte) ([]byte, bool) {
+// take returns the next n bytes: a view when they lie in one segment, as nearly always, else a copy.
+func (c *cursor) take(n int) ([]byte, bool) {
 	if n > c.left {
 		return nil, false
 	}
@@ -30,7 +30,7 @@ func (c *cursor) take(n int, scratch []byte) ([]byte, bool) {
 		c.advance(n)
 		return b, true
 	}
-	out := scratch[:0]
+	out := make([]byte, 0, n)
 	for n > 0 {
 		b := c.next(n)
 		out = append(out, b...)

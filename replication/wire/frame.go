@@ -19,6 +19,7 @@ const (
 	Close                  // the resync is closed: from here on frames are applied in order, without undo (R18)
 	Digest                 // answer with the digests of Range
 	Ping                   // answer with a pong
+	Begin                  // the sequence of this stream begins at ID; with Resync, to a replica that is no member
 )
 
 func (k Kind) String() string {
@@ -35,6 +36,8 @@ func (k Kind) String() string {
 		return "digest"
 	case Ping:
 		return "ping"
+	case Begin:
+		return "begin"
 	}
 	return fmt.Sprintf("frame kind %d", uint8(k))
 }
@@ -52,7 +55,7 @@ const (
 	Resync                   // write, zero: a copy of what the primary holds, not a client's write
 )
 
-var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0}
+var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0, Begin: Resync}
 
 // Frame is one step of what a primary tells a standby.
 //
@@ -64,7 +67,7 @@ type Frame struct {
 	Flags Flags
 	// Seq numbers the sequenced frames of an epoch without gaps; zero for the others.
 	Seq uint64
-	// ID pairs a Digest or Ping with its answer; zero for sequenced frames.
+	// ID pairs a Digest or Ping with its answer, and is the first sequence number of a Begin; zero for sequenced frames.
 	ID uint64
 	// Stable is the sequence up to which all members have written (R29).
 	Stable  uint64
@@ -139,7 +142,7 @@ const (
 )
 
 func appendFrame(dst []byte, f *Frame) []byte {
-	var b [FrameSize]byte
+	dst, b := grow(dst, FrameSize)
 	b[frameKind], b[frameFlags] = byte(f.Kind), byte(f.Flags)
 	binary.LittleEndian.PutUint32(b[frameSum:], f.Sum)
 	binary.LittleEndian.PutUint64(b[frameSeq:], f.Seq)
@@ -148,7 +151,7 @@ func appendFrame(dst []byte, f *Frame) []byte {
 	binary.LittleEndian.PutUint64(b[frameLen:], uint64(f.Range.Len))
 	binary.LittleEndian.PutUint64(b[frameID:], f.ID)
 	binary.LittleEndian.PutUint32(b[frameCRC:], crc32.Checksum(b[:frameCRC], castagnoli))
-	return append(dst, b[:]...)
+	return dst
 }
 
 func parseFrame(b []byte) (Frame, error) {
@@ -174,7 +177,7 @@ func parseFrame(b []byte) (Frame, error) {
 
 // check refuses what no frame may say, for a volume of the given size.
 func (f *Frame) check(size int64) error {
-	if f.Kind < Write || f.Kind > Ping {
+	if f.Kind < Write || f.Kind > Begin {
 		return malformed("unknown kind %d", uint8(f.Kind))
 	}
 	if bad := f.Flags &^ allowedFlags[f.Kind]; bad != 0 {
@@ -191,7 +194,7 @@ func (f *Frame) check(size int64) error {
 
 func (f *Frame) checkRange(size int64) error {
 	r := f.Range
-	if f.Kind == Flush || f.Kind == Close || f.Kind == Ping {
+	if f.Kind == Flush || f.Kind == Close || f.Kind == Ping || f.Kind == Begin {
 		if r != (blockdev.Range{}) {
 			return malformed("a %v has the range %v", f.Kind, r)
 		}

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 )
 
 // The header of every message, little-endian:
@@ -64,7 +65,7 @@ type header struct {
 }
 
 func appendHeader(dst []byte, h header) []byte {
-	var b [HeaderSize]byte
+	dst, b := grow(dst, HeaderSize)
 	binary.LittleEndian.PutUint32(b[headMagic:], magic)
 	binary.LittleEndian.PutUint16(b[headVersion:], h.version)
 	b[headKind] = byte(h.kind)
@@ -72,13 +73,21 @@ func appendHeader(dst []byte, h header) []byte {
 	binary.LittleEndian.PutUint64(b[headStream:], h.stream)
 	binary.LittleEndian.PutUint32(b[headCount:], h.count)
 	binary.LittleEndian.PutUint32(b[headCRC:], crc32.Checksum(b[:headCRC], castagnoli))
-	return append(dst, b[:]...)
+	return dst
+}
+
+// grow appends n zero bytes to dst and returns them too, for an encoder to fill in place.
+func grow(dst []byte, n int) (all, added []byte) {
+	from := len(dst)
+	all = slices.Grow(dst, n)[:from+n]
+	added = all[from:]
+	clear(added)
+	return all, added
 }
 
 // decodeHeader reads the header and checks all of it but count, whose meaning depends on the kind.
 func decodeHeader(c *cursor, want MessageKind) (header, error) {
-	var scratch [HeaderSize]byte
-	b, ok := c.take(HeaderSize, scratch[:])
+	b, ok := c.take(HeaderSize)
 	if !ok {
 		return header{}, malformed("%d bytes, too short for a header of %d", c.left, HeaderSize)
 	}

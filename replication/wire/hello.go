@@ -50,7 +50,7 @@ func AppendHello(dst []byte, h Hello) ([]byte, error) {
 		return dst, err
 	}
 	dst = appendHeader(dst, header{version: h.VersionMax, kind: KindHello, epoch: h.Epoch, stream: h.Stream, count: helloBody})
-	var b [helloBody]byte
+	dst, b := grow(dst, helloBody)
 	binary.LittleEndian.PutUint16(b[helloMin:], h.VersionMin)
 	binary.LittleEndian.PutUint16(b[helloMax:], h.VersionMax)
 	binary.LittleEndian.PutUint32(b[helloBlockSize:], h.BlockSize)
@@ -62,7 +62,8 @@ func AppendHello(dst []byte, h Hello) ([]byte, error) {
 	b[helloNameLen] = byte(copy(b[helloName:helloPrimary], h.VolumeName))
 	b[helloPrimaryLen] = byte(copy(b[helloPrimary:helloTarget], h.Primary))
 	b[helloTargetLen] = byte(copy(b[helloTarget:helloCRC], h.Target))
-	return append(dst, seal(b[:])...), nil
+	seal(b)
+	return dst, nil
 }
 
 // DecodeHello decodes a whole message. The error is a *VersionError, and h holds the versions, when the two sides have
@@ -129,7 +130,7 @@ func decodeGreeting(segments [][]byte, kind MessageKind, size int) (header, []by
 	if n != int64(c.left) || n < 8 {
 		return header{}, nil, malformed("%v of %d bytes says it has %d", kind, c.left, n)
 	}
-	b, _ := c.take(c.left, make([]byte, 0, c.left))
+	b, _ := c.take(c.left)
 	if binary.LittleEndian.Uint32(b[n-4:]) != crc32.Checksum(b[:n-4], castagnoli) {
 		return header{}, nil, malformed("the checksum of the %v does not match", kind)
 	}

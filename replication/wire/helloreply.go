@@ -103,7 +103,7 @@ func AppendHelloReply(dst []byte, r HelloReply) ([]byte, error) {
 		return dst, err
 	}
 	dst = appendHeader(dst, header{version: r.VersionMax, kind: KindHelloReply, epoch: r.Epoch, stream: r.Stream, count: replyBody})
-	var b [replyBody]byte
+	dst, b := grow(dst, replyBody)
 	binary.LittleEndian.PutUint16(b[replyMin:], r.VersionMin)
 	binary.LittleEndian.PutUint16(b[replyMax:], r.VersionMax)
 	b[replyCode], b[replyFlags] = byte(r.Code), byte(r.Flags)
@@ -114,7 +114,8 @@ func AppendHelloReply(dst []byte, r HelloReply) ([]byte, error) {
 	b[replyNodeLen] = byte(copy(b[replyNode:replyAttachment], r.Node))
 	b[replyAttachmentLen] = byte(copy(b[replyAttachment:replyText], r.Attachment))
 	binary.LittleEndian.PutUint16(b[replyTextLen:], uint16(copy(b[replyText:replyCRC], r.Text)))
-	return append(dst, seal(b[:])...), nil
+	seal(b)
+	return dst, nil
 }
 
 // DecodeHelloReply decodes a whole message. A *VersionError is returned as by DecodeHello.

@@ -142,7 +142,7 @@ func (r Reply) trimmed() Reply {
 func (r *Reply) blobLen() int { return len(r.Digests) + len(r.Text) }
 
 func appendReply(dst []byte, r *Reply) []byte {
-	var b [ReplySize]byte
+	dst, b := grow(dst, ReplySize)
 	b[recKind], b[recCode] = byte(r.Kind), byte(r.Code)
 	binary.LittleEndian.PutUint32(b[recBlobLen:], uint32(r.blobLen()))
 	binary.LittleEndian.PutUint64(b[recSeq:], r.Seq)
@@ -155,7 +155,7 @@ func appendReply(dst []byte, r *Reply) []byte {
 	}
 	binary.LittleEndian.PutUint32(b[recBlobSum:], sum)
 	binary.LittleEndian.PutUint32(b[recCRC:], crc32.Checksum(b[:recCRC], castagnoli))
-	return append(dst, b[:]...)
+	return dst
 }
 
 // Decode decodes a whole message. r's memory is used again, except for digests and texts: they are copies and belong
@@ -201,8 +201,7 @@ func (r *Replies) decode(segments [][]byte) error {
 }
 
 func decodeReply(c, blobs *cursor) (Reply, error) {
-	var scratch [ReplySize]byte
-	b, _ := c.take(ReplySize, scratch[:])
+	b, _ := c.take(ReplySize)
 	if binary.LittleEndian.Uint32(b[recCRC:]) != crc32.Checksum(b[:recCRC], castagnoli) {
 		return Reply{}, malformed("the checksum of its record does not match")
 	}
