@@ -228,3 +228,338 @@ func TestThreeNodesWithTwoLinksSeeEachOtherAlive(t *testing.T) {
 		}
 	})
 }
+
+// crash ends a node so that nobody hears its good-bye.
+func (c *cluster) crash(n *Memory, name string) {
+	c.t.Helper()
+	c.isolate(n, name, (*Memory).Cut)
+	c.stop(name)
+	c.isolate(n, name, (*Memory).Heal)
+}
+
+// isolate applies cut or heal to all paths between a node and the others.
+func (c *cluster) isolate(n *Memory, name string, do func(n *Memory, from, to netip.AddrPort)) {
+	for i, node := range nodeNames {
+		for j, other := range nodeNames {
+			if node != name || other == name {
+				continue
+			}
+			for cable := range 2 {
+				do(n, link(i, cable), link(j, cable))
+				do(n, link(j, cable), link(i, cable))
+			}
+		}
+	}
+}
+
+func TestCutLinkIsDownWhileItsNodeStaysAlive(t *testing.T) {
+	inBubble(t, func(c *cluster, n *Memory) {
+		c.start(nodeNames...)
+		time.Sleep(time.Second)
+		cutBoth(n, link(0, 1), link(1, 1))
+		time.Sleep(10 * time.Second)
+		c.expect("alpha", "beta", "alive up down")
+		c.expect("beta", "alpha", "alive up down")
+		c.expect("alpha", "gamma", "alive up up")
+
+		healBoth(n, link(0, 1), link(1, 1))
+		cutBoth(n, link(0, 0), link(1, 0))
+		time.Sleep(10 * time.Second)
+		c.expect("alpha", "beta", "alive down up")
+		healBoth(n, link(0, 0), link(1, 0))
+		time.Sleep(time.Second)
+		c.expectAll("alive up up")
+		for _, name := range nodeNames {
+			for _, of := range nodeNames {
+				if got := c.run[name].verdicts(of); name != of && got != "unknown>alive" {
+					t.Errorf("%s changed its verdict on %s: %s", name, of, got)
+				}
+			}
+		}
+		if strings.Contains(c.log.String(), "has failed, no acks") {
+			t.Error("the gossip suspected a node although one of its links was up")
+		}
+	})
+}
+
+func TestCrashIsSeenByBothOthersAndRestartToo(t *testing.T) {
+	inBubble(t, func(c *cluster, n *Memory) {
+		c.start(nodeNames...)
+		time.Sleep(time.Second)
+		for range 3 {
+			c.crash(n, "gamma")
+			time.Sleep(time.Second)
+			c.expect("alpha", "gamma", "dead down down")
+			c.expect("beta", "gamma", "dead down down")
+			c.expect("alpha", "beta", "alive up up")
+
+			c.start("gamma")
+			time.Sleep(time.Second)
+			c.expectAll("alive up up")
+		}
+		for _, name := range []string{"alpha", "beta"} {
+			got := c.run[name].verdicts("gamma")
+			// A suspicion may or may not come before the death: the gossip can be faster.
+			got = strings.ReplaceAll(got, "alive>suspect suspect>dead", "alive>dead")
+			if want := "unknown>alive" + strings.Repeat(" alive>dead dead>alive", 3); got != want {
+				t.Errorf("%s saw %q, want %q", name, got, want)
+			}
+		}
+	})
+}
+
+func TestCrashIsSeenWithinSixBaseIntervals(t *testing.T) {
+	inBubble(t, func(c *cluster, n *Memory) {
+		c.start(nodeNames...)
+		time.Sleep(time.Second)
+		c.isolate(n, "gamma", (*Memory).Cut)
+		// The last answer is up to two intervals old, the gossip gives up within five, ticks come every two.
+		time.Sleep(7 * 50 * time.Millisecond)
+		for _, name := range []string{"alpha", "beta"} {
+			if got := c.sees(name, "gamma"); !strings.HasPrefix(got, "dead") {
+				t.Errorf("%s sees gamma as %q", name, got)
+			}
+		}
+	})
+}
+
+func TestNodeThatStopsInOrderIsDeadAtOnce(t *testing.T) {
+	inBubble(t, func(c *cluster, _ *Memory) {
+		c.start(nodeNames...)
+		time.Sleep(time.Second)
+		c.stop("gamma")
+		time.Sleep(300 * time.Millisecond)
+		c.expect("alpha", "gamma", "dead up up") // the links' own time-out is longer
+		c.expect("beta", "gamma", "dead up up")
+		c.start("gamma")
+		time.Sleep(time.Second)
+		c.expectAll("alive up up")
+	})
+}
+
+// faults.md K114: a crash loop.
+func TestCrashLoopEndsAlive(t *testing.T) {
+	inBubble(t, func(c *cluster, n *Memory) {
+		c.start("alpha", "beta")
+		for i := range 20 {
+			c.start("gamma")
+			time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+			c.crash(n, "gamma")
+		}
+		c.start("gamma")
+		time.Sleep(10 * time.Second)
+		c.expectAll("alive up up")
+	})
+}
+
+// faults.md X98, X100: after a long partition the gossip has forgotten the other side; the nodes must find back.
+func TestPartitionHealsWithoutRestart(t *testing.T) {
+	for _, alone := range nodeNames {
+		t.Run(alone, func(t *testing.T) {
+			inBubble(t, func(c *cluster, n *Memory) {
+				c.start(nodeNames...)
+				time.Sleep(time.Second)
+				c.isolate(n, alone, (*Memory).Cut)
+				time.Sleep(10 * time.Minute)
+				for _, other := range nodeNames {
+					if other != alone {
+						c.expect(alone, other, "dead down down")
+						c.expect(other, alone, "dead down down")
+					}
+				}
+				c.isolate(n, alone, (*Memory).Heal)
+				time.Sleep(time.Second)
+				c.expectAll("alive up up")
+				time.Sleep(time.Minute)
+				for _, other := range nodeNames {
+					if other == alone {
+						continue
+					}
+					if r := c.run[other]; r.byName[alone].gossipState() != heartbeat.Alive {
+						t.Errorf("%s never joined %s again", other, alone)
+					}
+				}
+			})
+		})
+	}
+}
+
+// faults.md X101, X102: the path between two nodes is cut, in one or both directions, the third reaches both.
+func TestPairThatCannotTalkKnowsOfEachOtherByTheThird(t *testing.T) {
+	for name, cut := range map[string]func(n *Memory, a, b netip.AddrPort){"both ways": cutBoth, "one way": (*Memory).Cut} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(c *cluster, n *Memory) {
+				c.start(nodeNames...)
+				time.Sleep(time.Second)
+				for cable := range 2 {
+					cut(n, link(0, cable), link(1, cable))
+				}
+				time.Sleep(10 * time.Second)
+				c.expect("alpha", "beta", "alive down down")
+				c.expect("beta", "alpha", "alive down down")
+				c.expect("alpha", "gamma", "alive up up")
+				c.expect("gamma", "beta", "alive up up")
+			})
+		})
+	}
+}
+
+// faults.md X104: a slow path is no dead one.
+func TestHalfASecondOfDelayIsNoDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewMemory()
+		n.Latency = 500 * time.Millisecond
+		c := newCluster(t, memoryNodes(), Config{Network: n})
+		defer c.stopAll()
+		c.start(nodeNames...)
+		time.Sleep(3 * time.Second)
+		c.expectAll("alive up up")
+		before := c.run["alpha"].verdicts("beta") // until the first answer came, there was only hearsay
+		time.Sleep(time.Minute)
+		c.expectAll("alive up up")
+		if after := c.run["alpha"].verdicts("beta"); after != before {
+			t.Errorf("verdicts went on changing: %s", strings.TrimPrefix(after, before))
+		}
+	})
+}
+
+// A node that holds its sockets but reads nothing (stopped, hung) holds up nobody.
+func TestNodeThatDoesNotReadHoldsUpNobody(t *testing.T) {
+	inBubble(t, func(c *cluster, n *Memory) {
+		var hung []Link
+		for cable := range 2 {
+			l, err := n.Open(link(2, cable))
+			if err != nil {
+				t.Fatal(err)
+			}
+			hung = append(hung, l)
+		}
+		c.start("alpha", "beta")
+		time.Sleep(time.Minute)
+		c.expect("alpha", "beta", "alive up up")
+		c.expect("beta", "alpha", "alive up up")
+		c.expect("alpha", "gamma", "dead down down")
+		c.stop("alpha", "beta")
+		for _, l := range hung {
+			l.Close()
+		}
+	})
+}
+
+// faults.md G39.
+func TestAnotherClusterIsIgnored(t *testing.T) {
+	inBubble(t, func(c *cluster, _ *Memory) {
+		c.start("alpha", "beta")
+		c.startWith("gamma", func(cfg *Config) { cfg.Cluster = "other" })
+		time.Sleep(25 * time.Second)
+		c.expect("alpha", "beta", "alive up up")
+		c.expect("alpha", "gamma", "dead down down")
+		c.expect("gamma", "alpha", "dead down down")
+		if n := c.run["alpha"].Counters().Foreign; n == 0 {
+			t.Error("alpha counted no foreign packets")
+		}
+		if n := strings.Count(c.log.String(), `node=alpha why="heartbeat packet of another cluster"`); n < 1 || n > 3 {
+			t.Errorf("alpha logged the other cluster %d times in 25 s, want once every ten", n)
+		}
+	})
+}
+
+func TestNodeThatIsNotConfiguredIsIgnored(t *testing.T) {
+	inBubble(t, func(c *cluster, _ *Memory) {
+		two := c.base.Nodes[:2]
+		for _, name := range []string{"alpha", "beta"} {
+			c.startWith(name, func(cfg *Config) { cfg.Nodes = two })
+		}
+		c.start("gamma") // knows the others, which do not know it
+		time.Sleep(10 * time.Second)
+		c.expect("alpha", "beta", "alive up up")
+		c.expect("alpha", "gamma", "nothing")
+		c.expect("gamma", "alpha", "dead down down")
+		if n := c.run["alpha"].Counters().Foreign; n == 0 {
+			t.Error("alpha counted no packets of a stranger")
+		}
+		if err := (configured{c.run["alpha"].Membership}).NotifyAlive(gossipNode("gamma")); err == nil {
+			t.Error("the gossip's table takes in a stranger")
+		}
+	})
+}
+
+func TestKeysAdmitOnlyWhoHasOne(t *testing.T) {
+	old, fresh, wrong := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 16), bytes.Repeat([]byte{3}, 32)
+	keys := func(k ...[]byte) func(*Config) { return func(cfg *Config) { cfg.Keys = k } }
+	t.Run("one key", func(t *testing.T) {
+		inBubble(t, func(c *cluster, _ *Memory) {
+			for _, name := range nodeNames {
+				c.startWith(name, keys(old))
+			}
+			time.Sleep(time.Second)
+			c.expectAll("alive up up")
+			for from, r := range c.run {
+				for _, remote := range r.remotes {
+					if remote.gossipState() != heartbeat.Alive {
+						t.Errorf("%s: the gossip with %s does not work", from, remote.name)
+					}
+				}
+			}
+		})
+	})
+	t.Run("in the middle of a rotation", func(t *testing.T) {
+		inBubble(t, func(c *cluster, _ *Memory) {
+			c.startWith("alpha", keys(old, fresh))
+			c.startWith("beta", keys(fresh, old))
+			c.startWith("gamma", keys(fresh, old))
+			time.Sleep(time.Second)
+			c.expectAll("alive up up")
+		})
+	})
+	for name, change := range map[string]func(*Config){"wrong key": keys(wrong), "no key": keys()} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(c *cluster, _ *Memory) {
+				c.startWith("alpha", keys(old))
+				c.startWith("beta", keys(old))
+				c.startWith("gamma", change)
+				time.Sleep(20 * time.Second)
+				c.expect("alpha", "beta", "alive up up")
+				c.expect("alpha", "gamma", "dead down down")
+				c.expect("gamma", "alpha", "dead down down")
+			})
+		})
+	}
+}
+
+func TestChangesAreToldWhileTheCallbackIsSlow(t *testing.T) {
+	inBubble(t, func(c *cluster, n *Memory) {
+		c.start("beta", "gamma")
+		var told []string
+		c.startWith("alpha", func(cfg *Config) {
+			cfg.OnChange = func(ch heartbeat.Change) {
+				told = append(told, ch.After.Name+" "+ch.Before.State.String()+">"+ch.After.State.String())
+				time.Sleep(20 * time.Second)
+			}
+		})
+		time.Sleep(time.Second)
+		for range 5 { // all of it while the first call lasts
+			c.isolate(n, "alpha", (*Memory).Cut)
+			time.Sleep(time.Second)
+			c.isolate(n, "alpha", (*Memory).Heal)
+			time.Sleep(time.Second)
+		}
+		c.expect("alpha", "beta", "alive up up")
+		c.isolate(n, "alpha", (*Memory).Cut)
+		time.Sleep(2 * time.Minute)
+		c.stop("alpha")
+		last := map[string]string{}
+		for _, s := range told {
+			name, what, _ := strings.Cut(s, " ")
+			last[name] = what
+		}
+		for _, name := range []string{"beta", "gamma"} {
+			if !strings.HasSuffix(last[name], ">dead") {
+				t.Errorf("last told of %s: %q, but it is dead; all: %q", name, last[name], told)
+			}
+		}
+		if len(told) > 8 {
+			t.Errorf("%d calls; changes did not merge: %q", len(told), told)
+		}
+	})
+}

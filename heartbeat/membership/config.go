@@ -121,6 +121,9 @@ func (c Config) validateNodes() (errs []error) {
 
 func (c Config) id() nodeID { return idOf(c.Node) }
 
+// awarenessMax is by how much the gossip may stretch its probes when its own node seems slow.
+const awarenessMax = 2
+
 // timing is everything that follows from Config.Base. The gossip's are the measured settings of 50 / 25 / 20 ms.
 type timing struct {
 	gossipProbe, gossipTimeout, gossipInterval time.Duration
@@ -133,6 +136,7 @@ type timing struct {
 
 	shortWait, longWait time.Duration // between tries to join, to open, to resolve
 	goodbye             time.Duration
+	probesEnd           time.Duration // the gossip's last probe after its end
 }
 
 func newTiming(base time.Duration) timing {
@@ -148,5 +152,6 @@ func newTiming(base time.Duration) timing {
 		shortWait:      5 * base,
 		longWait:       100 * base,
 		goodbye:        6 * base,
+		probesEnd:      (awarenessMax + 1) * base,
 	}
 }

@@ -2,7 +2,6 @@ package membership
 
 import (
 	"errors"
-	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -15,9 +14,9 @@ type Counters struct {
 	Unsent uint64
 	// Dropped are packets and streams that came and found a queue full.
 	Dropped uint64
-	// Garbage are packets that are none of ours, or damaged, or of another version.
+	// Garbage are packets and streams that are none of ours, or damaged, or of another version.
 	Garbage uint64
-	// Foreign are packets of other clusters, of unknown nodes, or sealed with a key that we do not have.
+	// Foreign are packets and streams of other clusters, of unknown nodes, or sealed with a key that we do not have.
 	Foreign uint64
 }
 
@@ -39,7 +38,7 @@ func (m *Membership) Counters() Counters {
 const logInterval = 10 * time.Second
 
 // strange counts a packet that is ignored, and mentions one now and then.
-func (m *Membership) strange(why error, from netip.AddrPort) {
+func (m *Membership) strange(why error, from string) {
 	count := &m.counters.foreign
 	if errors.Is(why, errGarbage) || errors.Is(why, errVersion) {
 		count = &m.counters.garbage
@@ -47,7 +46,7 @@ func (m *Membership) strange(why error, from netip.AddrPort) {
 	count.Add(1)
 	now, last := time.Now().UnixNano(), m.counters.lastStrange.Load()
 	if now-last >= int64(logInterval) && m.counters.lastStrange.CompareAndSwap(last, now) {
-		m.cfg.Logger.Warn("ignored a packet on a heartbeat link", "why", why.Error(), "from", from.String(),
+		m.cfg.Logger.Warn("ignored a packet or stream on a heartbeat link", "why", why.Error(), "from", from,
 			"foreign", m.counters.foreign.Load(), "garbage", m.counters.garbage.Load())
 	}
 }

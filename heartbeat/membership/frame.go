@@ -16,9 +16,9 @@ import (
 //	0  "HB"   2  version   3  kind   4  CRC-32C of all other bytes   8  cluster (8 bytes of the SHA-256 of its name)
 //
 //	gossip      16  number, random: makes equal messages differ, and copies of one message equal   24  memberlist's
-//	ping, echo  16  from   24  to   32  instance   40  sequence   48  link   49  seven zeroes
+//	others      16  from   24  to   32  instance   40  sequence   48  link   49  seven zeroes
 //
-// With keys the 40 bytes of a ping or echo are sealed (AES-GCM, nonce first, the header but its checksum
+// With keys the 40 bytes of all but gossip are sealed (AES-GCM, nonce first, the header but its checksum
 // authenticated); memberlist seals its own. The checksum finds accidents, the seal finds forgers.
 const (
 	frameVersion  = 1
@@ -35,6 +35,8 @@ const (
 	frameGossip frameKind = 1
 	framePing   frameKind = 2
 	frameEcho   frameKind = 3
+	// frameStream opens a stream: who calls whom. Without it, memberlist would show its table to any caller.
+	frameStream frameKind = 4
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -58,7 +60,8 @@ func hash8(domain, s string) (h [8]byte) {
 	return h
 }
 
-// probe is a ping or an echo. The echo repeats the ping with from and to exchanged.
+// probe is a ping, an echo, or, from and to only, the opening of a stream. The echo repeats the ping with from and to
+// exchanged.
 type probe struct {
 	from, to nodeID
 	instance uint64 // random for each process: an echo to its predecessor is none to it
@@ -137,6 +140,14 @@ func (c *codec) encodeProbe(kind frameKind, p probe) []byte {
 	return finish(append(b, body...))
 }
 
+// probeLen is how long an encoded probe is.
+func (c *codec) probeLen() int {
+	if len(c.seals) > 0 {
+		return headerLen + probeBodyLen + c.seals[0].Overhead()
+	}
+	return headerLen + probeBodyLen
+}
+
 // check verifies all but a probe's seal.
 func (c *codec) check(b []byte) (frameKind, error) {
 	if len(b) < headerLen || b[0] != 'H' || b[1] != 'B' || binary.LittleEndian.Uint32(b[4:]) != checksum(b) {
@@ -149,10 +160,10 @@ func (c *codec) check(b []byte) (frameKind, error) {
 		return 0, errCluster
 	}
 	kind := frameKind(b[3])
-	if kind == frameGossip && len(b) > gossipLen || kind == framePing || kind == frameEcho {
-		return kind, nil
+	if kind < frameGossip || kind > frameStream || kind == frameGossip && len(b) <= gossipLen {
+		return 0, errGarbage
 	}
-	return 0, errGarbage
+	return kind, nil
 }
 
 // gossipOf is memberlist's part of a checked gossip frame.

@@ -27,7 +27,7 @@ func (m *Membership) gossipConfig() *memberlist.Config {
 	c.GossipInterval = m.timing.gossipInterval
 	c.SuspicionMult = 2
 	c.SuspicionMaxTimeoutMult = 1
-	c.AwarenessMaxMultiplier = 2
+	c.AwarenessMaxMultiplier = awarenessMax
 	c.IndirectChecks = 1
 	c.RetransmitMult = 4
 	c.TCPTimeout = m.timing.stream
@@ -125,4 +125,7 @@ func (m *Membership) leave(gossip *memberlist.Memberlist) {
 	if err := gossip.Shutdown(); err != nil {
 		m.cfg.Logger.Debug("gossip did not end cleanly", "err", err)
 	}
+	// memberlist does not wait for its goroutines. With its streams closed, the last to end is a probe under way: it
+	// lasts for at most two intervals, and there is nothing that tells when it is over.
+	time.Sleep(m.timing.probesEnd)
 }

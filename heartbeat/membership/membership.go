@@ -122,9 +122,8 @@ func (m *Membership) Snapshot() []heartbeat.Peer {
 
 func (m *Membership) publish(peers []heartbeat.Peer) { m.view.Store(&peers) }
 
-// Run takes part until ctx ends, then says good-bye to the others and leaves nothing behind, except that memberlist's
-// own timers run out within a few of its probe intervals. It returns an error if no link can be opened, or one is in
-// use by somebody else. It may be called once.
+// Run takes part until ctx ends, then says good-bye to the others and leaves nothing behind. It returns an error if no
+// link can be opened, or one is in use by somebody else. It may be called once.
 func (m *Membership) Run(ctx context.Context) error {
 	if m.running.Swap(true) {
 		return errors.New("membership: Run called twice")

@@ -123,16 +123,15 @@ func (p *port) take(link Link, b []byte, from netip.AddrPort, now time.Time) {
 		return
 	}
 	var pr probe
+	var r *remote
 	if err == nil {
-		pr, err = p.m.codec.decodeProbe(b)
+		pr, r, err = p.m.fromPeer(b)
+	}
+	if err == nil && kind == frameStream {
+		err = errGarbage
 	}
 	if err != nil {
-		p.m.strange(err, from)
-		return
-	}
-	r := p.m.byID[pr.from]
-	if r == nil || pr.to != p.m.cfg.id() {
-		p.m.strange(errStranger, from)
+		p.m.strange(err, from.String())
 		return
 	}
 	if kind == framePing {
@@ -161,6 +160,19 @@ func (p *port) takeGossip(b []byte, from netip.AddrPort, now time.Time) {
 	default:
 		p.m.counters.dropped.Add(1)
 	}
+}
+
+// fromPeer opens a checked frame that one of our peers must have sent to us.
+func (m *Membership) fromPeer(b []byte) (probe, *remote, error) {
+	pr, err := m.codec.decodeProbe(b)
+	if err != nil {
+		return probe{}, nil, err
+	}
+	r := m.byID[pr.from]
+	if r == nil || pr.to != m.cfg.id() {
+		return probe{}, nil, errStranger
+	}
+	return pr, r, nil
 }
 
 var errStranger = errors.New("heartbeat packet of a node that is not in the configuration, or for another node")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -18,6 +19,7 @@ type transport struct {
 	seen    *copies
 	packets chan *memberlist.Packet // from the ports to memberlist; full: dropped and counted
 	streams chan net.Conn           // likewise; full: closed and counted
+	wg      sync.WaitGroup          // streams that have yet to greet
 	ctx     context.Context         // ends with Shutdown
 	stop    context.CancelFunc
 
@@ -109,14 +111,25 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 			errs = append(errs, fmt.Errorf("link %s: %w", l.address, err))
 			continue
 		}
-		// memberlist writes its label before it sets a deadline.
-		if err := c.SetDeadline(deadline); err != nil {
-			c.Close()
-			return nil, err
-		}
-		return t.track(c)
+		return t.greet(c, r, deadline)
 	}
 	return nil, errors.Join(errs...)
+}
+
+// greet says who calls. The deadline stays until memberlist sets its own, which it does after its first write.
+func (t *transport) greet(c net.Conn, r *remote, deadline time.Time) (net.Conn, error) {
+	s, err := t.track(c)
+	if err != nil {
+		return nil, err
+	}
+	if err = s.SetDeadline(deadline); err == nil {
+		_, err = s.Write(t.m.codec.encodeProbe(frameStream, probe{from: t.m.cfg.id(), to: r.id}))
+	}
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("greet %s: %w", r.name, err)
+	}
+	return s, nil
 }
 
 func (t *transport) dial(l *remoteLink, timeout time.Duration) (net.Conn, error) {
@@ -133,19 +146,44 @@ func (t *transport) dial(l *remoteLink, timeout time.Duration) (net.Conn, error)
 	return (*link).Dial(ctx, *to)
 }
 
-// accepted hands a peer's connection to memberlist, or closes it.
+// accepted hands a peer's connection to memberlist, or closes it. It does not wait for the peer's greeting.
 func (t *transport) accepted(c net.Conn) {
 	s, err := t.track(c)
 	if err != nil {
 		t.m.counters.dropped.Add(1)
 		return
 	}
-	select {
-	case t.streams <- s:
-	default:
-		s.Close()
-		t.m.counters.dropped.Add(1)
+	t.wg.Go(func() {
+		if err := t.greeted(s); err != nil {
+			t.m.strange(err, s.RemoteAddr().String())
+			s.Close()
+			return
+		}
+		select {
+		case t.streams <- s:
+		default:
+			s.Close()
+			t.m.counters.dropped.Add(1)
+		}
+	})
+}
+
+func (t *transport) greeted(s net.Conn) error {
+	if err := s.SetDeadline(time.Now().Add(t.m.timing.stream)); err != nil {
+		return errGarbage
 	}
+	b := make([]byte, t.m.codec.probeLen())
+	if _, err := io.ReadFull(s, b); err != nil {
+		return errGarbage
+	}
+	kind, err := t.m.codec.check(b)
+	if err == nil && kind != frameStream {
+		err = errGarbage
+	}
+	if err == nil {
+		_, _, err = t.m.fromPeer(b)
+	}
+	return err
 }
 
 // stream is a connection that Shutdown can end: memberlist does not end its own.
@@ -191,8 +229,10 @@ func (t *transport) Shutdown() error {
 	return nil
 }
 
-// drain empties what memberlist has not taken. The channels stay open: memberlist may still look at them.
+// drain ends what memberlist has not taken, once ports and memberlist are closed. The channels stay open: memberlist
+// may still look at them.
 func (t *transport) drain() {
+	t.wg.Wait()
 	for {
 		select {
 		case <-t.packets:
