@@ -1,0 +1,113 @@
+package replication
+
+import (
+	"bytes"
+	"context"
+
+	"hacluster/blockdev"
+	"hacluster/replication/link"
+	"hacluster/replication/primary"
+	"hacluster/replication/wire"
+)
+
+// maxCompares is how many chunks of one target are being compared at a time: enough to keep both disks and the line
+// busy, few enough that a foreground write does not wait long behind them.
+const maxCompares = 4
+
+// copier compares the chunks of a resync with the target's digests and has the Core copy what differs. One for each
+// stream; it does nothing while the peer is a member.
+type copier struct {
+	p       *peerLink
+	stream  uint64
+	outbox  *link.Outbox
+	asked   map[uint64]blockdev.Range // digest requests on their way, by id; run's own
+	lastID  uint64
+	replies chan wire.Reply // sent by the receiver, received by run; as many as are asked
+}
+
+// reply takes an answer to a digest request. More than was asked for is dropped.
+func (c *copier) reply(r wire.Reply) {
+	select {
+	case c.replies <- r:
+	default:
+	}
+}
+
+func (c *copier) run(ctx context.Context) {
+	for {
+		c.ask()
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.p.wake:
+		case r := <-c.replies:
+			c.answer(r)
+		}
+	}
+}
+
+func (c *copier) ask() {
+	t := c.p.t
+	for len(c.asked) < maxCompares {
+		t.mu.Lock()
+		chunk, ok := t.core.TakeChunk(c.p.node, c.stream)
+		t.mu.Unlock()
+		if !ok {
+			return
+		}
+		c.lastID++
+		c.asked[c.lastID] = chunk
+		if err := c.outbox.Put(wire.Frame{Kind: wire.Digest, ID: c.lastID, Range: chunk}); err != nil {
+			return // the stream ends; the chunk goes back to the plan with it
+		}
+	}
+}
+
+func (c *copier) answer(r wire.Reply) {
+	chunk, ok := c.asked[r.ID]
+	if !ok || r.Range != chunk {
+		c.p.disconnect("it answered a digest request that was not made")
+		return
+	}
+	delete(c.asked, r.ID)
+	if r.Code != wire.OK {
+		c.p.disconnect("it cannot read what is to be compared: " + r.Text)
+		return
+	}
+	mine, err := link.Digest(c.p.t.r.dev, chunk)
+	if err != nil {
+		c.p.disconnect("what is to be copied cannot be read here: " + err.Error())
+		return
+	}
+	if len(mine) != len(r.Digests) {
+		c.p.disconnect("it answered with the digests of another range")
+		return
+	}
+	copies := differing(chunk, mine, r.Digests)
+	c.p.t.with(func(now primary.Instant) { c.p.t.core.Compared(now, c.p.node, c.stream, chunk, copies) })
+}
+
+// differing makes one copy of each run of blocks whose digests differ.
+func differing(chunk blockdev.Range, a, b []byte) (copies []*primary.Op) {
+	var run blockdev.Range
+	flush := func() {
+		if run.Len > 0 {
+			copies = append(copies, &newOp(blockdev.OpWrite, run).Op)
+		}
+		run = blockdev.Range{}
+	}
+	for i := 0; i < len(a); i += wire.DigestSize {
+		if bytes.Equal(a[i:i+wire.DigestSize], b[i:i+wire.DigestSize]) {
+			flush()
+			continue
+		}
+		off := chunk.Off + int64(i/wire.DigestSize)*blockdev.BlockSize
+		n := min(blockdev.BlockSize, chunk.End()-off)
+		if run.Len == 0 {
+			run.Off = off
+		}
+		run.Len += n
+	}
+	flush()
+	return copies
+}

@@ -1,0 +1,110 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+)
+
+// gate says whether the node may admit and reply at this very moment (R11). The clock is read at each question, so a
+// process that was stopped finds its lease run out before it replies.
+type gate struct {
+	now   func() cluster.Instant
+	until atomic.Int64
+
+	mu      sync.Mutex
+	closed  bool
+	changed chan struct{} // closed and replaced by set
+}
+
+func (g *gate) init(now func() cluster.Instant) {
+	g.now, g.changed = now, make(chan struct{})
+}
+
+func (g *gate) try() bool { return int64(g.now()) < g.until.Load() }
+
+func (g *gate) set(until cluster.Instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return
+	}
+	g.until.Store(int64(until))
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// close shuts the gate for good.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	g.until.Store(0)
+}
+
+func (g *gate) next() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+// Export is what the clients of one tenure are served; those that connected before a long suspension have an older
+// one, which is gone.
+type Export struct {
+	t    *Tenure
+	gone chan struct{}
+}
+
+func newExport(t *Tenure) *Export { return &Export{t: t, gone: make(chan struct{})} }
+
+// Export is what a new client is served now.
+func (t *Tenure) Export() *Export {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.export
+}
+
+// Size is the volume's size in bytes.
+func (e *Export) Size() int64 { return e.t.r.cfg.Volume.Size }
+
+// ReadOnly is false: only a primary has exports.
+func (e *Export) ReadOnly() bool { return false }
+
+// Submit starts one operation.
+func (e *Export) Submit(req *blockdev.Request) { e.t.Submit(req) }
+
+// TryGate reports whether Gate would return nil at once.
+func (e *Export) TryGate() bool { return e.t.gate.try() }
+
+// Gate waits for the lease. An error means that the client's connection is to be closed.
+func (e *Export) Gate(ctx context.Context) error {
+	g := &e.t.gate
+	for {
+		changed := g.next()
+		if g.try() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-e.gone:
+			return fmt.Errorf("volume %q: %w any more in epoch %d, or suspended for too long", e.t.r.cfg.Volume.Name, blockdev.ErrNotPrimary, e.t.epoch)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Gone is closed when the clients of this export are to be cut off.
+func (e *Export) Gone() <-chan struct{} { return e.gone }
+
+// Extents reports what the local backing knows to be holes.
+func (e *Export) Extents(r blockdev.Range, fn func(blockdev.Range, bool) bool) error {
+	return e.t.r.dev.Extents(r, fn)
+}
+
+// FastZero reports whether zeroing is much faster than writing: it is, wherever the backing can punch holes.
+func (e *Export) FastZero(blockdev.Range, bool) bool { return true }

@@ -1,0 +1,235 @@
+package replication
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"sync"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/link"
+	"hacluster/replication/primary"
+	"hacluster/replication/wire"
+)
+
+// peerLink keeps one stream to one peer for as long as the tenure lasts, and makes another when it breaks.
+type peerLink struct {
+	t    *Tenure
+	node string
+	wake chan struct{} // to the copier: there may be chunks to compare; room for one
+
+	// Under t.mu:
+	outbox *link.Outbox // of the stream that is up; nil: none
+	sender *link.Sender
+	stream uint64
+	pings  uint64
+
+	mu     sync.Mutex
+	reason string // of the last disconnect or refusal
+}
+
+// Pauses between attempts to connect.
+const (
+	firstPause   = 20 * time.Millisecond
+	longestPause = 500 * time.Millisecond
+)
+
+func (p *peerLink) run(ctx context.Context) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		if p.connect(ctx) {
+			pause = firstPause
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// connect opens a stream and serves it to its end. up: it was accepted.
+func (p *peerLink) connect(ctx context.Context) (up bool) {
+	t, cfg := p.t, &p.t.r.cfg
+	t.mu.Lock()
+	stream := t.core.NextStream(p.node)
+	t.mu.Unlock()
+	hello := wire.Hello{Cluster: cfg.ClusterID, Volume: cfg.VolumeID, VolumeName: cfg.Volume.Name, Size: cfg.Volume.Size,
+		BlockSize: blockdev.BlockSize, Epoch: uint64(t.epoch), Primary: cfg.Node, Process: cfg.Process, Stream: stream, Target: p.node}
+	greet, cancel := context.WithTimeout(ctx, max(2*cfg.DropAfter, time.Second))
+	sender, reply, err := t.r.node.Greet(greet, p.node, hello)
+	cancel()
+	if err != nil {
+		p.refused(err)
+		return false
+	}
+	defer sender.Close()
+	p.serve(ctx, stream, sender, greetingOf(reply))
+	return true
+}
+
+func greetingOf(r wire.HelloReply) primary.Greeting {
+	return primary.Greeting{Process: r.Process, LastNum: r.LastSeq,
+		Incarnation:  cluster.Incarnation{Boot: hex.EncodeToString(r.Boot[:]), Attachment: r.Attachment},
+		Inconsistent: r.Flags&wire.ReplicaInconsistent != 0, Failed: r.Flags&wire.ReplicaFailed != 0}
+}
+
+// refused notes why there is no stream. A standby that knows a newer epoch ends this tenure's right to answer at once;
+// the committed state, which follows, ends the tenure (R11).
+func (p *peerLink) refused(err error) {
+	var no *link.RefusedError
+	if errors.As(err, &no) {
+		switch {
+		case no.Reply.Code == wire.RefusedOlderEpoch && cluster.Epoch(no.Reply.Epoch) > p.t.epoch:
+			p.t.gate.close()
+		case no.Reply.Code == wire.RefusedOtherPrimary:
+			p.t.r.log.Error("ALARM: two primaries in one epoch", "peer", p.node, "epoch", p.t.epoch, "error", err)
+		}
+	}
+	p.note(err.Error(), "standby does not take the stream")
+}
+
+func (p *peerLink) note(reason, msg string) {
+	p.mu.Lock()
+	first := reason != p.reason
+	p.reason = reason
+	p.mu.Unlock()
+	if first { // the same again is not worth a line
+		p.t.r.log.Warn(msg, "peer", p.node, "epoch", p.t.epoch, "why", reason)
+	}
+}
+
+func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender, g primary.Greeting) {
+	t := p.t
+	ctx, cancel := context.WithCancel(ctx)
+	outbox := link.NewOutbox(link.OutboxLimits{Bytes: 256 << 20, Frames: 1 << 16})
+	var goes sync.WaitGroup
+	goes.Go(func() {
+		if err := outbox.Run(ctx, sender.Send); err != nil {
+			sender.Close()
+		}
+	})
+	copier := &copier{p: p, stream: stream, outbox: outbox, asked: map[uint64]blockdev.Range{}, replies: make(chan wire.Reply, maxCompares)}
+	goes.Go(func() { copier.run(ctx) })
+	t.mu.Lock()
+	p.outbox, p.sender, p.stream = outbox, sender, stream
+	t.mu.Unlock()
+	t.with(func(now primary.Instant) { t.core.Up(now, p.node, stream, g) })
+	stop := context.AfterFunc(ctx, sender.Close)
+	err := p.receive(stream, sender, copier)
+	stop()
+	t.mu.Lock()
+	p.outbox, p.sender = nil, nil
+	t.mu.Unlock()
+	t.with(func(now primary.Instant) { t.core.Down(now, p.node, stream) })
+	cancel()
+	sender.Close()
+	goes.Wait()
+	if ctx.Err() == nil || err != nil && !errors.Is(err, link.ErrClosed) {
+		p.note(err.Error(), "stream to the standby ended")
+	}
+}
+
+func (p *peerLink) receive(stream uint64, sender *link.Sender, c *copier) error {
+	t := p.t
+	for {
+		replies, err := sender.Recv()
+		if err != nil {
+			return err
+		}
+		for i := range replies {
+			if replies[i].Kind == wire.DigestReply {
+				c.reply(replies[i])
+			}
+		}
+		t.with(func(now primary.Instant) {
+			for i := range replies {
+				p.hear(now, stream, &replies[i])
+			}
+		})
+	}
+}
+
+func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
+	core := p.t.core
+	switch r.Kind {
+	case wire.Ack:
+		core.Acked(now, p.node, stream, r.Seq)
+	case wire.Pong:
+		core.Alive(now, p.node, stream)
+	case wire.Nack:
+		core.Refused(now, p.node, stream, r.Code == wire.BadChecksum, r.Code.String()+": "+r.Text)
+	}
+}
+
+// queueLocked puts what the Core sends into the stream's outbox, in the Core's order.
+func (p *peerLink) queueLocked(a *primary.Action) {
+	if p.outbox == nil {
+		return // the stream broke; the Core hears of it
+	}
+	if err := p.outbox.Put(p.frame(a)); err != nil {
+		p.sender.Close() // full or ended: the next stream replays
+	}
+}
+
+func (p *peerLink) frame(a *primary.Action) wire.Frame {
+	switch a.Kind {
+	case primary.Begin:
+		f := wire.Frame{Kind: wire.Begin, ID: a.Num}
+		if a.Resync {
+			f.Flags = wire.Resync
+		}
+		return f
+	case primary.Ping:
+		p.pings++
+		return wire.Frame{Kind: wire.Ping, ID: p.pings}
+	}
+	f := wire.Frame{Seq: a.Num, Range: a.Op.Range}
+	if a.Op.Closing() {
+		f.Kind = wire.Close
+		return f
+	}
+	o := a.Op.Owner.(*op)
+	switch o.Kind {
+	case blockdev.OpFlush:
+		f.Kind, f.Range = wire.Flush, blockdev.Range{}
+	case blockdev.OpZero:
+		f.Kind = wire.Zero
+		if o.Unmap {
+			f.Flags |= wire.Unmap
+		}
+	case blockdev.OpWrite:
+		f.Kind, f.Buf, f.Sum = wire.Write, o.buf, o.sum
+		if o.zero {
+			f.Kind, f.Buf, f.Sum, f.Flags = wire.Zero, nil, 0, wire.Unmap
+		}
+		if o.IsCopy() {
+			f.Flags |= wire.Resync
+		}
+	}
+	if o.FUA {
+		f.Flags |= wire.FUA
+	}
+	return f
+}
+
+// disconnect closes the stream, for a reason that the log shows once.
+func (p *peerLink) disconnect(reason string) {
+	p.note(reason, "stream to the standby closed")
+	p.t.mu.Lock()
+	s := p.sender
+	p.t.mu.Unlock()
+	if s != nil {
+		s.Close()
+	}
+}
+
+// compare reminds the copier that there may be work.
+func (p *peerLink) compare() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}

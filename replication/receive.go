@@ -1,0 +1,266 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/link"
+	"hacluster/replication/role"
+	"hacluster/replication/standby"
+	"hacluster/replication/wire"
+)
+
+// session is one stream that this replica receives as a standby.
+type session struct {
+	r      *Replica
+	link   *link.Session
+	epoch  cluster.Epoch
+	stream uint64
+	box    *link.ReplyBox
+	goes   sync.WaitGroup // digests being made
+	limit  chan struct{}  // of those: a token each
+
+	mu     sync.Mutex
+	failed bool // nothing more is acknowledged
+}
+
+// helloWait bounds how long a greeting waits for older work to end on the device before the primary has to try again.
+const helloWait = 500 * time.Millisecond
+
+// Replicate takes a primary's stream in until it ends. It returns when the stream is over; what was taken from it may
+// still be on its way to the device, and no other stream is answered before that has ended (R2).
+func (r *Replica) Replicate(ctx context.Context, ls *link.Session) error {
+	s := &session{r: r, link: ls, epoch: cluster.Epoch(ls.Hello().Epoch), stream: ls.Hello().Stream, box: link.NewReplyBox(),
+		limit: make(chan struct{}, maxCompares)}
+	reply := r.greet(ctx, s)
+	if err := ls.Reply(reply); err != nil || reply.Code != wire.Accepted {
+		if reply.Code == wire.Accepted {
+			r.forget(s)
+		}
+		return err
+	}
+	r.log.Info("standby of a primary", "primary", ls.Hello().Primary, "epoch", s.epoch, "stream", s.stream)
+	s.goes.Go(func() {
+		if s.box.Run(ctx, ls.Send) != nil {
+			ls.Close()
+		}
+	})
+	err := s.receive()
+	r.forget(s)
+	ls.Close()
+	s.goes.Wait()
+	return err
+}
+
+// forget closes the stream towards the receiver.
+func (r *Replica) forget(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.session == s {
+		r.session = nil
+		r.recv.Close(s.stream)
+	}
+}
+
+// greet answers a Hello: the pure receiver judges it, we store what it wants stored and wait for what it waits for.
+func (r *Replica) greet(ctx context.Context, s *session) wire.HelloReply {
+	reply := wire.HelloReply{Node: r.cfg.Node, Boot: r.cfg.Boot, Attachment: r.cfg.Incarnation.Attachment, Process: r.cfg.Process}
+	h := s.link.Hello()
+	if code, text := r.foreign(h); code != wire.Accepted {
+		reply.Code, reply.Text = code, text
+		return reply
+	}
+	ctx, cancel := context.WithTimeout(ctx, helloWait)
+	defer cancel()
+	for {
+		code, store, changed := r.judge(s, &reply)
+		switch {
+		case store:
+			if !r.storeEpoch(cluster.Epoch(h.Epoch)) {
+				reply.Code, reply.Text = wire.RefusedFailed, "the epoch cannot be stored"
+				return reply
+			}
+			continue
+		case code != wire.RefusedNotReady:
+			reply.Code = code
+			return reply
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			reply.Code, reply.Text = wire.RefusedNotReady, "older operations are still on the device, or the membership is being confirmed"
+			return reply
+		}
+	}
+}
+
+// foreign refuses what is not meant for this replica.
+func (r *Replica) foreign(h wire.Hello) (wire.Refusal, string) {
+	switch {
+	case h.Cluster != r.cfg.ClusterID:
+		return wire.RefusedCluster, fmt.Sprintf("this is cluster %v", r.cfg.ClusterID)
+	case h.Target != r.cfg.Node:
+		return wire.RefusedTarget, fmt.Sprintf("this is node %s", r.cfg.Node)
+	case h.Volume != r.cfg.VolumeID:
+		return wire.RefusedVolume, fmt.Sprintf("volume %s has id %v here", r.cfg.Volume.Name, r.cfg.VolumeID)
+	case h.Size != r.cfg.Volume.Size:
+		return wire.RefusedSize, fmt.Sprintf("%d bytes here, %d there", r.cfg.Volume.Size, h.Size)
+	case h.BlockSize != blockdev.BlockSize:
+		return wire.RefusedBlockSize, fmt.Sprintf("blocks of %d bytes here, %d there", blockdev.BlockSize, h.BlockSize)
+	case h.Generation != 0:
+		return wire.RefusedGeneration, fmt.Sprintf("generation 0 here, %d there", h.Generation)
+	}
+	return wire.Accepted, ""
+}
+
+func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, store bool, changed <-chan struct{}) {
+	f := r.facts()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	reply.Epoch = uint64(max(r.recv.Epoch(), r.applied.Epoch))
+	if r.problem != "" || r.super == nil || r.dev.Stalled() {
+		reply.Text = r.problem
+		return wire.RefusedFailed, false, nil
+	}
+	h := s.link.Hello()
+	busy := r.draining
+	if r.tenure != nil {
+		busy++ // still primary of an older epoch: Run ends that first
+	}
+	if !role.MayAnswer(f) {
+		return wire.RefusedNotReady, false, r.changed
+	}
+	switch r.recv.Hello(&r.applied, standby.Hello{Epoch: s.epoch, Primary: h.Primary, Process: h.Process, Stream: s.stream}, busy) {
+	case standby.Store:
+		return 0, true, nil
+	case standby.Wait:
+		r.supersedeLocked(nil)
+		return wire.RefusedNotReady, false, r.changed
+	case standby.RefuseOlder:
+		return wire.RefusedOlderEpoch, false, nil
+	case standby.RefuseNewer:
+		return wire.RefusedNewerEpoch, false, nil
+	case standby.RefuseOther:
+		r.log.Error("ALARM: a stream of another primary in the same epoch is refused", "epoch", s.epoch, "from", h.Primary, "process", h.Process,
+			"primary", r.applied.Primary, "its_process", r.applied.Process)
+		return wire.RefusedOtherPrimary, false, nil
+	}
+	r.supersedeLocked(s)
+	reply.LastSeq = r.recv.LastNum()
+	if r.recv.Inconsistent() {
+		reply.Flags |= wire.ReplicaInconsistent
+	}
+	if r.super.Failed() {
+		reply.Flags |= wire.ReplicaFailed
+	}
+	return wire.Accepted, false, nil
+}
+
+// supersedeLocked closes the stream that a newer one replaces.
+func (r *Replica) supersedeLocked(s *session) {
+	if old := r.session; old != nil && old != s {
+		old.link.Close()
+	}
+	r.session = s
+}
+
+func (s *session) receive() error {
+	// The mark of a clean stop goes before the first write can come (R25).
+	if err := s.r.super.SetClean(nil); err != nil {
+		s.r.unusable(fmt.Sprintf("the clean-stop mark cannot be removed: %v", err))
+		return err
+	}
+	for {
+		b, err := s.link.Recv()
+		if err != nil {
+			if !errors.Is(err, link.ErrClosed) && !errors.Is(err, link.ErrEnded) {
+				s.fail(wire.BadFrame, err)
+			}
+			return err
+		}
+		err = s.take(b)
+		b.Free()
+		if err != nil {
+			s.refuse(err)
+			return err
+		}
+	}
+}
+
+// refuse tells the primary why nothing more is taken from this stream.
+func (s *session) refuse(err error) {
+	var gap *standby.GapError
+	switch {
+	case errors.Is(err, wire.ErrChecksum):
+		s.fail(wire.BadChecksum, err)
+	case errors.As(err, &gap):
+		s.fail(wire.BadOrder, err)
+	case errors.Is(err, standby.ErrStale):
+	default:
+		s.fail(wire.BadFrame, err)
+	}
+}
+
+// fail sends a refusal and lets nothing be acknowledged after it.
+func (s *session) fail(code wire.Code, err error) {
+	s.mu.Lock()
+	first := !s.failed
+	s.failed = true
+	s.mu.Unlock()
+	if !first {
+		return
+	}
+	s.r.log.Warn("stream refused", "primary", s.link.Hello().Primary, "epoch", s.epoch, "code", code.String(), "error", err)
+	if s.box.Put(wire.Reply{Kind: wire.Nack, Seq: 1, Code: code, Text: err.Error()}) != nil {
+		s.link.Close()
+	}
+}
+
+// take handles one message, frame by frame.
+func (s *session) take(b *link.Batch) error {
+	for i := range b.Frames {
+		f := &b.Frames[i]
+		switch f.Kind {
+		case wire.Begin:
+			s.r.mu.Lock()
+			err := s.r.recv.Begin(s.stream, f.ID, f.Flags&wire.Resync != 0)
+			s.r.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		case wire.Ping:
+			if err := s.box.Put(wire.Reply{Kind: wire.Pong, ID: f.ID}); err != nil {
+				return err
+			}
+		case wire.Digest:
+			s.digest(f.ID, f.Range)
+		default:
+			if err := s.entry(b, f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// digest answers a digest request beside the stream: the primary asks for few at a time, more wait here.
+func (s *session) digest(id uint64, at blockdev.Range) {
+	s.limit <- struct{}{}
+	s.goes.Go(func() {
+		defer func() { <-s.limit }()
+		reply := wire.Reply{Kind: wire.DigestReply, ID: id, Range: at}
+		sums, err := link.Digest(s.r.dev, at)
+		if err != nil {
+			reply.Code, reply.Text = wire.ReadFailed, err.Error()
+		}
+		reply.Digests = sums
+		if s.box.Put(reply) != nil {
+			s.link.Close()
+		}
+	})
+}

@@ -1,0 +1,279 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/primary"
+)
+
+// Tenure is the time as primary in one epoch: the runner of a primary.Core. It is what frontends serve.
+type Tenure struct {
+	r     *Replica
+	epoch cluster.Epoch
+	peers map[string]*peerLink
+	goes  sync.WaitGroup
+	stop  context.CancelFunc
+	// proposals go to Raft one at a time; a full queue drops them, for the Core repeats what stays undecided.
+	proposals chan cluster.Command // sent by run, received by proposer, never closed
+	gone      chan struct{}        // closed by end
+	acked     atomic.Bool          // a client's write or flush was acknowledged
+
+	gate gate
+
+	mu      sync.Mutex
+	core    *primary.Core
+	ended   bool
+	local   int           // operations on the local backing
+	held    []*op         // admitted by no one yet: a hand-over is under way; bounded by the frontends' limits
+	handing bool          // a hand-over is under way
+	drained chan struct{} // closed when the Core has drained, non-nil while a hand-over waits for it
+	export  *Export       // what new clients are given
+	failing bool          // the local disk failed and the role is being given up
+	spare   [][]primary.Action
+}
+
+func newTenure(r *Replica, vol cluster.Volume) *Tenure {
+	now := r.node.Now()
+	t := &Tenure{r: r, epoch: vol.Epoch, peers: map[string]*peerLink{}, gone: make(chan struct{}),
+		proposals: make(chan cluster.Command, 16)}
+	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.cfg.DropAfter}, vol, now)
+	for _, n := range t.core.Peers() {
+		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1)}
+	}
+	t.export = newExport(t)
+	t.gate.init(r.node.Now)
+	return t
+}
+
+func (t *Tenure) start(ctx context.Context) {
+	ctx, t.stop = context.WithCancel(ctx)
+	t.LeaseChanged()
+	for _, p := range t.peers {
+		t.goes.Go(func() { p.run(ctx) })
+	}
+	t.goes.Go(func() { t.propose(ctx) })
+	t.goes.Go(func() { t.tick(ctx) })
+}
+
+// end cuts the clients off without an answer and lets what is on the local backing end.
+func (t *Tenure) end() {
+	t.mu.Lock()
+	if t.ended {
+		t.mu.Unlock()
+		return
+	}
+	t.ended = true
+	left := t.local
+	t.held = nil // discarded: they were not admitted
+	close(t.export.gone)
+	t.mu.Unlock()
+	t.r.returned(left)
+	close(t.gone)
+	t.gate.close()
+	t.stop()
+	t.goes.Wait()
+}
+
+func (t *Tenure) members() []string {
+	v := t.r.Volume()
+	return v.MemberNames()
+}
+
+// set takes a newer record of the volume.
+func (t *Tenure) set(v cluster.Volume) {
+	t.with(func(now primary.Instant) { t.core.Set(now, v) })
+}
+
+// with runs f on the Core under the lock and carries out what it asks for.
+func (t *Tenure) with(f func(now primary.Instant)) {
+	now := t.r.node.Now()
+	t.mu.Lock()
+	if t.ended {
+		t.mu.Unlock()
+		return
+	}
+	f(now)
+	acts := t.takeLocked()
+	t.mu.Unlock()
+	t.run(acts, false)
+}
+
+// takeLocked takes the Core's actions; what goes to the peers is queued at once, so that its order is the Core's.
+func (t *Tenure) takeLocked() []primary.Action {
+	var acts []primary.Action
+	if n := len(t.spare); n > 0 {
+		acts, t.spare = t.spare[n-1], t.spare[:n-1]
+	}
+	acts = t.core.Take(acts)
+	for i := range acts {
+		a := &acts[i]
+		switch a.Kind {
+		case primary.Begin, primary.Send, primary.Ping:
+			t.peers[a.Node].queueLocked(a)
+		case primary.StartLocal:
+			t.local++
+		}
+	}
+	return acts
+}
+
+// run carries out actions without the lock. worker: the caller may wait for the disk itself.
+func (t *Tenure) run(acts []primary.Action, worker bool) {
+	for i := range acts {
+		if more := t.carryOut(&acts[i], worker); len(more) > 0 {
+			t.run(more, worker) // as deep as operations wait for each other, which the frontends bound
+		}
+	}
+	t.recycle(acts)
+}
+
+func (t *Tenure) recycle(acts []primary.Action) {
+	clear(acts)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.spare) < 64 {
+		t.spare = append(t.spare, acts[:0])
+	}
+}
+
+func (t *Tenure) carryOut(a *primary.Action, worker bool) (more []primary.Action) {
+	switch a.Kind {
+	case primary.StartLocal:
+		return t.startLocal(a.Op.Owner.(*op), worker)
+	case primary.Complete:
+		t.complete(a.Op.Owner.(*op))
+	case primary.Release:
+		if o, ok := a.Op.Owner.(*op); ok {
+			o.release()
+		}
+	case primary.Propose:
+		select {
+		case t.proposals <- *a.Command:
+		default:
+		}
+	case primary.Disconnect:
+		t.peers[a.Node].disconnect(a.Reason)
+	case primary.DiskFailed:
+		t.diskFailed(a.Err)
+	case primary.Drained:
+		t.signalDrained()
+	case primary.Compare:
+		t.peers[a.Node].compare()
+	}
+	return nil
+}
+
+// complete reports an operation's end to whoever submitted it.
+func (t *Tenure) complete(o *op) {
+	if o.Kind != blockdev.OpRead && o.Err == nil && !t.acked.Swap(true) && o.req != nil {
+		t.r.node.FirstAck(t.r.cfg.Volume.Name, t.epoch)
+	}
+	if o.req != nil {
+		o.req.Err = o.Err
+		o.req.Done(o.req)
+	} else if o.done != nil {
+		o.done <- o.Err
+	}
+}
+
+// propose hands the Core's proposals to Raft in order and feeds the leader's word back.
+func (t *Tenure) propose(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-t.proposals:
+			ctx, cancel := context.WithTimeout(ctx, t.r.cfg.DropAfter)
+			res, err := t.r.node.Propose(ctx, c)
+			cancel()
+			if err == nil && res.Volume != nil {
+				t.r.learn(*res.Volume)
+			}
+		}
+	}
+}
+
+func (t *Tenure) tick(ctx context.Context) {
+	tick := time.NewTicker(t.r.cfg.DropAfter / 8)
+	defer tick.Stop()
+	var suspended time.Duration
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		t.with(t.core.Tick)
+		if t.gate.try() {
+			suspended = 0
+		} else if suspended += t.r.cfg.DropAfter / 8; suspended >= t.r.cfg.SuspendLimit {
+			suspended = 0
+			t.cutClients()
+		}
+	}
+}
+
+// cutClients closes the connections of a suspension that lasts too long; new ones wait for the next lease (R11).
+func (t *Tenure) cutClients() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return
+	}
+	t.r.log.Warn("suspended for longer than the limit: clients' connections are closed", "limit", t.r.cfg.SuspendLimit)
+	close(t.export.gone)
+	t.export = newExport(t)
+	t.held = nil
+}
+
+// diskFailed gives the role up because the local backing failed, unless this is the only member: then the error goes
+// to the client (R23). In either case it is noted first.
+func (t *Tenure) diskFailed(err error) {
+	t.r.diskFailed(err)
+	v := t.r.Volume()
+	t.mu.Lock()
+	start := len(v.Members) > 1 && !t.failing && !t.ended
+	t.failing = t.failing || start
+	t.mu.Unlock()
+	if !start {
+		return
+	}
+	t.r.log.Error("giving the role up: the backing device failed", "epoch", t.epoch, "error", err)
+	t.r.work.goes.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 8*t.r.cfg.DropAfter)
+		defer cancel()
+		for {
+			err := t.r.node.GiveUp(ctx, t.r.cfg.Volume.Name, t.epoch, "", true)
+			if err == nil {
+				return // void or unheeded, the next lease resumes; a further failure gives up again
+			}
+			select {
+			case <-ctx.Done():
+				t.mu.Lock()
+				t.failing = false
+				t.mu.Unlock()
+				return
+			case <-t.gone:
+				return
+			case <-time.After(t.r.cfg.DropAfter / 4):
+			}
+		}
+	})
+}
+
+// LeaseChanged tells that the node's lease was renewed or given up.
+func (t *Tenure) LeaseChanged() {
+	until := t.r.node.Lease(t.r.cfg.Volume.Name, t.epoch)
+	t.gate.set(until)
+	if t.gate.try() {
+		t.resume()
+	}
+}
+
+func (t *Tenure) String() string { return fmt.Sprintf("tenure of epoch %d", t.epoch) }

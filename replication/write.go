@@ -1,0 +1,98 @@
+package replication
+
+import (
+	"hash/crc32"
+	"sync"
+
+	"hacluster/blockdev"
+	"hacluster/replication/primary"
+)
+
+// op is one operation on its way: what the Core knows of it, and the data.
+type op struct {
+	primary.Op
+	req  *blockdev.Request // of a client; nil: our own
+	buf  *blockdev.Buf     // payload of a write; a reference of its own, for it outlives the request
+	sum  uint32
+	zero bool       // a copy whose content is all zeroes
+	done chan error // of our own flush: gets the outcome; room for one
+}
+
+var ops = sync.Pool{New: func() any { o := new(op); o.Owner = o; return o }}
+
+func newOp(kind blockdev.Op, r blockdev.Range) *op {
+	o := ops.Get().(*op)
+	o.Kind, o.Range = kind, r
+	return o
+}
+
+// release gives the memory back; the Core and the streams need it no more.
+func (o *op) release() {
+	if o.buf != nil {
+		o.buf.Free()
+	}
+	o.req, o.buf, o.sum, o.zero, o.done = nil, nil, 0, false, nil
+	o.Reset()
+	ops.Put(o)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Submit starts a client's operation; the order of calls is the order of admission (R33). It may wait for a worker or
+// for the backing, which is what slows a client down that has too much under way.
+func (t *Tenure) Submit(req *blockdev.Request) {
+	o := newOp(req.Op, req.Range)
+	o.req, o.FUA, o.Unmap, o.sum = req, req.FUA, req.Unmap, req.Sum
+	if req.Op == blockdev.OpRead {
+		t.read(o)
+		return
+	}
+	if req.Buf != nil {
+		req.Buf.Ref()
+		o.buf = req.Buf
+	}
+	t.admit(o)
+}
+
+// admit is steps 1 and 3 of a write: into the order of the Core, to the peers, to the local backing. Until a hand-over
+// is decided, operations wait outside.
+func (t *Tenure) admit(o *op) {
+	now := t.r.node.Now()
+	t.mu.Lock()
+	switch {
+	case t.ended:
+		t.mu.Unlock()
+		o.release() // its connection is closed without an answer
+		return
+	case t.handing && o.req != nil:
+		t.held = append(t.held, o)
+		t.mu.Unlock()
+		return
+	}
+	t.core.Admit(now, &o.Op)
+	acts := t.takeLocked()
+	t.mu.Unlock()
+	t.run(acts, false)
+}
+
+// read does not pass the Core before its end: there it waits for the writes that it may have seen (R29).
+func (t *Tenure) read(o *op) {
+	t.mu.Lock()
+	if t.ended {
+		t.mu.Unlock()
+		o.release()
+		return
+	}
+	t.local++
+	t.mu.Unlock()
+	if t.r.cfg.Inline {
+		t.run(t.readLocal(o), false)
+		return
+	}
+	t.r.work.do(func() { t.run(t.readLocal(o), true) })
+}
+
+func (t *Tenure) readLocal(o *op) []primary.Action {
+	_, err := t.r.dev.ReadAt(o.req.Buf.Bytes(), o.Range.Off)
+	return t.localReturned(func(primary.Instant) { t.core.ReadDone(&o.Op, err) })
+}
