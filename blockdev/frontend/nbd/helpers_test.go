@@ -55,26 +55,34 @@ func newRigOn(t testing.TB, cfg nbd.Config, dev *nbdtest.Mem, e *nbdtest.Export)
 
 func newRigOver(t testing.TB, cfg nbd.Config, dev *nbdtest.Mem, e *nbdtest.Export, l net.Listener) *rig {
 	t.Helper()
+	exports := nbdtest.NewExports()
+	exports.Serve("vol", e)
+	exports.Leave("other", "beta")
+	t.Cleanup(e.Close)
+	r := serveOn(t, cfg, exports, l)
+	r.exports, r.dev, r.export = exports, dev, e
+	return r
+}
+
+// serveOn runs a server until the test ends.
+func serveOn(t testing.TB, cfg nbd.Config, exports nbd.Exports, l net.Listener) *rig {
+	t.Helper()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &rig{t: t, exports: nbdtest.NewExports(), dev: dev, export: e, addr: l.Addr()}
-	r.exports.Serve("vol", e)
-	r.exports.Leave("other", "beta")
-	var err error
-	if r.Server, err = nbd.New(r.exports, cfg); err != nil {
+	s, err := nbd.New(exports, cfg)
+	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- r.Serve(context.Background(), l) }()
+	go func() { ended <- s.Serve(context.Background(), l) }()
 	t.Cleanup(func() {
-		r.Close()
+		s.Close()
 		if err := <-ended; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		e.Close()
 	})
-	return r
+	return &rig{Server: s, t: t, addr: l.Addr()}
 }
 
 func (r *rig) uri(export string) string {
