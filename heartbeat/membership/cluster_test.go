@@ -360,7 +360,7 @@ func TestPartitionHealsWithoutRestart(t *testing.T) {
 				c.start(nodeNames...)
 				time.Sleep(time.Second)
 				c.isolate(n, alone, (*Memory).Cut)
-				time.Sleep(10 * time.Minute)
+				time.Sleep(2 * time.Minute)
 				for _, other := range nodeNames {
 					if other != alone {
 						c.expect(alone, other, "dead down down")

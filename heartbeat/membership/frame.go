@@ -178,7 +178,7 @@ func (c *codec) decodeProbe(b []byte) (probe, error) {
 			return probe{}, err
 		}
 	}
-	if len(body) != probeBodyLen {
+	if len(body) != probeBodyLen || [7]byte(body[33:]) != [7]byte{} {
 		return probe{}, errGarbage
 	}
 	return probe{

@@ -72,32 +72,16 @@ func (c configured) NotifyAlive(n *memberlist.Node) error {
 // joinLoop joins every node that the gossip does not hold alive, again and again with growing pauses: the gossip by
 // itself forgets the dead and would never find one that returns after a partition.
 func (m *Membership) joinLoop(ctx context.Context, gossip *memberlist.Memberlist) {
-	type try struct {
-		next time.Time
-		wait time.Duration
-	}
-	tries := map[*remote]*try{}
-	for _, r := range m.remotes {
-		tries[r] = &try{wait: m.timing.shortWait}
-	}
+	tries := make([]try, len(m.remotes))
 	tick := time.NewTicker(m.timing.shortWait)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		for r, t := range tries {
-			if r.gossipState() == heartbeat.Alive {
-				t.wait, t.next = m.timing.shortWait, time.Time{}
-				continue
+		for i, r := range m.remotes {
+			if tries[i].due(time.Now(), r, m.timing) {
+				if err := m.join(ctx, gossip, r); err != nil {
+					m.cfg.Logger.Debug("cannot join a node yet", "peer", r.name, "err", err, "again_in", tries[i].wait)
+				}
 			}
-			if r.eager.Swap(false) {
-				t.wait = m.timing.shortWait
-			} else if time.Now().Before(t.next) {
-				continue
-			}
-			if err := m.join(ctx, gossip, r); err != nil {
-				m.cfg.Logger.Debug("cannot join a node yet", "peer", r.name, "err", err, "again_in", t.wait)
-			}
-			t.next = time.Now().Add(t.wait)
-			t.wait = min(2*t.wait, m.timing.longWait)
 		}
 		select {
 		case <-ctx.Done():
@@ -105,6 +89,37 @@ func (m *Membership) joinLoop(ctx context.Context, gossip *memberlist.Memberlist
 		case <-m.rejoin:
 		}
 	}
+}
+
+// try is when to join a node next.
+type try struct {
+	next  time.Time
+	wait  time.Duration
+	alive time.Time // since when the gossip holds the node alive
+}
+
+// due reports whether to join now. The pause grows until the node has been alive for a while: over a path that works
+// one way only, each join makes it alive for a moment.
+func (t *try) due(now time.Time, r *remote, timing timing) bool {
+	if r.gossipState() == heartbeat.Alive {
+		if t.alive.IsZero() {
+			t.alive = now
+		}
+		if now.Sub(t.alive) >= timing.longWait {
+			t.wait, t.next = 0, time.Time{}
+		}
+		return false
+	}
+	t.alive = time.Time{}
+	if r.eager.Swap(false) {
+		t.wait, t.next = 0, time.Time{}
+	}
+	if now.Before(t.next) {
+		return false
+	}
+	t.wait = min(max(2*t.wait, timing.shortWait), timing.longWait)
+	t.next = now.Add(t.wait)
+	return true
 }
 
 func (m *Membership) join(ctx context.Context, gossip *memberlist.Memberlist, r *remote) error {

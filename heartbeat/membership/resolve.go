@@ -71,12 +71,13 @@ func (m *Membership) resolveLoop(ctx context.Context) {
 				m.logResolved(l, err)
 			}
 		}
-		if slices.ContainsFunc(named, func(l *remoteLink) bool { return l.addr.Load() == nil }) {
-			sleep(ctx, wait)
-			wait = min(2*wait, m.timing.longWait)
-		} else {
+		if !slices.ContainsFunc(named, func(l *remoteLink) bool { return !l.up.Load() }) {
+			wait = m.timing.shortWait
 			sleep(ctx, m.timing.longWait)
+			continue
 		}
+		sleep(ctx, wait)
+		wait = min(2*wait, m.timing.longWait)
 	}
 }
 
