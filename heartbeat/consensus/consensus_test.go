@@ -1,0 +1,275 @@
+package consensus
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestGroupElectsAndAppliesEverywhereInOneOrder(t *testing.T) {
+	group := newGroup(t, 3)
+	first := leader(t, group...)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			result, index, err := first.Propose(t.Context(), fmt.Appendf(nil, "c%d", i))
+			if err != nil || index == 0 || result.(int) < 1 || result.(int) > 20 {
+				t.Errorf("c%d: result %v, index %d, error %v", i, result, index, err)
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "20 commands everywhere", func() bool {
+		return !slices.ContainsFunc(group, func(m *member) bool { return len(m.journal.all()) != 20 })
+	})
+	for _, m := range group {
+		if !slices.Equal(m.journal.all(), group[0].journal.all()) {
+			t.Errorf("%s has another order than %s", m.cfg.ID, group[0].cfg.ID)
+		}
+	}
+	if id, address := group[1].Leader(); id != first.cfg.ID || address != first.cfg.Address {
+		t.Errorf("Leader() = %q, %q; want %q, %q", id, address, first.cfg.ID, first.cfg.Address)
+	}
+	if s := first.Stats(); s.State != "Leader" || s.Term != first.Term() || s.LastIndex < 21 || s.Failed || s.Connections == 0 {
+		t.Errorf("stats of the leader: %+v", s)
+	}
+}
+
+func TestFollowerRefusesWithoutAppending(t *testing.T) {
+	group := newGroup(t, 3)
+	first := leader(t, group...)
+	follower := others(group, first)[0]
+	_, index, err := follower.Propose(t.Context(), []byte("x"))
+	mustFail(t, err, ErrNotLeader)
+	if index != 0 {
+		t.Errorf("index %d of a refused command", index)
+	}
+	mustFail(t, follower.Barrier(t.Context()), ErrNotLeader)
+	mustFail(t, follower.AddVoter(t.Context(), "x-1", "127.0.0.1:1"), ErrNotLeader)
+	mustFail(t, follower.TransferLeadership(t.Context(), first.cfg.ID), ErrNotLeader)
+
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err = first.Propose(ended, []byte("x"))
+	mustFail(t, err, context.Canceled)
+	if _, _, err := first.Propose(t.Context(), make([]byte, maxCommand+1)); err == nil {
+		t.Error("an oversized command was accepted")
+	}
+	mustFail(t, group[0].Bootstrap([]Server{group[0].server()}), ErrNotEmpty)
+	if has(first, "x") {
+		t.Error("a refused command was applied")
+	}
+}
+
+func TestLeaderKilledAnotherTakesOverAndItReturns(t *testing.T) {
+	group := newGroup(t, 3)
+	propose(t, "before", group...)
+	first := leader(t, group...)
+	term := first.Term()
+	first.shut(t)
+	if _, _, err := first.Propose(t.Context(), []byte("late")); err == nil {
+		t.Error("a closed Raft took a command")
+	}
+	rest := others(group, first)
+	propose(t, "without it", rest...)
+	if second := leader(t, rest...); second.Term() <= term {
+		t.Errorf("new leader's term %d does not exceed %d", second.Term(), term)
+	}
+	first.start(t)
+	everywhere(t, "without it", group...)
+	if !has(first, "before") {
+		t.Error("the returned node lost a command")
+	}
+}
+
+func TestWholeGroupRestartedKeepsItsState(t *testing.T) {
+	group := newGroup(t, 3)
+	propose(t, "kept", group...)
+	everywhere(t, "kept", group...)
+	for _, m := range group {
+		m.shut(t)
+	}
+	for _, m := range group {
+		if ok, err := HasState(m.cfg.Dir); !ok || err != nil {
+			t.Errorf("HasState = %v, %v", ok, err)
+		}
+		m.start(t)
+	}
+	propose(t, "more", group...)
+	everywhere(t, "more", group...)
+	for _, m := range group {
+		if got := m.journal.all(); got[0] != "kept" {
+			t.Errorf("%s has %v", m.cfg.ID, got)
+		}
+	}
+}
+
+func TestSnapshotIsTakenRestoredAndSentToALateNode(t *testing.T) {
+	few := func(c *Config) { c.SnapshotThreshold = 10 }
+	group := newGroup(t, 3, few)
+	first := leader(t, group...)
+	absent := others(group, first)[0]
+	absent.shut(t)
+	// More than the trailing entries that stay in the log, so that the absent one needs the snapshot.
+	for i := 0; i < trailingLogs+200; i += 100 {
+		var wg sync.WaitGroup
+		for j := range 100 {
+			wg.Go(func() { propose(t, fmt.Sprint(i+j), first) })
+		}
+		wg.Wait()
+	}
+	eventually(t, "a snapshot, and a shorter log", func() bool {
+		from, err := first.store.FirstIndex()
+		return err == nil && from > 50
+	})
+	for _, m := range others(group, absent) { // raft-wal serves what it has cut off until it is opened again
+		m.shut(t)
+		m.start(t)
+	}
+	absent.start(t)
+	propose(t, "end", group...)
+	everywhere(t, "end", group...)
+	if absent.journal.restored == 0 {
+		t.Error("the late node got no snapshot")
+	}
+	first.shut(t)
+	first.start(t)
+	if first.journal.restored == 0 {
+		t.Error("the snapshot was not restored at the start")
+	}
+	propose(t, "after", group...)
+	everywhere(t, "after", group...)
+	if a, b := first.journal.all(), absent.journal.all(); !slices.Equal(a, b) {
+		t.Errorf("%d and %d commands differ", len(a), len(b))
+	}
+}
+
+func TestMembersComeAndGo(t *testing.T) {
+	group := newGroup(t, 1)
+	first := leader(t, group...)
+	second, third := newMember(t, "second"), newMember(t, "third")
+	removed := make(chan struct{})
+	third.cfg.OnRemoved = func() { close(removed) }
+	second.start(t)
+	third.start(t)
+	for _, err := range []error{
+		first.AddNonvoter(t.Context(), second.cfg.ID, second.cfg.Address),
+		first.AddVoter(t.Context(), second.cfg.ID, second.cfg.Address),
+		first.AddVoter(t.Context(), third.cfg.ID, third.cfg.Address),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	propose(t, "three", first)
+	everywhere(t, "three", first, second, third)
+	if s, err := third.Servers(); err != nil || len(s) != 3 || !s[1].Voter || s[2] != third.server() {
+		t.Errorf("Servers() = %v, %v", s, err)
+	}
+	if err := first.Demote(t.Context(), second.cfg.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.TransferLeadership(t.Context(), second.cfg.ID); err == nil {
+		t.Error("leadership was offered to a node without a vote")
+	}
+	if err := first.Remove(t.Context(), third.cfg.ID); err != nil {
+		t.Fatal(err)
+	}
+	<-removed
+	propose(t, "alone", first)
+	everywhere(t, "alone", first, second)
+	if has(third, "alone") {
+		t.Error("a removed node still follows")
+	}
+}
+
+func TestLeaderRemovesItselfAndIsToldSo(t *testing.T) {
+	removed := make(chan struct{}, 3)
+	group := newGroup(t, 3, func(c *Config) { c.OnRemoved = func() { removed <- struct{}{} } })
+	first := leader(t, group...)
+	if err := first.Remove(t.Context(), first.cfg.ID); err != nil {
+		t.Fatal(err)
+	}
+	propose(t, "without it", others(group, first)...)
+	<-removed
+	if leads, _ := first.State(); leads {
+		t.Error("a removed node still leads")
+	}
+}
+
+func TestLeadershipIsTransferred(t *testing.T) {
+	group := newGroup(t, 3)
+	first := leader(t, group...)
+	to := others(group, first)[1]
+	propose(t, "x", first)
+	everywhere(t, "x", group...)
+	if err := first.TransferLeadership(t.Context(), to.cfg.ID); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the chosen one leads", func() bool { leads, _ := to.State(); return leads })
+}
+
+func TestLeadershipChangesAreToldInOrderWithTheirTerms(t *testing.T) {
+	type told struct {
+		term   uint64
+		leader bool
+	}
+	var mu sync.Mutex
+	changes := map[string][]told{}
+	gate := make(chan struct{})
+	m := newMember(t, "a")
+	second := newMember(t, "b")
+	for _, x := range []*member{m, second} {
+		id := x.cfg.ID
+		x.cfg.OnLeader = func(term uint64, leader bool) {
+			<-gate // a slow owner must not hold up raft, nor lose a change
+			mu.Lock()
+			defer mu.Unlock()
+			changes[id] = append(changes[id], told{term, leader})
+		}
+		x.start(t)
+	}
+	if err := m.Bootstrap([]Server{m.server(), second.server()}); err != nil {
+		t.Fatal(err)
+	}
+	const transfers = 4
+	for range transfers {
+		from := leader(t, m, second)
+		eventually(t, "a transfer", func() bool {
+			if leads, _ := from.State(); !leads {
+				return true
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			_ = from.TransferLeadership(ctx, others([]*member{m, second}, from)[0].cfg.ID)
+			return false
+		})
+	}
+	close(gate)
+	m.shut(t)
+	second.shut(t)
+	gained := map[uint64]bool{}
+	for id, all := range changes {
+		for i, c := range all {
+			if c.leader != (i%2 == 0) {
+				t.Errorf("%s: change %d of %v is out of order", id, i, all)
+			}
+			if i%2 == 1 && c.term != all[i-1].term || i > 0 && c.leader && c.term <= all[i-1].term {
+				t.Errorf("%s: terms of %v", id, all)
+			}
+			if c.leader && gained[c.term] {
+				t.Errorf("two leaders in term %d: %v", c.term, changes)
+			}
+			gained[c.term] = gained[c.term] || c.leader
+		}
+		if len(all)%2 != 0 {
+			t.Errorf("%s was not told of its end: %v", id, all)
+		}
+	}
+	if len(gained) < transfers {
+		t.Errorf("%d terms were led, want at least %d: %v", len(gained), transfers, changes)
+	}
+}

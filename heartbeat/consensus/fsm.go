@@ -1,0 +1,75 @@
+package consensus
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+)
+
+// fsm hands raft's calls to the state machine.
+type fsm struct {
+	machine StateMachine
+	applied atomic.Uint64 // index of the last command that the machine has applied, or of its snapshot
+
+	// restoreErr is the first refusal of a snapshot while opening; raft would go on to an older one in silence.
+	restoreErr error
+	opened     atomic.Bool
+}
+
+var _ raft.ConfigurationStore = (*fsm)(nil)
+
+func (f *fsm) Apply(l *raft.Log) any {
+	result := f.machine.Apply(l.Index, l.Term, l.Data)
+	f.applied.Store(l.Index)
+	return result
+}
+
+// StoreConfiguration makes raft count membership entries as applied, so that a snapshot may follow one directly.
+func (f *fsm) StoreConfiguration(uint64, raft.Configuration) {}
+
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	data, err := f.machine.Snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("encode the state: %w", err)
+	}
+	if len(data) > maxSnapshot {
+		return nil, fmt.Errorf("encode the state: it has %d bytes, the limit is %d", len(data), maxSnapshot)
+	}
+	return encoded(data), nil
+}
+
+func (f *fsm) Restore(from io.ReadCloser) error {
+	err := f.restore(from)
+	if err != nil && !f.opened.Load() && f.restoreErr == nil {
+		f.restoreErr = err
+	}
+	return err
+}
+
+func (f *fsm) restore(from io.Reader) error {
+	data, err := io.ReadAll(io.LimitReader(from, maxSnapshot+1))
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	if len(data) > maxSnapshot {
+		return fmt.Errorf("read snapshot: it exceeds %d bytes", maxSnapshot)
+	}
+	if err := f.machine.Restore(data); err != nil {
+		return fmt.Errorf("restore the state from a snapshot: %w", err)
+	}
+	return nil
+}
+
+// encoded is a state on its way into a snapshot.
+type encoded []byte
+
+func (e encoded) Persist(sink raft.SnapshotSink) error {
+	if _, err := sink.Write(e); err != nil {
+		return err
+	}
+	return sink.Close()
+}
+
+func (e encoded) Release() {}

@@ -1,0 +1,250 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Raft is this node's part in the group. Its methods may be called concurrently.
+type Raft struct {
+	cfg     Config
+	node    *raft.Raft
+	fsm     *fsm
+	store   *store
+	stream  *stream
+	trans   *transport
+	leading *leadership
+	watch   *watch
+	close   func() error // closes directory or memory
+
+	member  atomic.Bool // some configuration named this node, and its removal has not been reported
+	failure atomic.Pointer[error]
+	failed  chan struct{} // closed by fail
+	stop    chan struct{} // closed by Close: monitor ends
+	places  chan struct{} // one element per call in progress; bound maxCalls
+	wg      sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup // calls that raft has not answered; Add only while !closed
+}
+
+// Open starts this node with what its directory holds. It takes over cfg.Stream, also on error. An empty directory
+// without a Bootstrap makes a node that waits for a leader to find it.
+func Open(cfg Config) (*Raft, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		if cfg.Stream != nil {
+			_ = cfg.Stream.Close()
+		}
+		return nil, err
+	}
+	log := newBridge(cfg.Logger)
+	r := &Raft{
+		cfg:    cfg,
+		fsm:    &fsm{machine: cfg.Machine},
+		watch:  newWatch(),
+		failed: make(chan struct{}),
+		stop:   make(chan struct{}),
+		places: make(chan struct{}, maxCalls),
+	}
+	snaps, err := r.openStores(log)
+	if err != nil {
+		_ = cfg.Stream.Close()
+		return nil, err
+	}
+	if err := configurations(r.store.under, snaps, r.noteMembers); err != nil {
+		_ = cfg.Stream.Close()
+		return nil, errors.Join(err, r.close())
+	}
+	r.stream = newStream(cfg.Stream, cfg.Address, cfg.Cluster, cfg.Logger)
+	r.trans = newTransport(cfg, r.stream, log)
+	r.leading = newLeadership(cfg, r.fail)
+	r.wg.Add(2)
+	go func() { defer r.wg.Done(); r.leading.run() }()
+	go func() { defer r.wg.Done(); r.monitor() }()
+	if err := r.start(log, snaps); err != nil {
+		return nil, errors.Join(err, r.abandon())
+	}
+	return r, nil
+}
+
+// openStores opens what keeps the state.
+func (r *Raft) openStores(log *bridge) (raft.SnapshotStore, error) {
+	r.store = &store{watch: r.watch, fail: r.fail, noted: r.noteMembers}
+	var snaps raft.SnapshotStore
+	if m := r.cfg.Memory; m != nil {
+		if err := m.acquire(); err != nil {
+			return nil, err
+		}
+		r.store.under, snaps = m.logs, m.snaps
+		r.close = func() error { m.release(); return nil }
+	} else {
+		d, err := openDirectory(r.cfg, log)
+		if err != nil {
+			return nil, err
+		}
+		r.store.under, r.store.mark = d.logs, d.mark
+		snaps = &snapshots{SnapshotStore: d.snaps, watch: r.watch}
+		r.close = d.close
+	}
+	if r.cfg.wrap != nil {
+		r.store.under = r.cfg.wrap(r.store.under)
+	}
+	return snaps, nil
+}
+
+// start runs raft. It has a goroutine of its own because the store ends the goroutine in which raft would panic.
+func (r *Raft) start(log *bridge, snaps raft.SnapshotStore) error {
+	type started struct {
+		node *raft.Raft
+		err  error
+	}
+	done := make(chan started, 1)
+	go func() {
+		s := started{err: ErrFailed}
+		defer func() { done <- s }()
+		s.node, s.err = raft.NewRaft(r.raftConfig(log), r.fsm, r.store, r.store, snaps, r.trans)
+	}()
+	select {
+	case s := <-done:
+		if r.node = s.node; s.err != nil {
+			return fmt.Errorf("start raft: %w", s.err)
+		}
+	case <-r.failed:
+		return fmt.Errorf("start raft: %w", *r.failure.Load())
+	}
+	r.fsm.opened.Store(true)
+	if err := r.fsm.restoreErr; err != nil {
+		return fmt.Errorf("%w: %w (the snapshots are in %s)", ErrCorrupt, err, r.cfg.Dir)
+	}
+	r.trans.node.Store(r.node)
+	r.leading.observe(r.node)
+	return nil
+}
+
+func (r *Raft) raftConfig(log *bridge) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(r.cfg.ID)
+	c.HeartbeatTimeout = r.cfg.Heartbeat
+	c.ElectionTimeout = r.cfg.Election
+	c.LeaderLeaseTimeout = r.cfg.LeaderLease
+	c.CommitTimeout = r.cfg.Commit
+	c.MaxAppendEntries = maxBatch
+	c.TrailingLogs = trailingLogs
+	c.SnapshotThreshold = r.cfg.SnapshotThreshold
+	c.SnapshotInterval = r.cfg.SnapshotInterval
+	c.Logger = log
+	c.NoLegacyTelemetry = true
+	c.ShutdownOnRemove = false     // a removed node is told so (OnRemoved), it does not just fall silent
+	c.RestoreCommittedLogs = false // needs a log store that tracks commits; raft-wal v0.4.1 does not
+	return c
+}
+
+// fail ends this node's part: nothing more goes out or comes in. It is called from any goroutine, the watchdog's or
+// one of raft's, and does not wait.
+func (r *Raft) fail(err error) {
+	if !r.failure.CompareAndSwap(nil, &err) {
+		return
+	}
+	r.stream.sever()
+	r.store.broken.Store(true)
+	r.leading.lose()
+	close(r.failed)
+	r.cfg.Logger.Error("Raft storage failed; this node takes part no more, the process must end", "error", err)
+}
+
+// monitor times the store's calls (R26), reports a failure, and notices that this node was removed.
+func (r *Raft) monitor() {
+	tick := time.NewTicker(r.cfg.DiskDeadline / ticksPerDeadline)
+	defer tick.Stop()
+	removal := time.NewTicker(r.cfg.Heartbeat)
+	defer removal.Stop()
+	failed := r.failed
+	for {
+		select {
+		case <-tick.C:
+			if err := r.watch.tick(r.cfg.DiskDeadline); err != nil {
+				r.fail(err)
+			}
+		case <-removal.C:
+			if node := r.trans.node.Load(); node != nil {
+				r.checkRemoved(node)
+			}
+		case <-failed:
+			failed = nil
+			if r.cfg.OnFail != nil {
+				r.cfg.OnFail(*r.failure.Load())
+			}
+		case <-r.stop:
+			return
+		}
+	}
+}
+
+// Close ends this node's part abruptly (TransferLeadership first, where that matters). Calls in progress are answered
+// before it returns. After a failure it may be unable to wait for raft, which can hang in its disk, and says so.
+func (r *Raft) Close() error {
+	r.mu.Lock()
+	again := r.closed
+	r.closed = true
+	r.mu.Unlock()
+	if again {
+		return nil
+	}
+	r.stream.sever()
+	if r.failure.Load() == nil {
+		// raft leaves the futures of entries that it has committed, but not yet applied, unanswered when it shuts down.
+		// Cut off, a leader steps down within its lease, so every call is answered while raft still runs.
+		answered := make(chan struct{})
+		go func() { r.calls.Wait(); close(answered) }()
+		select {
+		case <-answered:
+		case <-r.failed:
+		}
+	}
+	return r.abandon()
+}
+
+// abandon shuts everything down, as far as a hanging disk lets it.
+func (r *Raft) abandon() error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if r.node != nil {
+			_ = r.node.Shutdown().Error()
+		}
+	}()
+	if r.failure.Load() != nil && !within(ended, r.cfg.DiskDeadline) {
+		close(r.stop)
+		r.leading.end()
+		r.wg.Wait()
+		return fmt.Errorf("close raft: it hangs in a store call: %w", *r.failure.Load())
+	}
+	<-ended
+	_ = r.trans.Close()
+	r.store.closed.Store(true)
+	close(r.stop)
+	r.leading.end()
+	r.wg.Wait()
+	return r.close()
+}
+
+func within(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// Failed is closed when a store call has failed or exceeded its deadline, before Config.OnFail is called.
+func (r *Raft) Failed() <-chan struct{} { return r.failed }

@@ -1,0 +1,107 @@
+package consensus
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/hashicorp/raft"
+)
+
+// snapshots puts a header before each snapshot's content, which repeats what the library keeps beside it in a file
+// without a checksum: index, term and members. What does not match is damaged. It also times the calls.
+//
+//	0   8  magic "hacsnap\x01"
+//	8   8  index            16  8  term
+//	24  8  index of the members' entry
+//	32  4  length of the encoded members, n
+//	36  4  CRC-32C of bytes 0-35 and of the n bytes that follow
+//	40  n  members, as raft encodes them
+//
+// The library's own checksum covers all of it, and the content.
+type snapshots struct {
+	raft.SnapshotStore
+	watch *watch
+}
+
+const (
+	snapMagic   = "hacsnap\x01"
+	snapHeadLen = 40
+)
+
+func encodeSnapHead(index, term, membersIndex uint64, members raft.Configuration) []byte {
+	encoded := raft.EncodeConfiguration(members)
+	h := make([]byte, snapHeadLen, snapHeadLen+len(encoded))
+	copy(h, snapMagic)
+	binary.LittleEndian.PutUint64(h[8:], index)
+	binary.LittleEndian.PutUint64(h[16:], term)
+	binary.LittleEndian.PutUint64(h[24:], membersIndex)
+	binary.LittleEndian.PutUint32(h[32:], uint32(len(encoded)))
+	sum := crc32.Update(crc32.Checksum(h[:36], castagnoli), castagnoli, encoded)
+	binary.LittleEndian.PutUint32(h[36:], sum)
+	return append(h, encoded...)
+}
+
+func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, members raft.Configuration,
+	membersIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
+	defer s.watch.begin("create a snapshot")()
+	under, err := s.SnapshotStore.Create(version, index, term, members, membersIndex, trans)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := under.Write(encodeSnapHead(index, term, membersIndex, members)); err != nil {
+		_ = under.Cancel()
+		return nil, fmt.Errorf("write the header of a snapshot: %w", err)
+	}
+	return &sink{SnapshotSink: under, watch: s.watch}, nil
+}
+
+func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
+	defer s.watch.begin("list the snapshots")()
+	return s.SnapshotStore.List()
+}
+
+// Open checks a snapshot and returns its content without the header.
+func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	defer s.watch.begin("open a snapshot")()
+	meta, content, err := s.SnapshotStore.Open(id)
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot %s: %w", id, err)
+	}
+	want := encodeSnapHead(meta.Index, meta.Term, meta.ConfigurationIndex, meta.Configuration)
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(content, got); err != nil {
+		_ = content.Close()
+		return nil, nil, fmt.Errorf("%w: snapshot %s: header: %w", ErrCorrupt, id, err)
+	}
+	if !bytes.Equal(got, want) {
+		_ = content.Close()
+		return nil, nil, fmt.Errorf("%w: snapshot %s: its header does not match its meta.json", ErrCorrupt, id)
+	}
+	stripped := *meta
+	stripped.Size -= int64(len(want))
+	return &stripped, content, nil
+}
+
+// sink times what is written.
+type sink struct {
+	raft.SnapshotSink
+	watch *watch
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	defer s.watch.begin("write a snapshot")()
+	return s.SnapshotSink.Write(p)
+}
+
+func (s *sink) Close() error {
+	defer s.watch.begin("finish a snapshot")()
+	return s.SnapshotSink.Close()
+}
+
+func (s *sink) Cancel() error {
+	defer s.watch.begin("discard a snapshot")()
+	return s.SnapshotSink.Cancel()
+}
