@@ -19,6 +19,9 @@ var (
 
 const wantName = "a letter or digit first, then letters, digits, '.', '_', '-', at most 63 in all"
 
+// refusedHost stands for the host of an address that was refused.
+const refusedHost = "host.invalid"
+
 // maxSocketPath is what the kernel takes as the path of a unix socket, less the zero byte at its end.
 const maxSocketPath = 107
 
@@ -68,13 +71,14 @@ func badIP(ip netip.Addr) (want string) {
 // loopback: the endpoint can be reached from this machine only, whatever a resolver says.
 func (e endpoint) loopback() bool { return e.ip.IsLoopback() || e.host == "localhost" }
 
+func (e endpoint) String() string { return net.JoinHostPort(e.host, strconv.Itoa(int(e.port))) }
+
 // key is equal for endpoints that cannot both be listened on.
 func (e endpoint) key() string {
-	host := e.host
-	if host == "localhost" {
-		host = "127.0.0.1"
+	if e.host == "localhost" {
+		e.host = "127.0.0.1"
 	}
-	return net.JoinHostPort(host, strconv.Itoa(int(e.port)))
+	return e.String()
 }
 
 // hostOf is the host part of host:port, empty when there is none.
@@ -92,8 +96,8 @@ func parseListener(s string) (l Listener, want string) {
 		return Listener{Network: "unix", Address: path}, badSocketPath(path)
 	}
 	if hostPort, ok := strings.CutPrefix(s, "tcp://"); ok {
-		_, want := parseEndpoint(hostPort)
-		return Listener{Network: "tcp", Address: hostPort}, want
+		e, want := parseEndpoint(hostPort)
+		return Listener{Network: "tcp", Address: e.String()}, want
 	}
 	return Listener{}, `"unix:///absolute/path" or "tcp://host:port" is wanted`
 }
@@ -103,8 +107,7 @@ func badSocketPath(path string) (want string) {
 		return want
 	}
 	if len(path) > maxSocketPath {
-		return "a path of at most " + strconv.Itoa(maxSocketPath) + " bytes is wanted for a unix socket, " +
-			path + " has " + strconv.Itoa(len(path))
+		return "a path of at most " + strconv.Itoa(maxSocketPath) + " bytes is wanted for a unix socket, not " + strconv.Itoa(len(path))
 	}
 	return ""
 }

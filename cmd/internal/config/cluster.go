@@ -11,6 +11,8 @@ const (
 	defaultDataDir      = "/var/lib/hacluster"
 	defaultDiskDeadline = 5 * time.Second
 	minDiskDeadline     = 100 * time.Millisecond
+
+	maxNodes = 32
 )
 
 // cluster reads the cluster block for the node in scope; data_dir is the one thing that may differ between nodes.
@@ -42,9 +44,9 @@ func (r *reader) dataDir(b *body) string {
 		return defaultDataDir
 	}
 	if want := badPath(v.s); want != "" {
-		r.add(v.at, "unusable path", want)
-	} else if want := badSocketPath(adminSocket(v.s)); want != "" {
-		r.add(v.at, "path too long", "a shorter data_dir is wanted, it holds a unix socket: "+want)
+		r.addValue(v, "unusable path", want)
+	} else if len(adminSocket(v.s)) > maxSocketPath {
+		r.addValue(v, "path too long", fmt.Sprintf("at most %d bytes are wanted, it holds a unix socket", maxSocketPath-len(adminSocket("/"))))
 	}
 	return v.s
 }
@@ -67,7 +69,11 @@ func (r *reader) timers(root *body, rto time.Duration) Timers {
 func (r *reader) nodes(root *body) []Node {
 	var out []Node
 	first := map[string]int{}
-	for _, b := range root.blocks(true, "node") {
+	for i, b := range root.blocks(true, "node") {
+		if i == maxNodes {
+			r.add(b.at, "too many nodes", fmt.Sprintf("at most %d are wanted", maxNodes))
+			break
+		}
 		if line, twice := first[b.label]; twice {
 			r.add(b.at, "duplicate node", fmt.Sprintf("another name is wanted, this one stands in line %d", line))
 		} else {
@@ -89,25 +95,29 @@ func (r *reader) node(b *body) Node {
 	}
 	role, _ := b.choice("role", string(RoleData), string(RoleWitness))
 	n.Role = Role(role)
-	b.vars = nodeScope(n)
-	n.Address = r.endpoint(b.need("address", "10.0.0.1:7400"))
+	b.vars = scope{"node.name": usableName(n.Name)}
+	address := b.need("address", "10.0.0.1:7400")
+	n.Address, n.addressAt = r.endpoint(address), address.at
 	b.vars = nodeScope(n)
 	for _, link := range b.strs("links", "10.0.0.1:7401") {
 		n.Links = append(n.Links, r.endpoint(link))
+		n.linksAt = append(n.linksAt, link.at)
 	}
 	if http := b.str("http", "127.0.0.1:7480"); http.s != "" {
-		n.HTTP = r.endpoint(http)
+		n.HTTP, n.httpAt = r.endpoint(http), http.at
 	}
 	return n
 }
 
-// endpoint checks one host:port and gives it back as it is written.
+// endpoint checks one host:port and gives it back in its canonical form, so that equal ones are equal everywhere.
 func (r *reader) endpoint(v value) string {
 	if !v.set {
 		return ""
 	}
-	if _, want := parseEndpoint(v.s); want != "" {
-		r.add(v.at, "unusable address", want)
+	e, want := parseEndpoint(v.s)
+	if want != "" {
+		r.addValue(v, "unusable address", want)
+		return v.s
 	}
-	return v.s
+	return e.String()
 }

@@ -69,7 +69,8 @@ type Node struct {
 	HTTP    string   // host:port, or empty for off
 	DataDir string   // cluster.data_dir, evaluated for this node
 
-	at pos
+	at, addressAt, httpAt pos
+	linksAt               []pos
 }
 
 // Mode is when a write is acknowledged.
@@ -103,7 +104,7 @@ type Volume struct {
 	// SuspendLimit: suspended for longer, clients' connections are closed (R11). Default 60s.
 	SuspendLimit time.Duration
 
-	at pos
+	at, modeAt pos
 }
 
 // Replica is one node's copy of a volume.
@@ -112,7 +113,7 @@ type Replica struct {
 	Device string // absolute path of a block device or a file
 	Export Export // evaluated for this node
 
-	at pos
+	at, deviceAt pos
 }
 
 // Attach is how a volume appears as a local device on its primary.

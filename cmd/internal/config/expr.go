@@ -25,15 +25,24 @@ func (s scope) with(more scope) scope {
 	return out
 }
 
+// nodeScope is what a node's own values may use. Names and addresses that were refused already count as something
+// harmless, so that one mistake is told once and not again wherever it is used.
 func nodeScope(n Node) scope {
-	s := scope{"node.name": n.Name}
-	if host := hostOf(n.Address); host != "" {
-		s["node.host"] = host
+	host := hostOf(n.Address)
+	if _, want := parseEndpoint(n.Address); want != "" {
+		host = refusedHost
 	}
-	return s
+	return scope{"node.name": usableName(n.Name), "node.host": host}
 }
 
-func volumeScope(name string) scope { return scope{"volume.name": name} }
+func volumeScope(name string) scope { return scope{"volume.name": usableName(name)} }
+
+func usableName(name string) string {
+	if nameForm.MatchString(name) {
+		return name
+	}
+	return "invalid"
+}
 
 func (s scope) String() string {
 	names := slices.Sorted(maps.Keys(s))

@@ -33,7 +33,7 @@ func Load(path string, o Options) (*Config, error) {
 	}
 	c, r := decode(path, src, o)
 	if c == nil {
-		return nil, r.problems.tidy()
+		return nil, r.problems.sorted()
 	}
 	if c.Self == "" {
 		r.add(pos{text: o.Node}, "this node is not in the file", "name one of these with --node: "+known(nodeNames(c.Nodes)))
@@ -43,7 +43,7 @@ func Load(path string, o Options) (*Config, error) {
 	if !o.Insecure {
 		all = append(all, c.unsupportedTLS())
 	}
-	if err := all.tidy().err(); err != nil {
+	if err := all.sorted().err(); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -74,10 +74,10 @@ func check(path string, src []byte, o Options) (*Report, error) {
 	if c != nil && o.Insecure {
 		c.checkInsecure(&r.report)
 	}
-	if err := r.problems.tidy().err(); err != nil {
+	if err := r.problems.sorted().err(); err != nil {
 		return nil, err
 	}
-	return &Report{Config: c, Unsupported: c.unsupported().tidy(), Warnings: c.warnings()}, nil
+	return &Report{Config: c, Unsupported: c.unsupported().sorted(), Warnings: c.warnings()}, nil
 }
 
 // AdminSocket finds the local daemon's socket for a program that knows no more than the file and perhaps the node's
@@ -91,7 +91,7 @@ func AdminSocket(path, node string) (string, error) {
 	r := &reader{report: report{file: path}, src: src}
 	root, err := r.parse()
 	if err != nil {
-		return "", r.problems.tidy()
+		return "", r.problems.sorted()
 	}
 	quiet := &reader{report: report{file: path}, src: src}
 	n, _ := findNode(quiet.nodes(&body{r: quiet, hcl: root.hcl}), node)
@@ -100,7 +100,7 @@ func AdminSocket(path, node string) (string, error) {
 	}
 	if b := root.one(true, "cluster"); b != nil {
 		dir := r.dataDir(b)
-		return adminSocket(dir), r.problems.tidy().err()
+		return adminSocket(dir), r.problems.sorted().err()
 	}
 	return "", Problems{{File: path, What: "missing block cluster", Want: `it needs one: cluster "name" { ... }`}}
 }

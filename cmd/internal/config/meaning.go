@@ -28,22 +28,19 @@ func isLoopback(address string) bool {
 
 // checkLoopback refuses a cluster of which some members could not reach each other (faults.md C75).
 func (c *Config) checkLoopback(r *report) {
-	var inside, outside string
+	var first endpoint
 	for _, n := range c.Nodes {
-		for _, a := range append([]string{n.Address}, n.Links...) {
-			if _, want := parseEndpoint(a); want != "" {
-				continue
+		for i, a := range append([]string{n.Address}, n.Links...) {
+			e, want := parseEndpoint(a)
+			switch {
+			case want != "" || e.host == refusedHost:
+			case first.host == "":
+				first = e
+			case first.loopback() != e.loopback():
+				r.add(append([]pos{n.addressAt}, n.linksAt...)[i], "loopback addresses mixed with others",
+					fmt.Sprintf("%v is the first one here: all by loopback addresses, on one machine, or none", first))
+				return
 			}
-			if isLoopback(a) {
-				inside = a
-			} else {
-				outside = a
-			}
-		}
-		if inside != "" && outside != "" {
-			r.add(pos{line: n.at.line, text: inside + " and " + outside}, "loopback addresses mixed with others",
-				"all nodes on one machine, or none by a loopback address: the others cannot reach it")
-			return
 		}
 	}
 }
@@ -61,33 +58,34 @@ type listening struct {
 // tcp listener for NBD: the client names the volume.
 func (c *Config) checkListeners(r *report) {
 	oneMachine := c.onOneMachine()
-	all := c.listeners()
-	for i, a := range all {
-		for _, b := range all[:i] {
+	byKey := map[string][]listening{}
+	for _, a := range c.listeners() {
+		for _, b := range byKey[a.key] {
 			sameMachine := a.node == b.node || oneMachine || (a.network != "unix" && !a.loopback)
 			shared := a.network == "nbd+tcp" && b.network == "nbd+tcp" && a.node == b.node
-			if a.key == b.key && sameMachine && !shared {
+			if sameMachine && !shared {
 				r.add(a.at, "address used twice", fmt.Sprintf("another one is wanted: %s of %s has it, in line %d", b.what, b.node, b.at.line))
 				break
 			}
 		}
+		byKey[a.key] = append(byKey[a.key], a)
 	}
 }
 
 func (c *Config) listeners() []listening {
 	var all []listening
 	tcp := func(n Node, what, network, address string, at pos) {
-		if e, want := parseEndpoint(address); want == "" {
+		if e, want := parseEndpoint(address); want == "" && e.host != refusedHost {
 			at.text = what + " " + address
 			all = append(all, listening{node: n.Name, what: what, network: network, key: e.key(), loopback: e.loopback(), at: at})
 		}
 	}
 	for _, n := range c.Nodes {
-		tcp(n, "address", "tcp", n.Address, n.at)
-		for _, l := range n.Links {
-			tcp(n, "link", "tcp", l, n.at)
+		tcp(n, "address", "tcp", n.Address, n.addressAt)
+		for i, l := range n.Links {
+			tcp(n, "link", "tcp", l, n.linksAt[i])
 		}
-		tcp(n, "http", "tcp", n.HTTP, n.at)
+		tcp(n, "http", "tcp", n.HTTP, n.httpAt)
 	}
 	for _, v := range c.Volumes {
 		for _, rep := range v.Replicas {
@@ -115,7 +113,7 @@ type device struct {
 // device (faults.md C73, C80). What a device really is, the daemon finds out when it opens it.
 func (c *Config) checkDevices(r *report) {
 	oneMachine := c.onOneMachine()
-	var seen []device
+	seen := map[string][]device{}
 	for _, v := range c.Volumes {
 		for _, rep := range v.Replicas {
 			if badPath(rep.Device) != "" {
@@ -125,23 +123,24 @@ func (c *Config) checkDevices(r *report) {
 			if oneMachine || rep.Node == c.Self {
 				d.id = deviceIdentity(rep.Device)
 			}
-			c.checkDevice(r, d, seen, oneMachine)
-			seen = append(seen, d)
+			c.checkDevice(r, d, seen[d.id], oneMachine)
+			seen[d.id] = append(seen[d.id], d)
 		}
 	}
 }
 
-func (c *Config) checkDevice(r *report, d device, seen []device, oneMachine bool) {
-	for _, other := range seen {
-		if other.id == d.id && (oneMachine || other.rep.Node == d.rep.Node) {
-			r.add(d.rep.at, "device used twice", fmt.Sprintf("another one is wanted: %s of volume %q on %s is the same, in line %d",
-				other.rep.Device, other.volume, other.rep.Node, other.rep.at.line))
+// checkDevice looks at a device beside others with the same id.
+func (c *Config) checkDevice(r *report, d device, same []device, oneMachine bool) {
+	for _, other := range same {
+		if oneMachine || other.rep.Node == d.rep.Node {
+			r.add(d.rep.deviceAt, "device used twice", fmt.Sprintf("another one is wanted: %s of volume %q on %s is the same, in line %d",
+				other.rep.Device, other.volume, other.rep.Node, other.rep.deviceAt.line))
 			return
 		}
 	}
 	n, _ := c.Node(d.rep.Node)
 	if n.DataDir != "" && (within(d.rep.Device, n.DataDir+"/volumes") || within(n.DataDir, d.rep.Device)) {
-		r.add(d.rep.at, "device among the metadata", "a path outside of "+n.DataDir+"/volumes is wanted")
+		r.add(d.rep.deviceAt, "device among the metadata", "a path outside of "+n.DataDir+"/volumes is wanted")
 	}
 }
 

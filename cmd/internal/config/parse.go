@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -17,8 +18,9 @@ const (
 	// maxDepth bounds how deep braces, brackets, parentheses and templates nest; the file needs five. The parser calls
 	// itself for each level, and a stack that is used up cannot be caught.
 	maxDepth = 32
-	// maxRun bounds how many operators follow each other, for the same reason; the file needs none.
-	maxRun = 16
+	// maxChain bounds the operators, dots and indices of one expression, for the same reason; the file needs a dot for
+	// each variable.
+	maxChain = 256
 )
 
 // read gives the content of the file, no more than maxFile of it.
@@ -46,7 +48,7 @@ func (r *reader) parse() (*body, error) {
 	start := hcl.Pos{Line: 1, Column: 1}
 	tokens, _ := hclsyntax.LexConfig(r.src, r.file, start)
 	if line, deep := tooDeep(tokens); deep {
-		r.add(pos{line: line}, "nested too deep", fmt.Sprintf("at most %d levels are wanted", maxDepth))
+		r.add(pos{line: line}, "nested too deep", "plain values are wanted: strings, lists and maps of strings")
 		return nil, errSyntax
 	}
 	file, diags := hclsyntax.ParseConfig(r.src, r.file, start)
@@ -66,42 +68,61 @@ func (r *reader) parse() (*body, error) {
 func (r *reader) diagnostic(d *hcl.Diagnostic) (ok bool) {
 	at := pos{}
 	if d.Subject != nil {
-		at = pos{line: d.Subject.Start.Line, text: r.line(d.Subject.Start.Line)}
+		at = pos{line: d.Subject.Start.Line, text: r.line(d.Subject.Start.Byte)}
 	}
 	if d.Summary == "Attribute redefined" {
 		r.add(at, "duplicate key", "each key stands once")
 		return true
 	}
-	r.add(at, strings.ToLower(d.Summary[:1])+d.Summary[1:], snippet(d.Detail))
+	r.add(at, lowerFirst(d.Summary), strings.TrimSuffix(lowerFirst(shorten(d.Detail, 4*maxText)), "."))
 	return false
 }
 
-// line is one line of the source, by its number from 1.
-func (r *reader) line(n int) string {
-	lines := strings.SplitN(string(r.src), "\n", n+1)
-	if n < 1 || n > len(lines) {
-		return ""
+func lowerFirst(s string) string {
+	if s == "" {
+		return s
 	}
-	return snippet(lines[n-1])
+	return strings.ToLower(s[:1]) + s[1:]
 }
 
-// tooDeep finds the line where the nesting goes beyond what the parser may be given.
+// line is the line of the source around an offset.
+func (r *reader) line(offset int) string {
+	offset = min(offset, len(r.src))
+	before, after := r.src[:offset], r.src[offset:]
+	if i := bytes.LastIndexByte(before, '\n'); i >= 0 {
+		before = before[i+1:]
+	}
+	if i := bytes.IndexByte(after, '\n'); i >= 0 {
+		after = after[:i]
+	}
+	return snippet(string(before) + string(after))
+}
+
+// tooDeep finds the line where the nesting goes beyond what the parser may be given. Operators, dots and indices nest
+// too, until a comma, an equals sign or a brace begins another expression.
 func tooDeep(tokens hclsyntax.Tokens) (line int, deep bool) {
-	depth, run := 0, 0
+	depth, chain := 0, 0
 	for _, t := range tokens {
-		run++
 		switch t.Type {
-		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp,
-			hclsyntax.TokenTemplateControl, hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl,
+			hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
 			depth++
+		case hclsyntax.TokenOBrack:
+			depth++
+			chain++
 		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd,
 			hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
 			depth--
-		case hclsyntax.TokenBang, hclsyntax.TokenMinus, hclsyntax.TokenQuestion:
+		case hclsyntax.TokenIdent, hclsyntax.TokenNumberLit, hclsyntax.TokenQuotedLit, hclsyntax.TokenStringLit,
+			hclsyntax.TokenNewline, hclsyntax.TokenComment, hclsyntax.TokenColon:
 		default:
-			run = 0
+			chain++
 		}
-		if depth > maxDepth || run > maxRun {
+		switch t.Type {
+		case hclsyntax.TokenComma, hclsyntax.TokenEqual, hclsyntax.TokenOBrace:
+			chain = 0
+		}
+		if depth > maxDepth || chain > maxChain {
 			return t.Range.Start.Line, true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -49,12 +50,12 @@ func (ps Problems) err() error {
 	return ps
 }
 
-// tidy sorts by line and leaves each problem once: the same text is evaluated for every node.
-func (ps Problems) tidy() Problems {
+// sorted orders them by line.
+func (ps Problems) sorted() Problems {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.What, b.What), cmp.Compare(a.Text, b.Text))
 	})
-	return slices.Compact(ps)
+	return ps
 }
 
 // pos remembers where in the file something stands, for what is found wrong with it later.
@@ -63,25 +64,53 @@ type pos struct {
 	text string
 }
 
-// report collects the problems of one file.
+// maxProblems bounds what is told at once; nobody corrects more in one go.
+const maxProblems = 200
+
+// report collects the problems of one file, each once: the same text is evaluated for every node.
 type report struct {
 	file     string
 	problems Problems
+	seen     map[Problem]bool
 }
 
 func (r *report) add(at pos, what, want string) {
-	r.problems = append(r.problems, Problem{File: r.file, Line: at.line, What: what, Text: at.text, Want: want})
+	p := Problem{File: r.file, Line: at.line, What: what, Text: at.text, Want: want}
+	if r.full() || r.seen[p] {
+		return
+	}
+	if r.seen == nil {
+		r.seen = map[Problem]bool{}
+	}
+	r.seen[p] = true
+	r.problems = append(r.problems, p)
+	if r.full() {
+		r.problems = append(r.problems, Problem{File: r.file, What: "more problems than are shown", Want: "correct the others first"})
+	}
+}
+
+// full: what else is found will not be told.
+func (r *report) full() bool { return len(r.problems) >= maxProblems }
+
+// addValue also tells what a string with variables in it came to.
+func (r *report) addValue(v value, what, want string) {
+	if strings.Contains(v.at.text, "${") {
+		want += ": here it is " + snippet(strconv.Quote(v.s))
+	}
+	r.add(v.at, what, want)
 }
 
 // maxText bounds the offending text that a problem repeats.
 const maxText = 80
 
 // snippet is the first line of some source text, short and printable.
-func snippet(src string) string {
+func snippet(src string) string { return shorten(src, maxText) }
+
+func shorten(src string, most int) string {
 	src, _, more := strings.Cut(strings.TrimSpace(src), "\n")
 	runes := []rune(strings.TrimSpace(src))
-	if len(runes) > maxText {
-		runes, more = runes[:maxText], true
+	if len(runes) > most {
+		runes, more = runes[:most], true
 	}
 	for i, c := range runes {
 		if !unicode.IsPrint(c) {

@@ -6,7 +6,7 @@ import (
 
 // Supported tells what the file asks for and the daemon cannot do yet, as Problems; nil when it can do all of it.
 // Load has asked already. `ha-admin config check` shows it as warnings: the file is right, and will start one day.
-func (c *Config) Supported() error { return c.unsupported().tidy().err() }
+func (c *Config) Supported() error { return c.unsupported().sorted().err() }
 
 // refusal collects what is not supported yet.
 type refusal struct{ report }
@@ -54,10 +54,13 @@ func (c *Config) unsupportedShape(r *refusal) {
 
 func (v Volume) unsupported(r *refusal) {
 	if v.Mode != ModeSync {
-		r.not(pos{line: v.at.line, text: fmt.Sprintf("mode = %q", v.Mode)}, `mode = "sync" is wanted`)
+		r.not(v.modeAt, `mode = "sync" is wanted`)
 	}
-	if n := len(v.Replicas); n != 2 {
-		r.not(pos{line: v.at.line, text: fmt.Sprintf("volume %q with %d replicas", v.Name, n)}, "two replicas are wanted")
+	if len(v.Replicas) < 2 {
+		r.not(v.at, "two replicas are wanted, not one")
+	}
+	for _, rep := range v.Replicas[min(2, len(v.Replicas)):] {
+		r.not(rep.at, "two replicas of a volume are wanted, not more")
 	}
 	for _, rep := range v.Replicas {
 		if a := rep.Export.Attach; a != "" && a != AttachAuto && a != AttachNone {

@@ -13,6 +13,8 @@ const (
 	defaultMaxLagBytes  = "64MiB"
 	defaultMaxLag       = "5s"
 	defaultPatience     = "10s"
+
+	maxVolumes = 1024
 )
 
 // volumeView is a volume with what the node in scope exports of it.
@@ -24,7 +26,11 @@ type volumeView struct {
 func (r *reader) volumes(root *body, nodes []Node) []volumeView {
 	var out []volumeView
 	first := map[string]int{}
-	for _, b := range root.blocks(true, "volume") {
+	for i, b := range root.blocks(true, "volume") {
+		if i == maxVolumes {
+			r.add(b.at, "too many volumes", fmt.Sprintf("at most %d are wanted", maxVolumes))
+			break
+		}
 		if line, twice := first[b.label]; twice {
 			r.add(b.at, "duplicate volume", fmt.Sprintf("another name is wanted, this one stands in line %d", line))
 			continue
@@ -43,9 +49,9 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	b.vars = b.vars.with(volumeScope(b.label))
 	v := Volume{Name: b.label, at: b.at}
 	v.Size = b.size("size", "")
-	mode, _ := b.choice("mode", string(ModeSync), string(ModeSemisync), string(ModeAsync))
+	mode, modeAt := b.choice("mode", string(ModeSync), string(ModeSemisync), string(ModeAsync))
 	io, _ := b.choice("io", string(IOAuto), string(IOBuffered), string(IODirect))
-	v.Mode, v.IO = Mode(mode), IO(io)
+	v.Mode, v.IO, v.modeAt = Mode(mode), IO(io), modeAt
 	v.SuspendLimit = b.duration("suspend_limit", defaultSuspendLimit)
 	v.Replicas = r.replicas(b, nodes)
 	v.Async = r.async(b)
@@ -74,7 +80,7 @@ func (r *reader) replica(b *body, nodes []Node) Replica {
 	defer b.finish()
 	if n, ok := findNode(nodes, b.label); !ok {
 		r.add(b.at, "unknown node", "one of these is wanted: "+known(nodeNames(nodes)))
-		b.vars = b.vars.with(scope{"node.name": b.label, "node.host": ""})
+		b.vars = b.vars.with(nodeScope(Node{Name: b.label}))
 	} else {
 		if n.Role == RoleWitness {
 			r.add(b.at, "replica on a witness", n.Name+` holds no data: another node is wanted, or the role "data" for it`)
@@ -85,10 +91,10 @@ func (r *reader) replica(b *body, nodes []Node) Replica {
 	device := b.need("device", "/dev/vg0/name")
 	if device.set {
 		if want := badPath(device.s); want != "" {
-			r.add(device.at, "unusable path", want)
+			r.addValue(device, "unusable path", want)
 		}
 	}
-	return Replica{Node: b.label, Device: device.s, at: device.at}
+	return Replica{Node: b.label, Device: device.s, at: b.at, deviceAt: device.at}
 }
 
 func (r *reader) export(volume *body) Export {
@@ -101,7 +107,7 @@ func (r *reader) export(volume *body) Export {
 	for _, v := range b.strs("nbd", "unix:///run/hacluster/name.sock") {
 		l, want := parseListener(v.s)
 		if want != "" {
-			r.add(v.at, "unusable listener", want)
+			r.addValue(v, "unusable listener", want)
 			continue
 		}
 		l.at = v.at
@@ -139,7 +145,7 @@ func (b *body) size(key, otherwise string) int64 {
 	bytes, ok := ParseSize(v.s)
 	switch {
 	case !ok:
-		b.r.add(v.at, "not a size", wantSize)
+		b.r.addValue(v, "not a size", wantSize)
 	case bytes%blockdev.BlockSize != 0:
 		b.r.add(v.at, "not a whole number of blocks", fmt.Sprintf("a multiple of %d bytes is wanted, such as %dB or %dB",
 			blockdev.BlockSize, max(bytes/blockdev.BlockSize, 1)*blockdev.BlockSize, (bytes/blockdev.BlockSize+1)*blockdev.BlockSize))
@@ -155,7 +161,7 @@ func (b *body) duration(key, otherwise string) time.Duration {
 	}
 	d, ok := parseDuration(v.s)
 	if !ok {
-		b.r.add(v.at, "not a duration", wantDuration)
+		b.r.addValue(v, "not a duration", wantDuration)
 		return fallback
 	}
 	return d
