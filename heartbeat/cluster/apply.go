@@ -35,9 +35,9 @@ func (s *State) apply(term uint64, c Command) (void, volume string) {
 	case c.Failover != nil:
 		return s.recordFailover(*c.Failover), ""
 	case c.Form != nil:
-		return s.on(c.Form.On, func(v *Volume) string { return s.form(c, v) }), c.Form.Volume
+		return s.onOnce(c.Form.On, func(v *Volume) string { return s.form(c, v) }), c.Form.Volume
 	case c.Promote != nil:
-		return s.on(c.Promote.On, func(v *Volume) string { return s.promote(term, c, v) }), c.Promote.Volume
+		return s.onOnce(c.Promote.On, func(v *Volume) string { return s.promote(term, c, v) }), c.Promote.Volume
 	case c.Drop != nil:
 		return s.on(c.Drop.On, func(v *Volume) string { return s.drop(c, v) }), c.Drop.Volume
 	case c.Admit != nil:
@@ -67,6 +67,18 @@ func (s *State) on(o On, change func(*Volume) string) string {
 	v.Version++
 	s.Volumes[o.Volume] = v
 	return ""
+}
+
+// onOnce is on for the leader's own decisions: the version rises although the command is void for another reason than
+// the version. The leader that decided it grants nobody the volume until it sees the record move (R10), and would wait
+// for ever.
+func (s *State) onOnce(o On, change func(*Volume) string) string {
+	void := s.on(o, change)
+	if v, ok := s.Volumes[o.Volume]; ok && v.Epoch == o.Epoch && v.Version == o.Version {
+		v.Version++
+		s.Volumes[o.Volume] = v
+	}
+	return void
 }
 
 func (s *State) form(c Command, v *Volume) string {
@@ -113,10 +125,14 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	for _, n := range p.Leave {
 		delete(v.Members, n)
 	}
-	if old == p.Candidate {
-		// Writes of its last process may have reached one member and not another: until there are maps to settle
-		// them by (R29), the others leave.
-		v.Members = map[string]Member{}
+	if p.Basis != BasisFirst && p.Basis != BasisHandOver {
+		// Writes in flight may have reached one member and not another: until there are maps to settle them by (R29),
+		// the others leave. The old primary stays promotable until the new one has it removed (R6).
+		for n := range v.Members {
+			if n != p.Candidate && n != old {
+				delete(v.Members, n)
+			}
+		}
 	}
 	v.Members[p.Candidate] = p.Member
 	v.Previous = ""
@@ -129,7 +145,7 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 }
 
 func (s *State) mayPromote(p *Promote, v *Volume) string {
-	if _, ok := v.Replica(p.Candidate); !ok {
+	if !s.mayHold(v, p.Candidate) {
 		return fmt.Sprintf("node %q holds no replica", p.Candidate)
 	}
 	if n := s.Nodes[p.Candidate]; n.Start != p.Member.Process {
@@ -161,6 +177,13 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 	return fmt.Sprintf("unknown basis %q", p.Basis)
 }
 
+// mayHold reports whether node is configured to hold a replica of the volume and is part of the cluster.
+func (s *State) mayHold(v *Volume, node string) bool {
+	_, replica := v.Replica(node)
+	_, known := s.Nodes[node]
+	return replica && known
+}
+
 func (s *State) drop(c Command, v *Volume) string {
 	d := c.Drop
 	switch {
@@ -189,7 +212,10 @@ func (s *State) admit(c Command, v *Volume) string {
 	case slices.Contains(v.Held, a.Node):
 		return fmt.Sprintf("%s is held for a person's decision", a.Node)
 	}
-	if _, ok := v.Replica(a.Node); !ok {
+	if a.Node == v.Primary {
+		return "the primary does not admit itself"
+	}
+	if !s.mayHold(v, a.Node) {
 		return fmt.Sprintf("node %q holds no replica", a.Node)
 	}
 	v.Members[a.Node] = a.Member

@@ -1,6 +1,9 @@
 package cluster
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Instant is a reading of a machine's CLOCK_BOOTTIME in nanoseconds: it counts suspend, and only means something on
 // the machine that read it.
@@ -75,6 +78,9 @@ type Holder struct {
 // How many unanswered requests are remembered; an answer to an older one is ignored.
 const holderWindow = 64
 
+// notSent stands for a number that no request bore.
+const notSent Instant = math.MinInt64
+
 // NewHolder is the lease of one process, which holds nothing yet.
 func NewHolder(node string, start uint64) *Holder {
 	return &Holder{node: node, start: start, gaveUp: map[string]uint64{}}
@@ -93,6 +99,9 @@ func (h *Holder) Answer(g Grant) bool {
 	if g.Node != h.node || g.Start != h.start || g.Number <= h.applied || g.Number > h.last || g.Number+holderWindow <= h.last {
 		return false
 	}
+	if h.sent[g.Number%holderWindow] == notSent {
+		return false
+	}
 	h.applied = g.Number
 	h.until = h.sent[g.Number%holderWindow].Add(g.Length)
 	h.named = make(map[string]Epoch, len(g.Volumes))
@@ -108,7 +117,7 @@ func (h *Holder) Answer(g Grant) bool {
 // It returns the number that a give-up message bears.
 func (h *Holder) GiveUp(volume string) (number uint64) {
 	h.last++ // ordered after every request so far; never sent as a request, so no answer to it counts
-	h.sent[h.last%holderWindow] = 0
+	h.sent[h.last%holderWindow] = notSent
 	h.gaveUp[volume] = h.last
 	delete(h.named, volume)
 	return h.last

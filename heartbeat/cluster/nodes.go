@@ -76,10 +76,10 @@ func (s *State) removeNode(c Command, name string) string {
 	}
 	delete(s.Nodes, name)
 	for k, v := range s.Volumes {
-		if !v.IsMember(name) {
+		if _, ok := v.Replica(name); !ok {
 			continue
 		}
-		v = v.Clone()
+		v = v.Clone() // the version rises also where it is no member: an admission under way is void
 		delete(v.Members, name)
 		if v.Previous == name {
 			v.Previous = ""
