@@ -21,13 +21,13 @@ type round struct {
 // Request takes a lease request, of any node by way of any node. One that is older than what its node sent before is
 // ignored (R10).
 func (l *Leader) Request(now Instant, r cluster.LeaseRequest) []Action {
-	if !l.ready || l.stale(r.Node, requestID{r.Start, r.Number}) {
-		return nil
-	}
-	if n, ok := l.state.Nodes[r.Node]; !ok || n.DataDir != r.DataDir {
+	if n, ok := l.state.Nodes[r.Node]; !l.ready || !ok || n.DataDir != r.DataDir {
 		return nil // not of this cluster, or another data directory under the same name
 	}
-	l.noteNewProcess(now, r)
+	if l.stale(r.Node, requestID{r.Start, r.Number}) {
+		return nil
+	}
+	l.noteNewProcess(r)
 	// One waiting request per node: a newer one takes the place of an older.
 	l.pending = slices.DeleteFunc(l.pending, func(p cluster.LeaseRequest) bool { return p.Node == r.Node })
 	l.pending = append(l.pending, r)
@@ -44,23 +44,25 @@ func (l *Leader) stale(node string, id requestID) bool {
 
 // noteNewProcess applies R10's exception: a newer process of the primary's node that holds the backing under the same
 // boot and the same data directory proves that the old process is gone.
-func (l *Leader) noteNewProcess(now Instant, r cluster.LeaseRequest) {
+func (l *Leader) noteNewProcess(r cluster.LeaseRequest) {
 	for _, rep := range r.Reports {
 		v, ok := l.state.Volumes[rep.Volume]
 		if !ok || v.Primary != r.Node || r.Start <= v.Process || rep.Process != r.Start || !rep.Held {
 			continue
 		}
 		if v.Members[v.Primary].Incarnation.Boot == r.Boot {
-			l.release(now, rep.Volume, "its process was replaced")
+			if a := l.account(rep.Volume); a.deciding == nil && a.released == "" {
+				a.released, a.ended = replaced, 0
+			}
 		}
 	}
 }
 
-func (l *Leader) release(now Instant, volume, why string) {
-	if a := l.account(volume); a.deciding == nil && a.released == "" {
-		a.released, a.ended = why, now
-	}
-}
+// Why a lease can be over before its time.
+const (
+	replaced = "its process was replaced"
+	givenUp  = "given up"
+)
 
 // GiveUp takes a primary's word that it stopped serving a volume (R30): from here on only a request made afterwards
 // is granted it. to is the wanted successor, empty: any member. failed: its own disk failed.
@@ -73,18 +75,21 @@ type GiveUp struct {
 	Failed        bool          `json:"failed"`
 }
 
-// GiveUp notes one, and reports whether it counted.
+// GiveUp notes one, and reports whether it counted. Telling the same again is harmless.
 func (l *Leader) GiveUp(now Instant, g GiveUp) ([]Action, bool) {
 	v, ok := l.state.Volumes[g.Volume]
-	if !l.ready || !ok || v.Epoch != g.Epoch || v.Primary != g.Node || v.Process != g.Start || l.stale(g.Node, requestID{g.Start, g.Number}) {
+	if !l.ready || !ok || v.Epoch != g.Epoch || v.Primary != g.Node || v.Process != g.Start {
 		return nil, false
 	}
-	a := l.account(g.Volume)
-	if a.deciding != nil {
+	a, id := l.account(g.Volume), requestID{g.Start, g.Number}
+	if a.gaveUp[g.Node] == id {
+		return nil, true
+	}
+	if a.deciding != nil || l.stale(g.Node, id) {
 		return nil, false
 	}
-	a.gaveUp[g.Node] = requestID{g.Start, g.Number}
-	a.released, a.ended, a.handTo, a.failed = "given up", now, g.To, g.Failed
+	a.gaveUp[g.Node] = id
+	a.released, a.ended, a.handTo, a.failed = givenUp, 0, g.To, g.Failed
 	return l.evaluate(now), true
 }
 
@@ -119,7 +124,10 @@ func (l *Leader) Answer(now Instant, node string, number, term uint64, reports [
 	if number != r.number {
 		return nil
 	}
-	a := answer{asked: r.asked, reports: make(map[string]cluster.Report, len(reports))}
+	if _, ok := l.state.Nodes[node]; !ok {
+		return nil
+	}
+	a := answer{round: number, asked: r.asked, reports: make(map[string]cluster.Report, len(reports))}
 	for _, rep := range reports {
 		a.reports[rep.Volume] = rep
 	}
@@ -132,15 +140,23 @@ func (l *Leader) Answer(now Instant, node string, number, term uint64, reports [
 
 func (l *Leader) majority() []Action {
 	r := &l.round
-	votes := len(r.said)
-	if slices.Contains(l.voters, l.cfg.Self) && !r.said[l.cfg.Self] {
-		votes++ // ourselves, checked last
-	}
-	if !r.open || r.checked || 2*votes <= len(l.voters) {
+	if !r.open || r.checked || !l.enough() {
 		return nil
 	}
 	r.checked = true
 	return []Action{CheckSelf{Round: r.number}}
+}
+
+// enough reports whether a majority of those who vote now answered with our term, we ourselves among them: we are
+// checked last.
+func (l *Leader) enough() bool {
+	votes := 0
+	for _, v := range l.voters {
+		if v == l.cfg.Self || l.round.said[v] {
+			votes++
+		}
+	}
+	return 2*votes > len(l.voters)
 }
 
 // Confirm ends a round: leading and term are our own, read after a majority had answered. The grants are noted before
@@ -151,7 +167,7 @@ func (l *Leader) Confirm(now Instant, number, term uint64, leading bool) (out []
 		return nil
 	}
 	r.open = false
-	if !leading || term != l.cfg.Term {
+	if !leading || term != l.cfg.Term || !l.enough() {
 		return nil
 	}
 	for _, q := range r.serving {
@@ -166,11 +182,14 @@ func (l *Leader) grant(now Instant, q cluster.LeaseRequest) cluster.Grant {
 	for name, v := range l.state.Volumes {
 		a := l.account(name)
 		id := requestID{q.Start, q.Number}
-		if v.Primary != q.Node || v.Process != q.Start || a.deciding != nil || id.older(a.gaveUp[q.Node]) {
+		if v.Primary != q.Node || v.Process != q.Start || id.older(a.gaveUp[q.Node]) {
 			continue
 		}
+		if a.deciding != nil || a.released != "" {
+			continue // the volume goes to another, or back to its primary, only by a decision
+		}
 		a.until = max(a.until, now.Add(l.withDrift(l.cfg.Lease)))
-		a.granted, a.released, a.ended, a.handTo, a.failed = true, "", 0, "", false
+		a.granted, a.ended = true, 0
 		g.Volumes[name] = v.Epoch
 	}
 	return g

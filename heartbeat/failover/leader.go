@@ -66,11 +66,12 @@ type account struct {
 	granted  bool    // a grant of this term has named the volume in this epoch
 	released string  // why no lease is in force although until has not come; empty: none
 	gaveUp   map[string]requestID
-	handTo   string // a hand-over names its target
-	failed   bool   // the old primary gave up because its own disk failed
-	deciding *decision
-	asked    Instant // when the reports were last asked for on this volume's account
-	ended    Instant // since when the lease is known to have ended; zero: not
+	handTo   string    // a hand-over names its target
+	failed   bool      // the old primary gave up because its own disk failed
+	deciding *decision // a command is on its way: nobody is granted the volume until the record moves
+	asked    Instant   // when the reports were last asked for on this volume's account
+	ended    Instant   // since when the lease is known to have ended; zero: not
+	after    uint64    // the newest round then: what later ones bring was said after the end (R25)
 }
 
 type decision struct {
@@ -80,6 +81,7 @@ type decision struct {
 
 // answer is what a node said of its replicas, and when it was asked.
 type answer struct {
+	round   uint64
 	asked   Instant
 	reports map[string]cluster.Report
 }
@@ -125,6 +127,7 @@ type Action any
 // Applied tells the state of the Raft log as far as we applied it, and who votes. ready: the barrier of this term is
 // behind it. The Leader keeps the state and reads it only.
 func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready bool) []Action {
+	l.forget(s)
 	l.state, l.voters, l.ready = s, voters, ready
 	for name, v := range s.Volumes {
 		a := l.account(name)
@@ -139,6 +142,20 @@ func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready b
 	}
 	maps.DeleteFunc(l.accounts, func(name string, _ *account) bool { _, ok := s.Volumes[name]; return !ok })
 	return l.evaluate(now)
+}
+
+// forget drops what was heard of nodes that were removed: one that is added again counts its processes from the start.
+func (l *Leader) forget(s *cluster.State) {
+	for n, old := range l.state.Nodes {
+		if now, ok := s.Nodes[n]; ok && now.DataDir == old.DataDir {
+			continue
+		}
+		delete(l.accepted, n)
+		delete(l.reports, n)
+		for _, a := range l.accounts {
+			delete(a.gaveUp, n)
+		}
+	}
 }
 
 func (l *Leader) account(volume string) *account {
@@ -172,7 +189,7 @@ func (l *Leader) moveAway(now Instant) []Action {
 		return nil
 	}
 	for _, a := range l.accounts {
-		if a.deciding != nil || a.ended != 0 {
+		if a.deciding != nil || a.released != "" || a.ended != 0 {
 			return nil
 		}
 	}

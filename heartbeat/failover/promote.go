@@ -30,12 +30,16 @@ func (l *Leader) ended(now Instant, v *cluster.Volume, a *account) (string, bool
 	switch {
 	case v.Primary == "":
 		return "first start", true
-	case a.released != "":
-		return a.released, true
+	case a.released == replaced:
+		return replaced, true
+	case now.Sub(l.since) < l.withDrift(l.cfg.Lease):
+		// An earlier leader may have granted until just before our term, also to a request made after the give-up that
+		// we know of: that leader may never have heard of it.
+		return "", false
+	case a.released == givenUp:
+		return givenUp, true
 	case now < a.until:
 		return "", false
-	case now.Sub(l.since) < l.withDrift(l.cfg.Lease):
-		return "", false // an earlier leader may have granted until just before our term
 	}
 	return "lease expired", true
 }
@@ -51,7 +55,7 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 		return nil
 	}
 	if a.ended == 0 {
-		a.ended = now
+		a.ended, a.after, a.asked = now, l.lastNum, 0 // only reports asked for from here on count (R25)
 	}
 	c := l.choose(now, v, a, why)
 	if c == nil {
@@ -65,7 +69,7 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 
 // want has the reports asked for again, at most four times a lease.
 func (l *Leader) want(now Instant, a *account) {
-	if a.asked == 0 || a.asked < a.ended || now.Sub(a.asked) >= l.cfg.Lease/4 {
+	if a.asked == 0 || now.Sub(a.asked) >= l.cfg.Lease/4 {
 		a.asked = now
 		l.round.wanted = true
 	}
@@ -75,7 +79,7 @@ func (l *Leader) want(now Instant, a *account) {
 func (l *Leader) fresh(v *cluster.Volume, a *account, node string) (cluster.Report, bool) {
 	ans := l.reports[node]
 	rep, ok := ans.reports[v.Name]
-	return rep, ok && ans.asked >= a.ended && rep.Process == l.state.Nodes[node].Start
+	return rep, ok && ans.round > a.after && rep.Process == l.state.Nodes[node].Start
 }
 
 func (l *Leader) choose(now Instant, v *cluster.Volume, a *account, why string) *cluster.Command {
@@ -106,6 +110,12 @@ func (l *Leader) choose(now Instant, v *cluster.Volume, a *account, why string) 
 	if p == nil {
 		return nil
 	}
+	if a.released == givenUp && p.Candidate == v.Primary && p.Member.Process == v.Process {
+		// Nobody else can follow: the hand-over is void, and the next request gives the volume back (R30).
+		a.released, a.handTo, a.ended = "", "", 0
+		delete(l.orders, v.Name)
+		return nil
+	}
 	p.On = cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}
 	p.Term, p.Reason = l.cfg.Term, why
 	return &cluster.Command{Promote: p}
@@ -124,16 +134,18 @@ func (l *Leader) form(v *cluster.Volume, a *account) *cluster.Command {
 	return &cluster.Command{Form: f}
 }
 
-// force promotes a replica on a person's word, never one that is in pieces, failed or stalled. The lease was waited
-// for already.
+// force promotes a replica on a person's word, never one that is in pieces or stalled. The lease was waited for
+// already.
 func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.Command {
 	rep, ok := l.fresh(v, a, to)
+	healthy := rep.Usable() && !(to == v.Primary && a.failed)
+	rep.Failed = false // it may be all that is left: the person was told
 	if !ok || !rep.Usable() {
 		return nil
 	}
 	p := &cluster.Promote{On: cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}, Term: l.cfg.Term, Candidate: to,
 		Member: cluster.Member{Incarnation: rep.Incarnation, Process: rep.Process}, Basis: cluster.BasisForced, Reason: why}
-	if m, member := v.Members[to]; member && m.Incarnation == rep.Incarnation {
+	if m, member := v.Members[to]; healthy && member && m.Incarnation == rep.Incarnation {
 		return nil // no force needed: the ordinary way
 	}
 	return &cluster.Command{Promote: p}
@@ -204,7 +216,7 @@ func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report,
 	}
 	if v.Primary == "" {
 		p.Basis = cluster.BasisFirst
-	} else if a.released == "given up" && basis == cluster.BasisUnchanged && !a.failed && n != v.Primary {
+	} else if a.released == givenUp && basis == cluster.BasisUnchanged && !a.failed && n != v.Primary {
 		p.Basis = cluster.BasisHandOver
 	}
 	for _, m := range v.MemberNames() {
