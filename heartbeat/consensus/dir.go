@@ -178,8 +178,8 @@ func (d *directory) openStores(log *bridge) (err error) {
 			_ = d.closeStores()
 		}
 	}()
-	if _, err := os.Stat(d.file("log", metadb.FileName)); err != nil {
-		// raft-wal would start an empty log, and delete the files of the old one because it does not list them.
+	if err := checkMeta(d.file("log", metadb.FileName)); err != nil {
+		// Without it raft-wal would start an empty log, and delete the files of the old one because it does not list them.
 		return fmt.Errorf("%w: %w: %s", ErrCorrupt, err, remedy)
 	}
 	if d.mark, err = openMark(d.file("mark")); err != nil {
@@ -273,7 +273,7 @@ func decodeIdentity(b []byte) (string, error) {
 func (d *directory) readIdentity() (string, error) {
 	b, err := os.ReadFile(d.file("identity"))
 	if err != nil {
-		return "", fmt.Errorf("read the Raft identity: %w", err)
+		return "", fmt.Errorf("%w: %w: %s", ErrCorrupt, err, remedy)
 	}
 	id, err := decodeIdentity(b)
 	if err != nil {

@@ -100,7 +100,7 @@ func (r *Raft) openStores(log *bridge) (raft.SnapshotStore, error) {
 }
 
 // start runs raft. It has a goroutine of its own because the store ends the goroutine in which raft would panic.
-func (r *Raft) start(log *bridge, snaps raft.SnapshotStore) error {
+func (r *Raft) start(log *bridge, snaps raft.SnapshotStore) (err error) {
 	type started struct {
 		node *raft.Raft
 		err  error
@@ -113,16 +113,19 @@ func (r *Raft) start(log *bridge, snaps raft.SnapshotStore) error {
 	}()
 	select {
 	case s := <-done:
-		if r.node = s.node; s.err != nil {
-			return fmt.Errorf("start raft: %w", s.err)
-		}
+		r.node, err = s.node, s.err
 	case <-r.failed:
-		return fmt.Errorf("start raft: %w", *r.failure.Load())
+	}
+	if failure := r.failure.Load(); failure != nil {
+		return fmt.Errorf("start raft: %w: %w", ErrFailed, *failure)
+	}
+	if refused := r.fsm.restoreErr; refused != nil {
+		return fmt.Errorf("start raft: %w: %w (the snapshots are in %s)", ErrCorrupt, refused, r.cfg.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
 	}
 	r.fsm.opened.Store(true)
-	if err := r.fsm.restoreErr; err != nil {
-		return fmt.Errorf("%w: %w (the snapshots are in %s)", ErrCorrupt, err, r.cfg.Dir)
-	}
 	r.trans.node.Store(r.node)
 	r.leading.observe(r.node)
 	return nil
@@ -213,36 +216,40 @@ func (r *Raft) Close() error {
 
 // abandon shuts everything down, as far as a hanging disk lets it.
 func (r *Raft) abandon() error {
-	ended := make(chan struct{})
+	// When a store call hangs, this goroutine outlives Close, and ends if ever the disk answers.
+	ended := make(chan error, 1)
 	go func() {
-		defer close(ended)
 		if r.node != nil {
 			_ = r.node.Shutdown().Error()
 		}
+		_ = r.trans.Close()
+		r.store.closed.Store(true)
+		ended <- r.close()
 	}()
-	if r.failure.Load() != nil && !within(ended, r.cfg.DiskDeadline) {
-		close(r.stop)
-		r.leading.end()
-		r.wg.Wait()
-		return fmt.Errorf("close raft: it hangs in a store call: %w", *r.failure.Load())
+	err, hangs := r.await(ended)
+	if hangs {
+		err = fmt.Errorf("close raft: a store call has not returned: %w", *r.failure.Load())
 	}
-	<-ended
-	_ = r.trans.Close()
-	r.store.closed.Store(true)
 	close(r.stop)
 	r.leading.end()
 	r.wg.Wait()
-	return r.close()
+	return err
 }
 
-func within(done <-chan struct{}, d time.Duration) bool {
-	t := time.NewTimer(d)
+// await waits for the end of raft; after a failure, for one more DiskDeadline at most.
+func (r *Raft) await(ended <-chan error) (err error, hangs bool) {
+	select {
+	case err := <-ended:
+		return err, false
+	case <-r.failed:
+	}
+	t := time.NewTimer(r.cfg.DiskDeadline)
 	defer t.Stop()
 	select {
-	case <-done:
-		return true
+	case err := <-ended:
+		return err, false
 	case <-t.C:
-		return false
+		return nil, true
 	}
 }
 

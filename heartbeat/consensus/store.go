@@ -29,8 +29,8 @@ type store struct {
 	watch  *watch
 	fail   func(error)
 	noted  func(raft.Configuration) // called for each configuration that enters the log, committed or not
-	broken atomic.Bool // a call failed: nothing is written any more
-	closed atomic.Bool // raft has ended: errors are of no interest
+	broken atomic.Bool              // a call failed: nothing is written any more
+	closed atomic.Bool              // raft has ended: errors are of no interest
 }
 
 var (

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	maxInbound    = 64              // connections accepted and open at once; further ones are closed
-	maxGreetings  = 16              // accepted connections that have not greeted yet; further ones wait in the kernel
-	maxUnanswered = 96 << 20        // bytes read from a connection without an answer: one snapshot, or a few appends
-	greetingTime  = 2 * time.Second // from accept to the whole greeting
+	maxInbound    = 64          // connections accepted and open at once; further ones are closed
+	maxGreetings  = 16          // accepted connections that have not greeted yet; further ones wait in the kernel
+	maxUnanswered = 96 << 20    // bytes read from a connection without an answer: one snapshot, or a few appends
+	greetingTime  = time.Second // from accept to the whole greeting
 	greetingLen   = 16
 )
 
