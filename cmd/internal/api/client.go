@@ -29,7 +29,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 func (c *Client) Status(ctx context.Context, volume string) (*Status, []byte, error) {
 	reply, err := c.rpc.Status(ctx, &adminv1.StatusRequest{Volume: volume})
 	if err != nil {
-		return nil, nil, fromStatus(c.Server, err)
+		return nil, nil, err
 	}
 	st := &Status{}
 	if err := json.Unmarshal(reply.GetDocument(), st); err != nil {
@@ -42,7 +42,7 @@ func (c *Client) Status(ctx context.Context, volume string) (*Status, []byte, er
 func (c *Client) Failover(ctx context.Context, r FailoverRequest) (Failover, error) {
 	reply, err := c.rpc.Failover(ctx, &adminv1.FailoverRequest{Volume: r.Volume, To: r.To, Force: r.Force, AcceptDataLoss: r.AcceptDataLoss})
 	if err != nil {
-		return Failover{}, fromStatus(c.Server, err)
+		return Failover{}, err
 	}
 	return failoverFromProto(reply.GetFailover()), nil
 }
@@ -51,7 +51,7 @@ func (c *Client) Failover(ctx context.Context, r FailoverRequest) (Failover, err
 func (c *Client) Failovers(ctx context.Context) ([]Failover, error) {
 	reply, err := c.rpc.Failovers(ctx, &adminv1.FailoversRequest{})
 	if err != nil {
-		return nil, fromStatus(c.Server, err)
+		return nil, err
 	}
 	past := []Failover{}
 	for _, f := range reply.GetFailovers() {
@@ -64,7 +64,7 @@ func (c *Client) Failovers(ctx context.Context) ([]Failover, error) {
 func (c *Client) VolumeList(ctx context.Context) ([]Volume, error) {
 	reply, err := c.rpc.VolumeList(ctx, &adminv1.VolumeListRequest{})
 	if err != nil {
-		return nil, fromStatus(c.Server, err)
+		return nil, err
 	}
 	all := []Volume{}
 	for _, v := range reply.GetVolumes() {
@@ -77,20 +77,20 @@ func (c *Client) VolumeList(ctx context.Context) ([]Volume, error) {
 // VolumeCreate says what becomes of content at a volume's first start.
 func (c *Client) VolumeCreate(ctx context.Context, r VolumeCreateRequest) error {
 	_, err := c.rpc.VolumeCreate(ctx, &adminv1.VolumeCreateRequest{Volume: r.Volume, InitialFrom: r.InitialFrom, DiscardData: r.DiscardData})
-	return fromStatus(c.Server, err)
+	return err
 }
 
 // ResyncAllow gives consent that a replica is overwritten.
 func (c *Client) ResyncAllow(ctx context.Context, r ResyncAllowRequest) error {
 	_, err := c.rpc.ResyncAllow(ctx, &adminv1.ResyncAllowRequest{Volume: r.Volume, Target: r.Target, DiscardTargetData: r.DiscardTargetData})
-	return fromStatus(c.Server, err)
+	return err
 }
 
 // NodeList lists the nodes.
 func (c *Client) NodeList(ctx context.Context) ([]Member, error) {
 	reply, err := c.rpc.NodeList(ctx, &adminv1.NodeListRequest{})
 	if err != nil {
-		return nil, fromStatus(c.Server, err)
+		return nil, err
 	}
 	all := []Member{}
 	for _, n := range reply.GetNodes() {
@@ -102,13 +102,13 @@ func (c *Client) NodeList(ctx context.Context) ([]Member, error) {
 // NodeAdd takes a node of the file into the cluster.
 func (c *Client) NodeAdd(ctx context.Context, name string) error {
 	_, err := c.rpc.NodeAdd(ctx, &adminv1.NodeAddRequest{Name: name})
-	return fromStatus(c.Server, err)
+	return err
 }
 
 // NodeRemove takes a node out of the cluster.
 func (c *Client) NodeRemove(ctx context.Context, name string) error {
 	_, err := c.rpc.NodeRemove(ctx, &adminv1.NodeRemoveRequest{Name: name})
-	return fromStatus(c.Server, err)
+	return err
 }
 
 // Events calls fn for each event. Without follow it returns at the end of what is remembered; with follow when ctx
@@ -118,7 +118,7 @@ func (c *Client) Events(ctx context.Context, follow bool, fn func(Event) error) 
 	defer cancel()
 	stream, err := c.rpc.Events(ctx, &adminv1.EventsRequest{Follow: follow})
 	if err != nil {
-		return fromStatus(c.Server, err)
+		return fromStatus(c.Server, false, err)
 	}
 	for {
 		e, err := stream.Recv()
@@ -126,7 +126,7 @@ func (c *Client) Events(ctx context.Context, follow bool, fn func(Event) error) 
 		case errors.Is(err, io.EOF), err != nil && follow && ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return fromStatus(c.Server, err)
+			return fromStatus(c.Server, answered(stream.Trailer()), err)
 		}
 		if err := fn(Event{Seq: e.GetSeq(), At: e.GetAt().AsTime(), Node: e.GetNode(), Kind: e.GetKind(), Volume: e.GetVolume(), Text: e.GetText()}); err != nil {
 			return err
@@ -138,7 +138,7 @@ func (c *Client) Events(ctx context.Context, follow bool, fn func(Event) error) 
 func (c *Client) ConfigShow(ctx context.Context) (config.Document, []byte, error) {
 	reply, err := c.rpc.ConfigShow(ctx, &adminv1.ConfigShowRequest{})
 	if err != nil {
-		return config.Document{}, nil, fromStatus(c.Server, err)
+		return config.Document{}, nil, err
 	}
 	var doc config.Document
 	if err := json.Unmarshal(reply.GetDocument(), &doc); err != nil {

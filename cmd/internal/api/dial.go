@@ -71,6 +71,7 @@ func dialOne(ctx context.Context, server string, dial Dialer, limit time.Duratio
 		}),
 		grpc.WithAuthority("hacluster"),
 		grpc.WithNoProxy(),
+		grpc.WithUnaryInterceptor(keepKind(server)),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply), grpc.WaitForReady(false)),
 	)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -64,14 +66,35 @@ func KindOf(err error) Kind {
 	return KindFailed
 }
 
+// answeredKey marks, in the trailer, an error that a node gave; an error without it was found by gRPC itself.
+const answeredKey = "hacluster-answered"
+
+// refuse answers an RPC with an error.
+func refuse(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	// Without the mark the client only says less precisely what happened.
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(answeredKey, "1"))
+	return toStatus(err)
+}
+
+func answered(trailer metadata.MD) bool { return len(trailer.Get(answeredKey)) > 0 }
+
+// keepKind is the client's interceptor: errors get their kind back.
+func keepKind(server string) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		var trailer metadata.MD
+		err := invoke(ctx, method, req, reply, conn, append(opts, grpc.Trailer(&trailer))...)
+		return fromStatus(server, answered(trailer), err)
+	}
+}
+
 // maxErrorText bounds an error text on the wire, where it travels in a header.
 const maxErrorText = 2048
 
 // toStatus gives an error the code that the protocol promises.
 func toStatus(err error) error {
-	if err == nil {
-		return nil
-	}
 	code := codes.Unknown
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -95,8 +118,8 @@ func toStatus(err error) error {
 	return status.Error(code, text)
 }
 
-// fromStatus is toStatus backwards. server names who was asked.
-func fromStatus(server string, err error) error {
+// fromStatus is toStatus backwards. server names who was asked; answered: the error is its own.
+func fromStatus(server string, answered bool, err error) error {
 	st, ok := status.FromError(err)
 	if err == nil || !ok {
 		return err
@@ -110,6 +133,10 @@ func fromStatus(server string, err error) error {
 	case codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated:
 		return &Error{KindRefused, text}
 	case codes.Unavailable:
+		if !answered {
+			return &Error{KindUnavailable, fmt.Sprintf(
+				"the connection to %s was lost (%s): whether it was done is unknown: see ha-admin status", server, text)}
+		}
 		return &Error{KindUnavailable, text}
 	case codes.DeadlineExceeded:
 		return &Error{KindUnavailable, fmt.Sprintf(

@@ -43,26 +43,26 @@ type server struct {
 func (s *server) Status(ctx context.Context, r *adminv1.StatusRequest) (*adminv1.StatusReply, error) {
 	st, err := s.node.Status(ctx, r.GetVolume())
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, refuse(ctx, err)
 	}
 	doc, err := encodeStatus(st)
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, refuse(ctx, err)
 	}
 	return &adminv1.StatusReply{Document: doc, Cluster: st.Cluster, Quorum: st.Quorum, Leader: st.Leader}, nil
 }
 
 func (s *server) Failover(ctx context.Context, r *adminv1.FailoverRequest) (*adminv1.FailoverReply, error) {
 	if r.GetVolume() == "" {
-		return nil, toStatus(BadRequest("failover: no volume is named"))
+		return nil, refuse(ctx, BadRequest("failover: no volume is named"))
 	}
 	if r.GetAcceptDataLoss() && !r.GetForce() {
-		return nil, toStatus(BadRequest("failover of %q: consent to data loss means nothing without force", r.GetVolume()))
+		return nil, refuse(ctx, BadRequest("failover of %q: consent to data loss means nothing without force", r.GetVolume()))
 	}
 	f, err := s.node.Failover(ctx, FailoverRequest{Volume: r.GetVolume(), To: r.GetTo(), Force: r.GetForce(),
 		AcceptDataLoss: r.GetAcceptDataLoss()})
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, refuse(ctx, err)
 	}
 	return &adminv1.FailoverReply{Failover: failoverToProto(f)}, nil
 }
@@ -70,7 +70,7 @@ func (s *server) Failover(ctx context.Context, r *adminv1.FailoverRequest) (*adm
 func (s *server) Failovers(ctx context.Context, _ *adminv1.FailoversRequest) (*adminv1.FailoversReply, error) {
 	past, err := s.node.Failovers(ctx)
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, refuse(ctx, err)
 	}
 	reply := &adminv1.FailoversReply{}
 	for _, f := range past {
@@ -82,7 +82,7 @@ func (s *server) Failovers(ctx context.Context, _ *adminv1.FailoversRequest) (*a
 func (s *server) VolumeList(ctx context.Context, _ *adminv1.VolumeListRequest) (*adminv1.VolumeListReply, error) {
 	all, err := s.node.VolumeList(ctx)
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, refuse(ctx, err)
 	}
 	reply := &adminv1.VolumeListReply{}
 	for _, v := range all {
@@ -94,29 +94,29 @@ func (s *server) VolumeList(ctx context.Context, _ *adminv1.VolumeListRequest) (
 
 func (s *server) VolumeCreate(ctx context.Context, r *adminv1.VolumeCreateRequest) (*adminv1.VolumeCreateReply, error) {
 	if r.GetVolume() == "" {
-		return nil, toStatus(BadRequest("volume create: no volume is named"))
+		return nil, refuse(ctx, BadRequest("volume create: no volume is named"))
 	}
 	if r.GetInitialFrom() != "" && r.GetDiscardData() {
-		return nil, toStatus(BadRequest("volume create %q: data is either kept or discarded, not both", r.GetVolume()))
+		return nil, refuse(ctx, BadRequest("volume create %q: data is either kept or discarded, not both", r.GetVolume()))
 	}
 	err := s.node.VolumeCreate(ctx, VolumeCreateRequest{Volume: r.GetVolume(), InitialFrom: r.GetInitialFrom(),
 		DiscardData: r.GetDiscardData()})
-	return &adminv1.VolumeCreateReply{}, toStatus(err)
+	return &adminv1.VolumeCreateReply{}, refuse(ctx, err)
 }
 
 func (s *server) ResyncAllow(ctx context.Context, r *adminv1.ResyncAllowRequest) (*adminv1.ResyncAllowReply, error) {
 	if r.GetVolume() == "" || r.GetTarget() == "" {
-		return nil, toStatus(BadRequest("volume resync: volume %q, target %q: both are needed", r.GetVolume(), r.GetTarget()))
+		return nil, refuse(ctx, BadRequest("volume resync: volume %q, target %q: both are needed", r.GetVolume(), r.GetTarget()))
 	}
 	err := s.node.ResyncAllow(ctx, ResyncAllowRequest{Volume: r.GetVolume(), Target: r.GetTarget(),
 		DiscardTargetData: r.GetDiscardTargetData()})
-	return &adminv1.ResyncAllowReply{}, toStatus(err)
+	return &adminv1.ResyncAllowReply{}, refuse(ctx, err)
 }
 
 func (s *server) NodeList(ctx context.Context, _ *adminv1.NodeListRequest) (*adminv1.NodeListReply, error) {
 	all, err := s.node.NodeList(ctx)
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, refuse(ctx, err)
 	}
 	reply := &adminv1.NodeListReply{}
 	for _, m := range all {
@@ -127,32 +127,33 @@ func (s *server) NodeList(ctx context.Context, _ *adminv1.NodeListRequest) (*adm
 
 func (s *server) NodeAdd(ctx context.Context, r *adminv1.NodeAddRequest) (*adminv1.NodeAddReply, error) {
 	if r.GetName() == "" {
-		return nil, toStatus(BadRequest("node add: no node is named"))
+		return nil, refuse(ctx, BadRequest("node add: no node is named"))
 	}
-	return &adminv1.NodeAddReply{}, toStatus(s.node.NodeAdd(ctx, r.GetName()))
+	return &adminv1.NodeAddReply{}, refuse(ctx, s.node.NodeAdd(ctx, r.GetName()))
 }
 
 func (s *server) NodeRemove(ctx context.Context, r *adminv1.NodeRemoveRequest) (*adminv1.NodeRemoveReply, error) {
 	if r.GetName() == "" {
-		return nil, toStatus(BadRequest("node remove: no node is named"))
+		return nil, refuse(ctx, BadRequest("node remove: no node is named"))
 	}
-	return &adminv1.NodeRemoveReply{}, toStatus(s.node.NodeRemove(ctx, r.GetName()))
+	return &adminv1.NodeRemoveReply{}, refuse(ctx, s.node.NodeRemove(ctx, r.GetName()))
 }
 
 func (s *server) Events(r *adminv1.EventsRequest, stream adminv1.Admin_EventsServer) error {
-	err := s.node.Events(stream.Context(), r.GetFollow(), func(e Event) error {
+	ctx := stream.Context()
+	err := s.node.Events(ctx, r.GetFollow(), func(e Event) error {
 		return stream.Send(&adminv1.Event{Seq: e.Seq, At: timestamppb.New(e.At), Node: e.Node, Kind: e.Kind, Volume: e.Volume, Text: e.Text})
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
-	return toStatus(err)
+	return refuse(ctx, err)
 }
 
 func (s *server) ConfigShow(ctx context.Context, _ *adminv1.ConfigShowRequest) (*adminv1.ConfigShowReply, error) {
 	doc, err := s.node.ConfigShow(ctx)
 	if err != nil {
-		return nil, toStatus(err)
+		return nil, refuse(ctx, err)
 	}
 	return &adminv1.ConfigShowReply{Document: doc.JSON()}, nil
 }
