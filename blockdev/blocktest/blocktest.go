@@ -15,7 +15,7 @@ import (
 )
 
 // Size is the length of the devices that the suite asks for: small, and odd enough to leave a short last mebibyte.
-const Size = 4<<20 + 3*blockdev.BlockSize
+const Size = 2<<20 + 3*blockdev.BlockSize
 
 // Factory makes a device of the given size that reads as zeroes. The suite closes it. A factory that cannot make one
 // here skips, saying why.

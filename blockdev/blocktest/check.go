@@ -2,24 +2,21 @@ package blocktest
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
 	"hacluster/blockdev"
 )
 
-// pattern is n bytes that differ between seeds and between places, none of them likely zero for long.
+// pattern is n bytes that differ between seeds and between places; none is zero.
 func pattern(n int, seed uint64) []byte {
-	p := make([]byte, n)
+	p := make([]byte, n+8)
 	src := rand.New(rand.NewPCG(seed, 42))
 	for i := 0; i < n; i += 8 {
-		v := src.Uint64()
-		for j := i; j < min(n, i+8); j++ {
-			p[j] = byte(v) | 1
-			v >>= 8
-		}
+		binary.LittleEndian.PutUint64(p[i:], src.Uint64()|0x0101010101010101)
 	}
-	return p
+	return p[:n]
 }
 
 func write(t testing.TB, d blockdev.Device, p []byte, off int64) {

@@ -14,7 +14,7 @@ import (
 var spots = []blockdev.Range{
 	{Off: 0, Len: 4096}, {Off: 4096, Len: 8192}, {Off: 512, Len: 512}, {Off: 1, Len: 1}, {Off: 4095, Len: 2},
 	{Off: 4097, Len: 4095}, {Off: 100, Len: 20000}, {Off: 8192, Len: 5000}, {Off: 70000, Len: 1 << 20},
-	{Off: 1 << 20, Len: 3 << 20}, {Off: Size - 1, Len: 1}, {Off: Size - 5000, Len: 5000},
+	{Off: 1 << 19, Len: 3 << 19}, {Off: 100, Len: 2<<20 - 1000}, {Off: Size - 1, Len: 1}, {Off: Size - 5000, Len: 5000},
 }
 
 func readBack(t *testing.T, d blockdev.Device) {
@@ -243,7 +243,7 @@ func closeWaits(t *testing.T, d blockdev.Device) {
 		wg.Go(func() {
 			p := pattern(8192, uint64(w))
 			for i := 0; ; i++ {
-				_, err := d.WriteAt(p, int64(w)<<20)
+				_, err := d.WriteAt(p, int64(w)<<16)
 				if errors.Is(err, blockdev.ErrClosed) {
 					return
 				}

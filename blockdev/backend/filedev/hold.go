@@ -87,14 +87,14 @@ func writable(fd int) error {
 func (s system) lockFile(fd int, t *target) error {
 	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return s.locked(t)
+		return s.locked(t, flocks)
 	}
 	if err != nil {
 		return fmt.Errorf("lock it by flock: %w", err)
 	}
 	err = unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		return s.locked(t)
+		return s.locked(t, rangeLocks)
 	}
 	if err != nil {
 		return fmt.Errorf("lock it by an open-file-description lock: %w", err)
@@ -102,8 +102,8 @@ func (s system) lockFile(fd int, t *target) error {
 	return nil
 }
 
-func (s system) locked(t *target) error {
-	return fmt.Errorf("%w: it is locked by %s: stop that, or name another file (one backing cannot serve two volumes)", ErrInUse, s.lockHolder(t))
+func (s system) locked(t *target, kinds []string) error {
+	return fmt.Errorf("%w: it is locked by %s: stop that, or name another file (one backing cannot serve two volumes)", ErrInUse, s.lockHolder(t, kinds))
 }
 
 // private takes the file from other users: their writes would not be seen before a verify.

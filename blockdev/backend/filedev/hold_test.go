@@ -56,7 +56,7 @@ func TestC73MissingDirectory(t *testing.T) {
 
 func TestC73TooSmallIsRefusedWithBothNumbers(t *testing.T) {
 	refused(t, image(t, mib-1), ErrUnsuitable, fmt.Sprint(mib-1), fmt.Sprint(mib), "at most 1044480")
-	refused(t, image(t, 0), ErrUnsuitable, " 0 bytes")
+	refused(t, image(t, 0), ErrUnsuitable, " 0 bytes", "enlarge")
 }
 
 func TestC73TooSmallDevice(t *testing.T) {
@@ -114,25 +114,28 @@ func TestC73DeviceHeldByAnotherProcess(t *testing.T) {
 
 // Whoever locks by the other kind of lock is kept out, and keeps us out.
 func TestC73BothKindsOfLock(t *testing.T) {
-	for name, lock := range map[string]func(fd int) error{
-		"flock": func(fd int) error { return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) },
-		"open file description": func(fd int) error {
+	for _, c := range []struct {
+		name, by string
+		lock     func(fd int) error
+	}{
+		{"flock", "this process itself", func(fd int) error { return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) }},
+		{"open file description", "does not name", func(fd int) error {
 			return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: 5, Len: 1})
-		},
-		"process": func(fd int) error {
+		}},
+		{"process", "this process itself", func(fd int) error {
 			return unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_RDLCK})
-		},
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			path := image(t, mib)
 			fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := lock(fd); err != nil {
+			if err := c.lock(fd); err != nil {
 				t.Fatal(err)
 			}
-			refused(t, path, ErrInUse, "locked by")
+			refused(t, path, ErrInUse, "locked by", c.by)
 			unix.Close(fd)
 
 			d := open(t, path, Config{Size: mib})
@@ -141,7 +144,7 @@ func TestC73BothKindsOfLock(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer unix.Close(fd)
-			if err := lock(fd); err == nil {
+			if err := c.lock(fd); err == nil {
 				t.Error("the lock was given while the backing is held")
 			}
 			d.Close()

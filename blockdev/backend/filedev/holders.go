@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,14 +18,21 @@ const maxNamed = 4
 // errFound ends a walk through the lines of a file.
 var errFound = errors.New("found")
 
-// lockHolder names who has a lock on the file, as far as the kernel tells: of open-file-description locks it does not.
+// What /proc/locks calls the kinds of lock that exclude each other.
+var (
+	flocks     = []string{"FLOCK"}
+	rangeLocks = []string{"POSIX", "OFDLCK"}
+)
+
+// lockHolder names who has a lock of one of the kinds on the file, as far as the kernel tells: of open-file-description
+// locks it does not. Kinds that the caller has itself by now must not be asked for.
 //
-// A line of /proc/locks: "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", numbers of the device in hexadecimal;
-// waiters have "->" behind the first field.
-func (s system) lockHolder(t *target) string {
-	who := "another process"
+// A line of /proc/locks: "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF", numbers of the device in hexadecimal.
+// Who only waits for a lock has "->" in the place of its kind.
+func (s system) lockHolder(t *target, kinds []string) string {
+	who := "somebody whom the kernel does not name"
 	err := s.lines("locks", func(f []string) error {
-		if len(f) < 8 || f[1] == "->" {
+		if len(f) < 8 || !slices.Contains(kinds, f[1]) {
 			return nil
 		}
 		device, inode, _ := cutLast(f[5], ":")
@@ -36,7 +44,7 @@ func (s system) lockHolder(t *target) string {
 		return nil
 	})
 	if err != nil && !errors.Is(err, errFound) {
-		return who + " (/proc/locks does not tell)"
+		return fmt.Sprintf("somebody (%v)", err)
 	}
 	return who
 }

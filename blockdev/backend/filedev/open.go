@@ -101,11 +101,14 @@ func sizeOf(fd int, t target, cfg Config) (int64, error) {
 	if size == 0 && !t.isBlock && cfg.Create {
 		return cfg.Size, create(fd, t.path, cfg.Size)
 	}
-	if size < cfg.Size {
-		return 0, fmt.Errorf("%w: it has %d bytes, the volume needs %d: enlarge the backing or set the volume's size to at most %d",
-			ErrUnsuitable, size, cfg.Size, size/blockdev.BlockSize*blockdev.BlockSize)
+	if size >= cfg.Size {
+		return size, nil
 	}
-	return size, nil
+	do := "enlarge the backing"
+	if size >= blockdev.BlockSize {
+		do += fmt.Sprintf(", or set the volume's size to at most %d", size/blockdev.BlockSize*blockdev.BlockSize)
+	}
+	return 0, fmt.Errorf("%w: it has %d bytes, the volume needs %d: %s", ErrUnsuitable, size, cfg.Size, do)
 }
 
 // create makes the empty file at fd a sparse one of size.

@@ -10,6 +10,7 @@ package memdev
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -56,8 +57,8 @@ type store struct {
 
 // New returns a device that reads as zeroes.
 func New(cfg Config) *Dev {
-	if cfg.Size < 0 || cfg.Intermediate < 0 {
-		panic(fmt.Sprintf("memdev: size %d, intermediate %d: neither may be negative", cfg.Size, cfg.Intermediate))
+	if cfg.Size < 0 || cfg.Size > math.MaxInt64-pageSize || cfg.Intermediate < 0 {
+		panic(fmt.Sprintf("memdev: size %d, intermediate %d: negative, or too close to the end of int64", cfg.Size, cfg.Intermediate))
 	}
 	return &Dev{store: newStore(cfg)}
 }

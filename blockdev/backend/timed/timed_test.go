@@ -20,10 +20,19 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// plain hides what the device below can do beside the interface.
+type plain struct{ blockdev.Device }
+
+func TestConformanceOverADeviceWithoutVectorsAndExtents(t *testing.T) {
+	blocktest.Run(t, func(t testing.TB, size int64) blockdev.Device {
+		return New(plain{memdev.New(memdev.Config{Size: size})}, Config{})
+	})
+}
+
 // The path of growing the table, and of marking, is under the suite too.
 func TestConformanceWhenEverythingIsStalled(t *testing.T) {
 	blocktest.Run(t, func(t testing.TB, size int64) blockdev.Device {
-		return New(memdev.New(memdev.Config{Size: size}), Config{Deadline: 1, OnStall: func(blockdev.Op, blockdev.Range, time.Duration) {}})
+		return New(memdev.New(memdev.Config{Size: size}), Config{Deadline: 80 * time.Microsecond, OnStall: func(blockdev.Op, blockdev.Range, time.Duration) {}})
 	})
 }
 
@@ -154,17 +163,17 @@ func TestStallLastsUntilTheLastHungOperationReturns(t *testing.T) {
 	})
 }
 
-// An operation marked while it leaves must not leave the device stalled for ever: the deadline of a nanosecond makes
-// the watcher and the operations meet all the time.
+// An operation marked while it leaves must not leave the device stalled for ever: the deadline is about as
+// long as an operation takes, so the watcher and the operations meet all the time.
 func TestMarkingRacesWithReturning(t *testing.T) {
 	var reported atomic.Int64
-	d := New(memdev.New(memdev.Config{Size: 1 << 20}), Config{Deadline: 1, OnStall: func(blockdev.Op, blockdev.Range, time.Duration) { reported.Add(1) }})
+	d := New(memdev.New(memdev.Config{Size: 1 << 20}), Config{Deadline: 8 * time.Microsecond, OnStall: func(blockdev.Op, blockdev.Range, time.Duration) { reported.Add(1) }})
 	defer d.Close()
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			p := make([]byte, 64<<10)
-			for range 2000 {
+			for range 500 {
 				if _, err := d.ReadAt(p, 0); err != nil {
 					t.Error(err)
 				}
