@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"errors"
 	"sync"
 
 	"hacluster/replication/link"
@@ -88,6 +89,9 @@ func (r *Replica) applyFrame(e *entry) error {
 		}
 		return r.dev.Flush()
 	case wire.Close:
+		if r.broken() {
+			return errBroken // a flush that succeeds after one that failed proves nothing
+		}
 		if err := r.dev.Flush(); err != nil {
 			return err
 		}
@@ -127,11 +131,13 @@ func (r *Replica) finish(e *entry, err error) {
 	}
 	r.mu.Lock()
 	ready := r.queue.Return(&e.Item, room[:0])
-	prefix := r.recv.Returned(seq)
+	var prefix uint64
 	if err != nil {
-		r.recv.Close(s.stream)
+		r.recv.Failed(seq)
+	} else {
+		prefix = r.recv.Returned(seq)
 	}
-	ack := r.recv.MayAck(s.stream)
+	ack := err == nil && r.recv.MayAck(s.stream)
 	if r.recv.Outstanding() == 0 {
 		r.changeLocked()
 	}
@@ -145,6 +151,14 @@ func (r *Replica) finish(e *entry, err error) {
 	for _, it := range ready {
 		r.start(it.Owner.(*entry), true)
 	}
+}
+
+var errBroken = errors.New("an earlier write or flush of the stream failed")
+
+func (r *Replica) broken() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.recv.Broken()
 }
 
 func (s *session) mayAck() bool {

@@ -8,7 +8,8 @@
 // Invariants (R2):
 //   - an entry is taken only from the newest accepted stream of the stored epoch
 //   - nothing is answered in a stream before everything taken in earlier ones has returned from the device
-//   - written is a gapless prefix; received - written entries are outstanding
+//   - written is a gapless prefix of what returned; it never passes an entry that failed
+//   - once Raft has shown an epoch (Fence), nothing is taken in an older one
 package standby
 
 import (
@@ -41,6 +42,7 @@ const (
 // Receiver is the state of one replica while it is not primary. Not safe for concurrent use.
 type Receiver struct {
 	epoch cluster.Epoch // stored durably
+	fence cluster.Epoch // shown by Raft
 
 	primary string // of the session
 	process uint64
@@ -52,6 +54,8 @@ type Receiver struct {
 	received uint64
 	written  uint64
 	done     []bool // done[i]: entry written+1+i has returned
+	pending  int    // entries taken that have neither returned nor failed
+	broken   bool   // an entry failed on the device
 
 	resync       bool // the session overwrites: the replica must be marked before the first change
 	inconsistent bool // durably marked
@@ -59,14 +63,14 @@ type Receiver struct {
 
 // New is a receiver that starts with what its superblock says.
 func New(stored cluster.Epoch, inconsistent bool) *Receiver {
-	return &Receiver{epoch: stored, inconsistent: inconsistent}
+	return &Receiver{epoch: stored, fence: stored, inconsistent: inconsistent}
 }
 
 // Hello judges a stream. applied is the volume as our own Raft log shows it; busy counts operations on the device that
 // this receiver does not know of (our own writes as a former primary).
 func (r *Receiver) Hello(applied *cluster.Volume, h Hello, busy int) Verdict {
 	switch {
-	case h.Epoch < applied.Epoch || h.Epoch < r.epoch:
+	case h.Epoch < applied.Epoch || h.Epoch < r.fence:
 		return RefuseOlder
 	case h.Epoch > applied.Epoch:
 		return RefuseNewer
@@ -86,17 +90,23 @@ func (r *Receiver) Hello(applied *cluster.Volume, h Hello, busy int) Verdict {
 	return Accept
 }
 
-// Stored tells that the epoch is on stable storage. What was received in older ones counts no more.
+// Stored tells that the epoch is on stable storage. What was received in older ones counts no more. Before it is
+// stored, Fence has been called with it and nothing is outstanding any more.
 func (r *Receiver) Stored(e cluster.Epoch) {
-	if e > r.epoch {
-		r.epoch, r.primary, r.process, r.stream = e, "", 0, 0
-		r.open, r.known, r.resync = false, false, false
-		r.received, r.written, r.done = 0, 0, r.done[:0]
+	if e <= r.epoch {
+		return
 	}
+	if r.pending > 0 {
+		panic(fmt.Sprintf("standby: epoch %d stored while %d entries of epoch %d are on the device", e, r.pending, r.epoch))
+	}
+	r.epoch, r.fence, r.primary, r.process, r.stream = e, max(r.fence, e), "", 0, 0
+	r.open, r.known, r.resync = false, false, false
+	r.received, r.written, r.done = 0, 0, r.done[:0]
 }
 
-// Fence ends every stream of an epoch below e: Raft has shown e.
+// Fence ends every stream of an epoch below e, and lets none begin: Raft has shown e.
 func (r *Receiver) Fence(e cluster.Epoch) {
+	r.fence = max(r.fence, e)
 	if r.epoch < e {
 		r.open = false
 	}
@@ -120,8 +130,8 @@ func (r *Receiver) LastNum() uint64 {
 // Epoch is the one stored.
 func (r *Receiver) Epoch() cluster.Epoch { return r.epoch }
 
-// Outstanding is how many taken entries have not returned.
-func (r *Receiver) Outstanding() int { return int(r.received - r.written) }
+// Outstanding is how many taken entries are still on the device.
+func (r *Receiver) Outstanding() int { return r.pending }
 
 // Begin opens the sequence of an accepted stream at entry num, as a member's replay or as a resync.
 func (r *Receiver) Begin(stream, num uint64, resync bool) error {
@@ -132,10 +142,12 @@ func (r *Receiver) Begin(stream, num uint64, resync bool) error {
 		return fmt.Errorf("stream %d began twice", stream)
 	case num == 0:
 		return fmt.Errorf("stream %d begins at entry 0, entries count from 1", stream)
+	case !resync && r.broken:
+		return fmt.Errorf("stream %d replays to a replica on which a write or flush has failed: it has to be resynced", stream)
 	case !resync && r.known && num > r.received+1:
 		return &GapError{Want: r.received + 1, Got: num}
 	}
-	r.begun, r.resync = true, resync
+	r.begun, r.resync, r.broken = true, resync, false
 	if resync || !r.known {
 		r.received, r.written, r.done = num-1, num-1, r.done[:0]
 	}
@@ -155,6 +167,7 @@ func (r *Receiver) Take(stream, num uint64) (dup bool, err error) {
 	}
 	r.received = num
 	r.done = append(r.done, false)
+	r.pending++
 	return false, nil
 }
 
@@ -175,6 +188,7 @@ func (r *Receiver) Inconsistent() bool { return r.inconsistent }
 // Returned tells that entry num is on the device (and durable, if it asked for that). The new prefix may be
 // acknowledged in the stream in which it is still open.
 func (r *Receiver) Returned(num uint64) (prefix uint64) {
+	r.ended(num)
 	r.done[num-r.written-1] = true
 	n := 0
 	for n < len(r.done) && r.done[n] {
@@ -183,6 +197,23 @@ func (r *Receiver) Returned(num uint64) (prefix uint64) {
 	r.written += uint64(n)
 	r.done = r.done[:copy(r.done, r.done[n:])]
 	return r.written
+}
+
+// Failed tells that entry num ended on the device with an error. The stream is closed, the written prefix never passes
+// the entry, and only a resync begins anew (R23).
+func (r *Receiver) Failed(num uint64) {
+	r.ended(num)
+	r.broken, r.open = true, false
+}
+
+// Broken reports whether an entry has failed since the newest stream began: then no resync is closed any more.
+func (r *Receiver) Broken() bool { return r.broken }
+
+func (r *Receiver) ended(num uint64) {
+	if num <= r.written || num > r.received || r.done[num-r.written-1] || r.pending == 0 {
+		panic(fmt.Sprintf("standby: entry %d ended, %d to %d were taken and %d are outstanding", num, r.written+1, r.received, r.pending))
+	}
+	r.pending--
 }
 
 // MayAck reports whether acknowledgements may still go out on stream.
