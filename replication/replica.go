@@ -212,6 +212,9 @@ func (r *Replica) follow(ctx context.Context) {
 		case role.Propose:
 			r.propose(ctx, a.Command)
 			return // the outcome kicks
+		case role.GiveUp:
+			r.handOn(ctx, a)
+			return
 		case role.Serve:
 			if !r.serve(ctx, a.Epoch) {
 				return
@@ -289,6 +292,26 @@ func (r *Replica) propose(ctx context.Context, c cluster.Command) {
 		if err == nil && res.Volume != nil {
 			r.learn(*res.Volume)
 		}
+	})
+}
+
+// handOn gives up a role that this replica cannot fill any more; the ticker of Run repeats it.
+func (r *Replica) handOn(ctx context.Context, a role.GiveUp) {
+	r.mu.Lock()
+	busy := r.proposing
+	r.proposing = true
+	r.mu.Unlock()
+	if busy {
+		return
+	}
+	r.log.Error("giving the role up", "epoch", a.Epoch, "why", a.Why)
+	r.work.goes.Go(func() {
+		if err := r.node.GiveUp(ctx, r.cfg.Volume.Name, a.Epoch, "", true); err != nil {
+			r.log.Warn("the leader did not take the give-up", "epoch", a.Epoch, "error", err)
+		}
+		r.mu.Lock()
+		r.proposing = false
+		r.mu.Unlock()
 	})
 }
 

@@ -3,6 +3,7 @@
 // names what is missing; calling it again with the same facts gives the same answer.
 //
 //	promoted, this process --> older work ended --> epoch stored --> lease --> old primary removed --> Serve
+//	the replica failed since its report, others are members --> GiveUp
 //	anything else while serving --> Stop: clients are cut off without an answer
 //
 // A hand-over is no change of role by itself: the process that gave the volume up lacks the lease, and either the next
@@ -27,7 +28,7 @@ type Facts struct {
 	Busy    int            // operations on the device that were taken in an older epoch than Volume.Epoch
 }
 
-// Action is one of Stop, StoreEpoch, Serve, Propose.
+// Action is one of Stop, StoreEpoch, Serve, Propose, GiveUp.
 type Action any
 
 // Actions.
@@ -38,6 +39,12 @@ type (
 	StoreEpoch struct{ Epoch cluster.Epoch }
 	// Propose hands a command to the leader; repeat it until the state has moved.
 	Propose struct{ Command cluster.Command }
+	// GiveUp hands the role on without having served: the replica failed after its report, and another member may have
+	// what it lost (R23). Tell the leader that the disk failed; repeat it until the state has moved.
+	GiveUp struct {
+		Epoch cluster.Epoch
+		Why   string
+	}
 	// Serve begins to serve in the epoch.
 	Serve struct{ Epoch cluster.Epoch }
 )
@@ -48,8 +55,14 @@ func Next(f Facts) Action {
 	if f.Serving != 0 && (f.Serving != v.Epoch || !mine(f)) {
 		return Stop{Why: fmt.Sprintf("epoch %d belongs to %s", v.Epoch, v.Primary)}
 	}
-	if f.Serving != 0 || v.Epoch == 0 {
-		return nil
+	if f.Serving != 0 || v.Epoch == 0 || f.Report.Epoch > v.Epoch {
+		return nil // a record older than the epoch that we stored is not acted upon
+	}
+	if mine(f) && !f.Report.Usable() && (v.Previous != "" || len(v.Members) > 1) {
+		if !f.Lease {
+			return nil
+		}
+		return GiveUp{Epoch: v.Epoch, Why: "the replica failed before it could serve"}
 	}
 	if f.Report.Epoch < v.Epoch {
 		if f.Busy > 0 || f.Report.Stalled || !f.Report.Held {
