@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 
 	"hacluster/replication/wire"
@@ -19,7 +20,7 @@ const (
 	// memory held for a standby that reads slowly.
 	streamWindow = 4 << 20
 	connWindow   = 16 << 20
-	ioBuffer     = 256 << 10
+	ioBuffer     = 32 << 10
 
 	// maxStreams is per connection: a thousand volumes in both directions, with room to reconnect.
 	maxStreams     = 4096
@@ -52,6 +53,7 @@ func ClientConn(addr string, dial func(ctx context.Context, addr string) (net.Co
 		grpc.WithReadBufferSize(ioBuffer),
 		grpc.WithSharedWriteBuffer(true),
 		grpc.WithMaxHeaderListSize(maxHeaderBytes),
+		experimental.WithBufferPool(segments),
 	)
 }
 
@@ -67,6 +69,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.SharedWriteBuffer(true),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
+		experimental.BufferPool(segments),
 		grpc.ConnectionTimeout(connectTime),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval, PermitWithoutStream: true}),
 	}

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -529,15 +530,87 @@ func TestG52AckOutOfPlaceIsAProtocolError(t *testing.T) {
 	}
 }
 
+// The standby may hold more of the epoch, from an earlier stream, than this stream has sent so far.
 func TestAckOfAnEarlierStreamsFramesIsAccepted(t *testing.T) {
-	s, _, err := Dial(t.Context(), connect(t, serve(t, func(ctx context.Context, s *Session) error {
-		return errors.Join(s.Reply(wire.HelloReply{Node: "beta", LastSeq: 20}), s.Send(wire.Reply{Kind: wire.Ack, Seq: 20}))
+	s, _, err := Dial(t.Context(), connect(t, serve(t, func(_ context.Context, s *Session) error {
+		if err := s.Reply(wire.HelloReply{Node: "beta", LastSeq: 20}); err != nil {
+			return err
+		}
+		b, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		b.Free()
+		return s.Send(wire.Reply{Kind: wire.Ack, Seq: 20})
 	}), tcpDial), hello())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	if err := s.Send([]wire.Frame{{Kind: wire.Flush, Seq: 19}}); err != nil {
+		t.Fatal(err)
+	}
 	awaitAck(t, s, 20)
+}
+
+// R2: what a standby says on this stream about another one is not believed.
+func TestRepliesOfAnotherStreamAreAProtocolError(t *testing.T) {
+	for name, change := range map[string]func(*wire.Hello){
+		"another epoch":  func(h *wire.Hello) { h.Epoch-- },
+		"another stream": func(h *wire.Hello) { h.Stream-- },
+	} {
+		s := dial(t, serve(t, func(ctx context.Context, s *Session) error {
+			if err := accept(s); err != nil {
+				return err
+			}
+			change(&s.hello)
+			err := s.Send(wire.Reply{Kind: wire.Pong})
+			<-ctx.Done()
+			return err
+		}))
+		if _, err := s.Recv(); !errors.Is(err, ErrProtocol) {
+			t.Errorf("reply of %s: %v, want %v", name, err, ErrProtocol)
+		}
+		addr := serve(t, func(_ context.Context, s *Session) error {
+			change(&s.hello)
+			return accept(s)
+		})
+		if _, _, err := Dial(t.Context(), connect(t, addr, tcpDial), hello()); !errors.Is(err, ErrProtocol) {
+			t.Errorf("acceptance of %s: %v, want %v", name, err, ErrProtocol)
+		}
+	}
+}
+
+// countingPool knows how much of what it handed out has not come back.
+type countingPool struct {
+	mem.BufferPool
+	out atomic.Int64
+}
+
+func (p *countingPool) Get(n int) *[]byte {
+	p.out.Add(1)
+	return p.BufferPool.Get(n)
+}
+
+func (p *countingPool) Put(b *[]byte) {
+	p.out.Add(-1)
+	p.BufferPool.Put(b)
+}
+
+func TestReceivedMemoryComesBack(t *testing.T) {
+	pool := &countingPool{BufferPool: segments}
+	segments = pool
+	defer func() { segments = pool.BufferPool }()
+	s := dial(t, serve(t, apply(nil)))
+	b := fill(300_000, 1)
+	for seq := uint64(1); seq <= 20; seq++ {
+		if err := s.Send([]wire.Frame{writeFrame(seq, b)}); err != nil {
+			t.Fatal(err)
+		}
+		awaitAck(t, s, seq)
+	}
+	// 19 pieces for each message: what is left is what transports keep for themselves.
+	eventually(t, "received segments to come back", func() bool { return pool.out.Load() < 10 })
 }
 
 // sendRaw sends bytes that Sender would refuse to send.

@@ -17,6 +17,10 @@ const (
 
 // Sender is the primary's end of a stream. Send and Recv may run at the same time, each in one goroutine; Close may
 // be called from any, and ends both.
+//
+// References to Bufs come back when their bytes are written or the stream is closed. When the connection itself breaks,
+// gRPC forgets what it was writing, at most a message for each stream: those Bufs are left to the garbage collector and
+// never see their last Free. So a Buf's end must not be what a budget waits for.
 type Sender struct {
 	hello  wire.Hello
 	stream grpc.ClientStream
