@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"hacluster/blockdev"
 	"hacluster/blockdev/frontend/nbd"
 	"hacluster/blockdev/frontend/nbd/nbdclient"
 	"hacluster/blockdev/frontend/nbd/nbdproto"
@@ -25,6 +26,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must happen; nothing in a passing test takes that long.
 const patience = 20 * time.Second
+
+// patienceNever is no deadline.
+var patienceNever time.Time
 
 const testSize = 16 << 20
 
@@ -296,3 +300,53 @@ func eventually(t testing.TB, what string, cond func() bool) {
 }
 
 func zeroes(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+
+func memExport() (*nbdtest.Mem, *nbdtest.Export) {
+	dev := nbdtest.NewMem(testSize)
+	return dev, nbdtest.SyncExport(dev, 4)
+}
+
+// exerciseClient tries every call of our client on a server whose export is all zeroes.
+func exerciseClient(t *testing.T, uri string, size int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := nbdclient.Dial(ctx, uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.Size() != size {
+		t.Fatalf("size %d, want %d", c.Size(), size)
+	}
+	model := make([]byte, size)
+	p := pattern(1<<20, 3)
+	check := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	_, err = c.WriteAt(p, 4096)
+	check("write", err)
+	copy(model[4096:], p)
+	_, err = c.WriteFUA(p[:8192], 2<<20)
+	check("write FUA", err)
+	copy(model[2<<20:], p[:8192])
+	check("flush", c.Flush())
+	check("trim", c.Trim(blockdev.Range{Off: 64 << 10, Len: 128 << 10}, nbdproto.CmdFUA))
+	clear(model[64<<10:][:128<<10])
+	check("zero", c.Zero(blockdev.Range{Off: 512 << 10, Len: 4096}, false))
+	clear(model[512<<10:][:4096])
+	got := make([]byte, size)
+	_, err = c.ReadAt(got, 0)
+	check("read", err)
+	if !bytes.Equal(got, model) {
+		t.Fatal("read back differs")
+	}
+	es, err := c.BlockStatus(blockdev.Range{Len: size})
+	check("block status", err)
+	if last := es[len(es)-1].Range; es[0].Range.Off != 0 || last.End() != size {
+		t.Fatalf("extents do not cover the export: %v", es)
+	}
+}
