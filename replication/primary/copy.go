@@ -4,10 +4,9 @@ import (
 	"hacluster/blockdev"
 )
 
-// How many bytes of copies and how many comparisons may be under way at a time to one target (R28).
-const (
-	maxCopyBytes = 8 << 20
-)
+// maxCopyBytes is how many bytes may be under way to one target before no further chunk is handed out (R28); how many
+// comparisons run at a time is up to who makes them.
+const maxCopyBytes = 8 << 20
 
 // advance asks for work on a resync, or closes it when nothing is left.
 func (c *Core) advance(now Instant, p *peer) {

@@ -15,7 +15,8 @@
 //
 // Invariants:
 //   - minSeen is the least seq that every required peer has acknowledged; an operation behind it is not complete
-//   - inflight holds the operations that are not complete, with gapless seqs
+//   - inflight has a place for each seq from the oldest operation that is not complete; the places of those behind it
+//     that are complete are empty, so that one slow write does not hold the memory of a million later ones
 //   - an entry leaves an outbox only by acknowledgement, or with the whole outbox when the peer is no longer required
 package primary
 
@@ -46,7 +47,8 @@ type Config struct {
 	Chunk int64
 }
 
-// Op is one operation of a client, or one piece that a resync copies. Embed or reach its owner by Owner.
+// Op is one operation of a client, or one piece that a resync copies. Owner is the Op itself or what embeds it; it is
+// set before the Op is handed in.
 type Op struct {
 	order.Item
 	Kind       blockdev.Op
@@ -114,10 +116,12 @@ type Core struct {
 	queue    order.Queue
 	inflight ring[*Op]
 	lastSeq  uint64
+	open     int // operations in inflight
 	minSeen  uint64
 	peers    map[string]*peer
 	names    []string // of peers, in the order of the configuration
-	diskErr  error
+	diskErr  error    // the first failure of the local backing
+	flushErr error    // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
 	draining bool
 	ready    []*order.Item
 	actions  []Action
@@ -161,6 +165,7 @@ func (c *Core) Admit(now Instant, op *Op) {
 	op.seq = c.lastSeq
 	op.refs++
 	c.inflight.push(op)
+	c.open++
 	if op.Kind == blockdev.OpFlush {
 		c.act(Action{Kind: StartLocal, Op: op})
 	} else if c.queue.Admit(&op.Item) {
@@ -184,23 +189,33 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 		c.copyRead(now, op)
 		return
 	}
-	if err != nil {
-		c.localFailed(op)
-	}
+	c.noteOutcome(op)
 	if op.seq <= c.minSeen {
 		c.finish(op)
 	}
 }
 
-// localFailed notes that what the local backing holds in op's range is undefined (R23).
-func (c *Core) localFailed(op *Op) {
-	for _, p := range c.peers {
-		if p.plan != nil {
-			p.plan.Touch(op.Range)
-		}
+// noteOutcome keeps what a failure means: the content of op's range is undefined, and after a failed flush none
+// succeeds any more.
+func (c *Core) noteOutcome(op *Op) {
+	durable := op.Kind == blockdev.OpFlush || op.FUA
+	if durable && op.Err == nil {
+		op.Err = c.flushErr
+		return
+	}
+	if op.Err == nil {
+		return
+	}
+	if durable && c.flushErr == nil {
+		c.flushErr = op.Err
 	}
 	if c.diskErr == nil {
 		c.diskErr = op.Err
+	}
+	for _, n := range c.names {
+		if p := c.peers[n]; p.plan != nil {
+			p.plan.Touch(op.Range)
+		}
 	}
 	c.act(Action{Kind: DiskFailed, Err: op.Err})
 }
@@ -211,7 +226,7 @@ func (c *Core) ReadDone(op *Op, err error) {
 	op.Err = err
 	for i := range c.inflight.len() {
 		w := c.inflight.at(i)
-		if !w.complete && w.Kind != blockdev.OpFlush && w.Range.Overlaps(op.Range) {
+		if w != nil && w.Kind != blockdev.OpFlush && w.Range.Overlaps(op.Range) {
 			w.readers = append(w.readers, op)
 			op.waits++
 		}
@@ -222,13 +237,14 @@ func (c *Core) ReadDone(op *Op, err error) {
 	}
 }
 
-// finish completes an operation that the local backing and every required peer have, unless the local one failed
-// while another member holds it: then the outcome is the next primary's to give (R23, R27).
+// finish completes an operation that the local backing and every required peer have. A primary whose own disk failed
+// completes nothing while another member may be waited for: the outcome is the next primary's to give (R23, R27).
 func (c *Core) finish(op *Op) {
-	if op.complete || !op.local || op.Err != nil && c.required() > 0 {
+	if op.complete || !op.local || c.diskErr != nil && c.required() > 0 {
 		return
 	}
 	op.complete = true
+	c.open--
 	c.act(Action{Kind: Complete, Op: op})
 	for i, r := range op.readers {
 		op.readers[i] = nil
@@ -238,9 +254,11 @@ func (c *Core) finish(op *Op) {
 		}
 	}
 	op.readers = op.readers[:0]
-	for c.inflight.len() > 0 && c.inflight.at(0).complete {
-		c.unref(c.inflight.pop())
+	c.inflight.set(int(op.seq-c.first()), nil)
+	for c.inflight.len() > 0 && c.inflight.at(0) == nil {
+		c.inflight.pop()
 	}
+	c.unref(op)
 	c.drained()
 }
 
@@ -252,21 +270,20 @@ func (c *Core) sweep() {
 			least = min(least, p.seen)
 		}
 	}
+	seq := c.minSeen // what is behind it was looked at when it returned locally
 	c.minSeen = least
-	for i := 0; i < c.inflight.len(); {
-		op := c.inflight.at(i)
-		if op.seq > least {
-			return
-		}
-		before := c.inflight.len()
-		c.finish(op)
-		if c.inflight.len() == before { // not popped: it, or one before it, is still open
-			i++
-		} else {
-			i = 0
+	if c.diskErr != nil || seq > c.lastSeq {
+		seq = 0
+	}
+	for seq = max(seq+1, c.first()); seq <= min(least, c.lastSeq); seq = max(seq+1, c.first()) {
+		if op := c.inflight.at(int(seq - c.first())); op != nil {
+			c.finish(op)
 		}
 	}
 }
+
+// first is the seq of the oldest place of inflight.
+func (c *Core) first() uint64 { return c.lastSeq - uint64(c.inflight.len()) + 1 }
 
 func (c *Core) required() (n int) {
 	for _, p := range c.peers {
@@ -288,7 +305,7 @@ func (c *Core) Drain() {
 func (c *Core) Resume() { c.draining = false }
 
 func (c *Core) drained() {
-	if c.draining && c.inflight.len() == 0 {
+	if c.draining && c.open == 0 {
 		c.draining = false
 		c.act(Action{Kind: Drained})
 	}
@@ -298,11 +315,13 @@ func (c *Core) drained() {
 func (c *Core) DiskError() error { return c.diskErr }
 
 // InFlight is how many client operations are not complete.
-func (c *Core) InFlight() int { return c.inflight.len() }
+func (c *Core) InFlight() int { return c.open }
 
 // Version is the version of the newest record of the volume that the Core knows.
 func (c *Core) Version() uint64 { return c.vol.Version }
 
-func opOf(it *order.Item) *Op {
-	return it.Owner.(*Op)
-}
+// opOf leads from a queued item back to its Op: the item's Owner is the Op, or what embeds it.
+func opOf(it *order.Item) *Op { return it.Owner.(interface{ Core() *Op }).Core() }
+
+// Core is the Op itself: promoted to whatever embeds one, it leads from there to the part that a Core knows.
+func (o *Op) Core() *Op { return o }

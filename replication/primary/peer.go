@@ -30,14 +30,16 @@ type peer struct {
 	sent  int    // entries of out that went into this stream
 	bytes int64  // of out
 	seen  uint64 // seq of the newest client operation that it acknowledged, with all before
-	catch uint64 // catching: the seq that it has to reach
+	catch uint64 // catching: the num that it has to reach
 
 	plan        *resync.Plan // nil: a member, or never connected
 	incarnation cluster.Incarnation
 	process     uint64
 	closing     bool // the closing entry is in out
 
-	since    Instant // disconnected, or last progress
+	since    Instant // connected, disconnected, or gave its last sign of life
+	moved    Instant // acknowledged an entry that was new, or was given time for it
+	graced   bool    // a new stream gave it time, and it has not acknowledged anything since
 	pinged   bool
 	proposed Instant // when a change was last proposed
 	badSums  int     // checksum mismatches in a row
@@ -49,10 +51,13 @@ type entry struct {
 }
 
 func newPeer(node string, member bool, now Instant) *peer {
-	return &peer{node: node, member: member, next: 1, since: now}
+	return &peer{node: node, member: member, next: 1, since: now, moved: now}
 }
 
 func (p *peer) required() bool { return p.member || p.catching || p.admitting != 0 }
+
+// owes reports whether it has not acknowledged what it was sent, or what waits for it.
+func (p *peer) owes() bool { return p.out.len() > 0 && (!p.connected || p.sent > 0) }
 
 // takes reports whether new client operations go into the outbox.
 func (p *peer) takes() bool { return p.required() || p.connected && p.plan != nil }
@@ -108,7 +113,8 @@ type Greeting struct {
 	Failed       bool
 }
 
-// NextStream numbers a new connection to node, upward within the epoch (R2).
+// NextStream numbers a new connection to node, upward within the epoch (R2). The one before has ended, and Down was
+// called if it was up.
 func (c *Core) NextStream(node string) uint64 {
 	p := c.peers[node]
 	p.stream++
@@ -121,7 +127,7 @@ func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 	if stream != p.stream || p.connected {
 		return
 	}
-	p.since, p.pinged, p.sent = now, false, 0
+	p.pinged, p.sent = false, 0
 	switch {
 	case p.required():
 		c.upMember(now, p, g)
@@ -147,7 +153,10 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 		c.act(Action{Kind: Disconnect, Node: p.node, Reason: fmt.Sprintf("it claims entry %d, %d is the last that was made", g.LastNum, p.next-1)})
 		return
 	}
-	p.connected, p.process = true, g.Process
+	p.connected, p.process, p.since = true, g.Process, now
+	if !p.graced { // once: a link that breaks again and again must not keep writes waiting for ever
+		p.graced, p.moved = true, now
+	}
 	if g.LastNum > p.acked {
 		c.pop(now, p, g.LastNum)
 	}
@@ -156,19 +165,19 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 	c.progress(now, p)
 }
 
-// upResync begins a resync, or goes on with one of the same incarnation.
+// upResync begins a resync, or goes on with one of the same incarnation. What a failed flush of the target may have
+// lost is not in the plan.
 func (c *Core) upResync(now Instant, p *peer, g Greeting) {
-	if p.plan == nil || p.incarnation != g.Incarnation {
+	if p.plan == nil || p.incarnation != g.Incarnation || g.Failed {
 		p.plan = resync.NewPlan(c.vol.Size, c.cfg.Chunk)
 	}
-	p.connected, p.incarnation, p.process = true, g.Incarnation, g.Process
+	p.connected, p.incarnation, p.process, p.since, p.moved = true, g.Incarnation, g.Process, now, now
 	c.act(Action{Kind: Begin, Node: p.node, Num: p.next, Resync: true})
-	p.acked, p.seen = p.next-1, c.lastSeq
-	if c.inflight.len() > 0 {
-		p.seen = c.inflight.at(0).seq - 1
-	}
+	p.acked, p.seen = p.next-1, c.first()-1
 	for i := range c.inflight.len() {
-		c.enqueue(now, p, c.inflight.at(i)) // it may reach the local backing after the copier read there
+		if op := c.inflight.at(i); op != nil {
+			c.enqueue(now, p, op) // it may reach the local backing after the copier read there
+		}
 	}
 	c.advance(now, p)
 }
@@ -247,6 +256,7 @@ func (c *Core) Acked(now Instant, node string, stream, num uint64) {
 }
 
 func (c *Core) pop(now Instant, p *peer, num uint64) {
+	p.moved, p.graced = now, false
 	for p.acked < num {
 		p.acked++
 		p.sent = max(p.sent-1, 0)
@@ -256,7 +266,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 		case op.closing:
 			// Closed on its stable storage (R18): from here on it is waited for, and admitted once it has every
 			// write that was acknowledged without it (R5).
-			p.closing, p.catching, p.catch = false, true, c.lastSeq
+			p.closing, p.catching, p.catch = false, true, p.next-1
 		case op.IsCopy():
 			p.plan.Copied(op.chunk)
 		default:
@@ -274,7 +284,7 @@ func (c *Core) progress(now Instant, p *peer) {
 	switch {
 	case p.member:
 	case p.catching:
-		if p.seen >= p.catch && p.admitting == 0 {
+		if p.acked >= p.catch && p.admitting == 0 {
 			c.proposeAdmit(now, p)
 		}
 	case p.plan != nil:
@@ -285,10 +295,7 @@ func (c *Core) progress(now Instant, p *peer) {
 // Alive tells that node answered a ping.
 func (c *Core) Alive(now Instant, node string, stream uint64) {
 	if p := c.peers[node]; stream == p.stream && p.connected {
-		p.pinged = false
-		if p.out.len() == 0 {
-			p.since = now
-		}
+		p.pinged, p.since = false, now
 	}
 }
 
@@ -301,6 +308,9 @@ func (c *Core) Refused(now Instant, node string, stream uint64, badSum bool, tex
 	}
 	if badSum {
 		p.badSums++
+	}
+	if !badSum && !p.member {
+		p.plan = nil // what it acknowledged before may be lost with what failed
 	}
 	drop := p.required() && (!badSum || p.badSums >= 2)
 	c.disconnect(now, p, text)

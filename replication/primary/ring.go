@@ -11,6 +11,8 @@ func (r *ring[T]) len() int { return r.n }
 
 func (r *ring[T]) at(i int) T { return r.buf[(r.head+i)&(len(r.buf)-1)] }
 
+func (r *ring[T]) set(i int, v T) { r.buf[(r.head+i)&(len(r.buf)-1)] = v }
+
 func (r *ring[T]) push(v T) {
 	if r.n == len(r.buf) {
 		r.grow()

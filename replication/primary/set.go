@@ -26,7 +26,9 @@ func (c *Core) applySet(now Instant, p *peer) {
 	switch {
 	case member && !p.member:
 		p.member, p.admitting, p.catching, p.plan = true, 0, false, nil
-		p.since = now
+		if c.diskErr != nil {
+			c.act(Action{Kind: DiskFailed, Err: c.diskErr}) // now there is somebody to hand over to
+		}
 		if m.Incarnation != p.incarnation { // admitted by nobody here: its writes are unknown to us
 			c.proposeDrop(now, p, "it was admitted under an incarnation that this primary did not resync")
 		}
@@ -36,14 +38,24 @@ func (c *Core) applySet(now Instant, p *peer) {
 		p.plan = nil // whatever it lacks is unknown: all blocks may differ (R16)
 		c.discard(p)
 	case !member && p.admitting != 0 && c.vol.Version > p.admitting:
-		// Another entry came first: the admission is void for good. It stays caught up: propose it on the new version.
-		p.admitting = 0
-		if p.connected {
-			c.progress(now, p)
-		} else {
-			p.catching = false
-			c.backToPlan(p)
-		}
+		c.admissionVoid(now, p)
+	}
+}
+
+// admissionVoid: another entry came first, so the admission is void for good. A peer that stays caught up is proposed
+// on the new version; one that is silent goes back to the resync, and so does one whose part in entries that we did
+// not see is unknown: its next greeting tells.
+func (c *Core) admissionVoid(now Instant, p *peer) {
+	next := c.vol.Version == p.admitting+1
+	p.admitting = 0
+	switch {
+	case p.connected && next && c.silence(now, p) < c.cfg.DropAfter:
+		c.progress(now, p)
+	case p.connected:
+		c.disconnect(now, p, "its admission was overtaken: it is looked at once more")
+	default:
+		p.catching = false
+		c.backToPlan(p)
 	}
 }
 
@@ -52,15 +64,30 @@ func (c *Core) on() cluster.On {
 }
 
 // proposeDrop is sent again until a committed entry decides (R27); it never counts before. For a peer whose admission
-// is undecided it makes that void or finds it applied.
+// is undecided it makes that void or finds it applied. A primary whose own disk failed does not send away the only
+// other member: what it lost may be there.
 func (c *Core) proposeDrop(now Instant, p *peer, why string) {
 	if !p.member && p.admitting == 0 {
-		p.catching = false // nothing was proposed: it is a resync target again
-		c.sweep()
+		if p.connected { // nothing was proposed: it is a resync target again
+			c.disconnect(now, p, why)
+		}
+		return
+	}
+	if c.diskErr != nil && p.member && c.members() == 1 {
 		return
 	}
 	p.proposed = now
 	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Drop: &cluster.Drop{On: c.on(), Node: p.node, Reason: why}}})
+}
+
+// members is how many other members there are.
+func (c *Core) members() (n int) {
+	for _, p := range c.peers {
+		if p.member {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *Core) proposeAdmit(now Instant, p *peer) {
@@ -90,7 +117,7 @@ func (c *Core) tickPeer(now Instant, p *peer) {
 		c.disconnect(now, p, "it does not answer")
 	case p.admitting != 0 && now.Sub(p.proposed) >= c.cfg.Retry && !p.member:
 		c.proposeAdmit(now, p)
-	case p.connected && !p.pinged && p.out.len() == 0 && silent >= c.cfg.DropAfter/3:
+	case p.connected && !p.pinged && !p.owes() && silent >= c.cfg.DropAfter/3:
 		p.pinged = true
 		c.act(Action{Kind: Ping, Node: p.node})
 	}
@@ -98,8 +125,12 @@ func (c *Core) tickPeer(now Instant, p *peer) {
 
 // silence is for how long the peer has owed us an answer, or has not been there.
 func (c *Core) silence(now Instant, p *peer) time.Duration {
-	if p.connected && p.out.len() > 0 {
-		return now.Sub(max(p.since, p.out.at(0).at))
+	if !p.owes() {
+		return now.Sub(p.since)
 	}
-	return now.Sub(p.since)
+	owed := now.Sub(max(p.moved, p.out.at(0).at))
+	if p.connected {
+		return owed
+	}
+	return max(owed, now.Sub(p.since))
 }
