@@ -28,6 +28,7 @@ type peerLink struct {
 
 	mu     sync.Mutex
 	reason string // of the last disconnect or refusal
+	rate   rate
 }
 
 // Pauses between attempts to connect.

@@ -24,7 +24,8 @@ type Tenure struct {
 	gone      chan struct{}        // closed by end
 	acked     atomic.Bool          // a client's write or flush was acknowledged
 
-	gate gate
+	gate   gate
+	counts counters
 
 	mu      sync.Mutex
 	core    *primary.Core

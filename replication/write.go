@@ -41,6 +41,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Submit starts a client's operation; the order of calls is the order of admission (R33). It may wait for a worker or
 // for the backing, which is what slows a client down that has too much under way.
 func (t *Tenure) Submit(req *blockdev.Request) {
+	t.counts.count(req)
 	o := newOp(req.Op, req.Range)
 	o.req, o.FUA, o.Unmap, o.sum = req, req.FUA, req.Unmap, req.Sum
 	if req.Op == blockdev.OpRead {

@@ -1,0 +1,232 @@
+// Package control is what the nodes of a cluster tell each other beside Raft, gossip and block data: lease requests,
+// the questions of a confirmation round, proposals for the leader, hand-overs, the forming of a cluster. Messages are
+// plain Go structs in JSON: they are few and small, and a reader of a capture can read them.
+//
+// It decides nothing and opens nothing: the node implements Handler and brings the connections.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/failover"
+)
+
+// Version of these messages. A node refuses another major one by the Hello.
+const Version = 1
+
+const (
+	serviceName = "hacluster.control.v1.Control"
+	codecName   = "hajson"
+	// maxMessage bounds a message in bytes; the cluster's whole state is the largest.
+	maxMessage = 8 << 20
+)
+
+type (
+	// Hello asks who is there, before anything else is settled.
+	Hello struct {
+		Version int    `json:"version"`
+		Cluster string `json:"cluster"` // name
+		From    string `json:"from"`
+	}
+	// HelloReply tells it. Members says that the node has Raft state, so it belongs to a cluster already.
+	HelloReply struct {
+		Version   int    `json:"version"`
+		Cluster   string `json:"cluster"`
+		ClusterID string `json:"cluster_id"` // empty: none yet
+		Node      string `json:"node"`
+		RaftID    string `json:"raft_id"`
+		DataDir   string `json:"data_dir"`
+		HasState  bool   `json:"has_state"`
+	}
+	// Form proposes to an empty node that it founds a cluster together with the others named.
+	Form struct {
+		Cluster   string        `json:"cluster"`
+		Formation *cluster.Init `json:"formation"`
+	}
+	// Join tells an empty node that it was added to a cluster.
+	Join struct {
+		Cluster string `json:"cluster"`
+		RaftID  string `json:"raft_id"`
+	}
+	// Done is the reply of what only succeeds or fails.
+	Done struct{}
+
+	// Lease carries a lease request to the leader; Relayed counts the nodes that passed it on.
+	Lease struct {
+		Request cluster.LeaseRequest `json:"request"`
+		Relayed int                  `json:"relayed"`
+	}
+	// Ask is the question of a confirmation round (R8).
+	Ask struct {
+		Round uint64 `json:"round"`
+	}
+	// Answer is a node's own term, read after the question, and its reports.
+	Answer struct {
+		Node    string           `json:"node"`
+		Term    uint64           `json:"term"`
+		Reports []cluster.Report `json:"reports"`
+	}
+	// Propose carries an encoded command to the leader.
+	Propose struct {
+		Command []byte `json:"command"`
+	}
+	// GiveUp carries a primary's give-up to the leader.
+	GiveUp struct {
+		GiveUp failover.GiveUp `json:"give_up"`
+	}
+	// HandOver asks a primary to give a volume up in order.
+	HandOver struct {
+		Volume string `json:"volume"`
+		To     string `json:"to"`
+	}
+	// Served tells the leader how far a failover has come at the new primary.
+	Served struct {
+		Volume    string        `json:"volume"`
+		Epoch     cluster.Epoch `json:"epoch"`
+		Node      string        `json:"node"`
+		PromoteMs int64         `json:"promote_ms"` // from learning of the promotion to serving
+		FirstAck  bool          `json:"first_ack"`
+		SinceMs   int64         `json:"since_ms"` // from learning of the promotion to now
+	}
+	// State asks the leader for its applied state behind a barrier.
+	State struct{}
+	// StateReply is that, encoded, and the Raft ids that vote.
+	StateReply struct {
+		State  []byte   `json:"state"`
+		Voters []string `json:"voters"`
+	}
+	// Local asks a node for what only it knows.
+	Local struct{}
+	// LocalReply is that.
+	LocalReply struct {
+		Node    string           `json:"node"`
+		LeaseMs int64            `json:"lease_ms"`
+		Reports []cluster.Report `json:"reports"`
+		Serving []Serving        `json:"serving"`
+	}
+	// Serving is a volume that the node serves as primary.
+	Serving struct {
+		Volume    string        `json:"volume"`
+		Epoch     cluster.Epoch `json:"epoch"`
+		Suspended bool          `json:"suspended"`
+		Peers     []Peer        `json:"peers"`
+		ReadOps   uint64        `json:"read_ops"`
+		WriteOps  uint64        `json:"write_ops"`
+		ReadBytes uint64        `json:"read_bytes"`
+		WriteByte uint64        `json:"write_bytes"`
+	}
+	// Peer is how the primary sees one standby.
+	Peer struct {
+		Node            string `json:"node"`
+		Connected       bool   `json:"connected"`
+		Resyncing       bool   `json:"resyncing"`
+		RemainingBytes  int64  `json:"remaining_bytes"`
+		UnackedBytes    int64  `json:"unacked_bytes"`
+		RateBytesPerSec int64  `json:"rate_bytes_per_s"`
+		Reason          string `json:"reason"`
+	}
+)
+
+// Handler is the node's side. All methods may be called concurrently.
+type Handler interface {
+	Hello(context.Context, *Hello) (*HelloReply, error)
+	Form(context.Context, *Form) (*Done, error)
+	Join(context.Context, *Join) (*Done, error)
+	Lease(context.Context, *Lease) (*cluster.Grant, error)
+	Ask(context.Context, *Ask) (*Answer, error)
+	Propose(context.Context, *Propose) (*cluster.Result, error)
+	GiveUp(context.Context, *GiveUp) (*Done, error)
+	HandOver(context.Context, *HandOver) (*Done, error)
+	Served(context.Context, *Served) (*Done, error)
+	State(context.Context, *State) (*StateReply, error)
+	Local(context.Context, *Local) (*LocalReply, error)
+}
+
+// Register adds the service to a server.
+func Register(r grpc.ServiceRegistrar, h Handler) {
+	r.RegisterService(&grpc.ServiceDesc{ServiceName: serviceName, HandlerType: (*Handler)(nil), Methods: []grpc.MethodDesc{
+		method("Hello", Handler.Hello), method("Form", Handler.Form), method("Join", Handler.Join),
+		method("Lease", Handler.Lease), method("Ask", Handler.Ask), method("Propose", Handler.Propose),
+		method("GiveUp", Handler.GiveUp), method("HandOver", Handler.HandOver), method("Served", Handler.Served),
+		method("State", Handler.State), method("Local", Handler.Local),
+	}}, h)
+}
+
+func method[Req, Resp any](name string, call func(Handler, context.Context, *Req) (*Resp, error)) grpc.MethodDesc {
+	return grpc.MethodDesc{MethodName: name, Handler: func(srv any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		req := new(Req)
+		if err := dec(req); err != nil {
+			return nil, err
+		}
+		return call(srv.(Handler), ctx, req)
+	}}
+}
+
+// Client speaks to one node. The zero Client is not usable.
+type Client struct{ Conn grpc.ClientConnInterface }
+
+func call[Resp, Req any](ctx context.Context, c Client, name string, req *Req) (*Resp, error) {
+	resp := new(Resp)
+	err := c.Conn.Invoke(ctx, "/"+serviceName+"/"+name, req, resp, grpc.CallContentSubtype(codecName), grpc.MaxCallRecvMsgSize(maxMessage))
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// The calls, named as in Handler.
+func (c Client) Hello(ctx context.Context, r *Hello) (*HelloReply, error) {
+	return call[HelloReply](ctx, c, "Hello", r)
+}
+func (c Client) Form(ctx context.Context, r *Form) (*Done, error) {
+	return call[Done](ctx, c, "Form", r)
+}
+func (c Client) Join(ctx context.Context, r *Join) (*Done, error) {
+	return call[Done](ctx, c, "Join", r)
+}
+func (c Client) Lease(ctx context.Context, r *Lease) (*cluster.Grant, error) {
+	return call[cluster.Grant](ctx, c, "Lease", r)
+}
+func (c Client) Ask(ctx context.Context, r *Ask) (*Answer, error) {
+	return call[Answer](ctx, c, "Ask", r)
+}
+func (c Client) Propose(ctx context.Context, r *Propose) (*cluster.Result, error) {
+	return call[cluster.Result](ctx, c, "Propose", r)
+}
+func (c Client) GiveUp(ctx context.Context, r *GiveUp) (*Done, error) {
+	return call[Done](ctx, c, "GiveUp", r)
+}
+func (c Client) HandOver(ctx context.Context, r *HandOver) (*Done, error) {
+	return call[Done](ctx, c, "HandOver", r)
+}
+func (c Client) Served(ctx context.Context, r *Served) (*Done, error) {
+	return call[Done](ctx, c, "Served", r)
+}
+func (c Client) State(ctx context.Context, r *State) (*StateReply, error) {
+	return call[StateReply](ctx, c, "State", r)
+}
+func (c Client) Local(ctx context.Context, r *Local) (*LocalReply, error) {
+	return call[LocalReply](ctx, c, "Local", r)
+}
+
+// jsonCodec is the encoding of this service's messages, chosen by each call's content type.
+type jsonCodec struct{}
+
+func (jsonCodec) Name() string { return codecName }
+
+func (jsonCodec) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+
+func (jsonCodec) Unmarshal(b []byte, v any) error {
+	if len(b) > maxMessage {
+		return fmt.Errorf("message of %d bytes, the limit is %d", len(b), maxMessage)
+	}
+	return json.Unmarshal(b, v)
+}
+
+func init() { encoding.RegisterCodec(jsonCodec{}) }

@@ -1,0 +1,348 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/control"
+	"hacluster/cmd/internal/identity"
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/consensus"
+	"hacluster/heartbeat/failover"
+)
+
+var _ api.Node = (*Node)(nil)
+
+// onLeader runs f here if this node leads, else passes the call on to the leader as call.
+func onLeader[T any](ctx context.Context, n *Node, f func(*leading) (T, error), call func(context.Context, *api.Client) (T, error)) (zero T, err error) {
+	if l := n.currentLeading(); l != nil {
+		return f(l)
+	}
+	leader := n.leaderName()
+	if leader == "" || leader == n.me.Name {
+		return zero, api.Unavailable("%v", errNoLeader)
+	}
+	ctx, err = api.Forward(ctx)
+	if err != nil {
+		return zero, err
+	}
+	to, _ := n.cfg.Node(leader)
+	client, err := api.Dial(ctx, []string{to.Address}, func(ctx context.Context, addr string) (net.Conn, error) {
+		return n.trans.Dial(ctx, addr, identity.ProtoGRPC)
+	})
+	if err != nil {
+		return zero, err
+	}
+	defer client.Close()
+	return call(ctx, client)
+}
+
+// Failover implements api.Promoter.
+func (n *Node) Failover(ctx context.Context, r api.FailoverRequest) (api.Failover, error) {
+	return onLeader(ctx, n, func(l *leading) (api.Failover, error) { return n.failover(ctx, l, r) },
+		func(ctx context.Context, c *api.Client) (api.Failover, error) { return c.Failover(ctx, r) })
+}
+
+func (n *Node) failover(ctx context.Context, l *leading, r api.FailoverRequest) (out api.Failover, err error) {
+	v := n.look(ctx)
+	vol, ok := v.state.Volumes[r.Volume]
+	if !ok {
+		return out, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", r.Volume)
+	}
+	if err := mayFailover(&v, &vol, r); err != nil {
+		return out, err
+	}
+	err = l.do(ctx, func(now cluster.Instant) {
+		l.carryOut(l.core.Order(now, r.Volume, failover.Order{To: r.To, Force: r.Force}))
+	})
+	if err != nil {
+		return out, api.Unavailable("the leader changed: %v", err)
+	}
+	defer func() {
+		if err != nil { // nobody waits any more: it must not happen hours later
+			_ = l.do(context.WithoutCancel(ctx), func(cluster.Instant) { l.core.Cancel(r.Volume) })
+		}
+	}()
+	return n.awaitFailover(ctx, &vol)
+}
+
+// mayFailover refuses what would lose data, or cannot be.
+func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
+	if r.To == "" {
+		if r.Force {
+			return api.BadRequest("a forced failover names its target: add --to NODE")
+		}
+		for _, rep := range vol.Replicas {
+			if rep.Node != vol.Primary && vol.IsMember(rep.Node) {
+				return nil
+			}
+		}
+		if v.serving(vol) != nil {
+			return api.Refused("no other replica of %q is a member of the in-sync set: wait for its resync (R6)", vol.Name)
+		}
+		return nil
+	}
+	if _, ok := vol.Replica(r.To); !ok {
+		return api.Failed("node %q holds no replica of volume %q", r.To, vol.Name)
+	}
+	if r.To == vol.Primary && v.serving(vol) != nil {
+		return api.Failed("node %q is primary of volume %q already", r.To, vol.Name)
+	}
+	rep := v.report(r.To, vol.Name)
+	if rep == nil {
+		return api.Failed("node %q does not answer: its replica's state is unknown", r.To)
+	}
+	if rep.Inconsistent {
+		return api.Refused("the replica of %q on %s is inconsistent: a resync that did not end has overwritten a part of it; it cannot be promoted, also not by force", vol.Name, r.To)
+	}
+	m, member := vol.Members[r.To]
+	if member && m.Incarnation == rep.Incarnation && !rep.Failed {
+		return nil
+	}
+	what := "it is not a member of the in-sync set, so it lacks acknowledged writes"
+	if member {
+		what = "it restarted with its machine or failed, so writes since its last flush may be missing"
+	}
+	if !r.Force || !r.AcceptDataLoss {
+		return api.Refused("promoting %s for volume %q may lose data: %s; up to %d bytes (%d blocks of 4096) may be old, since %s (R6): consent with --force --accept-data-loss",
+			r.To, vol.Name, what, vol.Size, vol.Size/4096, lossSince(v.state, vol, r.To))
+	}
+	return nil
+}
+
+// lossSince says from when on the node's replica may lack writes.
+func lossSince(st *cluster.State, vol *cluster.Volume, node string) string {
+	for i := len(st.Events) - 1; i >= 0; i-- {
+		if e := st.Events[i]; e.Volume == vol.Name && e.Node == node && e.Kind == "member dropped" {
+			return fmt.Sprintf("%s (%.0f s ago)", time.UnixMilli(e.AtMillis).UTC().Format(time.RFC3339), time.Since(time.UnixMilli(e.AtMillis)).Seconds())
+		}
+	}
+	return "a time that is not known"
+}
+
+// awaitFailover returns when a new primary accepts writes.
+func (n *Node) awaitFailover(ctx context.Context, before *cluster.Volume) (api.Failover, error) {
+	for {
+		st, changed := n.state.watch()
+		vol := st.Volumes[before.Name]
+		if vol.Epoch > before.Epoch {
+			try, cancel := context.WithTimeout(ctx, localTime)
+			l, err := n.localOf(try, vol.Primary)
+			cancel()
+			v := view{local: map[string]*control.LocalReply{vol.Primary: l}}
+			if s := v.serving(&vol); err == nil && s != nil && !s.Suspended {
+				return n.recordOf(st, before, &vol), nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-time.After(n.cfg.Timers.Tick):
+		case <-ctx.Done():
+			if vol.Epoch > before.Epoch {
+				return api.Failover{}, api.Failed("%s was promoted for %q in epoch %d and does not accept writes yet: watch `ha-admin status`", vol.Primary, vol.Name, vol.Epoch)
+			}
+			return api.Failover{}, api.Failed("no replica of %q could be promoted in time: the old primary's lease, or the candidate's report, is still waited for; `ha-admin status %s` shows who is missing", vol.Name, vol.Name)
+		}
+	}
+}
+
+func (n *Node) recordOf(st *cluster.State, before, vol *cluster.Volume) api.Failover {
+	for _, f := range st.Failovers {
+		if f.Volume == vol.Name && f.Epoch == vol.Epoch {
+			return failoverOf(f)
+		}
+	}
+	return api.Failover{Volume: vol.Name, From: before.Primary, To: vol.Primary, Epoch: uint64(vol.Epoch), At: time.Now(), RTOTargetMs: st.RTOMillis}
+}
+
+// Failovers implements api.Promoter.
+func (n *Node) Failovers(ctx context.Context) (all []api.Failover, err error) {
+	for _, f := range n.look(ctx).state.Failovers {
+		all = append(all, failoverOf(f))
+	}
+	return all, nil
+}
+
+// VolumeList implements api.VolumeKeeper.
+func (n *Node) VolumeList(ctx context.Context) (all []api.Volume, err error) {
+	s, err := n.Status(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range s.Volumes {
+		out := api.Volume{Name: v.Name, Size: v.Size, Mode: v.Mode, State: v.State, Primary: v.Primary, Epoch: v.Epoch}
+		for _, r := range v.Replicas {
+			out.Replicas = append(out.Replicas, r.Node)
+		}
+		all = append(all, out)
+	}
+	return all, nil
+}
+
+// VolumeCreate implements api.VolumeKeeper: a person's word on replicas that have content at the first start.
+func (n *Node) VolumeCreate(ctx context.Context, r api.VolumeCreateRequest) error {
+	v := n.look(ctx)
+	vol, ok := v.state.Volumes[r.Volume]
+	switch {
+	case !v.quorum:
+		return api.Unavailable("%v", errNoLeader)
+	case !ok:
+		return api.Failed("volume %q is not in the applied configuration: volumes are added with `ha-admin apply`, which is not supported yet", r.Volume)
+	case len(vol.Members) > 0:
+		return api.Failed("volume %q exists and has members already: nothing to create", r.Volume)
+	case r.InitialFrom == "" && !r.DiscardData:
+		return api.Refused("replicas of %q hold data: say whose is kept with --initial-from NODE (the others are overwritten), or --discard-data", r.Volume)
+	}
+	from := r.InitialFrom
+	if from == "" {
+		from = vol.Replicas[0].Node
+	}
+	if _, ok := vol.Replica(from); !ok {
+		return api.Failed("node %q holds no replica of volume %q", from, r.Volume)
+	}
+	rep := v.report(from, r.Volume)
+	if rep == nil || !rep.Usable() {
+		return api.Failed("the replica of %q on %s is not usable: %s", r.Volume, from, problemOf(rep))
+	}
+	f := &cluster.Form{On: cluster.On{Volume: vol.Name, Epoch: vol.Epoch, Version: vol.Version}, InitialFrom: from,
+		Members: map[string]cluster.Member{from: {Incarnation: rep.Incarnation, Process: rep.Process}}}
+	return n.applied(ctx, cluster.Command{Form: f})
+}
+
+func problemOf(r *cluster.Report) string {
+	switch {
+	case r == nil:
+		return "the node does not answer"
+	case r.Problem != "":
+		return r.Problem
+	}
+	return fmt.Sprintf("failed %t, inconsistent %t, stalled %t", r.Failed, r.Inconsistent, r.Stalled)
+}
+
+// applied proposes a command and makes its outcome an answer for an operator.
+func (n *Node) applied(ctx context.Context, c cluster.Command) error {
+	res, err := n.mustApply(ctx, c)
+	switch {
+	case err != nil:
+		return api.Unavailable("the change was not confirmed: %v", err)
+	case res.Void != "":
+		return api.Failed("not done: %s", res.Void)
+	}
+	return nil
+}
+
+// ResyncAllow implements api.VolumeKeeper.
+func (n *Node) ResyncAllow(ctx context.Context, r api.ResyncAllowRequest) error {
+	v := n.look(ctx)
+	vol, ok := v.state.Volumes[r.Volume]
+	switch {
+	case !v.quorum:
+		return api.Unavailable("%v", errNoLeader)
+	case !ok:
+		return api.Failed("volume %q does not exist", r.Volume)
+	}
+	held := false
+	for _, h := range vol.Held {
+		held = held || h == r.Target
+	}
+	switch {
+	case !held:
+		return api.Failed("the replica of %q on %q is not held back: it is resynced by itself", r.Volume, r.Target)
+	case !r.DiscardTargetData:
+		return api.Refused("the replica of %q on %s may hold acknowledged writes that the others lack; a resync overwrites them for good (R19): consent with --discard-target-data", r.Volume, r.Target)
+	}
+	return n.applied(ctx, cluster.Command{AllowResync: &cluster.AllowResync{On: cluster.On{Volume: vol.Name, Epoch: vol.Epoch, Version: vol.Version}, Node: r.Target}})
+}
+
+// NodeList implements api.NodeKeeper.
+func (n *Node) NodeList(ctx context.Context) (all []api.Member, err error) {
+	s, err := n.Status(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range s.Nodes {
+		c, _ := n.cfg.Node(m.Name)
+		all = append(all, api.Member{Name: m.Name, Role: m.Role, State: m.State, Voter: m.Voter, Address: c.Address})
+	}
+	return all, nil
+}
+
+// NodeAdd implements api.NodeKeeper: an empty node of the configuration becomes a voter, under its new Raft id.
+func (n *Node) NodeAdd(ctx context.Context, name string) error {
+	_, err := onLeader(ctx, n, func(l *leading) (struct{}, error) { return struct{}{}, n.nodeAdd(ctx, l, name) },
+		func(ctx context.Context, c *api.Client) (struct{}, error) { return struct{}{}, c.NodeAdd(ctx, name) })
+	return err
+}
+
+func (n *Node) nodeAdd(ctx context.Context, l *leading, name string) error {
+	c, ok := n.cfg.Node(name)
+	if !ok {
+		return api.Failed("node %q is not in %s", name, n.cfg.File)
+	}
+	if rec, ok := n.state.get().Nodes[name]; ok {
+		return api.Failed("node %q is part of the cluster already (data directory %s): remove it first", name, rec.DataDir)
+	}
+	h, err := n.hello(ctx, name)
+	if err != nil {
+		return api.Failed("node %q cannot be added: %v", name, err)
+	}
+	if h.HasState {
+		return api.Refused("node %q belongs to cluster id %s already: empty its data_dir first", name, h.ClusterID)
+	}
+	client, err := n.peers.control(name)
+	if err != nil {
+		return err
+	}
+	if _, err := client.Join(ctx, &control.Join{Cluster: n.cfg.Cluster.Name, RaftID: h.RaftID}); err != nil {
+		return api.Failed("node %q does not join: %v", name, err)
+	}
+	add := &cluster.Node{Name: name, Witness: c.Role == config.RoleWitness, Address: c.Address, RaftID: h.RaftID, DataDir: h.DataDir}
+	if err := n.applied(ctx, cluster.Command{AddNode: add}); err != nil {
+		return err
+	}
+	if err := l.raft.AddVoter(ctx, h.RaftID, c.Address); err != nil {
+		return api.Failed("node %q was added and does not vote yet: %v: run the command again", name, err)
+	}
+	return nil
+}
+
+// NodeRemove implements api.NodeKeeper.
+func (n *Node) NodeRemove(ctx context.Context, name string) error {
+	_, err := onLeader(ctx, n, func(l *leading) (struct{}, error) { return struct{}{}, n.nodeRemove(ctx, l, name) },
+		func(ctx context.Context, c *api.Client) (struct{}, error) { return struct{}{}, c.NodeRemove(ctx, name) })
+	return err
+}
+
+func (n *Node) nodeRemove(ctx context.Context, l *leading, name string) error {
+	rec, ok := n.state.get().Nodes[name]
+	if !ok {
+		return api.Failed("node %q is not part of the cluster", name)
+	}
+	if name == n.me.Name {
+		for _, o := range n.others("") {
+			if l.raft.TransferLeadership(ctx, n.state.get().Nodes[o].RaftID) == nil {
+				return api.Unavailable("%s led the group and has passed that on: run the command again", name)
+			}
+		}
+		return api.Unavailable("%s leads the group and nobody could take over", name)
+	}
+	res, err := n.mustApply(ctx, cluster.Command{RemoveNode: &cluster.RemoveNode{Node: name}})
+	if err != nil {
+		return api.Unavailable("the change was not confirmed: %v", err)
+	}
+	if res.Void != "" {
+		return api.Refused("node %q is not removed: %s", name, res.Void)
+	}
+	if err := l.raft.Remove(ctx, rec.RaftID); err != nil && !errors.Is(err, consensus.ErrNotLeader) {
+		return api.Failed("node %q was removed from the cluster's state and still votes: %v: run `ha-admin node remove` again", name, err)
+	}
+	return nil
+}
+
+// ConfigShow implements api.ConfigReader.
+func (n *Node) ConfigShow(context.Context) (config.Document, error) { return n.cfg.Document(), nil }

@@ -1,0 +1,147 @@
+package node
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/backend/filedev"
+	"hacluster/blockdev/backend/timed"
+	"hacluster/blockdev/meta"
+	"hacluster/cmd/internal/config"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication"
+)
+
+// backing is an opened local device with its superblock.
+type backing struct {
+	dev         *timed.Dev
+	super       *superblock
+	incarnation cluster.Incarnation
+	fresh       bool
+	inline      bool
+	stalled     atomic.Pointer[replication.Replica] // who is told of a stall
+	close       func()
+}
+
+// openBacking opens and holds the device (R24) and finds its superblock. Nothing is made where something may be lost:
+// a superblock only for a replica that is no member, a file only for one that never had any.
+func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device string, mode config.IO) (*backing, error) {
+	dir := filepath.Join(v.n.cfg.DataDir(), "volumes", vol.Name)
+	path := filepath.Join(dir, "superblock")
+	_, err := os.Stat(path)
+	known := err == nil
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if !known && vol.IsMember(v.n.me.Name) {
+		return nil, fmt.Errorf("superblock %s is missing, yet this replica is a member: restore data_dir, or remove the node from the cluster and add it again to have it resynced", path)
+	}
+	fresh, err := filedev.Fresh(device)
+	if err != nil {
+		return nil, err
+	}
+	file, err := filedev.Open(device, filedev.Config{Size: vol.Size, Mode: ioMode(mode), Create: !known})
+	if err != nil {
+		return nil, err
+	}
+	b := &backing{fresh: fresh && vol.Epoch == 0, inline: file.Fast(),
+		incarnation: cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:]), Attachment: file.Attachment()}}
+	inner := blockdev.Device(file)
+	if wrap := v.n.wrapBacking; wrap != nil {
+		inner = wrap(vol.Name, inner)
+	}
+	b.dev = timed.New(inner, timed.Config{Deadline: v.n.cfg.Cluster.DiskDeadline, OnStall: func(op blockdev.Op, r blockdev.Range, since time.Duration) {
+		if rep := b.stalled.Load(); rep != nil {
+			rep.Stalled(op, r, since)
+		}
+	}})
+	if b.super, err = v.openSuper(st, vol, dir, path, device, file.Attachment(), known, fresh); err != nil {
+		return nil, errors.Join(err, b.dev.Close())
+	}
+	b.close = func() {
+		if err := errors.Join(b.super.file.Close(), b.dev.Close()); err != nil {
+			v.n.log.Error("closing the backing", "volume", vol.Name, "error", err)
+		}
+	}
+	return b, nil
+}
+
+func ioMode(m config.IO) filedev.Mode {
+	switch m {
+	case config.IOBuffered:
+		return filedev.Buffered
+	case config.IODirect:
+		return filedev.Direct
+	}
+	return filedev.Auto
+}
+
+func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, device, attachment string, known, fresh bool) (*superblock, error) {
+	if !known {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+		sb := meta.Superblock{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, BlockSize: blockdev.BlockSize,
+			DevicePath: device, Attachment: attachment, Inconsistent: vol.Epoch > 0 && !fresh}
+		if err := meta.Create(path, sb); err != nil {
+			return nil, err
+		}
+	}
+	f, err := meta.Open(path, meta.Binding{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size,
+		BlockSize: blockdev.BlockSize, DevicePath: device, Attachment: attachment})
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range f.Repaired() {
+		v.n.log.Warn("superblock repaired from its other copy", "volume", vol.Name, "what", line)
+	}
+	s := &superblock{file: f}
+	if s.Epoch() > vol.Epoch && st.Nodes[v.n.me.Name].Start == v.n.dir.id.Start {
+		return nil, errors.Join(fmt.Errorf("the superblock of volume %s has epoch %d, the cluster knows %d: the cluster's state went back; do not go on before it is clear why",
+			vol.Name, s.Epoch(), vol.Epoch), f.Close())
+	}
+	return s, f.Update(func(sb *meta.Superblock) { sb.Attachment = attachment })
+}
+
+// superblock shows a meta.File as replication wants it.
+type superblock struct{ file *meta.File }
+
+var _ replication.Superblock = (*superblock)(nil)
+
+func (s *superblock) Epoch() cluster.Epoch { return cluster.Epoch(s.file.Get().Epoch) }
+func (s *superblock) Inconsistent() bool   { return s.file.Get().Inconsistent }
+func (s *superblock) Failed() bool         { return s.file.Get().Failed }
+
+func (s *superblock) SetEpoch(e cluster.Epoch) error {
+	return s.file.Update(func(sb *meta.Superblock) { sb.Epoch = max(sb.Epoch, uint64(e)) })
+}
+
+func (s *superblock) SetHealth(inconsistent, failed bool) error {
+	return s.file.Update(func(sb *meta.Superblock) { sb.Inconsistent, sb.Failed = inconsistent, failed })
+}
+
+func (s *superblock) Clean() *cluster.Clean {
+	c := s.file.Get().CleanStop
+	if !c.Valid {
+		return nil
+	}
+	return &cluster.Clean{Incarnation: cluster.Incarnation{Boot: hex.EncodeToString(c.BootID[:]), Attachment: c.Attachment}, Process: c.Start}
+}
+
+func (s *superblock) SetClean(c *cluster.Clean) error {
+	if c == nil && !s.file.Get().CleanStop.Valid {
+		return nil
+	}
+	return s.file.Update(func(sb *meta.Superblock) {
+		sb.CleanStop = meta.CleanStop{}
+		if c != nil {
+			sb.CleanStop = meta.CleanStop{Valid: true, BootID: idOf(c.Incarnation.Boot), Attachment: c.Incarnation.Attachment, Start: c.Process}
+		}
+	})
+}

@@ -1,0 +1,37 @@
+package node
+
+import (
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// bootTime reads CLOCK_BOOTTIME: it counts suspend, and no person or time service sets it.
+func bootTime() cluster.Instant {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("node: CLOCK_BOOTTIME cannot be read: " + err.Error()) // since Linux 2.6.39 it always can
+	}
+	return cluster.Instant(ts.Nano())
+}
+
+// bootIDFile is read at each start, and nothing else tells the boot id (R25).
+const bootIDFile = "/proc/sys/kernel/random/boot_id"
+
+func readBootID() (id [16]byte, err error) {
+	b, err := os.ReadFile(bootIDFile)
+	if err != nil {
+		return id, fmt.Errorf("read the boot id: %w", err)
+	}
+	raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(b)), "-", ""))
+	if err != nil || len(raw) != len(id) {
+		return id, fmt.Errorf("%s holds %q, a UUID is expected", bootIDFile, b)
+	}
+	copy(id[:], raw)
+	return id, nil
+}

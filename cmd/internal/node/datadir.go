@@ -1,0 +1,136 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// dataDir is a node's own folder, held under a lock for as long as the process lives.
+type dataDir struct {
+	path string
+	lock *os.File
+	id   nodeIdentity
+}
+
+// nodeIdentity is what makes a data directory this one and no other. It is replaced, under a new id, when the directory
+// has no Raft state: a node that forgot its votes must not come back under its old name in the group (R32).
+type nodeIdentity struct {
+	Format int    `json:"format"`
+	Node   string `json:"node"`
+	ID     string `json:"id"`    // 32 hex digits
+	Start  uint64 `json:"start"` // number of the newest process
+	// Formation is the founding that this node agreed to, kept until the cluster has its identity.
+	Formation *cluster.Init `json:"formation,omitempty"`
+}
+
+const identityFormat = 1
+
+// openDataDir locks the folder and numbers this process.
+func openDataDir(path, node string, hasRaft bool) (*dataDir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("data directory %s is used by another haclusterd: stop it, or give this one its own data_dir (%w)", path, err)
+	}
+	d := &dataDir{path: path, lock: lock}
+	if err := d.load(node, hasRaft); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *dataDir) load(node string, hasRaft bool) error {
+	b, err := os.ReadFile(d.file())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if hasRaft {
+			return fmt.Errorf("%s is missing beside Raft state: restore it, or empty %s and have this node removed and added again", d.file(), d.path)
+		}
+	case err != nil:
+		return fmt.Errorf("read the node's identity: %w", err)
+	default:
+		if err := json.Unmarshal(b, &d.id); err != nil {
+			return fmt.Errorf("%s is damaged (%w): restore it, or empty %s and have this node removed and added again", d.file(), err, d.path)
+		}
+		if d.id.Format != identityFormat {
+			return fmt.Errorf("%s has format %d, this program knows %d: run the version that wrote it", d.file(), d.id.Format, identityFormat)
+		}
+		if d.id.Node != node {
+			return fmt.Errorf("%s belongs to node %q, this is node %q: give each node its own data_dir", d.path, d.id.Node, node)
+		}
+	}
+	if !hasRaft || d.id.ID == "" { // whatever was agreed to, the log of it is gone or never came
+		d.id = nodeIdentity{Format: identityFormat, Node: node, ID: newID(), Start: d.id.Start}
+	}
+	d.id.Start++
+	return d.save()
+}
+
+func (d *dataDir) file() string { return filepath.Join(d.path, "identity.json") }
+
+// raftID is this node's name in the Raft group: a wiped directory has another.
+func (d *dataDir) raftID() string { return d.id.Node + "-" + d.id.ID[:12] }
+
+// save writes the identity so that a crash leaves the old or the new one: new file, flush, rename, flush the folder.
+func (d *dataDir) save() error {
+	b, err := json.MarshalIndent(d.id, "", " ")
+	if err != nil {
+		return fmt.Errorf("encode the node's identity: %w", err)
+	}
+	tmp := d.file() + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write the node's identity: %w", err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, d.file())
+	}
+	if err == nil {
+		err = syncDir(d.path)
+	}
+	if err != nil {
+		return fmt.Errorf("write the node's identity: %w", err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func (d *dataDir) close() { d.lock.Close() }
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// onMemory reports whether the folder is on a file system that a power loss empties (C80).
+func onMemory(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && (st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC)
+}

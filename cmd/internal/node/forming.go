@@ -1,0 +1,191 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/consensus"
+)
+
+// join opens this node's part in the group. A node with Raft state goes on where it was. An empty one founds the
+// cluster together with the others when all of them are empty, waits for `node add` when they are not, and starts no
+// Raft before: an empty voter under a known name could vote twice.
+func (n *Node) join(ctx context.Context) error {
+	if has, err := consensus.HasState(n.cfg.DataDir() + "/raft"); err != nil {
+		return fmt.Errorf("raft state: %w", err)
+	} else if has {
+		return n.openRaft(nil)
+	}
+	told := ""
+	for {
+		why, err := n.tryForm(ctx)
+		if err != nil {
+			return err
+		}
+		if why != told && why != "" {
+			n.log.Warn("not part of a cluster yet", "why", why)
+			told = why
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.joined:
+			return nil
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// tryForm founds the cluster if it is this node's to do so now; why says what is missing.
+func (n *Node) tryForm(ctx context.Context) (why string, err error) {
+	replies := map[string]*control.HelloReply{}
+	for _, c := range n.cfg.Nodes {
+		if c.Name == n.me.Name {
+			continue
+		}
+		r, err := n.hello(ctx, c.Name)
+		if err != nil {
+			why = fmt.Sprintf("node %s does not answer: %v", c.Name, err)
+			continue
+		}
+		if r.HasState {
+			return fmt.Sprintf("node %s belongs to a cluster (id %s) and this one is empty: run `ha-admin node remove %s` if it knows this node, then `ha-admin node add %s`",
+				c.Name, r.ClusterID, n.me.Name, n.me.Name), nil
+		}
+		replies[c.Name] = r
+	}
+	if why != "" {
+		return why, nil
+	}
+	if n.cfg.Nodes[0].Name != n.me.Name {
+		return fmt.Sprintf("waiting for node %s to found the cluster", n.cfg.Nodes[0].Name), nil
+	}
+	return n.form(ctx, replies)
+}
+
+func (n *Node) hello(ctx context.Context, name string) (*control.HelloReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	client, err := n.peers.control(name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := client.Hello(ctx, &control.Hello{Version: control.Version, Cluster: n.cfg.Cluster.Name, From: n.me.Name})
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Version != control.Version:
+		return nil, fmt.Errorf("it speaks version %d, this node %d: run the same version everywhere", r.Version, control.Version)
+	case r.Cluster != n.cfg.Cluster.Name || r.Node != name:
+		return nil, fmt.Errorf("node %q of cluster %q is there: check the address", r.Node, r.Cluster)
+	}
+	return r, nil
+}
+
+// form is done by the first node of the file: it has all others agree, then starts the group.
+func (n *Node) form(ctx context.Context, replies map[string]*control.HelloReply) (why string, err error) {
+	f := &cluster.Init{ID: newID(), Name: n.cfg.Cluster.Name, RTOMillis: n.cfg.Cluster.RTO.Milliseconds(), ConfigHash: n.cfg.Hash()}
+	var servers []consensus.Server
+	for _, c := range n.cfg.Nodes {
+		node := cluster.Node{Name: c.Name, Witness: len(c.Role) > 0 && c.Role == "witness", Address: c.Address, RaftID: n.dir.raftID(), DataDir: n.dir.id.ID}
+		if r := replies[c.Name]; r != nil {
+			node.RaftID, node.DataDir = r.RaftID, r.DataDir
+		}
+		f.Nodes = append(f.Nodes, node)
+		servers = append(servers, consensus.Server{ID: node.RaftID, Address: node.Address, Voter: true})
+	}
+	for _, v := range n.cfg.Volumes {
+		cv := cluster.CreateVolume{Name: v.Name, ID: newID(), Size: v.Size, Mode: string(v.Mode)}
+		for _, r := range v.Replicas {
+			cv.Replicas = append(cv.Replicas, cluster.Replica{Node: r.Node, Device: r.Device})
+		}
+		f.Volumes = append(f.Volumes, cv)
+	}
+	for name := range replies {
+		client, err := n.peers.control(name)
+		if err == nil {
+			try, cancel := context.WithTimeout(ctx, 5*time.Second)
+			_, err = client.Form(try, &control.Form{Cluster: n.cfg.Cluster.Name, Formation: f})
+			cancel()
+		}
+		if err != nil {
+			return fmt.Sprintf("node %s does not agree to found the cluster: %v", name, err), nil
+		}
+	}
+	if err := n.agree(f); err != nil {
+		return "", err
+	}
+	n.log.Info("founding the cluster", "cluster", f.Name, "id", f.ID)
+	return "", n.openRaft(servers)
+}
+
+// agree keeps the founding durably, so that whoever is elected first can give the cluster its identity.
+func (n *Node) agree(f *cluster.Init) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.formation, n.dir.id.Formation = f, f
+	return n.dir.save()
+}
+
+func (n *Node) formed() *cluster.Init {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.formation
+}
+
+// Hello implements control.Handler.
+func (n *Node) Hello(_ context.Context, h *control.Hello) (*control.HelloReply, error) {
+	return &control.HelloReply{Version: control.Version, Cluster: n.cfg.Cluster.Name, ClusterID: n.state.get().ID, Node: n.me.Name,
+		RaftID: n.dir.raftID(), DataDir: n.dir.id.ID, HasState: n.raftIfOpen() != nil}, nil
+}
+
+var errNotEmpty = errors.New("this node belongs to a cluster already")
+
+// Form implements control.Handler.
+func (n *Node) Form(_ context.Context, f *control.Form) (*control.Done, error) {
+	if err := n.mayJoin(f.Cluster); err != nil {
+		return nil, toStatus(err)
+	}
+	ours := false
+	for _, node := range f.Formation.Nodes {
+		ours = ours || node.Name == n.me.Name && node.DataDir == n.dir.id.ID && node.RaftID == n.dir.raftID()
+	}
+	if !ours {
+		return nil, toStatus(fmt.Errorf("the founding does not name this node's data directory %s", n.dir.id.ID))
+	}
+	if f.Formation.ConfigHash != n.cfg.Hash() {
+		return nil, toStatus(errors.New("cluster.hcl differs between the nodes: install the same file everywhere"))
+	}
+	if err := n.agree(f.Formation); err != nil {
+		return nil, toStatus(err)
+	}
+	return &control.Done{}, toStatus(n.openRaft(nil))
+}
+
+// Join implements control.Handler.
+func (n *Node) Join(_ context.Context, j *control.Join) (*control.Done, error) {
+	if j.Cluster == n.cfg.Cluster.Name && j.RaftID == n.dir.raftID() && n.raftIfOpen() != nil {
+		return &control.Done{}, nil // told before
+	}
+	if err := n.mayJoin(j.Cluster); err != nil {
+		return nil, toStatus(err)
+	}
+	if j.RaftID != n.dir.raftID() {
+		return nil, toStatus(fmt.Errorf("this node is %s, %s was added", n.dir.raftID(), j.RaftID))
+	}
+	return &control.Done{}, toStatus(n.openRaft(nil))
+}
+
+func (n *Node) mayJoin(name string) error {
+	if name != n.cfg.Cluster.Name {
+		return fmt.Errorf("cluster %q was named, this node is configured for %q", name, n.cfg.Cluster.Name)
+	}
+	if n.raftIfOpen() != nil {
+		return errNotEmpty
+	}
+	return nil
+}

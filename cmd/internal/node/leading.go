@@ -1,0 +1,407 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/consensus"
+	"hacluster/heartbeat/failover"
+)
+
+// leading is this node's time as Raft leader in one term: the runner of a failover.Leader. One goroutine owns the
+// Leader; everybody else sends it what to do.
+type leading struct {
+	n      *Node
+	raft   *consensus.Raft
+	term   uint64
+	began  cluster.Instant
+	inbox  chan func(now cluster.Instant) // sent by handlers and answers, received by run; full: the sender waits, bounded by its context
+	core   *failover.Leader               // run's own
+	heard  map[string]cluster.Instant     // run's own: the last sign of life of each node
+	goes   sync.WaitGroup
+	cancel context.CancelFunc
+	ctx    context.Context
+
+	mu      sync.Mutex
+	waiting map[requestKey]chan cluster.Grant // lease requests that want an answer
+	records map[recordKey]*record             // failovers decided in this term
+}
+
+type requestKey struct {
+	node          string
+	start, number uint64
+}
+
+type recordKey struct {
+	volume string
+	epoch  cluster.Epoch
+}
+
+// record is what the leader knows of a failover that it decided.
+type record struct {
+	from, to, reason   string
+	silent, decide     time.Duration
+	decided, committed cluster.Instant
+	at                 time.Time
+}
+
+// onLeader is called by raft for each change, in order.
+func (n *Node) onLeader(term uint64, leader bool) {
+	n.mu.Lock()
+	old := n.leading
+	n.leading = nil
+	r := n.raft
+	stopping := n.stopping
+	n.mu.Unlock()
+	if old != nil {
+		old.end()
+	}
+	if !leader || stopping {
+		return
+	}
+	if r == nil { // elected before Open returned
+		select {
+		case <-n.joined:
+			r = n.raftIfOpen()
+		case <-time.After(n.cfg.Timers.RTO):
+			return
+		}
+	}
+	l := &leading{n: n, raft: r, term: term, began: n.now(), inbox: make(chan func(cluster.Instant), 256), heard: map[string]cluster.Instant{},
+		waiting: map[requestKey]chan cluster.Grant{}, records: map[recordKey]*record{}}
+	l.core = failover.NewLeader(failover.Config{Self: n.me.Name, Term: term, Lease: n.cfg.Timers.Lease}, l.began)
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	n.mu.Lock()
+	if n.stopping {
+		n.mu.Unlock()
+		l.cancel()
+		return
+	}
+	n.leading = l
+	n.mu.Unlock()
+	n.log.Info("leading the Raft group", "term", term)
+	l.goes.Go(l.run)
+}
+
+func (n *Node) currentLeading() *leading {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leading
+}
+
+func (l *leading) end() {
+	l.cancel()
+	l.goes.Wait()
+}
+
+// run begins with a barrier, so that the state is at least as new as our term, and then feeds the Leader.
+func (l *leading) run() {
+	for {
+		ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
+		err := l.raft.Barrier(ctx)
+		cancel()
+		if err == nil {
+			break
+		}
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-time.After(l.n.cfg.Timers.Tick):
+		}
+	}
+	tick := time.NewTicker(l.n.cfg.Timers.Tick)
+	defer tick.Stop()
+	st, changed := l.n.state.watch()
+	l.foundIdentity(st)
+	l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case f := <-l.inbox:
+			f(l.n.now())
+		case <-changed:
+			st, changed = l.n.state.watch()
+			l.foundIdentity(st)
+			l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
+		case <-tick.C:
+			l.carryOut(l.core.Tick(l.n.now()))
+		}
+	}
+}
+
+// foundIdentity gives a new cluster its identity, nodes and volumes, as all agreed when it was founded.
+func (l *leading) foundIdentity(st *cluster.State) {
+	if f := l.n.formed(); st.ID == "" && f != nil {
+		l.proposeAside(l.n.command(cluster.Command{Init: f}), nil)
+	}
+}
+
+// voters are the nodes that vote, by the newest configuration.
+func (l *leading) voters(st *cluster.State) (names []string) {
+	servers, err := l.raft.Servers()
+	if err != nil {
+		return nil
+	}
+	byID := map[string]string{}
+	for name, node := range st.Nodes {
+		byID[node.RaftID] = name
+	}
+	for _, s := range servers {
+		if !s.Voter {
+			continue
+		}
+		name := byID[s.ID]
+		if name == "" {
+			name = s.ID // unknown to the state so far: it counts as a voter that does not answer
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// do runs f in the goroutine that owns the Leader.
+func (l *leading) do(ctx context.Context, f func(now cluster.Instant)) error {
+	select {
+	case l.inbox <- f:
+		return nil
+	case <-l.ctx.Done():
+		return consensus.ErrNotLeader
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l *leading) carryOut(acts []failover.Action) {
+	for _, a := range acts {
+		switch a := a.(type) {
+		case failover.Ask:
+			l.ask(a.Round)
+		case failover.CheckSelf:
+			leader, term := l.raft.State()
+			l.carryOut(l.core.Confirm(l.n.now(), a.Round, term, leader))
+		case failover.Reply:
+			l.reply(a.Grant)
+		case failover.Propose:
+			l.decided(a.Command)
+		case failover.HandOver:
+			l.goes.Go(func() { l.handOver(a) })
+		case failover.MoveLeadership:
+			l.goes.Go(func() { l.moveTo(a.To) })
+		}
+	}
+}
+
+// ask puts the question to every other node at once, and takes our own reports.
+func (l *leading) ask(round uint64) {
+	st := l.n.state.get()
+	for name := range st.Nodes {
+		if name == l.n.me.Name {
+			continue
+		}
+		l.goes.Go(func() {
+			ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.Lease/2)
+			defer cancel()
+			client, err := l.n.peers.control(name)
+			if err != nil {
+				return
+			}
+			ans, err := client.Ask(ctx, &control.Ask{Round: round})
+			if err != nil || ans.Node != name {
+				return
+			}
+			_ = l.do(ctx, func(now cluster.Instant) {
+				l.heard[name] = now
+				l.carryOut(l.core.Answer(now, name, round, ans.Term, ans.Reports))
+			})
+		})
+	}
+	_, term := l.raft.State()
+	l.carryOut(l.core.Answer(l.n.now(), l.n.me.Name, round, term, l.n.vols.reports()))
+}
+
+func (l *leading) reply(g cluster.Grant) {
+	key := requestKey{g.Node, g.Start, g.Number}
+	l.mu.Lock()
+	c := l.waiting[key]
+	delete(l.waiting, key)
+	l.mu.Unlock()
+	if c != nil {
+		c <- g
+	}
+}
+
+// request is a lease request's way through a confirmation round.
+func (l *leading) request(ctx context.Context, r cluster.LeaseRequest) (*cluster.Grant, error) {
+	key, c := requestKey{r.Node, r.Start, r.Number}, make(chan cluster.Grant, 1)
+	l.mu.Lock()
+	l.waiting[key] = c
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.waiting, key)
+		l.mu.Unlock()
+	}()
+	err := l.do(ctx, func(now cluster.Instant) {
+		l.heard[r.Node] = now
+		l.carryOut(l.core.Request(now, r))
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case g := <-c:
+		return &g, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-l.ctx.Done():
+		return nil, consensus.ErrNotLeader
+	}
+}
+
+// decided hands the Leader's own command to Raft and keeps what is needed to tell how the failover went.
+func (l *leading) decided(c cluster.Command) {
+	c = l.n.command(c)
+	p := c.Promote
+	if p == nil {
+		l.proposeAside(c, nil)
+		return
+	}
+	now := l.n.now()
+	st := l.n.state.get()
+	from := st.Volumes[p.Volume].Primary
+	rec := &record{from: from, to: p.Candidate, reason: p.Reason, decided: now, at: time.UnixMilli(c.AtMillis)}
+	if heard := l.heard[from]; heard != 0 {
+		rec.silent = now.Sub(heard)
+	}
+	l.n.log.Info("promoting", "volume", p.Volume, "node", p.Candidate, "epoch", p.Epoch+1, "from", from, "why", p.Reason, "basis", p.Basis)
+	l.mu.Lock()
+	l.records[recordKey{p.Volume, p.Epoch + 1}] = rec
+	l.mu.Unlock()
+	l.proposeAside(c, func(err error) {
+		l.mu.Lock()
+		rec.committed = l.n.now()
+		rec.decide = rec.committed.Sub(rec.decided)
+		l.mu.Unlock()
+		if errors.Is(err, consensus.ErrNotLeader) {
+			_ = l.do(l.ctx, func(cluster.Instant) { l.core.Retry(p.Volume) })
+		}
+	})
+}
+
+func (l *leading) proposeAside(c cluster.Command, then func(error)) {
+	l.goes.Go(func() {
+		ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
+		defer cancel()
+		res, _, err := l.raft.Propose(ctx, c.Encode())
+		if r, ok := res.(cluster.Result); ok && r.Void != "" {
+			l.n.log.Debug("command void", "why", r.Void)
+		}
+		if then != nil {
+			then(err)
+		}
+	})
+}
+
+// propose takes anyone's command. A drop is checked against the leases first (R4).
+func (l *leading) propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
+	if c.Drop != nil {
+		allowed := make(chan bool, 1)
+		if err := l.do(ctx, func(now cluster.Instant) { allowed <- l.core.MayDrop(now, c) }); err != nil {
+			return cluster.Result{}, err
+		}
+		select {
+		case ok := <-allowed:
+			if !ok {
+				return cluster.Result{}, fmt.Errorf("%s proposes to drop %s without a lease in force on %s", c.By, c.Drop.Node, c.Drop.Volume)
+			}
+		case <-ctx.Done():
+			return cluster.Result{}, ctx.Err()
+		case <-l.ctx.Done():
+			return cluster.Result{}, consensus.ErrNotLeader
+		}
+	}
+	res, _, err := l.raft.Propose(ctx, c.Encode())
+	if err != nil {
+		return cluster.Result{}, err
+	}
+	return res.(cluster.Result), nil
+}
+
+func (l *leading) giveUp(ctx context.Context, g failover.GiveUp) error {
+	counted := make(chan bool, 1)
+	err := l.do(ctx, func(now cluster.Instant) {
+		acts, ok := l.core.GiveUp(now, g)
+		counted <- ok
+		l.heard[g.Node] = now
+		l.carryOut(acts)
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case ok := <-counted:
+		if !ok {
+			return errors.New("the give-up does not fit the leader's state: the volume has moved, or is being moved")
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.ctx.Done():
+		return consensus.ErrNotLeader
+	}
+}
+
+func (l *leading) handOver(a failover.HandOver) {
+	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.cfg.Timers.RTO)
+	defer cancel()
+	var err error
+	if a.Primary == l.n.me.Name {
+		_, err = l.n.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To})
+	} else {
+		var client control.Client
+		if client, err = l.n.peers.control(a.Primary); err == nil {
+			_, err = client.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To})
+		}
+	}
+	if err != nil {
+		l.n.log.Warn("hand-over did not begin", "volume", a.Volume, "primary", a.Primary, "error", err)
+	}
+}
+
+// moveTo keeps leadership off the primary's node.
+func (l *leading) moveTo(node string) {
+	ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
+	defer cancel()
+	id := l.n.state.get().Nodes[node].RaftID
+	if err := l.raft.TransferLeadership(ctx, id); err != nil && l.ctx.Err() == nil {
+		l.n.log.Warn("leadership did not move off the primary's node", "to", node, "error", err)
+	}
+}
+
+// served notes how far a failover has come, and records it: first when the new primary accepts writes, then once more
+// with the first acknowledged write of a client.
+func (l *leading) served(s *control.Served) {
+	l.mu.Lock()
+	rec := l.records[recordKey{s.Volume, s.Epoch}]
+	if rec == nil || rec.from == "" {
+		l.mu.Unlock()
+		return // decided by an earlier leader, or the first start
+	}
+	f := &cluster.Failover{Volume: s.Volume, Epoch: s.Epoch, From: rec.from, To: rec.to, Reason: rec.reason,
+		AtMillis: rec.at.UnixMilli(), TargetMillis: l.n.cfg.Cluster.RTO.Milliseconds(), Amended: s.FirstAck,
+		Stages: []cluster.Stage{{Name: "detect", Millis: rec.silent.Milliseconds()}, {Name: "decide", Millis: rec.decide.Milliseconds()},
+			{Name: "promote", Millis: s.PromoteMs}}}
+	total := rec.silent + l.n.now().Sub(rec.decided)
+	l.mu.Unlock()
+	if s.FirstAck {
+		f.Stages = append(f.Stages, cluster.Stage{Name: "first write", Millis: s.SinceMs - s.PromoteMs})
+	}
+	f.RTOMillis = total.Milliseconds()
+	l.proposeAside(l.n.command(cluster.Command{Failover: f}), nil)
+}

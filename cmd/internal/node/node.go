@@ -1,0 +1,218 @@
+// Package node is one member of a cluster as a value: New, Run, and what the admin service asks of it. It is the
+// composition root: here Raft, gossip, leases, replicas and frontends meet, through small interfaces that each side
+// declares. It contains wiring and waiting; what is decided is decided in the pure packages (cluster, failover, role,
+// primary, standby).
+//
+//	datadir.go    the folder, its lock, the number of this process     clock_linux.go  CLOCK_BOOTTIME, boot id
+//	raft.go       the replicated state and how commands reach it       forming.go      founding a cluster, joining one
+//	leading.go    while this node is the Raft leader: failover.Leader   lease.go        this node's own lease
+//	volumes.go    replicas and their frontends                          peers.go        connections to the other nodes
+//	serve.go      control RPCs    admin*.go  the admin service          http.go         health
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"hacluster/blockdev"
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/control"
+	"hacluster/cmd/internal/identity"
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/consensus"
+	"hacluster/heartbeat/membership"
+	"hacluster/replication/link"
+)
+
+// Node is one running member.
+type Node struct {
+	cfg    *config.Config
+	log    *slog.Logger
+	me     config.Node
+	boot   [16]byte
+	dir    *dataDir
+	trans  *identity.Transport
+	mux    *identity.Mux
+	gossip *membership.Membership
+	peers  *peers
+	state  *stateStore
+	lease  *leaseHolder
+	vols   *volumes
+	events *journal
+	fatal  chan error    // what ends the process; room for one
+	joined chan struct{} // closed when raft is open
+	readyc chan struct{} // closed when this process is registered
+
+	mu        sync.Mutex
+	raft      *consensus.Raft
+	leading   *leading
+	ready     bool
+	stopping  bool
+	formation *cluster.Init
+	openRaft  func(bootstrap []consensus.Server) error
+
+	wrapBacking func(volume string, dev blockdev.Device) blockdev.Device // tests put faults here
+}
+
+// New opens the data directory and the node's port. Whatever it refuses, nothing of the volumes was touched.
+func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
+	boot, err := readBootID()
+	if err != nil {
+		return nil, err
+	}
+	raftDir := filepath.Join(cfg.DataDir(), "raft")
+	hasRaft, err := consensus.HasState(raftDir)
+	if err != nil {
+		return nil, fmt.Errorf("raft state: %w", err)
+	}
+	dir, err := openDataDir(cfg.DataDir(), cfg.Self, hasRaft)
+	if err != nil {
+		return nil, err
+	}
+	if onMemory(cfg.DataDir()) {
+		if !cfg.Insecure {
+			dir.close()
+			return nil, fmt.Errorf("data_dir %s is on a memory file system: a power loss would empty it; put it on a disk", cfg.DataDir())
+		}
+		log.Warn("data_dir is on a memory file system: a power loss empties it", "data_dir", cfg.DataDir())
+	}
+	n := &Node{cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, fatal: make(chan error, 1), joined: make(chan struct{}), readyc: make(chan struct{}),
+		state: newStateStore(), formation: dir.id.Formation, events: newJournal(cfg.Self)}
+	if err := n.open(hasRaft); err != nil {
+		dir.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) open(hasRaft bool) (err error) {
+	n.trans, err = identity.New(identity.Config{Insecure: n.cfg.Insecure, UserTimeout: n.cfg.Timers.RTO, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	if n.mux, err = n.trans.Listen(n.me.Address); err != nil {
+		return fmt.Errorf("listen on %s: %w", n.me.Address, err)
+	}
+	if err := n.openGossip(); err != nil {
+		n.mux.Close()
+		return err
+	}
+	n.peers = newPeers(n.cfg, n.trans)
+	n.lease = newLeaseHolder(n)
+	n.vols = newVolumes(n)
+	n.openRaft = n.raftOpener(hasRaft)
+	return nil
+}
+
+func (n *Node) openGossip() (err error) {
+	var nodes []membership.Node
+	for _, c := range n.cfg.Nodes {
+		if len(c.Links) > 0 {
+			nodes = append(nodes, membership.Node{Name: c.Name, Links: c.Links})
+		}
+	}
+	if len(n.me.Links) == 0 {
+		return nil // no links, no gossip: it is a hint only
+	}
+	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes,
+		Base: max(n.cfg.Timers.Lease/10, 50*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged})
+	if err != nil {
+		return fmt.Errorf("heartbeat links: %w", err)
+	}
+	return nil
+}
+
+// Run takes part until ctx ends, then stops cleanly: hands over, flushes, leaves the marks. An error other than nil
+// says why the node had to end by itself.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.dir.close()
+	admin, err := identity.ListenUnix(n.cfg.AdminSocket())
+	if err != nil {
+		n.mux.Close()
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, life := errgroup.WithContext(life)
+	server := grpc.NewServer(link.ServerOptions()...)
+	data := link.Register(server, n.vols)
+	control.Register(server, n)
+	api.Register(server, n)
+	local := grpc.NewServer(api.ServerOptions()...)
+	api.Register(local, n)
+	g.Go(func() error { return quiet(server.Serve(n.mux.Listener(identity.ProtoGRPC))) })
+	g.Go(func() error { return quiet(local.Serve(admin)) })
+	if n.gossip != nil {
+		g.Go(func() error { return n.gossip.Run(life) })
+	}
+	g.Go(func() error { return n.serveHTTP(life) })
+	g.Go(func() error { return n.join(life) })
+	g.Go(func() error { return n.lease.run(life) })
+	g.Go(func() error { return n.vols.run(life) })
+	g.Go(func() error { return n.register(life) })
+	g.Go(func() error { return n.events.follow(life, n.state) })
+	g.Go(func() error {
+		select {
+		case err := <-n.fatal:
+			return err
+		case <-life.Done():
+			return nil
+		}
+	})
+	select {
+	case <-ctx.Done():
+		n.handAllOver()
+	case <-life.Done():
+	}
+	end()
+	n.vols.stopAll()
+	n.closeRaft()
+	server.Stop()
+	local.Stop()
+	data.Wait()
+	n.peers.close()
+	n.mux.Close()
+	err = g.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+func quiet(err error) error {
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+// fail ends the process for a reason that no retry mends.
+func (n *Node) fail(err error) {
+	select {
+	case n.fatal <- err:
+	default:
+	}
+}
+
+func (n *Node) now() cluster.Instant { return bootTime() }
+
+// command fills in what every command bears.
+func (n *Node) command(c cluster.Command) cluster.Command {
+	if c.By == "" {
+		c.By = n.me.Name
+	}
+	c.AtMillis = time.Now().UnixMilli()
+	return c
+}
+
+// Ready is closed once this process takes part: it has joined and caught up.
+func (n *Node) Ready() <-chan struct{} { return n.readyc }

@@ -1,0 +1,284 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"hacluster/cmd/internal/control"
+	"hacluster/cmd/internal/identity"
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/consensus"
+)
+
+// stateStore is the Raft group's state machine: it applies commands and shows the newest state to who asks.
+type stateStore struct {
+	mu      sync.Mutex
+	state   *cluster.State
+	changed chan struct{} // closed and replaced by each change
+}
+
+var _ consensus.StateMachine = (*stateStore)(nil)
+
+func newStateStore() *stateStore {
+	return &stateStore{state: cluster.NewState(), changed: make(chan struct{})}
+}
+
+// Apply implements consensus.StateMachine. Readers keep the state they were given: a changed one is a copy.
+func (s *stateStore) Apply(index, term uint64, command []byte) any {
+	c, err := cluster.DecodeCommand(command)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.state.Clone()
+	if err != nil {
+		// Every node reads the same bytes and comes to the same conclusion.
+		next.Index = index
+		s.setLocked(next)
+		return cluster.Result{Void: err.Error(), Index: index}
+	}
+	r := next.Apply(index, term, c)
+	s.setLocked(next)
+	return r
+}
+
+func (s *stateStore) setLocked(next *cluster.State) {
+	s.state = next
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Snapshot implements consensus.StateMachine.
+func (s *stateStore) Snapshot() ([]byte, error) { return s.get().Encode() }
+
+// Restore implements consensus.StateMachine.
+func (s *stateStore) Restore(b []byte) error {
+	next, err := cluster.Decode(b)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setLocked(next)
+	return nil
+}
+
+func (s *stateStore) get() *cluster.State {
+	st, _ := s.watch()
+	return st
+}
+
+// watch returns the state and a channel that is closed when there is another.
+func (s *stateStore) watch() (*cluster.State, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state, s.changed
+}
+
+// raftOpener returns what opens this node's part in the group, once, perhaps founding it.
+func (n *Node) raftOpener(hasRaft bool) func([]consensus.Server) error {
+	dir := filepath.Join(n.cfg.DataDir(), "raft")
+	return func(bootstrap []consensus.Server) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.raft != nil || n.stopping {
+			return nil
+		}
+		if !hasRaft { // an empty one may be left of an earlier identity
+			if err := os.RemoveAll(dir); err != nil {
+				return fmt.Errorf("make room for raft: %w", err)
+			}
+		}
+		t := n.cfg.Timers
+		r, err := consensus.Open(consensus.Config{
+			ID: n.dir.raftID(), Address: n.me.Address, Cluster: n.cfg.Cluster.Name, Dir: dir,
+			Stream: raftStream{n.mux.Listener(identity.ProtoRaft), n.trans}, Machine: n.state,
+			Heartbeat: t.RaftHeartbeat, Election: t.RaftElection, LeaderLease: t.RaftLeaderLease,
+			DiskDeadline: n.cfg.Cluster.DiskDeadline, OnFail: n.fail, OnLeader: n.onLeader,
+			OnRemoved: func() {
+				n.fail(errors.New("this node was removed from the cluster: empty its data_dir before it is added again"))
+			},
+			Logger: n.log,
+		})
+		if err != nil {
+			return fmt.Errorf("raft: %w", err)
+		}
+		if bootstrap != nil {
+			if err := r.Bootstrap(bootstrap); err != nil {
+				return errors.Join(err, r.Close())
+			}
+		}
+		n.raft = r
+		close(n.joined)
+		return nil
+	}
+}
+
+type raftStream struct {
+	net.Listener
+	trans *identity.Transport
+}
+
+func (s raftStream) Dial(ctx context.Context, address string) (net.Conn, error) {
+	return s.trans.Dial(ctx, address, identity.ProtoRaft)
+}
+
+func (n *Node) raftIfOpen() *consensus.Raft {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.raft
+}
+
+func (n *Node) closeRaft() {
+	n.mu.Lock()
+	n.stopping = true
+	r, l := n.raft, n.leading
+	n.leading = nil
+	n.mu.Unlock()
+	if l != nil {
+		l.end()
+	}
+	if r == nil {
+		return
+	}
+	if err := r.Close(); err != nil {
+		n.log.Error("closing raft", "error", err)
+	}
+}
+
+// errNoLeader: nobody leads the group as far as this node knows.
+var errNoLeader = errors.New("no leader is known: the cluster has no quorum at this moment")
+
+// leaderName is who leads, empty when unknown.
+func (n *Node) leaderName() string {
+	r := n.raftIfOpen()
+	if r == nil {
+		return ""
+	}
+	id, _ := r.Leader()
+	return n.nameOf(id)
+}
+
+// nameOf is the node with a Raft id.
+func (n *Node) nameOf(raftID string) string {
+	if raftID == "" {
+		return ""
+	}
+	if raftID == n.dir.raftID() {
+		return n.me.Name
+	}
+	for name, node := range n.state.get().Nodes {
+		if node.RaftID == raftID {
+			return name
+		}
+	}
+	if f := n.formed(); f != nil {
+		for _, node := range f.Nodes {
+			if node.RaftID == raftID {
+				return node.Name
+			}
+		}
+	}
+	return ""
+}
+
+// Propose hands a command to the leader, whoever that is. An error means that its outcome is unknown (R27): it is
+// repeated as it is, or seen in the state.
+func (n *Node) propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
+	c = n.command(c)
+	if l := n.currentLeading(); l != nil {
+		return l.propose(ctx, c)
+	}
+	leader := n.leaderName()
+	if leader == "" || leader == n.me.Name {
+		return cluster.Result{}, errNoLeader
+	}
+	client, err := n.peers.control(leader)
+	if err != nil {
+		return cluster.Result{}, err
+	}
+	res, err := client.Propose(ctx, &control.Propose{Command: c.Encode()})
+	if err != nil {
+		return cluster.Result{}, fmt.Errorf("propose to the leader %s: %w", leader, err)
+	}
+	return *res, nil
+}
+
+// mustApply proposes until the command is applied or void, or ctx ends.
+func (n *Node) mustApply(ctx context.Context, c cluster.Command) (cluster.Result, error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, n.cfg.Timers.RTO)
+		res, err := n.propose(try, c)
+		cancel()
+		if err == nil {
+			return res, nil
+		}
+		select {
+		case <-ctx.Done():
+			return res, fmt.Errorf("%w (last: %w)", ctx.Err(), err)
+		case <-time.After(n.cfg.Timers.Renew / 2):
+		}
+	}
+}
+
+// register makes this process known to the cluster, and keeps the node out of it when it may not take part.
+func (n *Node) register(ctx context.Context) error {
+	select {
+	case <-n.joined:
+	case <-ctx.Done():
+		return nil
+	}
+	for ctx.Err() == nil {
+		st, changed := n.state.watch()
+		if st.ID != "" && st.Nodes[n.me.Name].Start == n.dir.id.Start && st.Nodes[n.me.Name].DataDir == n.dir.id.ID {
+			n.becomeReady()
+			return nil
+		}
+		pause := time.After(n.cfg.Timers.Renew)
+		if n.leaderName() != "" && (st.ID != "" || n.currentLeading() == nil) {
+			c := cluster.Command{StartNode: &cluster.StartNode{Node: n.me.Name, DataDir: n.dir.id.ID, Start: n.dir.id.Start,
+				Boot: fmt.Sprintf("%x", n.boot), Config: n.cfg.Hash()}}
+			try, cancel := context.WithTimeout(ctx, n.cfg.Timers.RTO)
+			res, err := n.propose(try, c)
+			cancel()
+			if st := n.state.get(); err == nil && res.Void != "" && st.ID != "" && st.Nodes[n.me.Name].Start != n.dir.id.Start {
+				n.log.Error("the cluster does not take this node", "why", res.Void)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-pause:
+		}
+	}
+	return nil
+}
+
+func (n *Node) becomeReady() {
+	n.mu.Lock()
+	n.ready = true
+	n.mu.Unlock()
+	close(n.readyc)
+	n.log.Info("ready", "node", n.me.Name, "process", n.dir.id.Start)
+	n.lease.kickNow()
+}
+
+// toStatus tells a caller on the wire what kind of failure it was.
+func toStatus(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errNoLeader), errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrUnknown):
+		return status.Error(codes.Unavailable, err.Error())
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return status.Error(codes.DeadlineExceeded, err.Error())
+	}
+	return status.Error(codes.FailedPrecondition, err.Error())
+}

@@ -1,0 +1,56 @@
+package node
+
+import (
+	"context"
+	"sync"
+
+	"hacluster/heartbeat"
+	"hacluster/replication"
+)
+
+// handAllOver gives every volume that this node leads to a standby, if one is a member, and leadership of the group to
+// somebody else, all within the RTO target. What cannot be handed over is stopped as it is.
+func (n *Node) handAllOver() {
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timers.RTO)
+	defer cancel()
+	var goes sync.WaitGroup
+	for _, r := range n.vols.replicas() {
+		if v := r.Volume(); r.Tenure() != nil && len(v.Members) > 1 {
+			goes.Go(func() { n.handOne(ctx, r) })
+		}
+	}
+	goes.Wait()
+	if l := n.currentLeading(); l != nil {
+		for _, name := range n.others("") {
+			if n.state.get().Nodes[name].RaftID != "" && l.raft.TransferLeadership(ctx, n.state.get().Nodes[name].RaftID) == nil {
+				return
+			}
+		}
+	}
+}
+
+func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
+	before := r.Volume()
+	if err := r.HandOver(ctx, ""); err != nil {
+		n.log.Warn("volume is stopped without a hand-over", "volume", before.Name, "error", err)
+		return
+	}
+	for {
+		st, changed := n.state.watch()
+		if st.Volumes[before.Name].Epoch > before.Epoch {
+			n.log.Info("handed over", "volume", before.Name, "to", st.Volumes[before.Name].Primary)
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			n.log.Warn("nobody took the volume over in time", "volume", before.Name)
+			return
+		}
+	}
+}
+
+// gossipChanged notes what the gossip says of a peer: a hint for people, it decides nothing.
+func (n *Node) gossipChanged(c heartbeat.Change) {
+	n.events.add("peer "+c.After.State.String(), "", c.After.Name+" is "+c.After.State.String()+" on the heartbeat links")
+}

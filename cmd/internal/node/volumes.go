@@ -1,0 +1,366 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/frontend/nbd"
+	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/control"
+	"hacluster/cmd/internal/identity"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication"
+	"hacluster/replication/link"
+	"hacluster/replication/wire"
+)
+
+// volumes keeps the replicas of this node, as the cluster's state names them, and offers them to clients.
+type volumes struct {
+	n    *Node
+	goes sync.WaitGroup
+
+	mu   sync.Mutex
+	all  map[string]*held
+	done bool
+}
+
+// held is one replica and what belongs to it. broken: its backing could not be opened; it is tried again.
+type held struct {
+	replica *replication.Replica
+	broken  string
+	close   func()
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when its Run has returned
+	learned cluster.Instant
+	epoch   cluster.Epoch // of learned
+	promote int64         // ms from learned to serving
+}
+
+func newVolumes(n *Node) *volumes {
+	return &volumes{n: n, all: map[string]*held{}}
+}
+
+// How often a backing that could not be opened is tried again.
+const reopenPause = 2 * time.Second
+
+func (v *volumes) run(ctx context.Context) error {
+	stopNBD, err := v.serveNBD(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopNBD()
+	reopen := time.NewTicker(reopenPause)
+	defer reopen.Stop()
+	for {
+		st, changed := v.n.state.watch()
+		v.follow(st)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-reopen.C:
+			v.closeBroken()
+		}
+	}
+}
+
+// follow opens the replicas that the state gives this node, and tells each its newest record.
+func (v *volumes) follow(st *cluster.State) {
+	for name, vol := range st.Volumes {
+		rep, ok := vol.Replica(v.n.me.Name)
+		if !ok {
+			continue
+		}
+		v.mu.Lock()
+		h, done := v.all[name], v.done
+		v.mu.Unlock()
+		if done {
+			return
+		}
+		if h == nil {
+			h = v.open(st, vol, rep)
+			v.mu.Lock()
+			v.all[name] = h
+			v.mu.Unlock()
+			v.n.lease.kickNow()
+		}
+		v.mu.Lock()
+		if vol.Epoch != h.epoch {
+			h.epoch, h.learned = vol.Epoch, v.n.now()
+		}
+		v.mu.Unlock()
+		h.replica.Applied(vol)
+		if vol.Primary == v.n.me.Name && vol.Process == v.n.dir.id.Start && v.n.lease.until(name, vol.Epoch) == 0 {
+			v.n.lease.kickNow() // promoted: ask at once
+		}
+	}
+}
+
+func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
+	conf, _ := v.n.cfg.Volume(vol.Name)
+	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
+		Boot: v.n.boot, DropAfter: v.n.cfg.Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Log: v.n.log}
+	h := &held{ended: make(chan struct{})}
+	b, err := v.openBacking(st, vol, rep.Device, conf.IO)
+	if err != nil {
+		h.broken, cfg.Problem = err.Error(), err.Error()
+		v.n.log.Error("replica cannot be opened", "volume", vol.Name, "device", rep.Device, "error", err)
+		h.replica = replication.New(cfg, replicaNode{v.n}, nil, nil)
+		h.close = func() {}
+	} else {
+		cfg.Incarnation, cfg.Fresh, cfg.Inline = b.incarnation, b.fresh, b.inline
+		h.replica = replication.New(cfg, replicaNode{v.n}, b.dev, b.super)
+		b.stalled.Store(h.replica)
+		h.close = b.close
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.cancel = cancel
+	v.goes.Go(func() {
+		defer close(h.ended)
+		if err := h.replica.Run(ctx); err != nil {
+			v.n.log.Error("replica did not stop cleanly", "volume", vol.Name, "error", err)
+		}
+		h.close()
+	})
+	return h
+}
+
+// closeBroken forgets replicas whose backing could not be opened, so that follow tries again.
+func (v *volumes) closeBroken() {
+	v.mu.Lock()
+	var gone []*held
+	for name, h := range v.all {
+		if h.broken != "" {
+			gone = append(gone, h)
+			delete(v.all, name)
+		}
+	}
+	v.mu.Unlock()
+	for _, h := range gone {
+		h.cancel()
+		<-h.ended
+	}
+}
+
+// stopAll ends the replicas, in order: serve no more, wait for the disk, flush, leave the mark.
+func (v *volumes) stopAll() {
+	v.mu.Lock()
+	v.done = true
+	var all []*held
+	for _, h := range v.all {
+		all = append(all, h)
+	}
+	v.mu.Unlock()
+	for _, h := range all {
+		h.cancel()
+	}
+	v.goes.Wait()
+}
+
+func idOf(s string) (id wire.ID) {
+	b, err := hex.DecodeString(s)
+	if err == nil && len(b) == len(id) {
+		copy(id[:], b)
+	}
+	return id
+}
+
+func (v *volumes) replica(name string) *replication.Replica {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if h := v.all[name]; h != nil {
+		return h.replica
+	}
+	return nil
+}
+
+func (v *volumes) replicas() (all []*replication.Replica) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, h := range v.all {
+		all = append(all, h.replica)
+	}
+	return all
+}
+
+func (v *volumes) reports() (all []cluster.Report) {
+	for _, r := range v.replicas() {
+		all = append(all, r.Report())
+	}
+	slices.SortFunc(all, func(a, b cluster.Report) int { return strings.Compare(a.Volume, b.Volume) })
+	return all
+}
+
+func (v *volumes) leaseChanged() {
+	for _, r := range v.replicas() {
+		r.LeaseChanged()
+	}
+}
+
+func (v *volumes) serving() (all []control.Serving) {
+	for _, r := range v.replicas() {
+		if s, ok := r.Serving(); ok {
+			out := control.Serving{Volume: s.Volume, Epoch: s.Epoch, Suspended: s.Suspended, ReadOps: s.ReadOps, WriteOps: s.WriteOps,
+				ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes}
+			for _, p := range s.Peers {
+				out.Peers = append(out.Peers, control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
+					RemainingBytes: p.RemainingBytes, UnackedBytes: p.UnackedBytes, RateBytesPerSec: p.RateBytesPerSec, Reason: p.Reason})
+			}
+			all = append(all, out)
+		}
+	}
+	return all
+}
+
+// Replicate implements link.Handler.
+func (v *volumes) Replicate(ctx context.Context, s *link.Session) error {
+	h := s.Hello()
+	r := v.replica(h.VolumeName)
+	if r == nil {
+		return s.Reply(wire.HelloReply{Code: wire.RefusedRole, Node: v.n.me.Name, Text: "no replica of this volume is open here"})
+	}
+	return r.Replicate(ctx, s)
+}
+
+// Lookup implements nbd.Exports.
+func (v *volumes) Lookup(name string) (nbd.Export, error) {
+	vol, ok := v.n.state.get().Volumes[name]
+	if !ok {
+		return nil, nbd.ErrUnknownExport
+	}
+	if r := v.replica(name); r != nil {
+		if t := r.Tenure(); t != nil {
+			return t.Export(), nil
+		}
+	}
+	primary := vol.Primary
+	if primary == v.n.me.Name {
+		primary = "" // promoted, not serving yet
+	}
+	return nil, &nbd.NotPrimaryError{Volume: name, Primary: primary}
+}
+
+// Names implements nbd.Exports.
+func (v *volumes) Names() (names []string) {
+	for _, r := range v.replicas() {
+		if r.Tenure() != nil {
+			names = append(names, r.Volume().Name)
+		}
+	}
+	return names
+}
+
+var (
+	_ nbd.Exports      = (*volumes)(nil)
+	_ nbd.Export       = (*replication.Export)(nil)
+	_ nbd.TryGater     = (*replication.Export)(nil)
+	_ link.Handler     = (*volumes)(nil)
+	_ blockdev.Device  = replication.Backing(nil)
+	_ replication.Node = replicaNode{}
+)
+
+// serveNBD opens every NBD listener of this node's replicas; several volumes may share one.
+func (v *volumes) serveNBD(ctx context.Context) (stop func(), err error) {
+	server, err := nbd.New(v, nbd.Config{Log: v.n.log})
+	if err != nil {
+		return nil, err
+	}
+	var goes sync.WaitGroup
+	stop = func() {
+		if err := server.Close(); err != nil {
+			v.n.log.Warn("closing nbd", "error", err)
+		}
+		goes.Wait()
+	}
+	open := map[string]bool{}
+	for _, vol := range v.n.cfg.Volumes {
+		rep, ok := vol.Replica(v.n.me.Name)
+		if !ok {
+			continue
+		}
+		for _, l := range rep.Export.NBD {
+			if open[l.String()] {
+				continue
+			}
+			open[l.String()] = true
+			if err := v.listen(ctx, server, &goes, l); err != nil {
+				stop()
+				return nil, err
+			}
+		}
+	}
+	return stop, nil
+}
+
+func (v *volumes) listen(ctx context.Context, server *nbd.Server, goes *sync.WaitGroup, l config.Listener) error {
+	listen := v.n.trans.ListenTCP
+	if l.Network == "unix" {
+		if err := os.MkdirAll(filepath.Dir(l.Address), 0o755); err != nil {
+			return fmt.Errorf("nbd listener %s: %w", l, err)
+		}
+		listen = identity.ListenUnix
+	}
+	ln, err := listen(l.Address)
+	if err != nil {
+		return fmt.Errorf("nbd listener %s: %w", l, err)
+	}
+	goes.Go(func() {
+		if err := server.Serve(ctx, ln); err != nil && ctx.Err() == nil {
+			v.n.log.Error("nbd listener ended", "listener", l.String(), "error", err)
+		}
+	})
+	return nil
+}
+
+// replicaNode is the node as its replicas see it.
+type replicaNode struct{ n *Node }
+
+func (r replicaNode) Now() cluster.Instant { return r.n.now() }
+func (r replicaNode) Lease(volume string, e cluster.Epoch) cluster.Instant {
+	return r.n.lease.until(volume, e)
+}
+func (r replicaNode) Propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
+	return r.n.propose(ctx, c)
+}
+func (r replicaNode) GiveUp(ctx context.Context, volume string, e cluster.Epoch, to string, failed bool) error {
+	return r.n.lease.giveUp(ctx, volume, e, to, failed)
+}
+func (r replicaNode) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
+	return r.n.peers.Greet(ctx, peer, h)
+}
+func (r replicaNode) Serving(volume string, e cluster.Epoch)  { r.n.vols.tell(volume, e, false) }
+func (r replicaNode) FirstAck(volume string, e cluster.Epoch) { r.n.vols.tell(volume, e, true) }
+
+// tell reports to the leader how far a failover has come.
+func (v *volumes) tell(volume string, e cluster.Epoch, first bool) {
+	v.mu.Lock()
+	h := v.all[volume]
+	if h == nil || h.epoch != e || v.done {
+		v.mu.Unlock()
+		return
+	}
+	since := v.n.now().Sub(h.learned).Milliseconds()
+	if !first {
+		h.promote = since
+	}
+	promote := h.promote
+	v.mu.Unlock()
+	s := &control.Served{Volume: volume, Epoch: e, Node: v.n.me.Name, PromoteMs: promote, FirstAck: first, SinceMs: since}
+	v.goes.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), v.n.cfg.Timers.RTO)
+		defer cancel()
+		if leader := v.n.leaderName(); leader == v.n.me.Name {
+			_, _ = v.n.Served(ctx, s)
+		} else if client, err := v.n.peers.control(leader); err == nil {
+			_, _ = client.Served(ctx, s) // figures only: without a leader they are not kept
+		}
+	})
+}
