@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -92,8 +93,12 @@ func (a *app) dialer(servers []string) (api.Dialer, error) {
 		if !a.insecure {
 			return nil, api.Failed("TLS to %s: not supported yet: use the local daemon's socket, or --insecure with a loopback address", s)
 		}
-		if _, _, err := net.SplitHostPort(s); err != nil {
+		host, _, err := net.SplitHostPort(s)
+		if err != nil {
 			return nil, api.BadRequest("--server %s: host:port or unix:///path is wanted", s)
+		}
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.Unmap().IsLoopback() {
+			return nil, api.Refused("--insecure to %s: without TLS only loopback addresses are allowed: use the local daemon's socket there", s)
 		}
 	}
 	if a.insecure {

@@ -67,7 +67,7 @@ func toAny(in []string) []any {
 func (t *table) row(cells ...any) {
 	texts := make([]string, len(cells))
 	for i, c := range cells {
-		if texts[i] = oneLine(fmt.Sprint(c)); texts[i] == "" {
+		if texts[i] = printable(fmt.Sprint(c)); texts[i] == "" {
 			texts[i] = "-"
 		}
 	}

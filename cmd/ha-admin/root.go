@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -69,16 +70,18 @@ func kindOf(err error) api.Kind {
 }
 
 // oneLine keeps what a node or a file says from breaking the promise of one line, and from writing to the terminal.
-func oneLine(s string) string {
+func oneLine(s string) string { return printable(strings.TrimSpace(s)) }
+
+func printable(s string) string {
 	return strings.Map(func(c rune) rune {
 		switch {
 		case c == '\n' || c == '\t':
 			return ' '
-		case c < ' ' || c == 0x7f:
+		case unicode.IsControl(c):
 			return '?'
 		}
 		return c
-	}, strings.TrimSpace(s))
+	}, s)
 }
 
 func (a *app) root() *cobra.Command {

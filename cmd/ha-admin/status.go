@@ -119,7 +119,8 @@ func volumeText(v api.VolumeStatus) string {
 	if primary == "" {
 		primary = "none"
 	}
-	fmt.Fprintf(&out, "volume %s: %s, %s, %s, primary %s, epoch %d\n", oneLine(v.Name), v.State, sizeText(v.Size), v.Mode, oneLine(primary), v.Epoch)
+	head := fmt.Sprintf("volume %s: %s, %s, %s, primary %s, epoch %d", v.Name, v.State, sizeText(v.Size), v.Mode, primary, v.Epoch)
+	out.WriteString(oneLine(head) + "\n")
 	fmt.Fprintf(&out, "  promotable: %s\n", listText(v.Promotable))
 	if v.Device != "" {
 		fmt.Fprintf(&out, "  device: %s\n", oneLine(v.Device))

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/api/apitest"
+	"hacluster/cmd/internal/identity"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// outcome is all that a caller of ha-admin sees.
+type outcome struct {
+	code     int
+	out, err string
+}
+
+// admin runs one command line, as main does.
+func admin(t *testing.T, args ...string) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var out, errOut bytes.Buffer
+	code := run(ctx, args, &out, &errOut)
+	return outcome{code, out.String(), errOut.String()}
+}
+
+// wantFailure checks the promise for everything that fails: the code of its kind and one line on standard error.
+func (o outcome) wantFailure(t *testing.T, code int, texts ...string) {
+	t.Helper()
+	if o.code != code {
+		t.Errorf("exit code %d, want %d (%s)", o.code, code, o.err)
+	}
+	if o.out != "" {
+		t.Errorf("standard output of a failure: %s", o.out)
+	}
+	if !strings.HasPrefix(o.err, "ha-admin: ") || strings.Count(o.err, "\n") != 1 || !strings.HasSuffix(o.err, "\n") {
+		t.Errorf("standard error is not one line: %q", o.err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(o.err, text) {
+			t.Errorf("standard error lacks %q: %s", text, o.err)
+		}
+	}
+}
+
+func (o outcome) wantSuccess(t *testing.T, texts ...string) {
+	t.Helper()
+	if o.code != 0 || o.err != "" {
+		t.Errorf("exit code %d, standard error %q", o.code, o.err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(o.out, text) {
+			t.Errorf("standard output lacks %q:\n%s", text, o.out)
+		}
+	}
+}
+
+func TestEveryCommandAsksWhatItSays(t *testing.T) {
+	node := &apitest.Node{Moved: api.Failover{Volume: "pgdata", To: "beta"}}
+	server := "unix://" + apitest.Serve(t, node)
+	tests := []struct{ line, call string }{
+		{"status", "Status "},
+		{"status pgdata", "Status pgdata"},
+		{"failover pgdata", "Failover {Volume:pgdata To: Force:false AcceptDataLoss:false}"},
+		{"failover pgdata --to beta", "Failover {Volume:pgdata To:beta Force:false AcceptDataLoss:false}"},
+		{"failover --force pgdata --accept-data-loss --to=beta", "Failover {Volume:pgdata To:beta Force:true AcceptDataLoss:true}"},
+		{"failover pgdata --force", "Failover {Volume:pgdata To: Force:true AcceptDataLoss:false}"},
+		{"failovers", "Failovers"},
+		{"volume list", "VolumeList"},
+		{"volume create pgdata", "VolumeCreate {Volume:pgdata InitialFrom: DiscardData:false}"},
+		{"volume create pgdata --initial-from alpha", "VolumeCreate {Volume:pgdata InitialFrom:alpha DiscardData:false}"},
+		{"volume create --discard-data pgdata", "VolumeCreate {Volume:pgdata InitialFrom: DiscardData:true}"},
+		{"volume resync pgdata --target alpha", "ResyncAllow {Volume:pgdata Target:alpha DiscardTargetData:false}"},
+		{"volume resync pgdata --target alpha --discard-target-data", "ResyncAllow {Volume:pgdata Target:alpha DiscardTargetData:true}"},
+		{"node list", "NodeList"},
+		{"node add delta", "NodeAdd delta"},
+		{"node remove delta", "NodeRemove delta"},
+		{"events", "Events false"},
+		{"config show", "ConfigShow"},
+	}
+	for i, tt := range tests {
+		for _, output := range []string{"table", "json"} {
+			before := append([]string{"--server", server, "-o", output}, strings.Fields(tt.line)...)
+			after := append(strings.Fields(tt.line), "--server="+server, "--output="+output, "--timeout", "20s")
+			for _, args := range [][]string{before, after} {
+				admin(t, args...).wantSuccess(t)
+				calls := node.Calls()
+				if got := calls[len(calls)-1]; got != tt.call {
+					t.Errorf("%q asks %q, want %q", args, got, tt.call)
+				}
+			}
+		}
+		if n := len(node.Calls()); n != 4*(i+1) {
+			t.Fatalf("%d calls after %q, want %d", n, tt.line, 4*(i+1))
+		}
+	}
+}
+
+func TestExitCodeTellsTheKindOfAnError(t *testing.T) {
+	for code, err := range map[int]error{
+		1: api.Failed("the disk of beta is broken"),
+		2: api.BadRequest("the disk of beta is broken"),
+		3: api.Refused("the disk of beta is broken"),
+		4: api.Unavailable("the disk of beta is broken"),
+	} {
+		server := apitest.Serve(t, &apitest.Node{Err: err})
+		for _, line := range []string{"status", "failover v", "failovers", "volume list", "volume create v", "volume resync v --target b",
+			"node list", "node add b", "node remove b", "events", "events --follow", "config show", "status -o json"} {
+			admin(t, append(strings.Fields(line), "--server", server)...).wantFailure(t, code, "the disk of beta is broken")
+		}
+	}
+}
+
+func TestWrongUsageEndsWithTwoAndAsksNobody(t *testing.T) {
+	node := &apitest.Node{}
+	server := apitest.Serve(t, node)
+	for line, want := range map[string]string{
+		"statsu":                        `unknown command "statsu"`,
+		"status a b":                    `one argument too many, "b"`,
+		"failover":                      "missing argument",
+		"failover a --too b":             "unknown flag",
+		"failover a --accept-data-loss": "--force",
+		"volume":                        "no command",
+		"volume remove":                 `unknown command "remove"`,
+		"volume create v --initial-from a --discard-data": "contradict",
+		"volume create":                        "missing argument",
+		"volume resync v":                      "--target",
+		"node add":                             "missing argument",
+		"node add a b":                         "one argument too many",
+		"node list all":                        "one argument too many",
+		"events pgdata":                        "one argument too many",
+		"status -o yaml":                       "unknown output",
+		"status --timeout 10":                  "invalid argument",
+		"status --timeout -1s":                 "more than zero",
+		"status --insecure --pki /etc/x":       "contradict",
+		"status --server ,":                    "empty address",
+		"status --server localhost --insecure": "host:port",
+		"config":                               "no command",
+		"config check":                         "missing argument",
+		"config show a b":                      "one argument too many",
+	} {
+		args := strings.Fields(line)
+		if !strings.Contains(line, "--server") {
+			args = append(args, "--server", server)
+		}
+		admin(t, args...).wantFailure(t, 2, want)
+	}
+	admin(t, "status", "", "--server", server).wantFailure(t, 2, "empty argument")
+	if calls := node.Calls(); len(calls) != 0 {
+		t.Errorf("asked: %v", calls)
+	}
+}
+
+func TestNoCommandAtAllShowsHelp(t *testing.T) {
+	o := admin(t)
+	if o.code != 2 || !strings.Contains(o.out, "Available Commands") {
+		t.Errorf("%+v", o)
+	}
+	admin(t, "failover", "--help").wantSuccess(t, "--accept-data-loss", "--server")
+}
+
+// Every command of the contract is known, also those that this version does not have.
+func TestWhatIsNotThereYetIsRefused(t *testing.T) {
+	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "volume verify pgdata", "volume pause pgdata",
+		"volume resume pgdata", "volume rescue list", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
+		"fence alpha", "fence confirm alpha", "fence test alpha", "apply /etc/hacluster/cluster.hcl --yes", "pki init --cluster shop",
+		"pki node alpha", "pki user bob --role admin", "pki rotate"} {
+		admin(t, strings.Fields(line)...).wantFailure(t, 1, "not supported yet")
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	absent := filepath.Join(t.TempDir(), "admin.sock")
+	admin(t, "status", "--server", absent).wantFailure(t, 4, "nobody answers at "+absent, "no such file", "is haclusterd running")
+	admin(t, "status", "--server", "127.0.0.1:1", "--insecure").wantFailure(t, 4, "127.0.0.1:1", "refused")
+}
+
+func TestNoAnswerInTime(t *testing.T) {
+	node := &apitest.Node{Block: make(chan struct{}), Entered: make(chan struct{}, 1)}
+	server := apitest.Serve(t, node)
+	admin(t, "node", "remove", "beta", "--server", server, "--timeout", "300ms").wantFailure(t, 4, "whether it was done is unknown")
+}
+
+func TestFirstServerThatAnswersIsAsked(t *testing.T) {
+	node := &apitest.Node{}
+	servers := "unix:///nowhere/admin.sock," + apitest.Serve(t, node)
+	admin(t, "--server", servers, "node", "add", "x").wantSuccess(t)
+	admin(t, "node", "add", "x", "--server", "/nowhere/admin.sock", "--server", servers).wantSuccess(t)
+	if len(node.Calls()) != 2 {
+		t.Errorf("asked: %v", node.Calls())
+	}
+}
+
+// The node's port is shared by several protocols, told apart by a preface.
+func TestNodesPortIsAskedWithInsecureOnly(t *testing.T) {
+	transport, err := identity.New(identity.Config{Insecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux, err := transport.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mux.Close()
+	node := &apitest.Node{}
+	defer apitest.ServeOn(t, node, mux.Listener(identity.ProtoGRPC))()
+	addr := mux.Addr().String()
+	admin(t, "status", "--insecure", "--server", addr).wantSuccess(t)
+	admin(t, "status", "--server", addr).wantFailure(t, 1, "TLS", "not supported yet", "--insecure")
+	admin(t, "status", "--server", addr, "--pki", "/etc/hacluster/pki").wantFailure(t, 1, "not supported yet")
+	admin(t, "status", "--insecure", "--server", "10.255.255.1:7400").wantFailure(t, 3, "only loopback addresses")
+	if len(node.Calls()) != 1 {
+		t.Errorf("asked: %v", node.Calls())
+	}
+}
+
+// oneNode writes a file whose data_dir lies in a folder of the test.
+func oneNode(t *testing.T, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "cluster.hcl")
+	src := "cluster \"lab\" {\n  data_dir = \"" + dir + "/${node.name}\"\n  mistake = 1\n}\nnode \"alpha\" {\n  address = \"127.0.0.1:7400\"\n}\n"
+	if err := os.WriteFile(path, []byte(src), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLocalDaemonIsFoundThroughTheFile(t *testing.T) {
+	dir := t.TempDir()
+	path := oneNode(t, dir) // with a mistake that does not matter here
+	if err := os.Mkdir(filepath.Join(dir, "alpha"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	node := &apitest.Node{}
+	apitest.ServeAt(t, node, filepath.Join(dir, "alpha", "admin.sock"))
+	admin(t, "node", "add", "x", "--config", path, "--node", "alpha").wantSuccess(t)
+	if len(node.Calls()) != 1 {
+		t.Errorf("asked: %v", node.Calls())
+	}
+	admin(t, "status", "--config", path, "--node", "beta").wantFailure(t, 1, "cluster.hcl:2: unknown variable ${node.name}", "--server", "--node")
+	admin(t, "status", "--config", filepath.Join(dir, "absent.hcl")).wantFailure(t, 1, "no such file", "--server")
+}
+
+func TestWhatANodeSaysCannotReachTheTerminalAsIs(t *testing.T) {
+	hostile := "evil\x1b[2Jtext\nand\ta second line"
+	o := admin(t, "status", "--server", apitest.Serve(t, &apitest.Node{Err: api.Failed("%s", hostile)}))
+	o.wantFailure(t, 1, "evil?[2Jtext and a second line")
+	doc := api.Status{Cluster: hostile, Leader: hostile, Nodes: []api.NodeStatus{{Name: hostile}},
+		Volumes:      []api.VolumeStatus{{Name: hostile, Primary: hostile, State: hostile, Mode: hostile, Device: hostile, InSync: []string{hostile}, Promotable: []string{hostile}, Replicas: []api.ReplicaStatus{{Node: hostile}}}},
+		LastFailover: &api.Failover{Volume: hostile, Reason: hostile}}
+	events := []api.Event{{Text: hostile, Node: hostile, Kind: hostile}}
+	server := apitest.Serve(t, &apitest.Node{Doc: doc, Journal: events, Members: []api.Member{{Name: hostile}}, Volumes: []api.Volume{{Name: hostile}}, Past: []api.Failover{*doc.LastFailover}})
+	for _, line := range []string{"status", "events", "node list", "volume list", "failovers", "status -o json", "events -o json"} {
+		if o := admin(t, append(strings.Fields(line), "--server", server)...); o.code != 0 || strings.Contains(o.out, "\x1b") {
+			t.Errorf("%s: code %d, %q", line, o.code, o.out)
+		}
+	}
+}
+
+// stopAfter cancels when n lines were written.
+type stopAfter struct {
+	mu     sync.Mutex
+	buf    bytes.Buffer
+	text   string
+	cancel context.CancelFunc
+}
+
+func (w *stopAfter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.buf.Write(p)
+	if strings.Contains(w.buf.String(), w.text) {
+		w.cancel()
+	}
+	return len(p), nil
+}
+
+// until runs a command that ends only when interrupted, and interrupts it when it has printed a text.
+func until(t *testing.T, text string, args ...string) (code int, out string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	w := &stopAfter{text: text, cancel: cancel}
+	code = run(ctx, args, w, w)
+	return code, w.buf.String()
+}
+
+func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	node := &apitest.Node{More: make(chan api.Event, 1), Journal: []api.Event{{Seq: 1, At: at, Node: "alpha", Kind: "primary", Volume: "pgdata", Text: "first"}}}
+	server := apitest.Serve(t, node)
+	node.More <- api.Event{Seq: 2, At: at, Node: "alpha", Kind: "leader", Text: "second"}
+	code, out := until(t, "second", "events", "--follow", "--server", server)
+	const want = "2026-11-22T10:00:00Z  alpha pgdata  primary  first\n2026-11-22T10:00:00Z  alpha  leader  second\n"
+	if code != 0 || out != want {
+		t.Errorf("code %d, output\n%swant\n%s", code, out, want)
+	}
+	node = &apitest.Node{More: make(chan api.Event, 1), Journal: node.Journal}
+	server = apitest.Serve(t, node)
+	node.More <- api.Event{Seq: 3, At: at}
+	code, out = until(t, `"seq":3`, "events", "--follow", "--server", server, "-o", "json")
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 0 || len(lines) != 2 ||
+		lines[0] != `{"seq":1,"at":"2026-11-22T10:00:00Z","node":"alpha","kind":"primary","volume":"pgdata","text":"first"}` {
+		t.Errorf("code %d, output\n%s", code, out)
+	}
+	close(node.More)
+	if o := admin(t, "events", "--follow", "--server", server); o.code != 4 || !strings.Contains(o.err, "ended the events") {
+		t.Errorf("a node that ends the events: %+v", o)
+	}
+}
+
+func TestStatusIsWatchedUntilInterrupted(t *testing.T) {
+	server := apitest.Serve(t, &apitest.Node{Doc: api.Status{Cluster: "shop"}})
+	code, out := until(t, "shop", "status", "--watch", "--server", server)
+	if code != 0 || !strings.Contains(out, "cluster shop") {
+		t.Errorf("code %d, output\n%s", code, out)
+	}
+	// A node that is away is what one watches for; a command that makes no sense is not.
+	code, out = until(t, "nobody answers", "status", "--watch", "--server", "/nowhere/admin.sock")
+	if code != 0 || !strings.Contains(out, "nobody answers") {
+		t.Errorf("code %d, output\n%s", code, out)
+	}
+	admin(t, "status", "x", "--watch", "--server", apitest.Serve(t, &apitest.Node{Err: api.Failed("no volume x")})).wantFailure(t, 1, "no volume x")
+}
