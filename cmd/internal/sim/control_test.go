@@ -1,0 +1,209 @@
+package sim
+
+import (
+	"time"
+
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/failover"
+)
+
+// The control plane of a process: lease requests, proposals, and the failover.Leader while it leads.
+
+const (
+	lease      = time.Second
+	leaderTick = 50 * time.Millisecond
+)
+
+// toLeader brings fn to the Raft leader as p believes it to be, sometimes by way of another node.
+func (p *proc) toLeader(fn func(*proc)) {
+	w, hint := p.w, p.raft.leaderID
+	switch {
+	case p.raft.role == leading:
+		fn(p)
+	case hint < 0 || w.chance(0.15) || !w.reachable(p.node, w.nodes[hint]):
+		relay := w.nodes[(p.node.index+1+w.rng.IntN(2))%3]
+		w.datagram(p, relay, func(q *proc) {
+			switch {
+			case q.raft.role == leading:
+				fn(q)
+			case q.raft.leaderID >= 0 && q.raft.leaderID != q.node.index:
+				w.datagram(q, w.nodes[q.raft.leaderID], fn)
+			}
+		})
+	default:
+		w.datagram(p, w.nodes[hint], fn)
+	}
+}
+
+// back carries an answer to a node, around a broken cable if need be.
+func (p *proc) back(to *node, fn func(*proc)) {
+	w := p.w
+	if to == p.node {
+		fn(p)
+		return
+	}
+	if w.reachable(p.node, to) {
+		w.datagram(p, to, fn)
+		return
+	}
+	third := w.nodes[3-p.node.index-to.index]
+	w.datagram(p, third, func(q *proc) { w.datagram(q, to, fn) })
+}
+
+// propose hands a command to the leader. done gets the leader's word on the outcome, if it ever arrives.
+func (p *proc) propose(c cluster.Command, done func(cluster.Result)) {
+	p.toLeader(func(q *proc) {
+		q.accept(c, func(r cluster.Result) {
+			if done != nil {
+				q.back(p.node, func(x *proc) {
+					if x == p {
+						done(r)
+					}
+				})
+			}
+		})
+	})
+}
+
+// accept is what a leader does with a proposal.
+func (p *proc) accept(c cluster.Command, done func(cluster.Result)) {
+	if p.raft.role != leading {
+		return
+	}
+	if c.Drop != nil && (p.leader == nil || !p.leader.l.MayDrop(p.now(), c)) {
+		p.w.tracef("%s refuses: %s", p.node.name, describe(&c))
+		return
+	}
+	p.w.tracef("%s appends: %s", p.node.name, describe(&c))
+	i := p.raft.append(&c)
+	p.raft.waiting[i] = done
+	p.raft.sendAll()
+}
+
+// appliedMore follows every step of the log.
+func (p *proc) appliedMore() {
+	if p.replica != nil {
+		if v, ok := p.state.Volumes[volumeName]; ok {
+			p.replica.learn(v)
+		}
+	}
+	if l := p.leader; l != nil {
+		l.do(l.l.Applied(p.now(), p.state, voters, p.raft.applied >= p.raft.barrier))
+	}
+}
+
+// askLoop asks for the lease, four times as often as it runs out.
+func (p *proc) askLoop() {
+	if !p.node.data {
+		return
+	}
+	if p.replica == nil || p.replica.asksLease() {
+		r := cluster.LeaseRequest{Node: p.node.name, Start: p.number, Number: p.holder.Next(p.now()), Boot: p.node.incarnation().Boot, DataDir: "dir-" + p.node.name}
+		r.Reports, _ = p.reports()
+		p.toLeader(func(q *proc) {
+			if l := q.leader; l != nil {
+				l.do(l.l.Request(q.now(), r))
+			}
+		})
+	}
+	p.after(lease/4, p.askLoop)
+}
+
+// reports is what the node says of its replicas; not ok while it may not answer.
+func (p *proc) reports() (out []cluster.Report, ok bool) {
+	if p.replica == nil {
+		return nil, true
+	}
+	if p.replica.noting {
+		return nil, false
+	}
+	return []cluster.Report{p.replica.report()}, true
+}
+
+// leader carries out what a failover.Leader decides, for one term.
+type leader struct {
+	p    *proc
+	l    *failover.Leader
+	term uint64
+}
+
+func newLeader(p *proc, term uint64) *leader {
+	l := &leader{p: p, term: term, l: failover.NewLeader(failover.Config{Self: p.node.name, Term: term, Lease: lease}, p.now())}
+	p.after(leaderTick, l.tick)
+	return l
+}
+
+func (l *leader) tick() {
+	if l.p.leader == l {
+		l.do(l.l.Tick(l.p.now()))
+		l.p.after(leaderTick, l.tick)
+	}
+}
+
+func (l *leader) do(actions []failover.Action) {
+	p, w := l.p, l.p.w
+	for _, a := range actions {
+		if p.leader != l {
+			return
+		}
+		switch a := a.(type) {
+		case failover.Ask:
+			l.ask(a.Round)
+		case failover.CheckSelf:
+			l.do(l.l.Confirm(p.now(), a.Round, p.raft.disk().term, p.raft.role == leading))
+		case failover.Reply:
+			g := a.Grant
+			p.back(w.node(g.Node), func(q *proc) {
+				if q.holder.Answer(g) && q.replica != nil {
+					q.replica.granted()
+				}
+			})
+		case failover.Propose:
+			p.accept(a.Command, nil)
+		case failover.HandOver:
+			w.tracef("%s: hand over from %s to %q", p.node.name, a.Primary, a.To)
+			p.back(w.node(a.Primary), func(q *proc) {
+				if q.replica != nil {
+					q.replica.handOver(a.To)
+				}
+			})
+		case failover.MoveLeadership:
+			w.tracef("%s: move leadership to %s", p.node.name, a.To)
+			p.raft.transfer(w.node(a.To))
+		}
+	}
+}
+
+// ask puts the round's question. An answer belongs to the Leader that asked: round numbers begin anew in each.
+func (l *leader) ask(round uint64) {
+	p, w := l.p, l.p.w
+	for _, n := range w.nodes {
+		if n == p.node {
+			continue
+		}
+		w.datagram(p, n, func(q *proc) {
+			term := q.raft.disk().term
+			reports, ok := q.reports()
+			if !ok {
+				return
+			}
+			w.datagram(q, p.node, func(back *proc) {
+				if back.leader == l {
+					l.do(l.l.Answer(back.now(), q.node.name, round, term, reports))
+				}
+			})
+		})
+	}
+	if reports, ok := p.reports(); ok {
+		l.do(l.l.Answer(p.now(), p.node.name, round, p.raft.disk().term, reports))
+	}
+}
+
+func (w *world) node(name string) *node {
+	for _, n := range w.nodes {
+		if n.name == name {
+			return n
+		}
+	}
+	panic("no node " + name)
+}

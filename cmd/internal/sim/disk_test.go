@@ -1,0 +1,153 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"hacluster/blockdev"
+)
+
+// value is the content of a block: the number of the write that made it. Later writes have higher numbers; zero is
+// what a fresh device holds.
+type value uint32
+
+// disk is a backing as the operating system shows it: what was written sits in memory until a flush, survives the
+// process, and is lost block by block when the machine goes down.
+type disk struct {
+	w       *world
+	node    *node
+	cache   [blocks]value
+	durable [blocks]value
+	dirty   [blocks]bool // a flush will write it; not set although cache and durable differ: a flush failed here
+	running []*diskOp    // in the kernel
+	failing int          // so many operations from now on fail
+	flushes int
+}
+
+type diskOp struct {
+	kind     blockdev.Op
+	from, to int // blocks [from, to)
+	fua      bool
+	value    value
+	values   []value // of a copy: one for each block; of a read: what was read
+	snap     [blocks]value
+	err      error
+	ended    bool
+	done     func(*diskOp)
+}
+
+var errDisk = errors.New("input/output error")
+
+func (o *diskOp) changes() bool { return o.kind == blockdev.OpWrite || o.kind == blockdev.OpZero }
+
+// start gives an operation to the kernel. done is called in p when it has returned.
+func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
+	w := d.w
+	for _, r := range d.running {
+		if o.changes() && r.changes() && r.from < o.to && o.from < r.to {
+			w.violate("R33: on %s blocks %d-%d are written while a write of blocks %d-%d has not returned", d.node.name, o.from, o.to-1, r.from, r.to-1)
+		}
+	}
+	o.done = done
+	o.snap = d.cache
+	d.running = append(d.running, o)
+	lat := w.between(50*time.Microsecond, 2*time.Millisecond)
+	if w.chance(w.faults.slowDisk) {
+		lat += w.between(10*time.Millisecond, 600*time.Millisecond)
+	}
+	boot := d.node.boot
+	w.after(lat, func() {
+		if d.node.boot != boot {
+			return
+		}
+		d.end(o)
+		w.push(event{at: w.now + int64(w.between(0, time.Millisecond)), proc: p, fn: func() { o.done(o) }})
+	})
+}
+
+// end lets an operation take effect.
+func (d *disk) end(o *diskOp) {
+	for i, r := range d.running {
+		if r == o {
+			d.running = append(d.running[:i], d.running[i+1:]...)
+			break
+		}
+	}
+	o.ended = true
+	fails := d.failing > 0 && o.kind != blockdev.OpRead
+	if fails {
+		d.failing--
+		d.w.counts.diskErrors++
+		o.err = errDisk
+		d.w.tracef("disk %s: %v of blocks %d-%d fails", d.node.name, o.kind, o.from, o.to-1)
+	}
+	switch o.kind {
+	case blockdev.OpRead:
+		o.values = append(o.values[:0], d.cache[o.from:o.to]...)
+	case blockdev.OpFlush:
+		d.flush(o, fails)
+	default:
+		d.write(o, fails)
+	}
+}
+
+func (o *diskOp) valueOf(b int) value {
+	if o.values != nil {
+		return o.values[b-o.from]
+	}
+	return o.value
+}
+
+func (d *disk) write(o *diskOp, fails bool) {
+	for b := o.from; b < o.to; b++ {
+		if fails && d.w.chance(0.5) {
+			continue // undefined: old or new
+		}
+		if d.dirty[b] && d.w.chance(0.2) {
+			d.durable[b] = d.cache[b] // the kernel wrote it back by itself
+		}
+		d.cache[b], d.dirty[b] = o.valueOf(b), true
+		if o.fua && !fails {
+			d.durable[b], d.dirty[b] = d.cache[b], false
+		}
+	}
+}
+
+// flush makes durable what was there when it started. When it fails, the kernel gives up on the pages: they read as
+// new, count as clean, and no later flush writes them.
+func (d *disk) flush(o *diskOp, fails bool) {
+	for b := range d.cache {
+		switch {
+		case !d.dirty[b]:
+		case fails:
+			if d.dirty[b] = false; d.w.chance(0.3) {
+				d.durable[b] = d.cache[b]
+			}
+		case d.cache[b] == o.snap[b] || d.w.chance(0.5):
+			d.durable[b], d.dirty[b] = d.cache[b], false
+		default:
+			d.durable[b] = o.snap[b]
+		}
+	}
+}
+
+// powerLoss ends the machine's memory: each block that was not flushed is old or new by itself.
+func (d *disk) powerLoss() {
+	for _, o := range d.running {
+		if o.changes() {
+			for b := o.from; b < o.to; b++ {
+				if d.w.chance(0.3) {
+					d.durable[b] = o.valueOf(b)
+					d.cache[b], d.dirty[b] = o.valueOf(b), true
+				}
+			}
+		}
+	}
+	d.running = d.running[:0]
+	for b := range d.cache {
+		if d.dirty[b] && d.w.chance(0.5) {
+			d.durable[b] = d.cache[b]
+		}
+		d.cache[b], d.dirty[b] = d.durable[b], false
+	}
+}

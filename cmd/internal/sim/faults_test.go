@@ -1,0 +1,222 @@
+package sim
+
+import (
+	"time"
+
+	"hacluster/heartbeat/failover"
+)
+
+// faultRates are the chances of what goes wrong all the time.
+type faultRates struct {
+	loseMessage, doubleMessage, lateMessage float64
+	slowDisk, lateApply                     float64
+}
+
+// fault is one thing that goes wrong at a moment.
+type fault struct {
+	name   string
+	weight int
+	do     func(*world)
+}
+
+// Each run draws which of these it has: few together reach deeper than all at once.
+var allFaults = []fault{
+	{"kill", 6, func(w *world) { w.restartLater(w.any(), func(n *node) { n.kill("killed"); w.counts.kills++ }) }},
+	{"power", 4, func(w *world) { w.restartLater(w.any(), func(n *node) { n.crash(); w.counts.reboots++ }) }},
+	{"kill both", 1, func(w *world) {
+		for _, n := range w.nodes[:2] {
+			w.restartLater(n, func(n *node) { n.kill("killed"); w.counts.kills++ })
+		}
+	}},
+	{"power both", 1, func(w *world) {
+		for _, n := range w.nodes[:2] {
+			w.restartLater(n, func(n *node) { n.crash(); w.counts.reboots++ })
+		}
+	}},
+	{"power one by one", 1, func(w *world) {
+		for _, n := range w.nodes[:2] {
+			w.after(w.between(0, time.Second), func() {
+				w.restartLater(n, func(n *node) { n.crash(); w.counts.reboots++ })
+			})
+		}
+	}},
+	{"cut", 5, (*world).cutSome},
+	{"one way", 2, func(w *world) {
+		a, b := w.any(), w.any()
+		w.cutLink(a, b, w.between(50*time.Millisecond, 5*time.Second))
+	}},
+	{"slow line", 2, func(w *world) {
+		a, b := w.any(), w.any()
+		w.links[a.index][b.index].slow = w.between(time.Millisecond, 300*time.Millisecond)
+		w.after(w.between(100*time.Millisecond, 3*time.Second), func() { w.links[a.index][b.index].slow = 0 })
+	}},
+	{"break stream", 6, (*world).snapStream},
+	{"pause", 5, func(w *world) {
+		if p := w.any().proc; p != nil && p.pausedUntil <= w.now {
+			d := w.between(50*time.Millisecond, 4*time.Second)
+			w.counts.pauses++
+			w.tracef("PAUSE %s for %v", p.node.name, d)
+			p.pausedUntil = w.now + int64(d)
+		}
+	}},
+	{"disk error", 2, func(w *world) {
+		n := w.nodes[w.rng.IntN(2)]
+		w.tracef("the next operation on the disk of %s fails", n.name)
+		n.disk.failing = 1 + w.rng.IntN(2)
+	}},
+	{"election", 3, func(w *world) {
+		if p := w.any().proc; p != nil && p.raft.role != leading {
+			p.soon(p.raft.campaign)
+		}
+	}},
+	{"hand-over", 4, func(w *world) { w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name}) }},
+	{"stop", 3, func(w *world) {
+		n := w.any()
+		if p := n.proc; p != nil {
+			if p.replica == nil {
+				w.restartLater(n, func(n *node) { n.kill("stopped") })
+				return
+			}
+			p.soon(p.replica.stop)
+			w.after(w.between(3*time.Second, 5*time.Second), func() { n.startProc() })
+			if w.chance(0.5) {
+				w.after(w.between(500*time.Millisecond, 4*time.Second), func() {
+					if n.proc != p && n.up {
+						n.crash()
+						w.after(w.between(100*time.Millisecond, 2*time.Second), n.boots)
+					}
+				})
+			}
+		}
+	}},
+	{"force", 1, func(w *world) { w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name, Force: true}) }},
+}
+
+func (w *world) any() *node { return w.nodes[w.rng.IntN(len(w.nodes))] }
+
+// restartLater does harm and has the node come back after a while, unless something else brought it back.
+func (w *world) restartLater(n *node, harm func(*node)) {
+	harm(n)
+	w.after(w.between(10*time.Millisecond, 4*time.Second), func() {
+		if !n.up {
+			n.boots()
+		} else {
+			n.startProc()
+		}
+	})
+}
+
+func (w *world) cutLink(a, b *node, d time.Duration) {
+	if a == b {
+		return
+	}
+	w.counts.cuts++
+	w.tracef("CUT %s -> %s for %v", a.name, b.name, d)
+	l := &w.links[a.index][b.index]
+	l.cut = true
+	w.after(d, func() { l.cut = false })
+}
+
+// cutSome parts one pair, or one node from the two others.
+func (w *world) cutSome() {
+	a := w.any()
+	b := w.nodes[(a.index+1+w.rng.IntN(2))%3]
+	d := w.between(50*time.Millisecond, 5*time.Second)
+	w.cutLink(a, b, d)
+	w.cutLink(b, a, d)
+	if w.chance(0.4) {
+		c := w.nodes[3-a.index-b.index]
+		w.cutLink(a, c, d)
+		w.cutLink(c, a, d)
+	}
+}
+
+func (w *world) snapStream() {
+	open := w.conns[:0]
+	for _, c := range w.conns {
+		if !c.ends[0].closed && !c.ends[0].p.dead {
+			open = append(open, c)
+		}
+	}
+	w.conns = open
+	if len(open) > 0 {
+		w.tracef("BREAK a stream")
+		open[w.rng.IntN(len(open))].snap()
+	}
+}
+
+// order gives a person's word to whoever leads.
+func (w *world) order(o failover.Order) {
+	for _, n := range w.nodes {
+		if p := n.proc; p != nil && p.leader != nil && w.now >= p.pausedUntil {
+			w.tracef("ORDER %+v", o)
+			p.leader.do(p.leader.l.Order(p.now(), volumeName, o))
+		}
+	}
+}
+
+// schedule draws what goes wrong in this run, and when.
+func (w *world) schedule(until int64) {
+	var mine []fault
+	total := 0
+	for _, f := range allFaults {
+		if w.chance(0.45) {
+			mine = append(mine, f)
+			total += f.weight
+		}
+	}
+	noise := func(p float64) float64 {
+		if w.chance(0.5) {
+			return 0
+		}
+		return p * w.rng.Float64()
+	}
+	w.faults = faultRates{loseMessage: noise(0.15), doubleMessage: noise(0.2), lateMessage: noise(0.05), slowDisk: noise(0.03), lateApply: noise(0.2)}
+	if total == 0 {
+		return
+	}
+	pause := w.between(60*time.Millisecond, 1500*time.Millisecond)
+	var next func()
+	next = func() {
+		if w.now >= until {
+			return
+		}
+		x := w.rng.IntN(total)
+		for _, f := range mine {
+			if x -= f.weight; x < 0 {
+				w.tracef("FAULT %s", f.name)
+				f.do(w)
+				break
+			}
+		}
+		w.after(w.between(0, 2*pause), next)
+	}
+	w.after(w.between(0, 3*time.Second), next)
+}
+
+// heal ends all faults and brings everybody back.
+func (w *world) heal() {
+	w.calm = true
+	w.faults = faultRates{}
+	w.links = [3][3]link{}
+	w.tracef("HEAL")
+	for _, n := range w.nodes {
+		if n.data {
+			n.disk.failing = 0
+		}
+		if p := n.proc; p != nil {
+			p.pausedUntil = min(p.pausedUntil, w.now)
+		}
+		w.revive(n)
+	}
+}
+
+// revive has a machine up and its daemon running, now and whenever a stop that was under way has ended.
+func (w *world) revive(n *node) {
+	if !n.up {
+		n.boots()
+	} else {
+		n.startProc()
+	}
+	w.after(500*time.Millisecond, func() { w.revive(n) })
+}

@@ -1,0 +1,143 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// node is one machine with what survives its processes and, of that, what survives its power.
+type node struct {
+	w     *world
+	index int
+	name  string
+	data  bool // it holds a replica
+
+	up   bool
+	boot int     // counts the boots; changes the boot id
+	rate float64 // of its clock against true time
+	base int64   // what its clock shows at true time 0
+
+	disk    *disk
+	super   super
+	storing int    // changes of the superblock in the kernel
+	start   uint64 // of the newest process, on disk under the directory's lock
+	raft    raftDisk
+
+	proc     *proc // the newest process, nil while none runs
+	starting bool
+}
+
+// super is the superblock of a replica: it changes as a whole or not at all.
+type super struct {
+	epoch        cluster.Epoch
+	used         bool // no longer fresh
+	inconsistent bool
+	failed       bool
+	clean        *cluster.Clean
+}
+
+func (n *node) incarnation() cluster.Incarnation {
+	return cluster.Incarnation{Boot: fmt.Sprintf("%s-boot%d", n.name, n.boot), Attachment: "a1"}
+}
+
+// proc is one process of haclusterd.
+type proc struct {
+	w           *world
+	node        *node
+	number      uint64 // start number
+	dead        bool
+	pausedUntil int64
+
+	raft    raft
+	state   *cluster.State
+	leader  *leader
+	holder  *cluster.Holder
+	replica *replica
+	stop    bool // it was told to stop cleanly
+}
+
+// now is what CLOCK_BOOTTIME shows.
+func (p *proc) now() cluster.Instant {
+	return cluster.Instant(float64(p.w.now)*p.node.rate) + cluster.Instant(p.node.base)
+}
+
+// boots brings the machine up and starts the daemon.
+func (n *node) boots() {
+	n.up = true
+	n.boot++
+	n.base = int64(time.Second) + n.w.rng.Int64N(int64(time.Hour))
+	n.startProc()
+}
+
+// startProc starts the daemon. It opens the backing only when the kernel has ended what an older process left there.
+func (n *node) startProc() {
+	if !n.up || n.proc != nil || n.starting {
+		return
+	}
+	n.starting = true
+	boot := n.boot
+	var try func()
+	try = func() {
+		if !n.up || n.boot != boot {
+			n.starting = n.starting && n.boot != boot
+			return
+		}
+		if n.data && (len(n.disk.running) > 0 || n.storing > 0) {
+			n.w.after(2*time.Millisecond, try)
+			return
+		}
+		n.starting = false
+		n.start++
+		p := &proc{w: n.w, node: n, number: n.start, state: cluster.NewState()}
+		n.proc = p
+		n.w.tracef("START %s process %d boot %d super %+v", n.name, p.number, n.boot, n.super)
+		p.raft.p = p
+		p.raft.begin()
+		p.holder = cluster.NewHolder(n.name, p.number)
+		p.askLoop()
+		if n.data {
+			p.replica = newReplica(p)
+			p.replica.tick()
+		}
+		p.register()
+	}
+	n.w.after(n.w.between(5*time.Millisecond, 100*time.Millisecond), try)
+}
+
+// kill ends the process at once. What it gave to the kernel goes on.
+func (n *node) kill(why string) {
+	if n.proc == nil {
+		return
+	}
+	p := n.proc
+	n.w.tracef("END %s process %d: %s", n.name, p.number, why)
+	p.dead = true
+	n.proc = nil
+	if p.replica != nil {
+		p.replica.die()
+	}
+}
+
+// crash cuts the machine's power.
+func (n *node) crash() {
+	n.kill("power lost")
+	n.up = false
+	n.starting = false
+	n.boot++ // nothing of this boot happens any more
+	n.storing = 0
+	if n.data {
+		n.disk.powerLoss()
+		n.w.tracef("POWER LOST on %s, durable %v", n.name, n.disk.durable)
+	}
+}
+
+// register has the cluster know the new process.
+func (p *proc) register() {
+	if n := p.state.Nodes[p.node.name]; n.Start < p.number {
+		c := cluster.Command{By: p.node.name, StartNode: &cluster.StartNode{Node: p.node.name, DataDir: "dir-" + p.node.name, Start: p.number, Boot: p.node.incarnation().Boot}}
+		p.propose(c, nil)
+		p.after(p.w.between(80*time.Millisecond, 150*time.Millisecond), p.register)
+	}
+}

@@ -1,0 +1,249 @@
+package sim
+
+import (
+	"math"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+)
+
+// oracle holds what the clients did against what they may see: each block is a register that must be strictly
+// linearizable, and what was flushed must be durable on every member.
+//
+// A value's zone runs from the earliest answer of an operation on it to the latest beginning of one. Of two values, one
+// must be able to come wholly before the other: neither may have an operation that ended before one of the other began
+// in both directions (Gibbons and Korach, Testing Shared Memories, for values written once).
+type oracle struct {
+	w      *world
+	last   value
+	blocks [blocks]history
+	acked  [blocks]value // the newest acknowledged write
+	floor  [blocks]value // the newest that a flush made durable
+	served cluster.Epoch // the newest epoch in which a session began
+
+	lostMemory bool // since the last session began, a promotion took place for which unflushed writes may be gone
+	forced     bool // the same, and a person accepted whatever the candidate holds
+}
+
+// history is what may be seen of one block.
+type history struct {
+	zones []zone  // of the values written since the session began, and the one that it began with
+	past  []value // older ones that a loss of all memory may bring back, ascending
+	any   bool    // a person accepted a loss: nothing is known of what is older
+}
+
+type zone struct {
+	value value
+	sent  int64 // when its write was sent
+	first int64 // earliest answer
+	last  int64 // latest beginning
+	seen  bool  // acknowledged, or read
+}
+
+func (h *history) find(v value) *zone {
+	for i := len(h.zones) - 1; i >= 0; i-- {
+		if h.zones[i].value == v {
+			return &h.zones[i]
+		}
+	}
+	return nil
+}
+
+// admit numbers a write in the order of admission.
+func (o *oracle) admit(q *request) {
+	if q.kind == blockdev.OpFlush {
+		return
+	}
+	o.last++
+	q.value = o.last
+	for b := q.from; b < q.to; b++ {
+		h := &o.blocks[b]
+		h.zones = append(h.zones, zone{value: q.value, sent: q.sent, first: math.MaxInt64, last: q.sent})
+	}
+}
+
+// see checks that an operation on value v of block b, from began to ended, fits with all before.
+func (o *oracle) see(b int, v value, began, ended int64, who string) {
+	h := &o.blocks[b]
+	z := h.find(v)
+	if z == nil {
+		o.w.violate("%s: block %d shows write %d, which was overwritten or lost for good before this session; possible are %v", who, b, v, h.values())
+	}
+	z.seen = true
+	z.first, z.last = min(z.first, ended), max(z.last, began)
+	for i := range h.zones {
+		y := &h.zones[i]
+		if y.seen && y != z && y.first < z.last && z.first < y.last {
+			o.w.violate("%s: block %d shows write %d (known from %.3f to %.3f ms) out of order with write %d (from %.3f to %.3f ms)", who, b,
+				v, ms(z.first), ms(z.last), y.value, ms(y.first), ms(y.last))
+		}
+	}
+}
+
+func ms(t int64) float64 { return float64(t) / 1e6 }
+
+func (h *history) values() (out []value) {
+	for _, z := range h.zones {
+		out = append(out, z.value)
+	}
+	return out
+}
+
+// reply checks an answer at the moment at which it leaves the server.
+func (o *oracle) reply(s *session, q *request) {
+	w := o.w
+	if s.epoch < o.served {
+		w.violate("R1: %s answers in epoch %d after epoch %d has begun to serve", s.r.n.name, s.epoch, o.served)
+	}
+	if q.conn.gone {
+		return
+	}
+	w.served = w.now
+	if q.err != nil {
+		w.counts.failedOps++
+		w.tracef("%s: error to the client: %v of %d-%d value %d", s.r.n.name, q.kind, q.from, q.to-1, q.value)
+		if v := w.truth.state.Volumes[volumeName]; len(v.Members) > 1 && v.Epoch == s.epoch {
+			w.violate("R23: %s reports a disk error to a client while the set is %v", s.r.n.name, v.MemberNames())
+		}
+		return
+	}
+	switch q.kind {
+	case blockdev.OpRead:
+		w.counts.reads++
+		w.tracef("%s: read of %d-%d gives %v", s.r.n.name, q.from, q.to-1, q.values)
+		for b := q.from; b < q.to; b++ {
+			o.see(b, q.values[b-q.from], q.sent, w.now, "read on "+s.r.n.name)
+		}
+	case blockdev.OpFlush:
+		w.counts.flushes++
+		w.tracef("%s: flush acknowledged, covers %v", s.r.n.name, q.acked)
+		o.durable(s, 0, blocks, q.acked)
+	default:
+		w.counts.acked++
+		w.tracef("%s: write %d of %d-%d acknowledged, fua %t", s.r.n.name, q.value, q.from, q.to-1, q.fua)
+		var fua [blocks]value
+		for b := q.from; b < q.to; b++ {
+			o.see(b, q.value, q.sent, w.now, "write on "+s.r.n.name)
+			o.acked[b] = max(o.acked[b], q.value)
+			fua[b] = q.value
+			o.written(b, q.value)
+		}
+		if q.fua {
+			o.durable(s, q.from, q.to, fua)
+		}
+	}
+}
+
+// members calls fn for each node that the committed set names and that still has the memory which the set names.
+func (o *oracle) members(fn func(*node)) {
+	v := o.w.truth.state.Volumes[volumeName]
+	for _, n := range o.w.nodes {
+		if m, ok := v.Members[n.name]; ok && n.up && m.Incarnation == n.incarnation() {
+			fn(n)
+		}
+	}
+}
+
+// written checks R3 to R5: what is acknowledged is on every member.
+func (o *oracle) written(b int, v value) {
+	o.members(func(n *node) {
+		if n.disk.cache[b] < v {
+			o.w.violate("R4: write %d of block %d is acknowledged and member %s holds %d", v, b, n.name, n.disk.cache[b])
+		}
+	})
+}
+
+// durable checks R20 and notes what no loss of power may take away.
+func (o *oracle) durable(s *session, from, to int, covered [blocks]value) {
+	sound := 0
+	o.members(func(n *node) {
+		if n.super.failed || n.proc != nil && n.proc.replica.failed {
+			return // it is no candidate
+		}
+		sound++
+		for b := from; b < to; b++ {
+			if n.disk.durable[b] < covered[b] {
+				o.w.violate("R20: a flush is acknowledged that covers write %d of block %d, member %s has %d on stable storage", covered[b], b, n.name, n.disk.durable[b])
+			}
+		}
+	})
+	if n := s.r.n; sound == 0 && n.up {
+		for b := from; b < to; b++ {
+			if n.disk.durable[b] < covered[b] {
+				o.w.violate("R23: a flush is acknowledged that covers write %d of block %d, the only member %s failed and has %d on stable storage", covered[b], b, n.name, n.disk.durable[b])
+			}
+		}
+	}
+	for b := from; b < to; b++ {
+		o.floor[b] = max(o.floor[b], covered[b])
+		if o.blocks[b].any = o.blocks[b].any && covered[b] == 0; !o.blocks[b].any {
+			o.blocks[b].trim(o.floor[b])
+		}
+	}
+}
+
+func (h *history) trim(floor value) {
+	i := 0
+	for i < len(h.past) && h.past[i] < floor {
+		i++
+	}
+	h.past = h.past[i:]
+}
+
+// serve checks what a new session begins with: the content of its replica is what every client sees from now on.
+func (o *oracle) serve(s *session) {
+	w, n := o.w, s.r.n
+	if s.epoch <= o.served {
+		w.violate("R2: %s begins to serve in epoch %d after epoch %d", n.name, s.epoch, o.served)
+	}
+	o.served = s.epoch
+	w.served = w.now
+	for b := range o.blocks {
+		h, v := &o.blocks[b], n.disk.cache[b]
+		switch {
+		case o.forced:
+			h.past, h.any = nil, true
+			h.zones = append(h.zones[:0], zone{value: v})
+			o.floor[b], o.acked[b] = 0, v
+		case o.lostMemory:
+			if v < o.floor[b] {
+				w.violate("R20: after the loss of all memory %s begins with write %d of block %d, write %d was flushed", n.name, v, b, o.floor[b])
+			}
+			if !h.any && !h.has(v) {
+				w.violate("after the loss of all memory %s begins with write %d of block %d, which was lost for good before; possible are %v and %v", n.name, v, b, h.past, h.values())
+			}
+			h.begin(v, w.now)
+			o.acked[b] = v
+		default:
+			o.see(b, v, w.now, w.now, "promotion of "+n.name)
+			h.begin(v, w.now)
+		}
+	}
+	o.forced, o.lostMemory = false, false
+}
+
+func (h *history) has(v value) bool {
+	for _, p := range h.past {
+		if p == v {
+			return true
+		}
+	}
+	return h.find(v) != nil
+}
+
+// begin leaves v as the only value that can be seen. What was written after it and is not there is gone for good.
+func (h *history) begin(v value, now int64) {
+	first := now
+	if z := h.find(v); z != nil {
+		first = min(z.first, now)
+	}
+	for _, z := range h.zones {
+		if len(h.past) == 0 || h.past[len(h.past)-1] < z.value {
+			h.past = append(h.past, z.value)
+		}
+	}
+	for len(h.past) > 0 && h.past[len(h.past)-1] > v {
+		h.past = h.past[:len(h.past)-1]
+	}
+	h.zones = append(h.zones[:0], zone{value: v, first: first, last: now, seen: true})
+}

@@ -1,0 +1,317 @@
+package sim
+
+import (
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/order"
+	"hacluster/replication/role"
+	"hacluster/replication/standby"
+)
+
+// replica is one process's runner of the volume: role.Next in a loop, a session while it serves, a Receiver while it
+// does not. It decides nothing.
+type replica struct {
+	w   *world
+	p   *proc
+	n   *node
+	vol cluster.Volume // the newest record: applied here, or by the leader's word
+
+	recv    *standby.Receiver
+	queue   order.Queue // of what the Receiver took
+	taken   []*entry    // taken and not in the queue yet: a mark is being stored
+	marking bool
+	hellos  []*incoming // not answered yet
+	open    *incoming   // whose stream is the accepted one
+
+	sess  *session
+	busy  int // writes and flushes of our own sessions, past and present, on the device
+	super superQueue
+
+	storing  cluster.Epoch // being stored
+	failed   bool          // a write or flush failed
+	noting   bool          // and is being noted
+	proposed int64
+	stopping stopPhase
+	stopAt   int64
+	clearing bool
+}
+
+type stopPhase uint8
+
+const (
+	notStopping stopPhase = iota
+	handingOver
+	ending
+)
+
+func newReplica(p *proc) *replica {
+	r := &replica{w: p.w, p: p, n: p.node}
+	s := p.node.super
+	r.recv = standby.New(s.epoch, s.inconsistent)
+	r.failed = s.failed
+	return r
+}
+
+// superQueue stores changes of the superblock, one at a time.
+type superQueue struct {
+	jobs []superJob
+	busy bool
+}
+
+type superJob struct {
+	change func(*super)
+	then   func()
+}
+
+// store changes the superblock durably and then calls then. The change takes effect as a whole at some moment in
+// between; a process that dies meanwhile does not know whether it did.
+func (r *replica) store(change func(*super), then func()) {
+	r.super.jobs = append(r.super.jobs, superJob{change, then})
+	r.storeNext()
+}
+
+func (r *replica) storeNext() {
+	if r.super.busy || len(r.super.jobs) == 0 {
+		return
+	}
+	r.super.busy = true
+	job := r.super.jobs[0]
+	r.super.jobs = r.super.jobs[1:]
+	boot := r.n.boot
+	r.n.storing++
+	r.w.after(r.w.between(50*time.Microsecond, 2*time.Millisecond), func() {
+		if r.n.boot != boot {
+			return
+		}
+		r.n.storing--
+		job.change(&r.n.super)
+		r.p.after(r.w.between(0, time.Millisecond), func() {
+			r.super.busy = false
+			job.then()
+			r.storeNext()
+		})
+	})
+}
+
+// report is the replica's own word about itself.
+func (r *replica) report() cluster.Report {
+	s := &r.n.super
+	return cluster.Report{Volume: volumeName, Incarnation: r.n.incarnation(), Process: r.p.number, Epoch: r.recv.Epoch(), LastSeq: r.recv.LastNum(),
+		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Clean: s.clean}
+}
+
+func (r *replica) facts() role.Facts {
+	f := role.Facts{Self: r.n.name, Volume: r.vol, Report: r.report(), Busy: r.busy + r.recv.Outstanding(),
+		Lease: r.p.holder.Valid(volumeName, r.vol.Epoch, r.p.now())}
+	if r.sess != nil {
+		f.Serving = r.sess.epoch
+	}
+	return f
+}
+
+// learn takes a committed record.
+func (r *replica) learn(v cluster.Volume) {
+	if v.Epoch < r.vol.Epoch || v.Epoch == r.vol.Epoch && v.Version <= r.vol.Version {
+		return
+	}
+	r.vol = v
+	r.recv.Fence(v.Epoch)
+	if in := r.open; in != nil && in.hello.Epoch < v.Epoch {
+		in.close()
+	}
+	if s := r.sess; s != nil {
+		s.core.Set(r.p.now(), v)
+		s.run()
+	}
+	r.kick()
+}
+
+// kick does what the facts ask for until they ask for nothing more.
+func (r *replica) kick() {
+	if r.p.dead || r.stopping == ending {
+		r.endWhenQuiet()
+		return
+	}
+	for r.follow() {
+	}
+	r.answerHellos()
+	if s := r.sess; s != nil {
+		s.pump()
+	}
+}
+
+// follow takes one step of the role; again: ask once more.
+func (r *replica) follow() (again bool) {
+	switch a := role.Next(r.facts()).(type) {
+	case role.Stop:
+		r.sess.end(a.Why)
+		r.sess = nil
+		return true
+	case role.StoreEpoch:
+		r.storeEpoch(a.Epoch)
+	case role.Serve:
+		return r.serve()
+	case role.Propose:
+		r.propose(a.Command)
+	}
+	return false
+}
+
+// storeEpoch puts the epoch on stable storage and only then tells the Receiver.
+func (r *replica) storeEpoch(e cluster.Epoch) {
+	if r.storing >= e {
+		return
+	}
+	r.storing = e
+	r.store(func(s *super) { s.epoch, s.used = max(s.epoch, e), true }, func() {
+		r.w.tracef("%s/%d stored epoch %d", r.n.name, r.p.number, e)
+		r.recv.Stored(e)
+		r.kick()
+	})
+}
+
+// serve begins a session. The clean-stop mark goes before the first write, and so does the mark of a failed disk, if
+// a person had this replica promoted all the same.
+func (r *replica) serve() (again bool) {
+	if r.stopping != notStopping {
+		return false
+	}
+	if r.n.super.clean != nil || r.failed {
+		if !r.clearing {
+			r.clearing = true
+			r.store(func(s *super) { s.clean, s.failed = nil, false }, func() {
+				r.clearing, r.failed = false, false
+				r.kick()
+			})
+		}
+		return false
+	}
+	r.sess = newSession(r)
+	r.sess.run()
+	return true
+}
+
+// propose hands the role's command over, again after a while when the outcome stays unknown.
+func (r *replica) propose(c cluster.Command) {
+	if r.w.now-r.proposed < int64(100*time.Millisecond) {
+		return
+	}
+	r.proposed = r.w.now
+	r.p.propose(c, r.outcome)
+}
+
+// outcome takes the leader's word.
+func (r *replica) outcome(res cluster.Result) {
+	if res.Volume != nil {
+		r.learn(*res.Volume)
+	}
+}
+
+const tickEvery = dropAfter / 6
+
+// tick lets time act.
+func (r *replica) tick() {
+	if s := r.sess; s != nil {
+		s.core.Tick(r.p.now())
+		s.run()
+		s.suspended()
+	}
+	r.stopProgress()
+	r.kick()
+	r.p.after(tickEvery, r.tick)
+}
+
+// granted tells that a grant was taken.
+func (r *replica) granted() {
+	if s := r.sess; s != nil {
+		s.resume()
+	}
+	r.kick()
+}
+
+func (r *replica) handOver(to string) {
+	if s := r.sess; s != nil {
+		s.quiesce(to)
+	}
+}
+
+// note stores that a write or flush failed, before any further answer (R23), and then calls then.
+func (r *replica) note(then func()) {
+	r.failed, r.noting = true, true
+	r.store(func(s *super) { s.failed = true }, func() {
+		r.noting = false
+		then()
+	})
+}
+
+// die cuts off who was connected.
+func (r *replica) die() {
+	if r.sess != nil {
+		r.sess.cutClients()
+		if c := r.sess.link.conn; c != nil {
+			c.snap()
+		}
+	}
+	if r.open != nil {
+		r.open.conn.snap()
+	}
+}
+
+// asksLease: a daemon that has given up to stop asks no more.
+func (r *replica) asksLease() bool {
+	return r.stopping == notStopping || r.stopping == handingOver && r.sess != nil && !r.sess.gaveUp
+}
+
+// stop is SIGTERM: hand over if primary, flush, leave the clean-stop mark.
+func (r *replica) stop() {
+	if r.stopping != notStopping {
+		return
+	}
+	r.w.tracef("SIGTERM %s/%d", r.n.name, r.p.number)
+	r.stopping, r.stopAt = handingOver, r.w.now
+	if r.sess != nil {
+		r.sess.quiesce("")
+	}
+	r.stopProgress()
+}
+
+func (r *replica) stopProgress() {
+	if r.stopping != handingOver {
+		return
+	}
+	if r.sess != nil && r.w.now-r.stopAt < int64(2*lease) {
+		return // somebody else may still be promoted
+	}
+	r.stopping = ending
+	if r.sess != nil {
+		r.sess.end("the daemon stops")
+		r.sess = nil
+	}
+	if r.open != nil {
+		r.open.close()
+	}
+	r.recv.Close(^uint64(0))
+	r.endWhenQuiet()
+}
+
+// endWhenQuiet leaves the mark when nothing is on the device any more.
+func (r *replica) endWhenQuiet() {
+	if r.p.dead || r.clearing || r.busy > 0 || r.recv.Outstanding() > 0 || r.super.busy {
+		return
+	}
+	r.clearing = true
+	if r.failed || r.recv.Inconsistent() {
+		r.n.kill("stopped without a mark")
+		return
+	}
+	r.n.disk.start(r.p, &diskOp{kind: blockdev.OpFlush}, func(o *diskOp) {
+		if o.err != nil {
+			r.note(func() { r.n.kill("stopped, the last flush failed") })
+			return
+		}
+		mark := &cluster.Clean{Incarnation: r.n.incarnation(), Process: r.p.number}
+		r.store(func(s *super) { s.clean = mark }, func() { r.n.kill("stopped cleanly") })
+	})
+}

@@ -1,0 +1,493 @@
+package sim
+
+import (
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/failover"
+	"hacluster/replication/primary"
+	"hacluster/replication/standby"
+)
+
+const (
+	dropAfter    = 300 * time.Millisecond
+	suspendLimit = 3 * time.Second
+	quiesceLimit = 2 * time.Second
+)
+
+// op is one operation of a Core with what it does to the disk.
+type op struct {
+	primary.Op
+	req      *request // of a client; nil: the session's own
+	values   []value  // of a copy
+	value    value
+	released bool
+	finished bool
+	sess     *session
+}
+
+// session is the time as primary in one epoch: the runner of a primary.Core.
+type session struct {
+	r     *replica
+	w     *world
+	core  *primary.Core
+	epoch cluster.Epoch
+	ended bool
+	link  peerLink
+
+	clients []*clientConn
+	waiting []*request // not admitted
+	replies []*request // done, and held back by the gate
+
+	handing   bool // a hand-over is under way: nothing is admitted
+	gaveUp    bool
+	to        string
+	handedAt  int64
+	quiesced  uint64 // number of the hand-over
+	suspendAt int64  // since when there is no lease; 0: there is one
+
+	actions []primary.Action
+	spare   []*op
+	running bool
+	err     error
+}
+
+// peerLink keeps a stream to the other replica.
+type peerLink struct {
+	s      *session
+	peer   *node
+	conn   *conn
+	stream uint64
+	up     bool
+	opened int64
+}
+
+func newSession(r *replica) *session {
+	w := r.w
+	s := &session{r: r, w: w, epoch: r.vol.Epoch}
+	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Chunk: chunkSize, Backlog: 6 * blockdev.BlockSize}
+	s.core = primary.New(cfg, r.vol, r.p.now())
+	s.link = peerLink{s: s, peer: w.nodes[1-r.n.index]}
+	w.counts.serves++
+	w.tracef("SERVE %s/%d epoch %d members %v content %v", r.n.name, r.p.number, s.epoch, r.vol.MemberNames(), r.n.disk.cache)
+	w.oracle.serve(s)
+	s.link.dialIn(w.between(0, 20*time.Millisecond))
+	return s
+}
+
+// end cuts the clients off without an answer. What is on the device ends by itself.
+func (s *session) end(why string) {
+	s.w.tracef("STOP %s/%d epoch %d: %s", s.r.n.name, s.r.p.number, s.epoch, why)
+	s.ended = true
+	s.cutClients()
+	if c := s.link.conn; c != nil {
+		c.close(0)
+	}
+}
+
+func (s *session) cutClients() {
+	for _, c := range s.clients {
+		c.cut()
+	}
+	s.clients, s.waiting = nil, nil
+}
+
+func (s *session) valid() bool { return s.r.p.holder.Valid(volumeName, s.epoch, s.r.p.now()) }
+
+// submit takes a client's request.
+func (s *session) submit(q *request) {
+	s.waiting = append(s.waiting, q)
+	s.pump()
+}
+
+// pump admits and replies what the gate lets through at this moment.
+func (s *session) pump() {
+	if s.ended {
+		return
+	}
+	s.checkDisk()
+	for !s.handing && len(s.waiting) > 0 && s.valid() {
+		q := s.waiting[0]
+		s.waiting = s.waiting[1:]
+		if !q.conn.closed {
+			s.admit(q)
+		}
+	}
+	s.reply()
+}
+
+// reply answers what is done, if the lease is valid directly before.
+func (s *session) reply() {
+	for len(s.replies) > 0 && s.valid() && !s.r.noting {
+		q := s.replies[0]
+		s.replies = s.replies[1:]
+		if !q.conn.closed {
+			s.w.oracle.reply(s, q)
+			q.conn.answer(q)
+		}
+	}
+}
+
+func (s *session) newOp() *op {
+	if n := len(s.spare); n > 0 {
+		o := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		o.released = false
+		return o
+	}
+	o := &op{sess: s}
+	o.Owner = o
+	return o
+}
+
+func (s *session) admit(q *request) {
+	o := s.newOp()
+	o.req, o.Kind, o.Range, o.FUA = q, q.kind, rangeOf(q.from, q.to), q.fua
+	if q.kind == blockdev.OpFlush {
+		o.Range = blockdev.Range{}
+	}
+	if q.kind == blockdev.OpRead {
+		s.r.n.disk.start(s.r.p, &diskOp{kind: blockdev.OpRead, from: q.from, to: q.to}, func(d *diskOp) {
+			q.values = d.values
+			if !s.ended {
+				s.core.ReadDone(&o.Op, nil)
+				s.run()
+			}
+		})
+		return
+	}
+	s.w.oracle.admit(q)
+	o.value = q.value
+	s.core.Admit(s.r.p.now(), &o.Op)
+	s.run()
+}
+
+// run carries out what the Core asks for, in order.
+func (s *session) run() {
+	if s.running || s.ended {
+		return
+	}
+	s.running = true
+	for {
+		s.actions = s.core.Take(s.actions[:0])
+		if len(s.actions) == 0 {
+			break
+		}
+		acts := s.actions
+		s.actions = nil
+		for i := range acts {
+			s.carryOut(&acts[i])
+			if s.ended {
+				return
+			}
+		}
+		s.actions = acts
+	}
+	s.running = false
+	s.reply()
+}
+
+func (s *session) carryOut(a *primary.Action) {
+	var o *op
+	if a.Op != nil {
+		if o, _ = a.Op.Owner.(*op); o != nil && o.released {
+			s.w.violate("%s epoch %d: action %d names an operation after its release", s.r.n.name, s.epoch, a.Kind)
+		}
+	}
+	switch a.Kind {
+	case primary.StartLocal:
+		s.startLocal(o)
+	case primary.Begin:
+		if a.Resync {
+			s.w.counts.resyncs++
+		}
+		s.w.tracef("%s epoch %d begins stream %d to %s at entry %d, resync %t", s.r.n.name, s.epoch, s.link.stream, a.Node, a.Num, a.Resync)
+		s.link.send(beginMsg{a.Num, a.Resync})
+	case primary.Send:
+		s.link.send(s.message(a))
+	case primary.Ping:
+		s.link.send(pingMsg{})
+	case primary.Complete:
+		s.complete(o)
+	case primary.Release:
+		if o != nil {
+			s.release(o)
+		}
+	case primary.Propose:
+		s.r.p.propose(*a.Command, s.r.outcome)
+	case primary.Disconnect:
+		s.w.tracef("%s epoch %d disconnects %s: %s", s.r.n.name, s.epoch, a.Node, a.Reason)
+		s.link.close()
+	case primary.DiskFailed:
+		s.w.tracef("%s epoch %d: disk failed: %v", s.r.n.name, s.epoch, a.Err)
+		s.err = a.Err
+		s.r.note(func() { s.pump() })
+	case primary.Drained:
+		s.flushAndGiveUp()
+	case primary.Compare:
+		s.link.compare()
+	}
+}
+
+func (s *session) release(o *op) {
+	o.released, o.finished, o.req, o.values, o.value = true, false, nil, nil, 0
+	o.Reset()
+	s.spare = append(s.spare, o)
+}
+
+func (s *session) startLocal(o *op) {
+	r := s.r
+	d := &diskOp{kind: o.Kind, fua: o.FUA, value: o.value}
+	d.from, d.to = blocksOf(o.Range)
+	if o.IsCopy() {
+		d.kind = blockdev.OpRead
+	}
+	r.busy++
+	r.n.disk.start(r.p, d, func(d *diskOp) {
+		r.busy--
+		if s.ended {
+			r.kick()
+			return
+		}
+		if o.IsCopy() {
+			o.values = d.values
+		}
+		s.core.LocalDone(r.p.now(), &o.Op, d.err)
+		s.run()
+	})
+}
+
+func (s *session) message(a *primary.Action) entryMsg {
+	m := entryMsg{num: a.Num, kind: a.Op.Kind, rng: a.Op.Range, closing: a.Op.Closing()}
+	m.from, m.to = blocksOf(a.Op.Range)
+	if m.kind == blockdev.OpFlush {
+		m.rng = blockdev.Range{}
+	}
+	if o, _ := a.Op.Owner.(*op); o != nil {
+		m.value, m.values, m.fua = o.value, o.values, o.FUA
+	}
+	return m
+}
+
+// complete takes an operation that the Core calls done.
+func (s *session) complete(o *op) {
+	if o.finished {
+		s.w.violate("%s epoch %d: an operation is complete twice", s.r.n.name, s.epoch)
+	}
+	o.finished = true
+	q := o.req
+	if q == nil { // our own flush
+		if s.handing && !s.gaveUp && o.value == value(s.quiesced) {
+			if o.Err == nil {
+				s.giveUp(s.to, false)
+			} else {
+				s.cancelHandOver()
+			}
+		}
+		return
+	}
+	q.err = o.Err
+	s.replies = append(s.replies, q)
+}
+
+// quiesce begins a hand-over: admit nothing, let what is in flight end.
+func (s *session) quiesce(to string) {
+	if s.handing {
+		return
+	}
+	s.handing, s.gaveUp, s.to, s.handedAt = true, false, to, s.w.now
+	s.quiesced++
+	s.w.tracef("%s epoch %d quiesces", s.r.n.name, s.epoch)
+	s.core.Drain()
+	s.run()
+}
+
+func (s *session) flushAndGiveUp() {
+	if !s.handing || s.gaveUp {
+		return
+	}
+	o := s.newOp()
+	o.Kind, o.Range, o.value = blockdev.OpFlush, blockdev.Range{}, value(s.quiesced)
+	s.core.Admit(s.r.p.now(), &o.Op)
+}
+
+// giveUp ends our right to serve and says so to the leader.
+func (s *session) giveUp(to string, failed bool) {
+	p := s.r.p
+	s.handing, s.gaveUp = true, true
+	g := failover.GiveUp{Node: s.r.n.name, Start: p.number, Number: p.holder.GiveUp(volumeName), Volume: volumeName, Epoch: s.epoch, To: to, Failed: failed}
+	s.w.tracef("%s epoch %d gives up: %+v", s.r.n.name, s.epoch, g)
+	p.toLeader(func(q *proc) {
+		if l := q.leader; l != nil {
+			acts, ok := l.l.GiveUp(q.now(), g)
+			s.w.tracef("%s takes the give-up: %t", q.node.name, ok)
+			l.do(acts)
+		}
+	})
+}
+
+func (s *session) cancelHandOver() {
+	s.handing, s.gaveUp = false, false
+	s.core.Resume()
+	s.run()
+	s.pump()
+}
+
+// resume goes on after a give-up that came to nothing: a grant asked for afterwards names this epoch.
+func (s *session) resume() {
+	if s.gaveUp && s.valid() && !s.ended && s.r.stopping == notStopping {
+		s.w.tracef("%s epoch %d resumes", s.r.n.name, s.epoch)
+		s.cancelHandOver()
+	}
+}
+
+// checkDisk gives up when our own disk failed and another member is there to follow (R23).
+func (s *session) checkDisk() {
+	if s.core.DiskError() == nil || s.gaveUp || s.r.noting || !s.valid() {
+		return
+	}
+	if g := s.core.Peer(s.link.peer.name); g.Member && g.Connected {
+		s.giveUp("", true)
+	}
+}
+
+// suspended closes the clients' connections when there is no lease for too long, and ends a hand-over that hangs.
+func (s *session) suspended() {
+	if s.handing && !s.gaveUp && s.w.now-s.handedAt > int64(quiesceLimit) && s.r.stopping == notStopping {
+		s.cancelHandOver()
+	}
+	switch {
+	case s.valid():
+		s.suspendAt = 0
+	case s.suspendAt == 0:
+		s.suspendAt = s.w.now
+	case s.w.now-s.suspendAt > int64(suspendLimit):
+		s.cutClients()
+	}
+}
+
+// dialIn opens the next stream after a pause.
+func (l *peerLink) dialIn(d time.Duration) {
+	l.s.r.p.after(d, l.dial)
+}
+
+func (l *peerLink) dial() {
+	s, w := l.s, l.s.w
+	if s.ended || l.conn != nil {
+		return
+	}
+	from, to := s.r.p, l.peer.proc
+	if !w.reachable(from.node, l.peer) || !w.reachable(l.peer, from.node) || to == nil || to.pausedUntil > w.now {
+		l.dialIn(w.between(30*time.Millisecond, 100*time.Millisecond))
+		return
+	}
+	l.stream = s.core.NextStream(l.peer.name)
+	c := &conn{w: w, id: int(w.seq)}
+	c.ends[0].p, c.ends[1].p = from, to
+	l.conn, l.up, l.opened = c, false, w.now
+	c.ends[0].get = func(m any) { l.get(c, m) }
+	c.ends[0].lost = func() { l.lost(c) }
+	to.replica.incoming(c)
+	c.send(0, helloMsg{standby.Hello{Epoch: s.epoch, Primary: s.r.n.name, Process: s.r.p.number, Stream: l.stream}})
+	w.conns = append(w.conns, c)
+	from.after(helloWait+200*time.Millisecond, func() {
+		if l.conn == c && !l.up {
+			l.close()
+		}
+	})
+}
+
+func (l *peerLink) send(m any) {
+	if l.conn != nil && l.up {
+		l.conn.send(0, m)
+	}
+}
+
+// close ends the stream from our side; the Core hears of it like of any other end.
+func (l *peerLink) close() {
+	if c := l.conn; c != nil {
+		c.close(0)
+		l.s.r.p.after(0, func() { l.lost(c) })
+	}
+}
+
+func (l *peerLink) lost(c *conn) {
+	if l.conn != c {
+		return
+	}
+	s := l.s
+	l.conn, l.up = nil, false
+	if s.ended {
+		return
+	}
+	s.core.Down(s.r.p.now(), l.peer.name, l.stream)
+	s.run()
+	l.dialIn(s.w.between(5*time.Millisecond, 60*time.Millisecond))
+}
+
+func (l *peerLink) get(c *conn, m any) {
+	s := l.s
+	if l.conn != c || s.ended {
+		return
+	}
+	now, name := s.r.p.now(), l.peer.name
+	switch m := m.(type) {
+	case greetMsg:
+		if m.refused != 0 {
+			l.close()
+			return
+		}
+		l.up = true
+		s.core.Up(now, name, l.stream, m.Greeting)
+	case ackMsg:
+		s.core.Acked(now, name, l.stream, m.num)
+	case pongMsg:
+		s.core.Alive(now, name, l.stream)
+	case refuseMsg:
+		s.core.Refused(now, name, l.stream, false, m.text)
+	case digestOK:
+		l.compared(m)
+	}
+	s.run()
+	s.pump()
+}
+
+// compare has the target's digests of the next chunks fetched.
+func (l *peerLink) compare() {
+	for range 1 + l.s.w.rng.IntN(2) {
+		chunk, ok := l.s.core.TakeChunk(l.peer.name, l.stream)
+		if !ok {
+			return
+		}
+		l.send(digestMsg{chunk})
+	}
+}
+
+// compared reads our own part and has copied what differs.
+func (l *peerLink) compared(m digestOK) {
+	s, stream := l.s, l.stream
+	from, to := blocksOf(m.chunk)
+	s.r.n.disk.start(s.r.p, &diskOp{kind: blockdev.OpRead, from: from, to: to}, func(d *diskOp) {
+		if s.ended {
+			return
+		}
+		var copies []*primary.Op
+		for b := from; b < to; b++ {
+			if d.values[b-from] == m.values[b-from] {
+				continue
+			}
+			end := b + 1
+			for end < to && d.values[end-from] != m.values[end-from] {
+				end++
+			}
+			o := s.newOp()
+			o.Range = rangeOf(b, end)
+			copies = append(copies, &o.Op)
+			s.w.counts.copied += end - b
+			b = end - 1
+		}
+		s.core.Compared(s.r.p.now(), l.peer.name, stream, m.chunk, copies)
+		s.run()
+	})
+}
