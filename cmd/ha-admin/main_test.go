@@ -129,7 +129,7 @@ func TestWrongUsageEndsWithTwoAndAsksNobody(t *testing.T) {
 		"statsu":                        `unknown command "statsu"`,
 		"status a b":                    `one argument too many, "b"`,
 		"failover":                      "missing argument",
-		"failover a --too b":             "unknown flag",
+		"failover a --too b":            "unknown flag",
 		"failover a --accept-data-loss": "--force",
 		"volume":                        "no command",
 		"volume remove":                 `unknown command "remove"`,

@@ -77,7 +77,7 @@ func printable(s string) string {
 		switch {
 		case c == '\n' || c == '\t':
 			return ' '
-		case unicode.IsControl(c):
+		case !unicode.IsPrint(c):
 			return '?'
 		}
 		return c

@@ -44,30 +44,31 @@ func FuzzConfig(f *testing.F) {
 
 // What would use up the parser's stack, or time without bound, ends with a line instead.
 func TestHostileFilesEndSoon(t *testing.T) {
-	// A stack smaller than the usual one in proportion, for files of a tenth of the greatest length.
-	defer debug.SetMaxStack(debug.SetMaxStack(50_000_000))
+	// Files of a fraction of the greatest length, and a stack of a smaller fraction of the usual gigabyte.
+	const scale = 50
+	defer debug.SetMaxStack(debug.SetMaxStack(500_000_000 / scale))
 	loop := "[for a in [1,2,3,4,5,6,7,8,9] : "
 	tests := map[string]string{
-		"brackets":     "a = " + strings.Repeat("[", 50000),
-		"parentheses":  "a = " + strings.Repeat("(", 50000),
-		"braces":       strings.Repeat("a {\n", 20000),
-		"templates":    "a = " + strings.Repeat(`"${`, 30000),
-		"not":          "a = " + strings.Repeat("!", 90000) + "true\n",
-		"minus":        "a = " + strings.Repeat("-", 90000) + "1\n",
-		"conditionals": "a = " + strings.Repeat("true ? 1 : ", 9000) + "1\n",
-		"nested ifs":   "a = " + strings.Repeat("true ? ", 13000) + "1\n",
-		"operators":    "a = 1" + strings.Repeat("+1", 40000) + "\n",
+		"brackets":     "a = " + strings.Repeat("[", 500_000/scale),
+		"parentheses":  "a = " + strings.Repeat("(", 500_000/scale),
+		"braces":       strings.Repeat("a {\n", 200_000/scale),
+		"templates":    "a = " + strings.Repeat(`"${`, 300_000/scale),
+		"not":          "a = " + strings.Repeat("!", 900_000/scale) + "true\n",
+		"minus":        "a = " + strings.Repeat("-", 900_000/scale) + "1\n",
+		"conditionals": "a = " + strings.Repeat("true ? 1 : ", 90_000/scale) + "1\n",
+		"nested ifs":   "a = " + strings.Repeat("true ? ", 130_000/scale) + "1\n",
+		"operators":    "a = 1" + strings.Repeat("+1", 400_000/scale) + "\n",
 		"loops":        "cluster \"x\" { rto = " + strings.Repeat(loop, 20) + "a" + strings.Repeat("]", 20) + " }\n",
-		"attributes":   "a = b" + strings.Repeat(".c", 40000) + "\n",
-		"indices":      "a = b" + strings.Repeat("[0]", 30000) + "\n",
-		"splats":       "a = b" + strings.Repeat("[*]", 30000) + "\n",
-		"lines":        strings.Repeat("a = 1\n", 15000),
-		"blocks":       strings.Repeat("v \"\" {}\n", 10000),
-		"nodes":        strings.Repeat("node \"a\" {}\n", 8000),
+		"attributes":   "a = b" + strings.Repeat(".c", 400_000/scale) + "\n",
+		"indices":      "a = b" + strings.Repeat("[0]", 300_000/scale) + "\n",
+		"splats":       "a = b" + strings.Repeat("[*]", 300_000/scale) + "\n",
+		"lines":        strings.Repeat("a = 1\n", 150_000/scale),
+		"blocks":       strings.Repeat("v \"\" {}\n", 100_000/scale),
+		"nodes":        strings.Repeat("node \"a\" {}\n", 80_000/scale),
 	}
 	for name, src := range tests {
 		t.Run(name, func(t *testing.T) {
-			if len(src) > maxFile/10 {
+			if len(src) > maxFile/scale {
 				t.Fatalf("the file has %d bytes and is refused for that alone", len(src))
 			}
 			_, err := check("cluster.hcl", []byte(src), Options{})

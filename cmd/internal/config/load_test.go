@@ -211,9 +211,9 @@ func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 			`cluster.hcl:30: not supported yet, replica "beta", two replicas of a volume are wanted, not more: the daemon refuses to start with it`},
 		// faults.md C77
 		{"two data nodes without a witness", "node \"gamma\" {\n  role    = \"witness\"\n  address = \"127.0.0.3:7400\"\n}\n", "",
-			`cluster.hcl:1: not supported yet, 2 data nodes and 0 witnesses, add a node with role = "witness", because two voters cannot outvote each other when one is lost: the daemon refuses to start with it`},
+			`cluster.hcl:1: not supported yet, data nodes: 2, witnesses: 0, add a node with role = "witness", because two voters cannot outvote each other when one is lost: the daemon refuses to start with it`},
 		{"three data nodes", `role    = "witness"`, `role    = "data"`,
-			`cluster.hcl:1: not supported yet, 3 data nodes and 0 witnesses, two data nodes and one witness are wanted: the daemon refuses to start with it`},
+			`cluster.hcl:1: not supported yet, data nodes: 3, witnesses: 0, two data nodes and one witness are wanted: the daemon refuses to start with it`},
 		{"fence", `volume "pgdata" {`, "fence \"alpha\" { agent = \"fence_x\" }\nvolume \"pgdata\" {",
 			`cluster.hcl:21: not supported yet, fence "alpha", leave the block out: the daemon refuses to start with it`},
 	}

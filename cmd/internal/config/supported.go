@@ -42,7 +42,7 @@ func (c *Config) unsupportedShape(r *refusal) {
 			data++
 		}
 	}
-	at := pos{line: c.Cluster.at.line, text: fmt.Sprintf("%d data nodes and %d witnesses", data, witnesses)}
+	at := pos{line: c.Cluster.at.line, text: fmt.Sprintf("data nodes: %d, witnesses: %d", data, witnesses)}
 	switch {
 	case data == 2 && witnesses == 1:
 	case data == 2 && witnesses == 0:
