@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"hacluster/blockdev"
 	"hacluster/blockdev/blocktest"
 )
@@ -31,7 +33,7 @@ func TestConformanceFileDirect(t *testing.T) {
 // A kernel or filesystem that knows none of the shortcuts.
 func TestConformanceFileDirectWithoutShortcuts(t *testing.T) {
 	blocktest.Run(t, func(t testing.TB, size int64) blockdev.Device {
-		d := openDirect(t, image(t, size), size)
+		d := openDirect(t, memoryImage(t, size), size)
 		d.missing.dsync.Store(true)
 		d.missing.punch.Store(true)
 		d.missing.zeroRange.Store(true)
@@ -58,7 +60,7 @@ func TestConformanceBlockDevice(t *testing.T) {
 	for name, mode := range map[string]Mode{"auto": Auto, "buffered": Buffered} {
 		t.Run(name, func(t *testing.T) {
 			blocktest.Run(t, func(t testing.TB, size int64) blockdev.Device {
-				d := open(t, loopDevice(t, image(t, size)), Config{Size: size, Mode: mode})
+				d := open(t, loopDevice(t, memoryImage(t, size)), Config{Size: size, Mode: mode})
 				if d.Fast() != (mode == Buffered) {
 					t.Errorf("Fast() = %v in mode %s", d.Fast(), name)
 				}
@@ -71,7 +73,7 @@ func TestConformanceBlockDevice(t *testing.T) {
 // A volume may end before its backing does; what lies behind stays as it was.
 func TestConformanceWithinALargerBacking(t *testing.T) {
 	blocktest.Run(t, func(t testing.TB, size int64) blockdev.Device {
-		path := image(t, size+mib)
+		path := memoryImage(t, size+mib)
 		behind := fill(mib, 0xEE)
 		writeFile(t, path, behind, size)
 		d := openDirect(t, path, size)
@@ -84,6 +86,7 @@ func TestConformanceWithinALargerBacking(t *testing.T) {
 	})
 }
 
+// openDirect skips where there is no O_DIRECT: memory before Linux 6.6, some filesystems.
 func openDirect(t testing.TB, path string, size int64) *Dev {
 	t.Helper()
 	d, err := Open(path, Config{Size: size, Mode: Direct})
@@ -214,30 +217,55 @@ func TestFresh(t *testing.T) {
 }
 
 func TestTrimGivesSpaceBackAndZeroKeepsIt(t *testing.T) {
-	d := open(t, image(t, mib), Config{Size: mib})
-	data := func() (n int64) {
-		if err := d.Extents(blockdev.Range{Len: mib}, func(e blockdev.Range, hole bool) bool {
-			if !hole {
-				n += e.Len
+	const part = 256 << 10
+	for _, c := range []struct {
+		name               string
+		unmap              bool
+		noPunch, noZeroing bool // what the filesystem does not know
+		freed              int64
+	}{
+		{"trim", true, false, false, part},
+		{"trim where nothing can be punched", true, true, false, 0},
+		{"trim where nothing can be zeroed", true, false, true, part},
+		{"zero", false, false, false, 0},
+		{"zero by writing", false, false, true, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := open(t, image(t, mib), Config{Size: mib})
+			d.missing.punch.Store(c.noPunch)
+			d.missing.zeroRange.Store(c.noZeroing)
+			if _, err := d.WriteAt(fill(mib, 1), 0); err != nil {
+				t.Fatal(err)
 			}
-			return true
-		}); err != nil {
-			t.Fatal(err)
-		}
-		return n
+			before := allocated(t, d)
+			if err := d.Zero(blockdev.Range{Off: part, Len: part}, c.unmap); err != nil {
+				t.Fatal(err)
+			}
+			if c.freed > 0 && d.missing.punch.Load() {
+				t.Skip("this filesystem does not punch holes")
+			}
+			if freed := before - allocated(t, d); freed != c.freed {
+				t.Errorf("%d bytes were given back, want %d", freed, c.freed)
+			}
+			got := make([]byte, mib)
+			if _, err := d.ReadAt(got, 0); err != nil || bytes.Count(got, []byte{0}) != part {
+				t.Errorf("%d bytes are zero, want %d; %v", bytes.Count(got, []byte{0}), part, err)
+			}
+		})
 	}
-	if _, err := d.WriteAt(fill(mib, 1), 0); err != nil {
+}
+
+// allocated is the space that the file takes on the disk.
+func allocated(t *testing.T, d *Dev) int64 {
+	t.Helper()
+	if err := d.Flush(); err != nil { // space is given at the latest then
 		t.Fatal(err)
 	}
-	if got := data(); got != mib {
-		t.Errorf("a full file has %d bytes of data", got)
-	}
-	if err := d.Zero(blockdev.Range{Off: 65536, Len: 65536}, true); err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd, &st); err != nil {
 		t.Fatal(err)
 	}
-	if got := data(); got != mib-65536 && !d.missing.punch.Load() {
-		t.Errorf("%d bytes of data after a trim of 65536", got)
-	}
+	return st.Blocks * 512
 }
 
 func TestAttachmentNamesFileAndBirth(t *testing.T) {

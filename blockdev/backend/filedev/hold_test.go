@@ -168,8 +168,12 @@ func TestR24HeldDeviceCannotBeMounted(t *testing.T) {
 		t.Skipf("no mkfs.ext4: %v: %s", err, out)
 	}
 	open(t, dev, Config{Size: mib})
-	if err := unix.Mount(dev, t.TempDir(), "ext4", 0, ""); !errors.Is(err, unix.EBUSY) {
+	dir := t.TempDir()
+	if err := unix.Mount(dev, dir, "ext4", 0, ""); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("mount of a held device: %v, want EBUSY", err)
+		if err == nil {
+			run(t, "umount", dir)
+		}
 	}
 	if out, err := exec.Command("mkfs.ext4", "-q", dev).CombinedOutput(); err == nil {
 		t.Errorf("mkfs on a held device succeeded: %s", out)

@@ -80,6 +80,25 @@ func image(t testing.TB, size int64) string {
 	return path
 }
 
+// memoryImage makes one in memory where it can be: the tests that are not about a real filesystem should not wait for
+// its disk.
+func memoryImage(t testing.TB, size int64) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "filedev-test-")
+	if err != nil {
+		return image(t, size)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	path := filepath.Join(dir, "image")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // loopDevice shows a file as a block device, where that is permitted.
 func loopDevice(t testing.TB, file string, options ...string) string {
 	t.Helper()
