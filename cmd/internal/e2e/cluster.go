@@ -1,0 +1,336 @@
+// Package e2e runs a whole cluster of real haclusterd processes on loopback addresses of this machine: two data
+// nodes and a witness. The demo, the end-to-end tests and the failover benchmark use it. It starts, kills, pauses and
+// stops processes that it started itself, and nothing else.
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"text/template"
+	"time"
+
+	"hacluster/cmd/internal/api"
+)
+
+// Config says what kind of cluster.
+type Config struct {
+	Dir     string // everything lies below it
+	Bin     string // folder of haclusterd and ha-admin
+	RTO     string // default "2s"
+	Size    string // of the one volume, "vol"; default "1GiB"
+	IO      string // auto, buffered or direct; default auto
+	Disks   string // folder of the backings; default Dir
+	Extra   string // more lines of the volume block
+	Cluster string // more lines of the cluster block
+	Env     []string
+}
+
+// Nodes of every cluster, in order; the last is the witness.
+var Nodes = []string{"alpha", "beta", "gamma"}
+
+// Volume is the name of the one volume.
+const Volume = "vol"
+
+// Cluster is one running cluster.
+type Cluster struct {
+	cfg  Config
+	net  byte // third octet of its loopback addresses, so that clusters run side by side
+	port int
+
+	mu    sync.Mutex
+	procs map[string]*proc
+}
+
+type proc struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error
+}
+
+const file = `cluster "{{.Name}}" {
+  rto      = "{{.RTO}}"
+  data_dir = "{{.Dir}}/${node.name}"
+{{.Cluster}}
+}
+{{range $i, $n := .Nodes}}node "{{$n}}" {
+{{if eq $n "gamma"}}  role    = "witness"
+{{end}}  address = "127.{{$.Net}}.0.{{inc $i}}:{{$.Port}}"
+  links   = ["127.{{$.Net}}.1.{{inc $i}}:{{$.Port}}", "127.{{$.Net}}.2.{{inc $i}}:{{$.Port}}"]
+  http    = "127.{{$.Net}}.0.{{inc $i}}:{{$.HTTP}}"
+}
+{{end}}volume "vol" {
+  size = "{{.Size}}"
+  mode = "sync"
+  io   = "{{.IO}}"
+  replica "alpha" { device = "{{.Disks}}/alpha.img" }
+  replica "beta" { device = "{{.Disks}}/beta.img" }
+  export {
+    nbd    = ["unix://{{.Dir}}/${node.name}.sock", "tcp://${node.host}:{{.NBD}}"]
+    attach = "none"
+  }
+{{.Extra}}
+}
+`
+
+// New writes the configuration and starts nothing.
+func New(cfg Config) (*Cluster, error) {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&cfg.RTO, "2s")
+	def(&cfg.Size, "1GiB")
+	def(&cfg.IO, "auto")
+	def(&cfg.Disks, cfg.Dir)
+	c := &Cluster{cfg: cfg, procs: map[string]*proc{}}
+	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := c.findPorts(); err != nil {
+		return nil, err
+	}
+	t := template.Must(template.New("cluster.hcl").Funcs(template.FuncMap{"inc": func(i int) int { return i + 1 }}).Parse(file))
+	f, err := os.Create(c.File())
+	if err != nil {
+		return nil, err
+	}
+	err = t.Execute(f, map[string]any{"Name": "e2e", "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": Nodes, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
+		"NBD": c.port + 2, "Size": cfg.Size, "IO": cfg.IO, "Disks": cfg.Disks, "Extra": cfg.Extra, "Cluster": cfg.Cluster})
+	return c, errors.Join(err, f.Close())
+}
+
+// findPorts picks loopback addresses that nobody uses: 127.N.0.x for an N of its own.
+func (c *Cluster) findPorts() error {
+	for try := range 100 {
+		n := byte(10 + (os.Getpid()+37*try)%200)
+		port := 20000 + (os.Getpid()*7+try*101)%20000
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.0.1:%d", n, port))
+		if err != nil {
+			continue
+		}
+		ln.Close()
+		c.net, c.port = n, port
+		return nil
+	}
+	return errors.New("no free loopback address was found")
+}
+
+// File is the path of cluster.hcl.
+func (c *Cluster) File() string { return filepath.Join(c.cfg.Dir, "cluster.hcl") }
+
+// Log is the path of a node's log.
+func (c *Cluster) Log(node string) string { return filepath.Join(c.cfg.Dir, node+".log") }
+
+// Disk is the path of a node's backing.
+func (c *Cluster) Disk(node string) string { return filepath.Join(c.cfg.Disks, node+".img") }
+
+// DataDir is a node's data directory.
+func (c *Cluster) DataDir(node string) string { return filepath.Join(c.cfg.Dir, node) }
+
+// URI is where a node serves the volume over its unix socket.
+func (c *Cluster) URI(node string) string {
+	return fmt.Sprintf("nbd+unix:///%s?socket=%s/%s.sock", Volume, c.cfg.Dir, node)
+}
+
+// URIs are those of both data nodes, for a client that follows the primary.
+func (c *Cluster) URIs() []string { return []string{c.URI("alpha"), c.URI("beta")} }
+
+// HTTP is the address of a node's health endpoints.
+func (c *Cluster) HTTP(node string) string {
+	for i, n := range Nodes {
+		if n == node {
+			return fmt.Sprintf("127.%d.0.%d:%d", c.net, i+1, c.port+1)
+		}
+	}
+	return ""
+}
+
+// Start starts nodes; all when none is named.
+func (c *Cluster) Start(nodes ...string) error {
+	if len(nodes) == 0 {
+		nodes = Nodes
+	}
+	for _, n := range nodes {
+		if err := c.start(n); err != nil {
+			return fmt.Errorf("start %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) start(node string) error {
+	log, err := os.OpenFile(c.Log(node), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(filepath.Join(c.cfg.Bin, "haclusterd"), "--config", c.File(), "--node", node, "--insecure")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), c.cfg.Env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives us
+	p := &proc{cmd: cmd, done: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() { // Pdeathsig follows the thread that started the process: keep one alive with it
+		lockThread()
+		started <- cmd.Start()
+		if cmd.Process != nil {
+			p.err = cmd.Wait()
+		}
+		close(p.done)
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.procs[node] = p
+	return nil
+}
+
+func (c *Cluster) proc(node string) *proc {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.procs[node]
+}
+
+// Pid is a node's process, 0 when it does not run.
+func (c *Cluster) Pid(node string) int {
+	p := c.proc(node)
+	if p == nil {
+		return 0
+	}
+	select {
+	case <-p.done:
+		return 0
+	default:
+		return p.cmd.Process.Pid
+	}
+}
+
+// Signal sends a signal to a node's process.
+func (c *Cluster) Signal(node string, s syscall.Signal) error {
+	pid := c.Pid(node)
+	if pid == 0 {
+		return fmt.Errorf("%s does not run", node)
+	}
+	return syscall.Kill(pid, s)
+}
+
+// Kill ends a node by SIGKILL and waits until it is gone.
+func (c *Cluster) Kill(nodes ...string) {
+	for _, n := range nodes {
+		_ = c.Signal(n, syscall.SIGKILL)
+	}
+	for _, n := range nodes {
+		if p := c.proc(n); p != nil {
+			<-p.done
+		}
+	}
+}
+
+// Stop ends a node by SIGTERM and tells its exit code.
+func (c *Cluster) Stop(node string) (code int, err error) {
+	p := c.proc(node)
+	if err := c.Signal(node, syscall.SIGTERM); err != nil {
+		return -1, err
+	}
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode(), nil
+	case <-time.After(30 * time.Second):
+		return -1, fmt.Errorf("%s did not stop within 30 s: see %s", node, c.Log(node))
+	}
+}
+
+// Wait waits for a node to end by itself and tells its exit code.
+func (c *Cluster) Wait(ctx context.Context, node string) (code int, err error) {
+	p := c.proc(node)
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode(), nil
+	case <-ctx.Done():
+		return -1, fmt.Errorf("%s still runs: %w", node, ctx.Err())
+	}
+}
+
+// Close kills what still runs.
+func (c *Cluster) Close() { c.Kill(Nodes...) }
+
+// Admin runs ha-admin against all nodes that run and returns what it printed and its exit code.
+func (c *Cluster) Admin(ctx context.Context, args ...string) (stdout, stderr string, code int) {
+	var servers []string
+	for _, n := range Nodes {
+		if c.Pid(n) != 0 {
+			servers = append(servers, filepath.Join(c.DataDir(n), "admin.sock"))
+		}
+	}
+	return c.AdminAt(ctx, strings.Join(servers, ","), args...)
+}
+
+// AdminAt is Admin against named servers.
+func (c *Cluster) AdminAt(ctx context.Context, servers string, args ...string) (stdout, stderr string, code int) {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.cfg.Bin, "ha-admin"), append([]string{"--server", servers}, args...)...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	code = cmd.ProcessState.ExitCode()
+	if err != nil && code < 0 {
+		errs.WriteString(err.Error())
+	}
+	return out.String(), errs.String(), code
+}
+
+// Status asks any node that runs.
+func (c *Cluster) Status(ctx context.Context) (*api.Status, error) {
+	out, errs, code := c.Admin(ctx, "status", "-o", "json")
+	if code != 0 {
+		return nil, fmt.Errorf("ha-admin status: exit code %d: %s", code, errs)
+	}
+	s := new(api.Status)
+	return s, json.Unmarshal([]byte(out), s)
+}
+
+// Until waits until the status is as wanted, or says what it was at last.
+func (c *Cluster) Until(ctx context.Context, what string, want func(*api.Status) bool) (*api.Status, error) {
+	var last *api.Status
+	var lastErr error
+	for {
+		s, err := c.Status(ctx)
+		if err == nil {
+			last = s
+			if want(s) {
+				return s, nil
+			}
+		}
+		lastErr = err
+		select {
+		case <-ctx.Done():
+			b, _ := json.Marshal(last)
+			return last, fmt.Errorf("waiting until %s: %w; last status %s, last error %v", what, ctx.Err(), b, lastErr)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Healthy is a condition for Until: the volume is served and every replica a member.
+func Healthy(s *api.Status) bool {
+	return s.Quorum && len(s.Volumes) == 1 && s.Volumes[0].State == api.VolumeHealthy
+}
+
+// PrimaryIs is a condition for Until: the node serves the volume.
+func PrimaryIs(node string) func(*api.Status) bool {
+	return func(s *api.Status) bool {
+		return s.Quorum && len(s.Volumes) == 1 && s.Volumes[0].Primary == node &&
+			s.Volumes[0].State != api.VolumeUnavailable && s.Volumes[0].State != api.VolumeSuspended
+	}
+}
