@@ -1,0 +1,59 @@
+# hacluster: two servers mirror each other's disks. `make` lists the targets.
+SHELL     := /bin/bash
+GO        ?= go
+GOFLAGS   := -trimpath -buildvcs=false
+VERSION   ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -s -w -buildid= -X main.version=$(VERSION)
+LONG      ?= 20000
+SEED      ?=
+SECONDS_EACH ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help build setup lint test test-long model mutations fuzz demo bench bench-failover calm proto clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the static binaries bin/haclusterd and bin/ha-admin
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -ldflags "$(LDFLAGS)" -o bin/ ./cmd/haclusterd ./cmd/ha-admin
+
+setup: ## install what tests, demo and benchmarks use (Debian packages; needs root only if something is missing)
+	@scripts/setup.sh
+
+lint: ## gofmt, go vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt would change: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=scripts/tools/lint/go.mod staticcheck ./...
+
+test: setup build lint ## everything that decides whether a change may land: under 10 minutes on 2 cores
+	scripts/test.sh
+
+test-long: setup build ## make test with 20,000 seeds of the model and all mutations
+	HACLUSTER_LONG=1 scripts/test.sh
+
+model: ## run the model of the protocol; SEED=n replays one run with its trace
+	$(GO) test ./cmd/internal/sim -run 'TestModel$$' -count=1 $(if $(SEED),-v -seed=$(SEED),)
+
+mutations: ## break each rule on purpose and see the model catch it
+	HACLUSTER_MUTATIONS=1 $(GO) test ./cmd/internal/sim -run TestMutations -count=1 -v
+
+fuzz: ## every fuzz target, SECONDS_EACH (60) seconds each
+	scripts/fuzz.sh $(SECONDS_EACH)
+
+demo: setup build ## three daemons, real data, the primary killed: under a minute, no root needed
+	$(GO) run ./cmd/internal/e2e/demo -bin bin
+
+bench: setup build ## speed beside a QEMU mirror in the same run, on tmpfs
+	scripts/bench/bench.sh
+
+bench-failover: setup build ## 50 failovers by SIGKILL under load, and their distribution
+	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin
+
+calm: setup build ## ten minutes of stress on both cores: no failover may happen
+	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin -calm 10m
+
+proto: ## regenerate the code of proto/
+	scripts/tools/proto/generate.sh
+
+clean: ## remove what was built
+	rm -rf bin

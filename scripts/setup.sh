@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Installs what tests, demo and benchmarks need beside Go, when it is missing: fio, jq, nbdkit, nbdinfo and nbdcopy
+# (libnbd), qemu-img and qemu-io, mke2fs, stress-ng. Nothing is done when all are there.
+set -euo pipefail
+need=()
+want() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || need+=("$2"); }
+want fio fio; want jq jq; want nbdkit nbdkit; want nbdinfo libnbd-bin; want qemu-img qemu-utils; want mke2fs e2fsprogs; want stress-ng stress-ng
+[ ${#need[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ]; then
+  echo "missing: ${need[*]}. Install them: sudo apt-get install ${need[*]}" >&2
+  exit 1
+fi
+echo "installing ${need[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update >/dev/null
+apt-get -qq install -y --no-install-recommends "${need[@]}" >/dev/null

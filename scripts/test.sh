@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The tests, in the order in which they tell most for their time: the pure core and the model first, then everything
+# under the race detector, then real processes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export HACLUSTER_BIN=$PWD/bin
+step() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+
+step "the model: seeds of the protocol's pure core, without the race detector"
+go test ./cmd/internal/sim -count=1 -timeout 30m
+step "mutations: each broken rule is caught"
+HACLUSTER_MUTATIONS=1 go test ./cmd/internal/sim -run TestMutations -count=1 -timeout 20m
+step "all packages with the race detector"
+go test -race -timeout 20m $(go list ./... | grep -v -e /cmd/internal/sim -e /cmd/internal/e2e)
+step "real processes"
+go test ./cmd/internal/e2e/... -count=1 -timeout 20m
+step "done"
