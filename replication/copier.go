@@ -83,12 +83,21 @@ func (c *copier) answer(r wire.Reply) {
 		c.p.disconnect("it answered with the digests of another range")
 		return
 	}
+	t := c.p.t
+	t.mu.Lock()
+	if t.core.CopyAll(c.p.node) {
+		mine = nil
+	}
+	t.mu.Unlock()
 	copies := differing(chunk, mine, r.Digests)
 	c.p.t.with(func(now primary.Instant) { c.p.t.core.Compared(now, c.p.node, c.stream, chunk, copies) })
 }
 
-// differing makes one copy of each run of blocks whose digests differ.
+// differing makes one copy of each run of blocks whose digests differ; with a nil, one of the whole chunk.
 func differing(chunk blockdev.Range, a, b []byte) (copies []*primary.Op) {
+	if a == nil {
+		return []*primary.Op{&newOp(blockdev.OpWrite, chunk).Op}
+	}
 	var run blockdev.Range
 	flush := func() {
 		if run.Len > 0 {

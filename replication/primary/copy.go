@@ -34,6 +34,11 @@ func (c *Core) TakeChunk(node string, stream uint64) (r blockdev.Range, ok bool)
 	return p.plan.Take()
 }
 
+// CopyAll reports whether a chunk is to be copied as a whole, also where the digests agree. After a failed flush the
+// target's memory may show what its disk will never hold, and no later flush writes it: only writing it again does
+// (R23).
+func (c *Core) CopyAll(node string) bool { return c.peers[node].failed }
+
 // Compared tells what a comparison found: one new Op for each range of the chunk that differs, none when it is equal.
 // Each is read locally in the order of all writes and sent at its place among them, so that the last write wins on
 // both sides (R17). Ops of an outdated stream are released at once.

@@ -36,6 +36,7 @@ type peer struct {
 	incarnation cluster.Incarnation
 	process     uint64
 	closing     bool // the closing entry is in out
+	failed      bool // a write or flush failed there: what it reads may not be what a later flush makes durable
 
 	since    Instant // connected, disconnected, or gave its last sign of life
 	moved    Instant // acknowledged an entry that was new, or was given time for it
@@ -168,6 +169,7 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 // upResync begins a resync, or goes on with one of the same incarnation. What a failed flush of the target may have
 // lost is not in the plan.
 func (c *Core) upResync(now Instant, p *peer, g Greeting) {
+	p.failed = g.Failed
 	if p.plan == nil || p.incarnation != g.Incarnation || g.Failed {
 		p.plan = resync.NewPlan(c.vol.Size, c.cfg.Chunk)
 	}

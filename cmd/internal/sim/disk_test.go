@@ -21,7 +21,8 @@ type disk struct {
 	dirty   [blocks]bool // a flush will write it; not set although cache and durable differ: a flush failed here
 	running []*diskOp    // in the kernel
 	failing int          // so many operations from now on fail
-	flushes int
+	seq     uint64         // counts the operations
+	saved   [blocks]uint64 // what is durable is at least of this moment, in that count
 }
 
 type diskOp struct {
@@ -30,7 +31,8 @@ type diskOp struct {
 	fua      bool
 	value    value
 	values   []value // of a copy: one for each block; of a read: what was read
-	snap     [blocks]value
+	snap     [blocks]value // the content when it started
+	seq      uint64
 	err      error
 	ended    bool
 	done     func(*diskOp)
@@ -50,6 +52,8 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 	}
 	o.done = done
 	o.snap = d.cache
+	d.seq++
+	o.seq = d.seq
 	d.running = append(d.running, o)
 	lat := w.between(50*time.Microsecond, 2*time.Millisecond)
 	if w.chance(w.faults.slowDisk) {
@@ -108,7 +112,7 @@ func (d *disk) write(o *diskOp, fails bool) {
 		}
 		d.cache[b], d.dirty[b] = o.valueOf(b), true
 		if o.fua && !fails {
-			d.durable[b], d.dirty[b] = d.cache[b], false
+			d.durable[b], d.dirty[b], d.saved[b] = d.cache[b], false, d.seq
 		}
 	}
 }
@@ -124,9 +128,9 @@ func (d *disk) flush(o *diskOp, fails bool) {
 				d.durable[b] = d.cache[b]
 			}
 		case d.cache[b] == o.snap[b] || d.w.chance(0.5):
-			d.durable[b], d.dirty[b] = d.cache[b], false
-		default:
-			d.durable[b] = o.snap[b]
+			d.durable[b], d.dirty[b], d.saved[b] = d.cache[b], false, d.seq
+		case d.saved[b] < o.seq:
+			d.durable[b], d.saved[b] = o.snap[b], o.seq
 		}
 	}
 }

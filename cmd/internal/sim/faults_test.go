@@ -81,7 +81,7 @@ var allFaults = []fault{
 			w.after(w.between(3*time.Second, 5*time.Second), func() { n.startProc() })
 			if w.chance(0.5) {
 				w.after(w.between(500*time.Millisecond, 4*time.Second), func() {
-					if n.proc != p && n.up {
+					if n.proc != p && n.up && !w.calm {
 						n.crash()
 						w.after(w.between(100*time.Millisecond, 2*time.Second), n.boots)
 					}
@@ -96,6 +96,9 @@ func (w *world) any() *node { return w.nodes[w.rng.IntN(len(w.nodes))] }
 
 // restartLater does harm and has the node come back after a while, unless something else brought it back.
 func (w *world) restartLater(n *node, harm func(*node)) {
+	if w.calm {
+		return
+	}
 	harm(n)
 	w.after(w.between(10*time.Millisecond, 4*time.Second), func() {
 		if !n.up {

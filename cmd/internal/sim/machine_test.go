@@ -65,6 +65,9 @@ func (p *proc) now() cluster.Instant {
 
 // boots brings the machine up and starts the daemon.
 func (n *node) boots() {
+	if n.up {
+		return
+	}
 	n.up = true
 	n.boot++
 	n.base = int64(time.Second) + n.w.rng.Int64N(int64(time.Hour))
@@ -80,8 +83,7 @@ func (n *node) startProc() {
 	boot := n.boot
 	var try func()
 	try = func() {
-		if !n.up || n.boot != boot {
-			n.starting = n.starting && n.boot != boot
+		if n.boot != boot {
 			return
 		}
 		if n.data && (len(n.disk.running) > 0 || n.storing > 0) {

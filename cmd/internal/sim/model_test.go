@@ -194,6 +194,10 @@ func (w *world) person(healed int64) {
 	}
 	w.helped = w.now
 	w.counts.helped++
+	if n := w.primary(); n != nil {
+		n.kill("a person restarts it")
+		return
+	}
 	best := ""
 	for _, n := range w.nodes[:2] {
 		if p := n.proc; p != nil && !p.replica.recv.Inconsistent() && (best == "" || v.IsMember(n.name) && (!v.IsMember(best) || v.Primary == n.name)) {
@@ -202,6 +206,16 @@ func (w *world) person(healed int64) {
 	}
 	w.tracef("a person forces %s: %s", best, w.describe())
 	w.order(failover.Order{To: best, Force: true})
+}
+
+// primary is the node that has a session, nil without one.
+func (w *world) primary() *node {
+	for _, n := range w.nodes[:2] {
+		if p := n.proc; p != nil && p.replica.sess != nil {
+			return n
+		}
+	}
+	return nil
 }
 
 func (w *world) tell(c cluster.Command) {
@@ -219,7 +233,10 @@ func (w *world) describe() string {
 	for _, n := range w.nodes {
 		p := n.proc
 		if p == nil {
-			fmt.Fprintf(&b, "; %s down", n.name)
+			fmt.Fprintf(&b, "; %s down, up %t starting %t storing %d", n.name, n.up, n.starting, n.storing)
+			if n.data {
+				fmt.Fprintf(&b, " running %d", len(n.disk.running))
+			}
 			continue
 		}
 		fmt.Fprintf(&b, "; %s/%d %s term %d role %d commit %d applied %d", n.name, p.number, n.incarnation().Boot, n.raft.term, p.raft.role, p.raft.commit, p.raft.applied)

@@ -5,6 +5,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/failover"
 	"hacluster/replication/order"
 	"hacluster/replication/role"
 	"hacluster/replication/standby"
@@ -155,8 +156,25 @@ func (r *replica) follow() (again bool) {
 		return r.serve()
 	case role.Propose:
 		r.propose(a.Command)
+	case role.GiveUp:
+		r.w.tracef("%s/%d cannot fill epoch %d: %s", r.n.name, r.p.number, a.Epoch, a.Why)
+		r.giveUp(a.Epoch, "", true)
 	}
 	return false
+}
+
+// giveUp ends our right to serve the volume and says so to the leader.
+func (r *replica) giveUp(e cluster.Epoch, to string, failed bool) {
+	p := r.p
+	g := failover.GiveUp{Node: r.n.name, Start: p.number, Number: p.holder.GiveUp(volumeName), Volume: volumeName, Epoch: e, To: to, Failed: failed}
+	r.w.tracef("%s gives up: %+v", r.n.name, g)
+	p.toLeader(func(q *proc) {
+		if l := q.leader; l != nil {
+			acts, ok := l.l.GiveUp(q.now(), g)
+			r.w.tracef("%s takes the give-up: %t", q.node.name, ok)
+			l.do(acts)
+		}
+	})
 }
 
 // storeEpoch puts the epoch on stable storage and only then tells the Receiver.
@@ -304,6 +322,10 @@ func (r *replica) endWhenQuiet() {
 	r.clearing = true
 	if r.failed || r.recv.Inconsistent() {
 		r.n.kill("stopped without a mark")
+		return
+	}
+	if !r.n.super.used {
+		r.n.kill("stopped, never used")
 		return
 	}
 	r.n.disk.start(r.p, &diskOp{kind: blockdev.OpFlush}, func(o *diskOp) {

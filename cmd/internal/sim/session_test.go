@@ -5,7 +5,6 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
-	"hacluster/heartbeat/failover"
 	"hacluster/replication/primary"
 	"hacluster/replication/standby"
 )
@@ -14,6 +13,7 @@ const (
 	dropAfter    = 300 * time.Millisecond
 	suspendLimit = 3 * time.Second
 	quiesceLimit = 2 * time.Second
+	backlog      = 24 * blockdev.BlockSize
 )
 
 // op is one operation of a Core with what it does to the disk.
@@ -66,7 +66,7 @@ type peerLink struct {
 func newSession(r *replica) *session {
 	w := r.w
 	s := &session{r: r, w: w, epoch: r.vol.Epoch}
-	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Chunk: chunkSize, Backlog: 6 * blockdev.BlockSize}
+	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Chunk: chunkSize, Backlog: backlog}
 	s.core = primary.New(cfg, r.vol, r.p.now())
 	s.link = peerLink{s: s, peer: w.nodes[1-r.n.index]}
 	w.counts.serves++
@@ -314,17 +314,8 @@ func (s *session) flushAndGiveUp() {
 
 // giveUp ends our right to serve and says so to the leader.
 func (s *session) giveUp(to string, failed bool) {
-	p := s.r.p
 	s.handing, s.gaveUp = true, true
-	g := failover.GiveUp{Node: s.r.n.name, Start: p.number, Number: p.holder.GiveUp(volumeName), Volume: volumeName, Epoch: s.epoch, To: to, Failed: failed}
-	s.w.tracef("%s epoch %d gives up: %+v", s.r.n.name, s.epoch, g)
-	p.toLeader(func(q *proc) {
-		if l := q.leader; l != nil {
-			acts, ok := l.l.GiveUp(q.now(), g)
-			s.w.tracef("%s takes the give-up: %t", q.node.name, ok)
-			l.do(acts)
-		}
-	})
+	s.r.giveUp(s.epoch, to, failed)
 }
 
 func (s *session) cancelHandOver() {
@@ -472,13 +463,15 @@ func (l *peerLink) compared(m digestOK) {
 		if s.ended {
 			return
 		}
+		all := s.core.CopyAll(l.peer.name)
+		differ := func(b int) bool { return all || d.values[b-from] != m.values[b-from] }
 		var copies []*primary.Op
 		for b := from; b < to; b++ {
-			if d.values[b-from] == m.values[b-from] {
+			if !differ(b) {
 				continue
 			}
 			end := b + 1
-			for end < to && d.values[end-from] != m.values[end-from] {
+			for end < to && differ(end) {
 				end++
 			}
 			o := s.newOp()

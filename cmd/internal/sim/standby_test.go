@@ -216,7 +216,7 @@ func (r *replica) startEntry(e *entry) {
 		switch {
 		case o.err != nil:
 			r.note(func() { r.endEntry(e, o.err) })
-		case m.closing && r.recv.MayAck(e.in.hello.Stream): // else something before it failed, or the stream is over
+		case m.closing && !r.recv.Broken() && r.recv.MayAck(e.in.hello.Stream): // else something before it failed, or the stream is over
 			r.store(func(s *super) { s.inconsistent, s.failed = false, false }, func() {
 				r.failed = false
 				r.recv.Marked(false)
@@ -236,11 +236,13 @@ func (r *replica) endEntry(e *entry, err error) {
 		in.send(refuseMsg{err.Error()})
 	}
 	ready := r.queue.Return(&e.Item, nil)
-	prefix := r.recv.Returned(e.msg.num)
+	var prefix uint64
 	if err != nil {
-		r.recv.Close(in.hello.Stream)
+		r.recv.Failed(e.msg.num)
+	} else {
+		prefix = r.recv.Returned(e.msg.num)
 	}
-	if r.recv.MayAck(in.hello.Stream) && !in.failed {
+	if err == nil && r.recv.MayAck(in.hello.Stream) && !in.failed {
 		in.send(ackMsg{prefix})
 	}
 	for _, it := range ready {
