@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// Timeouts are how long silence may last. All count from the last answer to one of our own probes, so that a path which
+// Timeouts are how long silence may last. All count from the last answer to a question of our own, so that a path which
 // carries packets one way only counts as cut.
 type Timeouts struct {
-	// Suspect: silent on all links for this long, a peer is suspected. At least two probe intervals.
+	// Suspect: silent on all links for this long, a peer is suspected. Longer than the interval of the questions.
 	Suspect time.Duration
 	// LinkDown: silent for this long, a link is down.
 	LinkDown time.Duration
-	// Dead: silent on all links for this long, a peer of which the others say nothing is dead.
+	// Dead: silent on all links for this long, a peer of which the others say nothing is dead. It is also the bound
+	// between a slow and a paused process, see Step.
 	Dead time.Duration
 }
 
@@ -32,14 +33,21 @@ func (t Timeouts) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Event is a fact for the Detector: Arrival, Gossip or Tick.
+// Event is a fact for the Detector: Arrival, Answer or Gossip.
 type Event interface{ event() }
 
 // Arrival: the peer answered a probe that we sent over this link.
 type Arrival struct {
 	Peer string
 	Link int
+	At   time.Time // when the answer came, not later than now
 	RTT  time.Duration
+}
+
+// Answer: the peer itself answered, over whichever link.
+type Answer struct {
+	Peer string
+	At   time.Time
 }
 
 // Gossip: what the members of the gossip say of the peer: Alive, Dead, or Unknown when they say nothing (any more).
@@ -48,12 +56,9 @@ type Gossip struct {
 	State State
 }
 
-// Tick: time has passed. It must come at least once per suspect timeout.
-type Tick struct{}
-
 func (Arrival) event() {}
+func (Answer) event()  {}
 func (Gossip) event()  {}
-func (Tick) event()    {}
 
 // Detector judges peers by the silence of their links and by hearsay:
 //
@@ -111,19 +116,26 @@ func NewDetector(now time.Time, t Timeouts, peers []Peer) (*Detector, error) {
 	return d, nil
 }
 
-// Step takes a fact in and returns what became different by it and by the time that passed. An event about a peer or
-// link that does not exist is the caller's broken invariant: it panics.
-func (d *Detector) Step(now time.Time, ev Event) []Change {
+// Step takes facts in and returns what became different by them and by the time that passed. It judges only after the
+// last of them, so that of several peers that answered none is judged by its silence before its answer is looked at.
+//
+// Step must be called when Next says, if nothing happens before. If it is not called for longer than the dead timeout,
+// the process counts as paused. An event about a peer or link that does not exist is the caller's broken invariant: it
+// panics.
+func (d *Detector) Step(now time.Time, events ...Event) []Change {
 	d.forgiveOwnPause(now)
 	before := d.Peers()
-	switch ev := ev.(type) {
-	case Arrival:
-		d.must(ev.Peer).arrived(now, ev.Link, ev.RTT)
-	case Gossip:
-		d.must(ev.Peer).gossip = ev.State
-	case Tick:
-	default:
-		panic(fmt.Sprintf("heartbeat: unknown event %#v", ev))
+	for _, ev := range events {
+		switch ev := ev.(type) {
+		case Arrival:
+			d.must(ev.Peer).arrived(ev)
+		case Answer:
+			d.must(ev.Peer).answered(ev.At)
+		case Gossip:
+			d.must(ev.Peer).gossip = ev.State
+		default:
+			panic(fmt.Sprintf("heartbeat: unknown event %#v", ev))
+		}
 	}
 	for _, p := range d.peers {
 		p.judge(now, d.timeouts)
@@ -140,15 +152,34 @@ func (d *Detector) Peers() []Peer {
 	return out
 }
 
+// Next is when silence alone may change something next: the time for a Step, if nothing else comes before.
+func (d *Detector) Next() time.Time {
+	next := d.last.Add(d.timeouts.Dead)
+	sooner := func(since time.Time, timeout time.Duration) {
+		if at := since.Add(timeout); at.After(d.last) && at.Before(next) {
+			next = at
+		}
+	}
+	for _, p := range d.peers {
+		sooner(p.heard, d.timeouts.Suspect)
+		sooner(p.heard, d.timeouts.Dead)
+		for _, l := range p.links {
+			sooner(l.heard, d.timeouts.LinkDown)
+		}
+	}
+	return next
+}
+
 // forgiveOwnPause: when this process stood still (stopped, swapped out, its machine paused), nobody else was silent.
-// The pause is taken out of every silence.
+// The pause is taken out of every silence. Shorter delays are not: a process that is always late must still notice a
+// death.
 func (d *Detector) forgiveOwnPause(now time.Time) {
 	pause := now.Sub(d.last)
 	if pause < 0 {
 		return
 	}
 	d.last = now
-	if pause <= d.timeouts.Suspect {
+	if pause <= d.timeouts.Dead {
 		return
 	}
 	for _, p := range d.peers {
@@ -159,13 +190,24 @@ func (d *Detector) forgiveOwnPause(now time.Time) {
 	}
 }
 
-func (p *peer) arrived(now time.Time, i int, rtt time.Duration) {
-	if i < 0 || i >= len(p.links) {
-		panic(fmt.Sprintf("heartbeat: arrival from %q on link %d of %d", p.name, i, len(p.links)))
+func (p *peer) arrived(a Arrival) {
+	if a.Link < 0 || a.Link >= len(p.links) {
+		panic(fmt.Sprintf("heartbeat: arrival from %q on link %d of %d", p.name, a.Link, len(p.links)))
 	}
-	p.heard, p.ever = now, true
-	l := &p.links[i]
-	l.state, l.heard, l.rtt = Up, now, smooth(l.rtt, max(rtt, 0))
+	p.answered(a.At)
+	l := &p.links[a.Link]
+	l.state, l.heard, l.rtt = Up, later(l.heard, a.At), smooth(l.rtt, max(a.RTT, 0))
+}
+
+func (p *peer) answered(at time.Time) {
+	p.heard, p.ever = later(p.heard, at), true
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // smooth weighs a new sample by an eighth, as TCP does (RFC 6298).

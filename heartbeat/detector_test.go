@@ -12,7 +12,7 @@ import (
 var testTimeouts = Timeouts{Suspect: 250 * time.Millisecond, LinkDown: 400 * time.Millisecond, Dead: 600 * time.Millisecond}
 
 // script drives a detector of one peer "b" with two links. Each line is "at event", its outcome the verdict and the
-// link states after it. Time is in milliseconds; a silent stretch is ticked through every 50 ms.
+// link states after it. Time is in milliseconds; through a silent stretch it steps as Next asks.
 type script struct {
 	t   *testing.T
 	d   *Detector
@@ -31,13 +31,17 @@ func newScript(t *testing.T) *script {
 	return s
 }
 
-func (s *script) step(ev Event) []Change { return s.d.Step(s.t0.Add(s.now), ev) }
+func (s *script) step(ev ...Event) []Change { return s.d.Step(s.t0.Add(s.now), ev...) }
 
-// until ticks through to the given time.
+// until lets the time pass.
 func (s *script) until(ms int) {
 	for end := time.Duration(ms) * time.Millisecond; s.now < end; {
-		s.now = min(s.now+50*time.Millisecond, end)
-		s.step(Tick{})
+		next := s.d.Next().Sub(s.t0)
+		if next <= s.now {
+			s.t.Fatalf("at %v, Next is %v: time would stand still", s.now, next)
+		}
+		s.now = min(next, end)
+		s.step()
 	}
 }
 
@@ -50,21 +54,29 @@ func (s *script) do(line string) {
 		s.t.Fatalf("%q: %v", line, err)
 	}
 	fmt.Sscan(line, &at, &what, &arg)
-	if what == "sleep" { // our own process stands still: no tick until then
+	if what == "sleep" { // our own process stands still: nothing happens until then
 		s.now = time.Duration(at) * time.Millisecond
-		s.step(Tick{})
+		s.step()
 		return
 	}
 	s.until(at)
 	switch what {
 	case "link":
-		s.step(Arrival{Peer: "b", Link: int(arg[0] - '0'), RTT: time.Millisecond})
+		s.step(s.arrival(int(arg[0] - '0')))
+	case "answer":
+		s.step(Answer{Peer: "b", At: s.t0.Add(s.now)})
+	case "late": // noticed now, came 100 ms ago
+		s.step(Answer{Peer: "b", At: s.t0.Add(s.now - 100*time.Millisecond)})
 	case "gossip":
 		s.step(Gossip{Peer: "b", State: map[string]State{"unknown": Unknown, "alive": Alive, "dead": Dead}[arg]})
 	case "nothing":
 	default:
 		s.t.Fatalf("unknown event in %q", line)
 	}
+}
+
+func (s *script) arrival(link int) Arrival {
+	return Arrival{Peer: "b", Link: link, At: s.t0.Add(s.now), RTT: time.Millisecond}
 }
 
 func (s *script) view() string {
@@ -94,6 +106,24 @@ func TestVerdict(t *testing.T) {
 			{"600 nothing", "dead down down"},
 			{"9000 nothing", "dead down down"},
 			{"9001 link 1", "alive down up"},
+		},
+		"answers over links unknown keep it alive": {
+			{"0 link 0", "alive up down"},
+			{"200 answer", "alive up down"},
+			{"440 answer", "alive down down"},
+			{"689 nothing", "alive down down"},
+			{"690 nothing", "suspect down down"},
+		},
+		"an answer counts from when it came": {
+			{"200 late", "alive down down"},
+			{"349 nothing", "alive down down"},
+			{"350 nothing", "suspect down down"},
+		},
+		"an old answer does not undo a newer one": {
+			{"100 answer", "alive down down"},
+			{"150 late", "alive down down"},
+			{"349 nothing", "alive down down"},
+			{"350 nothing", "suspect down down"},
 		},
 		"a suspect answers": {
 			{"0 link 0", "alive up down"},
@@ -141,6 +171,11 @@ func TestVerdict(t *testing.T) {
 			{"30200 nothing", "alive up down"},
 			{"30250 nothing", "suspect up down"},
 		},
+		"a process that is always late still sees a death": {
+			{"0 link 0", "alive up down"},
+			{"500 sleep", "suspect down down"},
+			{"1000 sleep", "dead down down"},
+		},
 		"a pause does not revive the dead": {
 			{"700 nothing", "dead down down"},
 			{"30000 sleep", "dead down down"},
@@ -161,16 +196,29 @@ func TestVerdict(t *testing.T) {
 
 func TestChangesAreReportedOnceAndCarryBothSides(t *testing.T) {
 	s := newScript(t)
-	got := s.step(Arrival{Peer: "b", Link: 0, RTT: time.Millisecond})
+	got := s.step(s.arrival(0))
 	if len(got) != 1 || got[0].Before.State != Unknown || got[0].After.State != Alive || got[0].After.Links[0].State != Up {
 		t.Fatalf("first arrival: %+v", got)
 	}
-	if got := s.step(Arrival{Peer: "b", Link: 0, RTT: time.Second}); len(got) != 0 {
+	if got := s.step(s.arrival(0)); len(got) != 0 {
 		t.Fatalf("a repeated arrival is no change: %+v", got)
 	}
 	s.until(250)
-	if got := s.step(Tick{}); len(got) != 0 {
+	if got := s.step(); len(got) != 0 {
 		t.Fatalf("the suspicion was already reported: %+v", got)
+	}
+}
+
+func TestNobodyIsJudgedBeforeAllAnswersAreLookedAt(t *testing.T) {
+	t0 := time.Now()
+	d, err := NewDetector(t0, testTimeouts, []Peer{{Name: "b", Links: []Link{{}}}, {Name: "c", Links: []Link{{}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Step(t0, Answer{Peer: "b", At: t0}, Answer{Peer: "c", At: t0})
+	late := t0.Add(testTimeouts.Suspect)
+	if got := d.Step(late, Answer{Peer: "b", At: late}, Answer{Peer: "c", At: late}); len(got) != 0 {
+		t.Errorf("both answered, yet: %+v", got)
 	}
 }
 
@@ -227,17 +275,20 @@ func TestInvariantsHoldInRandomHistories(t *testing.T) {
 	ever, gossip := false, Unknown
 	view := s.d.Peers()[0]
 	for range 20_000 {
-		s.now += time.Duration(r.IntN(120)) * time.Millisecond // always below the suspect timeout: no own pause
+		s.now += time.Duration(r.IntN(120)) * time.Millisecond // always below the dead timeout: no own pause
 		var changes []Change
 		switch r.IntN(8) {
 		case 0:
-			changes = s.step(Arrival{Peer: "b", Link: r.IntN(2)})
+			changes = s.step(s.arrival(r.IntN(2)))
+			heard, ever = s.now, true
+		case 2:
+			changes = s.step(Answer{Peer: "b", At: s.t0.Add(s.now)})
 			heard, ever = s.now, true
 		case 1:
 			gossip = State([]State{Unknown, Alive, Dead}[r.IntN(3)])
 			changes = s.step(Gossip{Peer: "b", State: gossip})
 		default:
-			changes = s.step(Tick{})
+			changes = s.step()
 		}
 		p := s.d.Peers()[0]
 		direct := ever && s.now-heard < testTimeouts.Suspect

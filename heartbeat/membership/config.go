@@ -124,7 +124,9 @@ func (c Config) id() nodeID { return idOf(c.Node) }
 // awarenessMax is by how much the gossip may stretch its probes when its own node seems slow.
 const awarenessMax = 2
 
-// timing is everything that follows from Config.Base. The gossip's are the measured settings of 50 / 25 / 20 ms.
+// timing is everything that follows from Config.Base. The gossip is set to find a crash fast. How often it speaks apart
+// from probes has no influence on that (measured: both others see a crash after 190 ms, at most 290, with 20, 50 and
+// 100 ms alike), only on its cost.
 type timing struct {
 	gossipProbe, gossipTimeout, gossipInterval time.Duration
 	stream                                     time.Duration // one push/pull, dialing included
@@ -143,12 +145,12 @@ func newTiming(base time.Duration) timing {
 	return timing{
 		gossipProbe:    base,
 		gossipTimeout:  base / 2,
-		gossipInterval: base * 2 / 5,
+		gossipInterval: base,
 		stream:         10 * base,
 		pushPull:       200 * base,
 		remembered:     20 * base,
-		probe:          2 * base,
-		detector:       heartbeat.Timeouts{Suspect: 5 * base, LinkDown: 8 * base, Dead: 12 * base},
+		probe:          4 * base,
+		detector:       heartbeat.Timeouts{Suspect: 5 * base, LinkDown: 12 * base, Dead: 12 * base},
 		shortWait:      5 * base,
 		longWait:       100 * base,
 		goodbye:        6 * base,

@@ -20,6 +20,7 @@ func (m *Membership) gossipConfig() *memberlist.Config {
 	c.Label = m.cfg.Cluster
 	c.Events = events{m}
 	c.Alive = configured{m}
+	c.Ping = answers{m}
 	c.Logger = newGossipLog(m.cfg.Logger)
 
 	c.ProbeInterval = m.timing.gossipProbe
@@ -55,7 +56,19 @@ func (e events) NotifyUpdate(*memberlist.Node)  {}
 func (e events) note(n *memberlist.Node, s heartbeat.State) {
 	if r := e.m.byName[n.Name]; r != nil {
 		r.gossip.Store(uint32(s))
-		poke(e.m.gossiped)
+		poke(e.m.wake)
+	}
+}
+
+// answers notes that a peer answered the gossip's own probe, which says nothing of links but comes often.
+type answers struct{ m *Membership }
+
+func (a answers) AckPayload() []byte { return nil }
+
+func (a answers) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
+	if r := a.m.byName[n.Name]; r != nil {
+		now := time.Now()
+		r.answered.Store(&now)
 	}
 }
 

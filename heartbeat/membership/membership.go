@@ -46,9 +46,9 @@ type Membership struct {
 	notifier  *notifier
 	counters  counters
 
-	gossiped chan struct{} // poked by memberlist when a remote's gossip state changed; capacity 1
-	rejoin   chan struct{} // poked by Run when a peer answers that the gossip does not know; capacity 1
-	echoes   chan echo     // from the ports to Run; full: dropped and counted
+	inbox  inbox         // from the ports to Run
+	wake   chan struct{} // poked for Run when something came that should not wait for its timer; capacity 1
+	rejoin chan struct{} // poked by Run when a peer answers that the gossip does not know; capacity 1
 
 	running  atomic.Bool
 	view     atomic.Pointer[[]heartbeat.Peer]
@@ -72,9 +72,8 @@ func New(cfg Config) (*Membership, error) {
 		byName:   map[string]*remote{},
 		byID:     map[nodeID]*remote{},
 		notifier: newNotifier(cfg.OnChange),
-		gossiped: make(chan struct{}, 1),
+		wake:     make(chan struct{}, 1),
 		rejoin:   make(chan struct{}, 1),
-		echoes:   make(chan echo, 256),
 	}
 	for _, n := range cfg.Nodes {
 		if n.Name == cfg.Node {
@@ -120,7 +119,12 @@ func (m *Membership) Snapshot() []heartbeat.Peer {
 	return peers
 }
 
-func (m *Membership) publish(peers []heartbeat.Peer) { m.view.Store(&peers) }
+func (m *Membership) publish(peers []heartbeat.Peer) {
+	m.view.Store(&peers)
+	for i, p := range peers {
+		m.remotes[i].note(p)
+	}
+}
 
 // Run takes part until ctx ends, then says good-bye to the others and leaves nothing behind. It returns an error if no
 // link can be opened, or one is in use by somebody else. It may be called once.
@@ -191,41 +195,53 @@ func (m *Membership) closePorts() {
 	}
 }
 
-// loop owns the detector: all facts come here.
+// loop owns the detector: all facts come here. Answers of peers that are alive wait for the timer: waking up for each
+// would be most of what an idle node does.
 func (m *Membership) loop(ctx context.Context) {
-	tick := time.NewTicker(m.timing.probe)
-	defer tick.Stop()
 	prober := newProber(rand.Uint64())
+	probe := time.NewTicker(m.timing.probe)
+	defer probe.Stop()
+	silence := time.NewTimer(m.timing.probe)
+	defer silence.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-probe.C:
 			m.sendProbes(prober)
-			m.step(heartbeat.Tick{})
-			m.publish(m.detector.Peers())
-		case e := <-m.echoes:
-			if rtt, ok := prober.answered(e); ok {
-				m.step(heartbeat.Arrival{Peer: e.from.name, Link: e.link, RTT: rtt})
-			}
-		case <-m.gossiped:
-			for _, r := range m.remotes {
-				m.step(heartbeat.Gossip{Peer: r.name, State: r.gossipState()})
-			}
+		case <-silence.C:
+		case <-m.wake:
 		}
+		m.step(m.facts(prober))
+		silence.Reset(time.Until(m.detector.Next()))
 	}
 }
 
-func (m *Membership) step(ev heartbeat.Event) {
-	changes := m.detector.Step(time.Now(), ev)
-	if len(changes) == 0 {
-		return
+// facts is everything that came since it was called last.
+func (m *Membership) facts(p *prober) (facts []heartbeat.Event) {
+	for _, e := range m.inbox.take() {
+		if rtt, ok := p.answered(e); ok {
+			facts = append(facts, heartbeat.Arrival{Peer: e.from.name, Link: e.link, At: e.at, RTT: rtt})
+		}
 	}
-	m.publish(m.detector.Peers())
+	for _, r := range m.remotes {
+		if at := r.answered.Swap(nil); at != nil {
+			facts = append(facts, heartbeat.Answer{Peer: r.name, At: *at})
+		}
+		if said := r.gossipState(); said != r.told {
+			r.told = said
+			facts = append(facts, heartbeat.Gossip{Peer: r.name, State: said})
+		}
+	}
+	return facts
+}
+
+func (m *Membership) step(facts []heartbeat.Event) {
+	changes := m.detector.Step(time.Now(), facts...)
+	m.publish(m.detector.Peers()) // before anybody is told, who may then look
 	for _, c := range changes {
 		m.log(c)
 		r := m.byName[c.After.Name]
-		r.noteLinks(c.After.Links)
 		if c.Before.State != heartbeat.Alive && c.After.State == heartbeat.Alive && r.gossipState() != heartbeat.Alive {
 			r.eager.Store(true)
 			poke(m.rejoin)

@@ -13,7 +13,7 @@ import (
 // Memory is a network without sockets, whose paths can be cut: for whole clusters in one process, also in virtual
 // time. Nobody waits for a node that stopped or does not read; what its queue cannot take is lost, as on a wire.
 type Memory struct {
-	// Latency is how long a packet travels. Set before use.
+	// Latency is how long a packet travels; streams do not take it into account. Set before use.
 	Latency time.Duration
 
 	mu    sync.Mutex
@@ -79,6 +79,7 @@ func (n *Memory) Open(addr netip.AddrPort) (Link, error) {
 type memoryPacket struct {
 	data []byte
 	from netip.AddrPort
+	due  time.Time // when it arrives
 }
 
 type memoryLink struct {
@@ -98,12 +99,7 @@ func (l *memoryLink) Send(p []byte, to netip.AddrPort) error {
 		return net.ErrClosed
 	default:
 	}
-	packet := memoryPacket{data: append([]byte(nil), p...), from: l.addr}
-	if l.net.Latency > 0 {
-		time.AfterFunc(l.net.Latency, func() { l.net.deliver(packet, to) })
-	} else {
-		l.net.deliver(packet, to)
-	}
+	l.net.deliver(memoryPacket{data: append([]byte(nil), p...), from: l.addr, due: time.Now().Add(l.net.Latency)}, to)
 	return nil
 }
 
@@ -123,10 +119,24 @@ func (n *Memory) deliver(p memoryPacket, to netip.AddrPort) {
 func (l *memoryLink) Receive(b []byte) (int, netip.AddrPort, error) {
 	select {
 	case p := <-l.packets:
-		return copy(b, p.data), p.from, nil
+		return l.receive(b, p)
 	case <-l.done:
 		return 0, netip.AddrPort{}, net.ErrClosed
 	}
+}
+
+// receive waits until the packet has arrived. All travel equally long, so none overtakes another.
+func (l *memoryLink) receive(b []byte, p memoryPacket) (int, netip.AddrPort, error) {
+	if travels := time.Until(p.due); travels > 0 {
+		t := time.NewTimer(travels)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-l.done:
+			return 0, netip.AddrPort{}, net.ErrClosed
+		}
+	}
+	return copy(b, p.data), p.from, nil
 }
 
 func (l *memoryLink) Accept() (net.Conn, error) {

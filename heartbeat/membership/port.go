@@ -142,10 +142,11 @@ func (p *port) take(link Link, b []byte, from netip.AddrPort, now time.Time) {
 		}
 		return
 	}
-	select {
-	case p.m.echoes <- echo{from: r, link: int(pr.link), instance: pr.instance, seq: pr.seq, at: now}:
-	default:
+	if !p.m.inbox.put(echo{from: r, link: int(pr.link), instance: pr.instance, seq: pr.seq, at: now}) {
 		p.m.counters.dropped.Add(1)
+	}
+	if !r.alive.Load() || int(pr.link) < len(r.links) && !r.links[pr.link].up.Load() {
+		poke(p.m.wake)
 	}
 }
 

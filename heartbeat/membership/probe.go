@@ -1,8 +1,11 @@
 package membership
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
-// window is how many pings of a link may be under way: at two probes per 100 ms Base, some twelve seconds.
+// window is how many pings of a link may be under way: at a Base of 50 ms, some twelve seconds.
 const window = 64
 
 // prober remembers when each ping was sent, to match echoes. Owned by Run; pure.
@@ -58,4 +61,30 @@ func (p *prober) answered(e echo) (rtt time.Duration, ok bool) {
 	rtt = e.at.Sub(*sent)
 	*sent = time.Time{}
 	return rtt, true
+}
+
+// inbox holds echoes until Run looks at them. When it is full, more are refused.
+type inbox struct {
+	mu     sync.Mutex
+	echoes []echo
+}
+
+const inboxLimit = 256
+
+func (i *inbox) put(e echo) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.echoes) >= inboxLimit {
+		return false
+	}
+	i.echoes = append(i.echoes, e)
+	return true
+}
+
+func (i *inbox) take() []echo {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	taken := i.echoes
+	i.echoes = nil
+	return taken
 }

@@ -16,6 +16,10 @@ type remote struct {
 	links  []*remoteLink
 	gossip atomic.Uint32 // heartbeat.State, written by memberlist's events
 	eager  atomic.Bool   // it answers although the gossip does not know it: join without delay
+	alive  atomic.Bool   // the verdict
+
+	answered atomic.Pointer[time.Time] // its last answer to the gossip that Run has not seen
+	told     heartbeat.State           // what Run last told the detector of the gossip; Run's own
 }
 
 // remoteLink is the other end of a link.
@@ -44,8 +48,10 @@ func newRemote(n Node, ports int) *remote {
 
 func (r *remote) gossipState() heartbeat.State { return heartbeat.State(r.gossip.Load()) }
 
-func (r *remote) noteLinks(links []heartbeat.Link) {
-	for i, l := range links {
+// note keeps the detector's view for those who look without asking Run.
+func (r *remote) note(p heartbeat.Peer) {
+	r.alive.Store(p.State == heartbeat.Alive)
+	for i, l := range p.Links {
 		r.links[i].up.Store(l.State == heartbeat.Up)
 		r.links[i].rtt.Store(int64(l.RTT))
 	}

@@ -28,7 +28,8 @@ type transport struct {
 	open   map[*stream]struct{} // at most maxStreams
 }
 
-// maxStreams bounds the connections in both directions. A push/pull of a few nodes takes milliseconds.
+// maxStreams bounds the connections in both directions; one more closes one that has not greeted, if there is any, so
+// that silent callers cannot keep out a peer. A push/pull of a few nodes takes milliseconds.
 const maxStreams = 32
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
@@ -118,7 +119,7 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 
 // greet says who calls. The deadline stays until memberlist sets its own, which it does after its first write.
 func (t *transport) greet(c net.Conn, r *remote, deadline time.Time) (net.Conn, error) {
-	s, err := t.track(c)
+	s, err := t.track(c, false)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +149,7 @@ func (t *transport) dial(l *remoteLink, timeout time.Duration) (net.Conn, error)
 
 // accepted hands a peer's connection to memberlist, or closes it. It does not wait for the peer's greeting.
 func (t *transport) accepted(c net.Conn) {
-	s, err := t.track(c)
+	s, err := t.track(c, true)
 	if err != nil {
 		t.m.counters.dropped.Add(1)
 		return
@@ -159,6 +160,9 @@ func (t *transport) accepted(c net.Conn) {
 			s.Close()
 			return
 		}
+		t.mu.Lock()
+		s.silent = false
+		t.mu.Unlock()
 		select {
 		case t.streams <- s:
 		default:
@@ -189,23 +193,35 @@ func (t *transport) greeted(s net.Conn) error {
 // stream is a connection that Shutdown can end: memberlist does not end its own.
 type stream struct {
 	net.Conn
-	t *transport
+	t      *transport
+	silent bool // it called and has yet to greet; guarded by t.mu
 }
 
-func (t *transport) track(c net.Conn) (net.Conn, error) {
+func (t *transport) track(c net.Conn, silent bool) (*stream, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		c.Close()
 		return nil, errShutdown
 	}
-	if len(t.open) >= maxStreams {
+	if len(t.open) >= maxStreams && !t.evictLocked() {
 		c.Close()
 		return nil, fmt.Errorf("%d heartbeat streams are open already", len(t.open))
 	}
-	s := &stream{Conn: c, t: t}
+	s := &stream{Conn: c, t: t, silent: silent}
 	t.open[s] = struct{}{}
 	return s, nil
+}
+
+func (t *transport) evictLocked() bool {
+	for s := range t.open {
+		if s.silent {
+			delete(t.open, s)
+			s.Conn.Close()
+			return true
+		}
+	}
+	return false
 }
 
 func (s *stream) Close() error {

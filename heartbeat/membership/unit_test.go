@@ -258,12 +258,12 @@ func TestConfigurationErrorsAreAllNamed(t *testing.T) {
 
 func TestStreamsTryTheBestLinkFirst(t *testing.T) {
 	r := newRemote(Node{Links: []string{"0", "1", "2", "3"}}, 4)
-	r.noteLinks([]heartbeat.Link{
+	r.note(heartbeat.Peer{Links: []heartbeat.Link{
 		{State: heartbeat.Down, RTT: time.Microsecond},
 		{State: heartbeat.Up, RTT: 5 * time.Millisecond},
 		{State: heartbeat.Up, RTT: 300 * time.Microsecond},
 		{State: heartbeat.Up, RTT: 100 * time.Microsecond},
-	})
+	}})
 	got := ""
 	for _, l := range r.byPromise() {
 		got += l.address
