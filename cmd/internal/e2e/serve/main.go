@@ -1,0 +1,60 @@
+// Command serve starts a cluster of three daemons on loopback addresses, waits until its volume is healthy, prints
+// where it is served and by which processes, and ends it when its standard input ends.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/e2e"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "serve:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var cfg e2e.Config
+	flag.StringVar(&cfg.Bin, "bin", "bin", "`folder` of haclusterd and ha-admin")
+	flag.StringVar(&cfg.Disks, "disks", "", "`folder` of the backings; default: beside the rest")
+	flag.StringVar(&cfg.Size, "size", "1GiB", "`size` of the volume")
+	flag.StringVar(&cfg.IO, "io", "auto", "auto, buffered or direct")
+	flag.StringVar(&cfg.RTO, "rto", "3s", "the RTO target")
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "hacluster-serve")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	cfg.Dir = dir
+	if cfg.Bin, err = filepath.Abs(cfg.Bin); err != nil {
+		return err
+	}
+	c, err := e2e.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var s *api.Status
+	if s, err = c.Until(ctx, "the volume is healthy", e2e.Healthy); err != nil {
+		return err
+	}
+	fmt.Printf("uri=%s\n", c.URI(s.Volumes[0].Primary))
+	fmt.Printf("pids=%d,%d,%d\n", c.Pid("alpha"), c.Pid("beta"), c.Pid("gamma"))
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
