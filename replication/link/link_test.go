@@ -294,7 +294,7 @@ func TestG51PeerThatNeverAnswersIsBoundedByTheDeadline(t *testing.T) {
 		addr  string
 		ready func()
 	}{
-		"TCP without HTTP/2":     {l.Addr().String(), func() { c, _ := l.Accept(); defer c.Close(); receive(t, "the preface", readable(c)) }},
+		"TCP without HTTP/2":     {l.Addr().String(), func() { acceptSilently(t, l) }},
 		"standby without answer": {silent, func() { <-greeted }},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -312,11 +312,17 @@ func TestG51PeerThatNeverAnswersIsBoundedByTheDeadline(t *testing.T) {
 	}
 }
 
-func readable(c net.Conn) <-chan error {
-	ch := make(chan error, 1)
-	_, err := c.Read(make([]byte, 1))
-	ch <- err
-	return ch
+// acceptSilently takes a connection, waits until its client has said something, and keeps it until the test ends.
+func acceptSilently(t *testing.T, l net.Listener) {
+	t.Helper()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestDialSaysThatNobodyListens(t *testing.T) {

@@ -136,6 +136,28 @@ func TestOutboxRefusesBeyondItsLimits(t *testing.T) {
 	b.Free()
 }
 
+func TestOutboxHasRoomAgainForWhatWasSent(t *testing.T) {
+	o := NewOutbox(OutboxLimits{Frames: 3, MessageBytes: 1})
+	b := blockdev.NewBuf(4096)
+	f := wire.Frame{Kind: wire.Write, Seq: 1, Range: blockdev.Range{Len: 4096}, Buf: b}
+	put(t, o, f, f, f)
+	messages := 0
+	ctx, cancel := context.WithCancel(t.Context())
+	if err := o.Run(ctx, func([]wire.Frame) error {
+		if messages++; messages < 2 {
+			return nil
+		}
+		cancel()
+		put(t, o, f) // the first one has left
+		if err := o.Put(f); !errors.Is(err, ErrFull) {
+			t.Errorf("while the second is being sent: %v, want %v", err, ErrFull)
+		}
+		return nil
+	}); err != nil || refs(b) != 1 {
+		t.Errorf("Run: %v, %d references are left behind", err, refs(b)-1)
+	}
+}
+
 func TestOutboxRunEndsWithItsContextAndDropsWhatWaits(t *testing.T) {
 	o := NewOutbox(OutboxLimits{})
 	b := blockdev.NewBuf(4096)

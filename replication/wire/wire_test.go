@@ -490,6 +490,11 @@ func TestG54VersionsAreNegotiatedOrRefused(t *testing.T) {
 	if _, err := DecodeHello(versions(Version, Version, 40)); !errors.Is(err, ErrMalformed) {
 		t.Errorf("our version with fields that it does not have: %v", err)
 	}
+	two := versions(Version, Version, 0)
+	two[0] = appendHeader(nil, header{version: Version + 1, kind: KindHello, count: uint32(len(two[1]))})
+	if _, err := DecodeHello(two); !errors.Is(err, ErrMalformed) {
+		t.Errorf("header and body that name different versions: %v", err)
+	}
 	msg := raw(Batch{}, Frame{Kind: Flush, Seq: 1})
 	other := appendHeader(nil, header{version: Version + 1, kind: KindBatch, count: 1})
 	if err := new(Batch).Decode([][]byte{other, msg[HeaderSize:]}, NoSize); !errors.Is(err, ErrVersion) {
