@@ -10,6 +10,7 @@ import (
 )
 
 func TestGroupElectsAndAppliesEverywhereInOneOrder(t *testing.T) {
+	t.Parallel()
 	group := newGroup(t, 3)
 	first := leader(t, group...)
 	var wg sync.WaitGroup
@@ -39,6 +40,7 @@ func TestGroupElectsAndAppliesEverywhereInOneOrder(t *testing.T) {
 }
 
 func TestFollowerRefusesWithoutAppending(t *testing.T) {
+	t.Parallel()
 	group := newGroup(t, 3)
 	first := leader(t, group...)
 	follower := others(group, first)[0]
@@ -65,6 +67,7 @@ func TestFollowerRefusesWithoutAppending(t *testing.T) {
 }
 
 func TestLeaderKilledAnotherTakesOverAndItReturns(t *testing.T) {
+	t.Parallel()
 	group := newGroup(t, 3)
 	propose(t, "before", group...)
 	first := leader(t, group...)
@@ -86,6 +89,7 @@ func TestLeaderKilledAnotherTakesOverAndItReturns(t *testing.T) {
 }
 
 func TestWholeGroupRestartedKeepsItsState(t *testing.T) {
+	t.Parallel()
 	group := newGroup(t, 3)
 	propose(t, "kept", group...)
 	everywhere(t, "kept", group...)
@@ -108,6 +112,7 @@ func TestWholeGroupRestartedKeepsItsState(t *testing.T) {
 }
 
 func TestSnapshotIsTakenRestoredAndSentToALateNode(t *testing.T) {
+	t.Parallel()
 	few := func(c *Config) { c.SnapshotThreshold = 10 }
 	group := newGroup(t, 3, few)
 	first := leader(t, group...)
@@ -148,6 +153,7 @@ func TestSnapshotIsTakenRestoredAndSentToALateNode(t *testing.T) {
 }
 
 func TestMembersComeAndGo(t *testing.T) {
+	t.Parallel()
 	group := newGroup(t, 1)
 	first := leader(t, group...)
 	second, third := newMember(t, "second"), newMember(t, "third")
@@ -187,6 +193,7 @@ func TestMembersComeAndGo(t *testing.T) {
 }
 
 func TestLeaderRemovesItselfAndIsToldSo(t *testing.T) {
+	t.Parallel()
 	removed := make(chan struct{}, 3)
 	group := newGroup(t, 3, func(c *Config) { c.OnRemoved = func() { removed <- struct{}{} } })
 	first := leader(t, group...)
@@ -201,6 +208,7 @@ func TestLeaderRemovesItselfAndIsToldSo(t *testing.T) {
 }
 
 func TestLeadershipIsTransferred(t *testing.T) {
+	t.Parallel()
 	group := newGroup(t, 3)
 	first := leader(t, group...)
 	to := others(group, first)[1]
@@ -213,6 +221,7 @@ func TestLeadershipIsTransferred(t *testing.T) {
 }
 
 func TestLeadershipChangesAreToldInOrderWithTheirTerms(t *testing.T) {
+	t.Parallel()
 	type told struct {
 		term   uint64
 		leader bool

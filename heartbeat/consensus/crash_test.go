@@ -36,6 +36,7 @@ func crashChild(t *testing.T, dir string) {
 // faults.md K109, on Raft's own state: killed at any moment (append, snapshot, compaction), a node comes back with all
 // that it acknowledged, in order.
 func TestK109KilledNodeKeepsWhatItAcknowledged(t *testing.T) {
+	t.Parallel()
 	if dir := os.Getenv(crashDir); dir != "" {
 		crashChild(t, dir)
 		return

@@ -99,6 +99,7 @@ func flip(t *testing.T, path, what string) {
 
 // faults.md M67: damaged or deleted state is refused, with the file and the remedy; it never passes for an empty one.
 func TestM67DamagedStateIsRefused(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, m *member){
 		"log file deleted": func(t *testing.T, m *member) { remove(t, only(t, state(m, "log", "*.wal"))) },
 		"log file emptied": func(t *testing.T, m *member) {
@@ -167,6 +168,7 @@ func cutLog(t *testing.T, m *member, what string) {
 }
 
 func TestUnusedDirectoryHasNoState(t *testing.T) {
+	t.Parallel()
 	m := newMember(t, "a")
 	if ok, err := HasState(m.cfg.Dir); ok || err != nil {
 		t.Errorf("missing directory: %v, %v", ok, err)
@@ -198,6 +200,7 @@ func TestUnusedDirectoryHasNoState(t *testing.T) {
 
 // faults.md M69
 func TestM69DirectoryOfAnotherNodeIsRefused(t *testing.T) {
+	t.Parallel()
 	m := fill(t, 1, false)
 	m.cfg.ID = "b-1"
 	_, err := reopen(t, m)
@@ -210,6 +213,7 @@ func TestM69DirectoryOfAnotherNodeIsRefused(t *testing.T) {
 }
 
 func TestDirectoryInUseIsRefused(t *testing.T) {
+	t.Parallel()
 	m := newMember(t, "a")
 	m.start(t)
 	cfg := m.cfg
@@ -219,6 +223,7 @@ func TestDirectoryInUseIsRefused(t *testing.T) {
 }
 
 func TestDamagedDirectoryIsUntouched(t *testing.T) {
+	t.Parallel()
 	m := fill(t, 5, false)
 	flip(t, only(t, state(m, "log", "*.wal")), "command 2")
 	before := listing(t, m.cfg.Dir)
@@ -243,6 +248,7 @@ func listing(t *testing.T, dir string) (all []string) {
 
 // faults.md M68: an older snapshot counts only if the log leads from it to where the damaged one ended.
 func TestM68DamagedSnapshot(t *testing.T) {
+	t.Parallel()
 	snapshotsOf := func(t *testing.T, m *member) []string {
 		found, _ := filepath.Glob(state(m, "snapshots", "*-*-*"))
 		if len(found) != keepSnaps {
@@ -297,15 +303,22 @@ func TestM68DamagedSnapshot(t *testing.T) {
 		t.Parallel()
 		m := fill(t, 30, true)
 		truncate(t, m, func(_, last uint64) (from, to uint64) { return last - 1, last })
-		if r, err := reopen(t, m); err != nil { // the snapshot itself reaches far enough
-			t.Fatal(err)
-		} else if err := r.Close(); err != nil {
-			t.Fatal(err)
-		}
-		truncate(t, m, func(_, last uint64) (from, to uint64) { return last - 1, last })
 		damages["content rotten"](t, snapshotsOf(t, m)[1])
 		_, err := reopen(t, m)
 		mustFail(t, err, ErrCorrupt)
+	})
+	t.Run("none, log ends before it", func(t *testing.T) { // a crash after a leader's snapshot had come
+		t.Parallel()
+		m := fill(t, 30, true)
+		truncate(t, m, func(_, last uint64) (from, to uint64) { return last - 4, last })
+		m.start(t)
+		propose(t, "goes on", m)
+		if got := len(m.journal.all()); got != 31 {
+			t.Errorf("%d commands", got)
+		}
+		m.shut(t)
+		m.start(t)
+		propose(t, "and on", m)
 	})
 	t.Run("snapshots deleted, log cut", func(t *testing.T) {
 		t.Parallel()
@@ -356,6 +369,7 @@ func truncate(t *testing.T, m *member, choose func(first, last uint64) (from, to
 }
 
 func TestChecksumsOfEntriesStayOnThisNode(t *testing.T) {
+	t.Parallel()
 	s := summed{raft.NewInmemStore()}
 	in := &raft.Log{Index: 1, Term: 2, Type: raft.LogCommand, Data: []byte("data"), Extensions: []byte("ext")}
 	if err := s.StoreLog(in); err != nil {
@@ -392,6 +406,7 @@ func TestChecksumsOfEntriesStayOnThisNode(t *testing.T) {
 }
 
 func TestChecksumsOfTermAndVote(t *testing.T) {
+	t.Parallel()
 	under := raft.NewInmemStore()
 	s := summed{under}
 	if v, err := s.GetUint64([]byte("CurrentTerm")); v != 0 || err != nil && err.Error() != "not found" {

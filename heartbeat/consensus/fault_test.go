@@ -103,6 +103,7 @@ func faultyGroup(t *testing.T, deadline time.Duration) (group []*member, stores 
 
 // R26: a leader whose log disk hangs is cut off, so that the others elect another one.
 func TestLeaderWithHangingDiskIsReplaced(t *testing.T) {
+	t.Parallel()
 	group, stores, failed := faultyGroup(t, 400*time.Millisecond)
 	first := leader(t, group...)
 	stores[first.cfg.ID].hang()
@@ -148,6 +149,7 @@ func TestLeaderWithHangingDiskIsReplaced(t *testing.T) {
 
 // A follower's slow disk is no reason to elect: its heartbeats are answered while it waits.
 func TestFollowersWithSlowDisksDoNotUnseatTheLeader(t *testing.T) {
+	t.Parallel()
 	group, stores, _ := faultyGroup(t, 30*time.Second)
 	first := leader(t, group...)
 	term := first.Term()
@@ -179,6 +181,7 @@ func TestFollowersWithSlowDisksDoNotUnseatTheLeader(t *testing.T) {
 
 // faults.md D92: a full disk ends the node's part in the group, not the process.
 func TestD92FullDiskOnLeaderStepsDown(t *testing.T) {
+	t.Parallel()
 	group, stores, failed := faultyGroup(t, 5*time.Second)
 	first := leader(t, group...)
 	stores[first.cfg.ID].fails.Store("append")
@@ -201,6 +204,7 @@ func TestD92FullDiskOnLeaderStepsDown(t *testing.T) {
 }
 
 func TestD92FullDiskOnFollowerLeavesTheGroupWorking(t *testing.T) {
+	t.Parallel()
 	for _, op := range []string{"append", "term", "get"} {
 		t.Run(op, func(t *testing.T) {
 			group, stores, failed := faultyGroup(t, 5*time.Second)
@@ -224,6 +228,7 @@ func TestD92FullDiskOnFollowerLeavesTheGroupWorking(t *testing.T) {
 }
 
 func TestD92FullDiskWhileOpeningIsAnError(t *testing.T) {
+	t.Parallel()
 	m := newMember(t, "a")
 	failed := make(chan error, 1)
 	m.cfg.OnFail = func(err error) { failed <- err }
@@ -241,6 +246,7 @@ func TestD92FullDiskWhileOpeningIsAnError(t *testing.T) {
 }
 
 func TestHangIsCountedWhileTheProcessRuns(t *testing.T) {
+	t.Parallel()
 	w := newWatch()
 	end := w.begin("append")
 	for range ticksPerDeadline {

@@ -14,6 +14,7 @@ import (
 
 // hashicorp/raft issue 695: a heartbeat of a newer term must not change term and role beside the main loop.
 func TestHeartbeatOfNewerTermWaitsForTheMainLoop(t *testing.T) {
+	t.Parallel()
 	group, stores, _ := faultyGroup(t, 30*time.Second)
 	first := leader(t, group...)
 	busy := others(group, first)[0]
@@ -112,6 +113,7 @@ func refused(t testing.TB, c net.Conn) {
 }
 
 func TestStrangersAndOtherClustersAreRefused(t *testing.T) {
+	t.Parallel()
 	group := newGroup(t, 1)
 	m := leader(t, group...)
 	foreign := greeting("another cluster")
@@ -138,6 +140,7 @@ func TestStrangersAndOtherClustersAreRefused(t *testing.T) {
 }
 
 func TestConnectionsAreLimited(t *testing.T) {
+	t.Parallel()
 	group := newGroup(t, 1)
 	m := leader(t, group...)
 	g := greeting("test")
@@ -149,6 +152,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 }
 
 func TestEndlessRequestIsCutOff(t *testing.T) {
+	t.Parallel()
 	near, far := net.Pipe()
 	s := &stream{conns: map[*conn]struct{}{}, address: "x"}
 	c, err := s.register(far, true)

@@ -117,6 +117,31 @@ func (d *directory) checkLog() (first, last, lastTerm uint64, err error) {
 	return first, last, lastTerm, nil
 }
 
+// dropOverrun empties a log that ends before the newest snapshot: a crash came between the arrival of a leader's
+// snapshot and the removal of the log that it replaces. raft would append behind the snapshot, and raft-wal refuses
+// entries that do not follow its last.
+func (d *directory) dropOverrun() error {
+	good, _, _, err := d.checkSnapshots()
+	if err != nil {
+		return err
+	}
+	first, err := d.logs.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	last, err := d.logs.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	if last == 0 || last >= good.index {
+		return nil
+	}
+	if err := d.logs.DeleteRange(first, last); err != nil {
+		return fmt.Errorf("empty the log that a snapshot has replaced: %w", err)
+	}
+	return nil
+}
+
 // setAside moves damaged snapshots out of raft's way, which would offer the newest one to its followers whatever its
 // state, and removes unfinished ones.
 func (d *directory) setAside(damaged []string, log *slog.Logger) error {
