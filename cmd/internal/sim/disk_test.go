@@ -18,9 +18,10 @@ type disk struct {
 	node    *node
 	cache   [blocks]value
 	durable [blocks]value
-	dirty   [blocks]bool // a flush will write it; not set although cache and durable differ: a flush failed here
-	running []*diskOp    // in the kernel
-	failing int          // so many operations from now on fail
+	dirty   [blocks]bool   // a flush will write it; not set although cache and durable differ: a flush failed here
+	running []*diskOp      // in the kernel
+	failing int            // so many operations from now on fail
+	unseen  []*diskOp      // failed, and the process has not heard yet
 	seq     uint64         // counts the operations
 	saved   [blocks]uint64 // what is durable is at least of this moment, in that count
 }
@@ -30,7 +31,7 @@ type diskOp struct {
 	from, to int // blocks [from, to)
 	fua      bool
 	value    value
-	values   []value // of a copy: one for each block; of a read: what was read
+	values   []value       // of a copy: one for each block; of a read: what was read
 	snap     [blocks]value // the content when it started
 	seq      uint64
 	err      error
@@ -64,13 +65,20 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 		if d.node.boot != boot {
 			return
 		}
-		d.end(o)
-		w.push(event{at: w.now + int64(w.between(0, time.Millisecond)), proc: p, fn: func() { o.done(o) }})
+		d.end(o, !p.dead)
+		if o.err != nil {
+			d.unseen = append(d.unseen, o)
+		}
+		w.push(event{at: w.now + int64(w.between(0, time.Millisecond)), proc: p, fn: func() {
+			d.unseen = d.unseen[:0]
+			o.done(o)
+		}})
 	})
 }
 
-// end lets an operation take effect.
-func (d *disk) end(o *diskOp) {
+// end lets an operation take effect. Only what a living process waits for fails: an error that nobody hears of is a
+// hole that no user space program can close.
+func (d *disk) end(o *diskOp, heard bool) {
 	for i, r := range d.running {
 		if r == o {
 			d.running = append(d.running[:i], d.running[i+1:]...)
@@ -78,7 +86,7 @@ func (d *disk) end(o *diskOp) {
 		}
 	}
 	o.ended = true
-	fails := d.failing > 0 && o.kind != blockdev.OpRead
+	fails := heard && d.failing > 0 && o.kind != blockdev.OpRead
 	if fails {
 		d.failing--
 		d.w.counts.diskErrors++

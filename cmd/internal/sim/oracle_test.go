@@ -102,9 +102,6 @@ func (o *oracle) reply(s *session, q *request) {
 	if q.err != nil {
 		w.counts.failedOps++
 		w.tracef("%s: error to the client: %v of %d-%d value %d", s.r.n.name, q.kind, q.from, q.to-1, q.value)
-		if v := w.truth.state.Volumes[volumeName]; len(v.Members) > 1 && v.Epoch == s.epoch {
-			w.violate("R23: %s reports a disk error to a client while the set is %v", s.r.n.name, v.MemberNames())
-		}
 		return
 	}
 	switch q.kind {

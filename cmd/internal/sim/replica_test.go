@@ -190,25 +190,52 @@ func (r *replica) storeEpoch(e cluster.Epoch) {
 	})
 }
 
-// serve begins a session. The clean-stop mark goes before the first write, and so does the mark of a failed disk, if
-// a person had this replica promoted all the same.
+// serve begins a session. The clean-stop mark goes before the first write.
 func (r *replica) serve() (again bool) {
-	if r.stopping != notStopping {
+	switch {
+	case r.stopping != notStopping || r.clearing:
 		return false
-	}
-	if r.n.super.clean != nil || r.failed {
-		if !r.clearing {
-			r.clearing = true
-			r.store(func(s *super) { s.clean, s.failed = nil, false }, func() {
-				r.clearing, r.failed = false, false
-				r.kick()
-			})
-		}
+	case r.failed:
+		r.refresh()
+		return false
+	case r.n.super.clean != nil:
+		r.clearing = true
+		r.store(func(s *super) { s.clean = nil }, func() {
+			r.clearing = false
+			r.kick()
+		})
 		return false
 	}
 	r.sess = newSession(r)
 	r.sess.run()
 	return true
+}
+
+// refresh makes a replica sound that a person promoted although a write or flush had failed on it: what its memory
+// shows is written again, for no flush would make it durable otherwise, and then flushed.
+func (r *replica) refresh() {
+	r.clearing = true
+	ended := func(o *diskOp) bool {
+		if o.err != nil {
+			r.clearing = false // the next tick tries again
+		}
+		return o.err == nil
+	}
+	all := append([]value(nil), r.n.disk.cache[:]...)
+	r.n.disk.start(r.p, &diskOp{kind: blockdev.OpWrite, to: blocks, values: all}, func(o *diskOp) {
+		if !ended(o) {
+			return
+		}
+		r.n.disk.start(r.p, &diskOp{kind: blockdev.OpFlush}, func(o *diskOp) {
+			if !ended(o) {
+				return
+			}
+			r.store(func(s *super) { s.clean, s.failed = nil, false }, func() {
+				r.clearing, r.failed = false, false
+				r.kick()
+			})
+		})
+	})
 }
 
 // propose hands the role's command over, again after a while when the outcome stays unknown.

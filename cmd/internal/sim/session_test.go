@@ -287,7 +287,11 @@ func (s *session) complete(o *op) {
 		}
 		return
 	}
-	q.err = o.Err
+	if q.err = o.Err; q.err != nil {
+		if v := s.w.truth.state.Volumes[volumeName]; len(v.Members) > 1 && v.Epoch == s.epoch {
+			s.w.violate("R23: %s completes a write with a disk error while the set is %v", s.r.n.name, v.MemberNames())
+		}
+	}
 	s.replies = append(s.replies, q)
 }
 
