@@ -63,3 +63,5 @@ func checksum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.
 func clientOp(cmd nbdproto.Cmd, fl nbdproto.CmdFlags, off, n int64) nbdclient.Op {
 	return nbdclient.Op{Cmd: cmd, Flags: fl, Range: blockdev.Range{Off: off, Len: n}}
 }
+
+func rangeOf(off, n int64) blockdev.Range { return blockdev.Range{Off: off, Len: n} }

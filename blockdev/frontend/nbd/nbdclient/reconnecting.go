@@ -100,11 +100,13 @@ func (r *Reconnecting) connect(ctx context.Context) (*Client, error) {
 			if c != nil {
 				return c, nil
 			}
-			var err error
-			if c, err = r.dial(ctx, uri); err == nil {
+			c, err := r.dial(ctx, uri)
+			if err == nil {
 				return c, nil
 			}
-			last = err
+			if last == nil || !timeout(err) { // that time ran out in the end says less than what a server answered
+				last = err
+			}
 		}
 		select {
 		case <-time.After(r.cfg.Pause):
@@ -112,6 +114,11 @@ func (r *Reconnecting) connect(ctx context.Context) (*Client, error) {
 			return nil, errors.Join(ctx.Err(), last)
 		}
 	}
+}
+
+func timeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }
 
 func (r *Reconnecting) dial(ctx context.Context, uri string) (*Client, error) {
