@@ -52,7 +52,7 @@ type Flags uint8
 const (
 	FUA    Flags = 1 << iota // write, zero: durable before it is acknowledged
 	Unmap                    // zero: the space may be given back
-	Resync                   // write, zero: a copy of what the primary holds, not a client's write
+	Resync                   // write, zero: a copy of what the primary holds, not a client's write; begin: see there
 )
 
 var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0, Begin: Resync}
@@ -185,6 +185,9 @@ func (f *Frame) check(size int64) error {
 	}
 	if f.Kind.Sequenced() != (f.Seq != 0) || (f.Kind.Sequenced() && f.ID != 0) {
 		return malformed("a %v has sequence number %d and id %d", f.Kind, f.Seq, f.ID)
+	}
+	if f.Kind == Begin && f.ID == 0 {
+		return malformed("a begin at sequence number 0; they count from 1")
 	}
 	if f.Kind != Write && f.Sum != 0 {
 		return malformed("a %v has a payload checksum", f.Kind)

@@ -52,6 +52,7 @@ func sampleBatch() Batch {
 	a, c := write(10, 4096, []byte("first payload")), write(12, 0, []byte("second"))
 	a.Flags, c.Flags = FUA, Resync
 	return Batch{Epoch: 7, Stream: 3, Frames: []Frame{
+		{Kind: Begin, Flags: Resync, ID: 10, Stable: 9},
 		a,
 		{Kind: Zero, Flags: FUA | Unmap, Seq: 11, Stable: 9, Range: blockdev.Range{Off: 8192, Len: 5 << 30}},
 		{Kind: Ping, ID: 77, Stable: 9},
@@ -215,7 +216,7 @@ func randomBatch(rnd *rand.Rand) Batch {
 	b := Batch{Epoch: rnd.Uint64(), Stream: rnd.Uint64()}
 	seq := rnd.Uint64N(1<<40) + 1
 	for range 1 + rnd.IntN(20) {
-		f := Frame{Kind: Kind(1 + rnd.IntN(int(Ping))), Stable: rnd.Uint64()}
+		f := Frame{Kind: Kind(1 + rnd.IntN(int(Begin))), Stable: rnd.Uint64()}
 		f.Flags = Flags(rnd.IntN(8)) & allowedFlags[f.Kind]
 		switch f.Kind {
 		case Write:
@@ -234,7 +235,7 @@ func randomBatch(rnd *rand.Rand) Batch {
 			f.Seq = seq
 			seq++
 		} else {
-			f.ID = rnd.Uint64()
+			f.ID = 1 + rnd.Uint64N(1<<60)
 		}
 		b.Frames = append(b.Frames, f)
 	}
@@ -358,6 +359,8 @@ func TestFramesBeyondTheRulesAreRefused(t *testing.T) {
 		"unknown flag":                      {Frame{Kind: Write, Flags: 0x80, Seq: 1, Range: rng(0, 1)}, ErrMalformed},
 		"write without number":              {Frame{Kind: Write, Range: rng(0, 1)}, ErrMalformed},
 		"write with an id":                  {Frame{Kind: Write, Seq: 1, ID: 1, Range: rng(0, 1)}, ErrMalformed},
+		"begin at zero":                     {Frame{Kind: Begin}, ErrMalformed},
+		"begin with a range":                {Frame{Kind: Begin, ID: 1, Range: rng(0, 4096)}, ErrMalformed},
 		"ping with a number":                {Frame{Kind: Ping, Seq: 1}, ErrMalformed},
 		"zero with a sum":                   {Frame{Kind: Zero, Seq: 1, Sum: 1, Range: rng(0, 1)}, ErrMalformed},
 		"digest of half a block":            {Frame{Kind: Digest, Range: rng(0, 2048)}, ErrMalformed},
@@ -610,7 +613,7 @@ func FuzzDecodePrimary(f *testing.F) {
 		payload := 0
 		for i := range b.Frames {
 			fr := &b.Frames[i]
-			if fr.Kind != Flush && fr.Kind != Close && fr.Kind != Ping && !fr.Range.Within(size) {
+			if fr.Kind != Flush && fr.Kind != Close && fr.Kind != Ping && fr.Kind != Begin && !fr.Range.Within(size) {
 				t.Fatalf("%v is accepted for %d bytes", fr.Range, size)
 			}
 			payload += total(fr.Payload)
