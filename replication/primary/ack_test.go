@@ -165,6 +165,34 @@ func TestPrimaryWhoseDiskFailedStillDropsOneOfTwoMembers(t *testing.T) { // R23,
 	}
 }
 
+func TestPrimaryWhoseDiskFailedAndWhoseLastMemberLeftReportsTheError(t *testing.T) { // R23
+	g := newRig(t, "s")
+	n := g.up("s")
+	bad, good := g.write(0), g.write(4096)
+	g.local(bad, errDisk)
+	g.local(good, nil)
+	g.ack("s", n, 2)
+	g.wantOpen(bad, good)
+	g.drop("s") // it was proposed before
+	g.wantDone(bad, good)
+	if !errors.Is(bad.Err, errDisk) || good.Err != nil {
+		t.Fatalf("errors %v and %v, want %v and none", bad.Err, good.Err, errDisk)
+	}
+}
+
+func TestFailedLocalWriteIsComparedAgain(t *testing.T) { // R23: the content of the range is undefined
+	g := newRig(t)
+	n := g.up("s")
+	for range 3 {
+		at, _ := g.c.TakeChunk("s", n)
+		g.c.Compared(g.now, "s", n, at, nil)
+	}
+	g.local(g.write(0), errDisk)
+	if p := g.c.Peer("s"); p.RemainingBytes != 2*chunk {
+		t.Fatalf("%d bytes are left to compare, want the last chunk and the one that failed", p.RemainingBytes)
+	}
+}
+
 func TestSoleMemberReportsTheErrorOfItsDisk(t *testing.T) { // R23
 	g := newRig(t)
 	bad, good := g.write(0), g.write(4096)

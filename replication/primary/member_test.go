@@ -27,6 +27,32 @@ func TestSilentMemberIsDroppedBeforeTheWriteItLacksIsAcknowledged(t *testing.T) 
 		g.wantOpen(op) // proposing is not enough
 		g.drop("s")
 		g.wantDone(op)
+		if g.count(Release, op) != 1 {
+			t.Errorf("%s: the outbox of a dropped member keeps its entries", name)
+		}
+	}
+}
+
+func TestMemberHasTheWholeTimeFromTheFirstWriteItOwes(t *testing.T) {
+	g := newRig(t, "s")
+	n := g.up("s")
+	for range 20 { // idle
+		g.pass(dropAfter / 2)
+		g.c.Alive(g.now, "s", n)
+	}
+	g.local(g.write(0), nil)
+	if acts := g.pass(dropAfter - time.Millisecond); drops(acts, "s") {
+		t.Fatal("dropped before the write was unanswered for DropAfter")
+	}
+}
+
+func TestMemberThatWasGoneBeforeTheWriteHasLessTime(t *testing.T) { // R4
+	g := newRig(t, "s")
+	g.down("s", g.up("s"))
+	g.pass(dropAfter * 9 / 10)
+	g.local(g.write(0), nil)
+	if acts := g.pass(dropAfter / 5); !drops(acts, "s") {
+		t.Fatal("not dropped although it has been gone for DropAfter")
 	}
 }
 
@@ -83,10 +109,10 @@ func TestMemberThatBreaksOffAgainAndAgainIsDropped(t *testing.T) { // R4
 		g.local(op, nil)
 		dropped := false
 		for range 30 {
-			acts := g.pass(dropAfter / 5)
-			dropped = dropped || drops(acts, "s")
+			dropped = dropped || drops(g.pass(dropAfter/10), "s")
 			answer(g, n)
 			g.down("s", n)
+			dropped = dropped || drops(g.pass(dropAfter/10), "s")
 			n = g.up("s")
 		}
 		if !dropped {
@@ -107,6 +133,32 @@ func TestMemberThatAcknowledgesSlowlyButSteadilyStays(t *testing.T) {
 			t.Fatalf("dropped although it acknowledges one entry each half DropAfter (at %d)", num)
 		}
 		g.ack("s", n, num)
+	}
+}
+
+func TestMemberThatIsAwayMoreOftenThanThereIsDropped(t *testing.T) { // R4
+	g := newRig(t, "s")
+	n := g.up("s")
+	g.local(g.write(0), nil)
+	dropped := false
+	for range 10 { // there only between two ticks
+		g.down("s", n)
+		dropped = dropped || drops(g.pass(dropAfter/3), "s")
+		n = g.up("s")
+	}
+	if !dropped {
+		t.Fatal("each short visit restarted the clock of a member that acknowledges nothing")
+	}
+}
+
+func TestStreamThatWasSupersededDoesNotComeUp(t *testing.T) { // R2
+	g := newRig(t, "s")
+	old := g.c.NextStream("s")
+	g.up("s")
+	g.down("s", g.c.peers["s"].stream)
+	g.c.Up(g.now, "s", old, Greeting{Incarnation: bootA})
+	if acts := g.take(); len(acts) != 0 || g.c.Peer("s").Connected {
+		t.Fatalf("an older stream came up: %v", acts)
 	}
 }
 

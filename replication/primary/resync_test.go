@@ -83,6 +83,55 @@ func TestSilentTargetWithAnUndecidedAdmissionIsDropped(t *testing.T) { // R5, R2
 	}
 }
 
+func TestUndecidedAdmissionReplaysAfterTheStreamBroke(t *testing.T) { // R5
+	g := newRig(t)
+	n := g.resync("s")
+	g.ack("s", n, g.last("s"))
+	op := g.write(0)
+	g.local(op, nil)
+	g.down("s", n)
+	n = g.greet("s", Greeting{Incarnation: bootA, Process: 1, LastNum: g.last("s") - 1})
+	if got := g.sent("s"); !slices.Equal(got, []uint64{g.last("s")}) {
+		t.Fatalf("replayed %v, want the write that it lacks: its admission may be committed", got)
+	}
+	g.ack("s", n, g.last("s"))
+	g.admitMember("s", bootA)
+	g.wantDone(op)
+}
+
+func TestVoidAdmissionOfATargetThatIsGoneLeavesItsEntriesToThePlan(t *testing.T) { // R5, R17
+	g := newRig(t)
+	n := g.resync("s")
+	g.ack("s", n, g.last("s"))
+	op := g.write(2 * chunk)
+	g.local(op, nil)
+	g.down("s", n)
+	g.drop("s")
+	g.wantDone(op)
+	if g.count(Release, op) != 1 {
+		t.Fatal("the entry is kept for a replica that nobody waits for")
+	}
+	if p := g.c.Peer("s"); p.UnackedBytes != 0 {
+		t.Fatalf("%+v", p)
+	}
+	n = g.up("s")
+	if at, ok := g.c.TakeChunk("s", n); !ok || at.Off != 2*chunk {
+		t.Fatalf("chunk %v (%t) is compared, want the one of the write that it lacks", at, ok)
+	}
+}
+
+func TestAdmissionIsProposedOnceForAllThatFollows(t *testing.T) {
+	g := newRig(t)
+	n := g.resync("s")
+	g.ack("s", n, g.last("s"))
+	for range 5 {
+		g.local(g.write(0), nil)
+		if acts := g.ack("s", n, g.last("s")); admits(acts, "s") {
+			t.Fatal("proposed again by each acknowledgement")
+		}
+	}
+}
+
 func TestOvertakenAdmissionIsProposedOnTheNewVersion(t *testing.T) { // R7, R27
 	g := newRig(t, "x")
 	g.up("x")
@@ -185,6 +234,39 @@ func TestCopyAndWriteOfABlockExcludeEachOtherAndTheLastWriteWins(t *testing.T) {
 		t.Fatal("the copy's memory was not given back")
 	}
 	g.wantOpen(after)
+}
+
+func TestChunkIsDoneWhenItsLastCopyIsAcknowledged(t *testing.T) {
+	g := newRig(t)
+	n := g.up("s")
+	at, _ := g.c.TakeChunk("s", n)
+	a, b := g.op(0, at.Off, 4096), g.op(0, at.Off+8192, 4096)
+	g.c.Compared(g.now, "s", n, at, []*Op{a, b})
+	g.take()
+	g.local(b, nil)
+	g.local(a, nil)
+	for num, want := range []int64{volSize, volSize, volSize - chunk} {
+		if num > 0 {
+			g.ack("s", n, uint64(num))
+		}
+		if p := g.c.Peer("s"); p.RemainingBytes != want {
+			t.Fatalf("after %d acknowledgements %d bytes are left, want %d", num, p.RemainingBytes, want)
+		}
+	}
+	g.compareAll("s", n)
+	if !g.c.peers["s"].closing {
+		t.Fatal("all chunks are done and the resync is not being closed")
+	}
+}
+
+// faults.md G52
+func TestAcknowledgementOfACopyThatWasNotSentBreaksTheStream(t *testing.T) {
+	g := newRig(t)
+	n := g.up("s")
+	copyOf(g, "s", n)
+	if acts := g.ack("s", n, 1); !has(acts, Disconnect, "s") {
+		t.Fatal("a copy that has not been read yet was acknowledged, and the stream goes on")
+	}
 }
 
 func TestWriteInFlightAtTheStartOfAResyncGoesToTheTarget(t *testing.T) { // R17
@@ -406,7 +488,7 @@ func TestTargetThatFallsSilentWhileCatchingUpIsNotWaitedForAnyLonger(t *testing.
 	op := g.write(0)
 	g.local(op, nil)
 	g.wantOpen(op)
-	if acts := g.pass(2 * dropAfter); drops(acts, "s") || !has(acts, Disconnect, "s") {
+	if acts := g.pass(dropAfter * 3 / 2); drops(acts, "s") || !has(acts, Disconnect, "s") {
 		t.Fatal("nothing was proposed, so nothing is to be dropped: it goes back to the resync")
 	}
 	g.wantDone(op)

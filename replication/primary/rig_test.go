@@ -45,7 +45,10 @@ func newRig(t *testing.T, members ...string) *rig {
 }
 
 // up connects a node that is the replica which the set names, or names none.
-func (g *rig) up(node string) uint64 { g.t.Helper(); return g.greet(node, Greeting{Incarnation: bootA, Process: 1}) }
+func (g *rig) up(node string) uint64 {
+	g.t.Helper()
+	return g.greet(node, Greeting{Incarnation: bootA, Process: 1})
+}
 
 func (g *rig) greet(node string, hello Greeting) uint64 {
 	n := g.c.NextStream(node)
@@ -171,7 +174,9 @@ func drops(acts []Action, node string) bool {
 }
 
 func admits(acts []Action, node string) bool {
-	return slices.ContainsFunc(acts, func(a Action) bool { return a.Kind == Propose && a.Command.Admit != nil && a.Command.Admit.Node == node })
+	return slices.ContainsFunc(acts, func(a Action) bool {
+		return a.Kind == Propose && a.Command.Admit != nil && a.Command.Admit.Node == node
+	})
 }
 
 // resync connects node, a replica that is no member, and finds every chunk equal. It returns the stream, which waits
