@@ -25,12 +25,16 @@ func (p *port) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("link %s: %w", p.address, err)
 	}
-	link, err := p.m.cfg.Network.Open(addrs[0])
-	if err != nil {
-		return fmt.Errorf("open link %s: %w", p.address, err)
+	var errs []error
+	for _, addr := range addrs { // a name may have an IPv6 address that this machine has not
+		link, err := p.m.cfg.Network.Open(addr)
+		if err == nil {
+			p.link.Store(&link)
+			return nil
+		}
+		errs = append(errs, err)
 	}
-	p.link.Store(&link)
-	return nil
+	return fmt.Errorf("open link %s: %w", p.address, errors.Join(errs...))
 }
 
 func (p *port) close() {

@@ -210,6 +210,26 @@ func TestOnlyTheFirstEchoOfAPingOfOursCounts(t *testing.T) {
 	})
 }
 
+func TestAnswersToTheGossipReachTheDetector(t *testing.T) {
+	m, err := New(Config{Cluster: "shop", Node: "alpha", Nodes: memoryNodes()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	m.gossipConfig().Ping.NotifyPingComplete(gossipNode("beta"), time.Millisecond, nil)
+	m.gossipConfig().Ping.NotifyPingComplete(gossipNode("stranger"), time.Millisecond, nil)
+	facts := m.facts(newProber(1))
+	if len(facts) != 1 {
+		t.Fatalf("facts %+v", facts)
+	}
+	if a, ok := facts[0].(heartbeat.Answer); !ok || a.Peer != "beta" || a.At.Before(before) || a.At.After(time.Now()) {
+		t.Errorf("fact %+v", facts[0])
+	}
+	if facts := m.facts(newProber(1)); len(facts) != 0 {
+		t.Errorf("told twice: %+v", facts)
+	}
+}
+
 func TestCopiesAreKnownAndOldOnesForgotten(t *testing.T) {
 	c := newCopies()
 	packet := func(i int) []byte { return []byte{byte(i), byte(i >> 8), byte(i >> 16)} }

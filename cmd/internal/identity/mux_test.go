@@ -9,10 +9,12 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -325,6 +327,51 @@ func TestSlowPrefaceIsClosedAtTheDeadline(t *testing.T) {
 	}
 }
 
+func TestHandshakeDeadlineEndsWithTheHandshake(t *testing.T) {
+	f := start(t, Config{HandshakeTimeout: 100 * time.Millisecond}, ProtoRaft)
+	idle := f.dial(ProtoRaft)
+	if err := works(idle); err != nil {
+		t.Fatal(err)
+	}
+	// Silent connections tell when the deadline of the first would have passed, twice over.
+	for range 2 {
+		if !isClosed(f.raw()) {
+			t.Fatal("a silent connection stays open")
+		}
+	}
+	if err := works(idle); err != nil {
+		t.Errorf("an idle connection was cut: %v", err)
+	}
+}
+
+func TestSocketsGiveUpDeadPeersInTime(t *testing.T) {
+	f := start(t, Config{UserTimeout: 1234 * time.Millisecond})
+	ln := f.mux.Listener(ProtoRaft)
+	dialed := f.dial(ProtoRaft)
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	for name, c := range map[string]net.Conn{"dialed": dialed, "accepted": accepted} {
+		raw, err := c.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) {
+			if ms, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); ms != 1234 || err != nil {
+				t.Errorf("%s: TCP_USER_TIMEOUT %d ms, %v", name, ms, err)
+			}
+			if v, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY); v != 1 || err != nil {
+				t.Errorf("%s: TCP_NODELAY is %d, %v", name, v, err)
+			}
+			if v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE); v != 1 || err != nil {
+				t.Errorf("%s: SO_KEEPALIVE is %d, %v", name, v, err)
+			}
+		})
+	}
+}
+
 // The like of faults.md N14, with more.
 func TestGoodConnectionGetsThroughFiveHundredHalfOpenOnes(t *testing.T) {
 	f := start(t, Config{MaxHandshakes: 32, HandshakeTimeout: time.Hour}, ProtoRaft)
@@ -348,19 +395,22 @@ func TestGoodConnectionGetsThroughFiveHundredHalfOpenOnes(t *testing.T) {
 
 func TestUnservedProtocolDoesNotHoldUpTheOthers(t *testing.T) {
 	f := start(t, Config{Backlog: 4}, ProtoRaft)
-	var unserved []net.Conn
-	for range 10 {
-		unserved = append(unserved, f.dial(ProtoGRPC))
+	refused := make(chan bool, 10)
+	for range cap(refused) {
+		c := f.dial(ProtoGRPC)
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			refused <- !errors.Is(err, net.ErrClosed) // not by our own clean-up
+		}()
 	}
-	f.mustWork(ProtoRaft)
-	closed := 0
-	for _, c := range unserved[4:] {
-		if isClosed(c) {
-			closed++
+	for i := range cap(refused) - 4 {
+		if !<-refused {
+			t.Fatalf("connection %d beyond the backlog was not refused", i)
 		}
 	}
-	if closed == 0 {
-		t.Error("no connection beyond the backlog was refused")
+	f.mustWork(ProtoRaft)
+	if n := f.mux.established.Load(); n < 4 {
+		t.Errorf("%d connections wait, the backlog is 4", n)
 	}
 	// Those within the backlog are served once somebody comes.
 	f.serve(ProtoGRPC)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -92,31 +93,35 @@ func TestUnixPathThatDoesNotFitIsRefusedWithBothLengths(t *testing.T) {
 
 // Two daemons that start at once must not remove each other's fresh socket.
 func TestOfManyStartersExactlyOneWins(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.sock")
-	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale.SetUnlinkOnClose(false)
-	stale.Close()
+	dir := t.TempDir()
+	for round := range 20 {
+		path := filepath.Join(dir, strconv.Itoa(round))
+		stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stale.SetUnlinkOnClose(false)
+		stale.Close()
 
-	var wg sync.WaitGroup
-	won := make(chan net.Listener, 8)
-	for range cap(won) {
-		wg.Go(func() {
-			if ln, err := ListenUnix(path); err == nil {
-				won <- ln
-			}
-		})
-	}
-	wg.Wait()
-	close(won)
-	n := 0
-	for ln := range won {
-		n++
-		defer ln.Close()
-	}
-	if n != 1 {
-		t.Errorf("%d listeners own one path", n)
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		won := make(chan net.Listener, 16)
+		for range cap(won) {
+			wg.Go(func() {
+				<-start
+				if ln, err := ListenUnix(path); err == nil {
+					won <- ln
+				}
+			})
+		}
+		close(start)
+		wg.Wait()
+		close(won)
+		if len(won) != 1 {
+			t.Errorf("%d listeners own one path", len(won))
+		}
+		for ln := range won {
+			ln.Close()
+		}
 	}
 }
