@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"sync/atomic"
 	"testing"
 
 	"hacluster/blockdev"
@@ -356,8 +357,8 @@ func TestN35WritesToAReadOnlyExport(t *testing.T) {
 
 func TestErrorsOfTheVolumeBecomeNumbers(t *testing.T) {
 	dev := nbdtest.NewMem(testSize)
-	var next error
-	dev.Fail = func(op blockdev.Op, _ blockdev.Range) error { return next }
+	var next atomic.Pointer[error]
+	dev.Fail = func(blockdev.Op, blockdev.Range) error { return *next.Load() }
 	r := newRigOn(t, nbd.Config{}, dev, nbdtest.SyncExport(dev, 0))
 	w, s := r.session(), r.structured()
 	for _, c := range []struct {
@@ -368,7 +369,7 @@ func TestErrorsOfTheVolumeBecomeNumbers(t *testing.T) {
 		{blockdev.ErrStalled, nbdproto.EIO},
 		{blockdev.ErrNoSpace, nbdproto.ENOSPC},
 	} {
-		next = c.err
+		next.Store(&c.err)
 		w.write(req(nbdproto.CmdRead, 0, 1, 0, 4096)) // an error carries no data, or the stream would be out of step
 		w.wantErrno(c.want, 1)
 		w.write(req(nbdproto.CmdWrite, 0, 2, 0, 4096, pattern(4096, 1)...))

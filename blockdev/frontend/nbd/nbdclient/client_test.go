@@ -65,10 +65,7 @@ func (n *node) uri() string { return "nbd+unix:///vol?socket=" + n.socket }
 func (n *node) lead(t testing.TB, dev blockdev.Device) *nbdtest.Export {
 	e := nbdtest.SyncExport(dev, 4)
 	n.exports.Serve("vol", e)
-	t.Cleanup(func() {
-		n.Close() // nothing may be submitted any more
-		e.Close()
-	})
+	t.Cleanup(e.Close)
 	return e
 }
 

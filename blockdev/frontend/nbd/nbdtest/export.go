@@ -16,7 +16,9 @@ import (
 // undefined order, unlike a volume's (R33).
 type Export struct {
 	dev      blockdev.Device
-	jobs     chan *blockdev.Request // senders: Submit; closed by Close
+	jobs     chan *blockdev.Request // from Submit to workers; never closed
+	quit     chan struct{}          // closed by Close
+	shut     sync.Once
 	workers  sync.WaitGroup
 	readOnly atomic.Bool
 	fastZero atomic.Bool
@@ -36,7 +38,7 @@ var (
 
 // SyncExport returns an Export of dev served by that many workers; with 0 the goroutine that submits does the work.
 func SyncExport(dev blockdev.Device, workers int) *Export {
-	e := &Export{dev: dev, gone: make(chan struct{}), wait: make(chan struct{})}
+	e := &Export{dev: dev, quit: make(chan struct{}), gone: make(chan struct{}), wait: make(chan struct{})}
 	e.open.Store(true)
 	close(e.wait)
 	if workers > 0 {
@@ -44,20 +46,23 @@ func SyncExport(dev blockdev.Device, workers int) *Export {
 	}
 	for range workers {
 		e.workers.Go(func() {
-			for r := range e.jobs {
-				e.do(r)
+			for {
+				select {
+				case r := <-e.jobs:
+					e.do(r)
+				case <-e.quit:
+					return
+				}
 			}
 		})
 	}
 	return e
 }
 
-// Close ends the workers; the device stays open. Nothing may be submitted any more.
+// Close ends the tenure and the workers. What they have not begun is never answered. The device stays open.
 func (e *Export) Close() {
 	e.Move()
-	if e.jobs != nil {
-		close(e.jobs)
-	}
+	e.shut.Do(func() { close(e.quit) })
 	e.workers.Wait()
 }
 
@@ -97,7 +102,10 @@ func (e *Export) Submit(r *blockdev.Request) {
 		e.do(r)
 		return
 	}
-	e.jobs <- r
+	select {
+	case e.jobs <- r:
+	case <-e.quit:
+	}
 }
 
 func (e *Export) do(r *blockdev.Request) {
