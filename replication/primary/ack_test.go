@@ -173,6 +173,7 @@ func TestPrimaryWhoseDiskFailedAndWhoseLastMemberLeftReportsTheError(t *testing.
 	g.local(good, nil)
 	g.ack("s", n, 2)
 	g.wantOpen(bad, good)
+	g.down("s", n)
 	g.drop("s") // it was proposed before
 	g.wantDone(bad, good)
 	if !errors.Is(bad.Err, errDisk) || good.Err != nil {
