@@ -168,7 +168,12 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 			return ""
 		}
 		return fmt.Sprintf("%s is not the last primary", p.Candidate)
-	case BasisFirst, BasisHandOver, BasisUnchanged:
+	case BasisFirst:
+		if member && v.Primary == "" {
+			return ""
+		}
+		return fmt.Sprintf("%s is no member, or the volume was promoted before", p.Candidate)
+	case BasisHandOver, BasisUnchanged:
 		if member && m.Incarnation == p.Member.Incarnation {
 			return ""
 		}

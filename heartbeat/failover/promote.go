@@ -180,6 +180,9 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 	if !all {
 		return nil // an unchanged member may live: its return, or a person, decides
 	}
+	if v.Primary == "" && len(names) > 0 {
+		return promotion(v, a, reports, names[0], cluster.BasisFirst) // nothing was written yet that memory could lose
+	}
 	for n, r := range reports {
 		if r.Incarnation == v.Members[n].Incarnation {
 			return nil // unchanged but unusable: a person decides
