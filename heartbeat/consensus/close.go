@@ -67,4 +67,3 @@ func (r *Raft) await(ended <-chan error) (err error, hangs bool) {
 		return nil, true
 	}
 }
-

@@ -51,4 +51,3 @@ func (c *conn) Close() error {
 	})
 	return c.Conn.Close()
 }
-

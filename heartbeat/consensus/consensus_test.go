@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -142,8 +143,8 @@ func TestSnapshotIsTakenRestoredAndSentToALateNode(t *testing.T) {
 	}
 	first.shut(t)
 	first.start(t)
-	if first.journal.restored == 0 {
-		t.Error("the snapshot was not restored at the start")
+	if first.journal.restored == 0 || first.AppliedIndex() == 0 {
+		t.Errorf("the snapshot was not restored at the start: applied up to %d", first.AppliedIndex())
 	}
 	propose(t, "after", group...)
 	everywhere(t, "after", group...)
@@ -280,5 +281,58 @@ func TestLeadershipChangesAreToldInOrderWithTheirTerms(t *testing.T) {
 	}
 	if len(gained) < transfers {
 		t.Errorf("%d terms were led, want at least %d: %v", len(gained), transfers, changes)
+	}
+}
+
+// slow is a state machine whose first Apply waits.
+type slow struct {
+	journal
+	gate chan struct{}
+}
+
+func (s *slow) Apply(index, term uint64, command []byte) any {
+	<-s.gate
+	return s.journal.Apply(index, term, command)
+}
+
+// raft forgets futures of entries that are committed but not applied when it shuts down.
+func TestCloseAnswersEveryCall(t *testing.T) {
+	t.Parallel()
+	m := newMember(t, "a")
+	machine := &slow{gate: make(chan struct{})}
+	cfg := m.cfg
+	cfg.Machine = machine
+	r, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Bootstrap([]Server{m.server()}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it leads", func() bool { leads, _ := r.State(); return leads })
+	const calls = 12
+	answers := make(chan error, calls)
+	for range calls { // each committed by itself, waiting behind the first
+		before := r.Stats().CommitIndex
+		go func() {
+			_, _, err := r.Propose(context.Background(), []byte("x"))
+			answers <- err
+		}()
+		eventually(t, "a commit", func() bool { return r.Stats().CommitIndex > before })
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- r.Close() }()
+	eventually(t, "no further calls", func() bool {
+		_, _, err := r.Propose(within(time.Millisecond), []byte("late"))
+		return errors.Is(err, ErrClosed)
+	})
+	close(machine.gate)
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	for range calls {
+		if err := <-answers; err != nil {
+			t.Errorf("a committed command was answered: %v", err)
+		}
 	}
 }

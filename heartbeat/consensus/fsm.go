@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -37,7 +38,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if len(data) > maxSnapshot {
 		return nil, fmt.Errorf("encode the state: it has %d bytes, the limit is %d", len(data), maxSnapshot)
 	}
-	return encoded(data), nil
+	return encoded{f.applied.Load(), data}, nil
 }
 
 func (f *fsm) Restore(from io.ReadCloser) error {
@@ -49,24 +50,36 @@ func (f *fsm) Restore(from io.ReadCloser) error {
 }
 
 func (f *fsm) restore(from io.Reader) error {
-	data, err := io.ReadAll(io.LimitReader(from, maxSnapshot+1))
-	if err != nil {
+	data, err := io.ReadAll(io.LimitReader(from, indexLen+maxSnapshot+1))
+	switch {
+	case err != nil:
 		return fmt.Errorf("read snapshot: %w", err)
-	}
-	if len(data) > maxSnapshot {
+	case len(data) < indexLen:
+		return fmt.Errorf("read snapshot: it has only %d bytes", len(data))
+	case len(data) > indexLen+maxSnapshot:
 		return fmt.Errorf("read snapshot: it exceeds %d bytes", maxSnapshot)
 	}
-	if err := f.machine.Restore(data); err != nil {
+	if err := f.machine.Restore(data[indexLen:]); err != nil {
 		return fmt.Errorf("restore the state from a snapshot: %w", err)
 	}
+	f.applied.Store(binary.LittleEndian.Uint64(data))
 	return nil
 }
 
-// encoded is a state on its way into a snapshot.
-type encoded []byte
+// encoded is a state on its way into a snapshot: 8 bytes, little-endian, for the index of the last command in it, then
+// what the state machine made.
+type encoded struct {
+	applied uint64
+	data    []byte
+}
+
+const indexLen = 8
 
 func (e encoded) Persist(sink raft.SnapshotSink) error {
-	if _, err := sink.Write(e); err != nil {
+	if _, err := sink.Write(binary.LittleEndian.AppendUint64(nil, e.applied)); err != nil {
+		return err
+	}
+	if _, err := sink.Write(e.data); err != nil {
 		return err
 	}
 	return sink.Close()

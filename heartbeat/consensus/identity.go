@@ -57,4 +57,3 @@ func (d *directory) readIdentity() (string, error) {
 	}
 	return id, nil
 }
-

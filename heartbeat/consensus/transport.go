@@ -3,6 +3,7 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,6 +63,31 @@ func (t *transport) Close() error {
 	t.once.Do(func() { close(t.done) })
 	err := t.NetworkTransport.Close()
 	t.wg.Wait()
+	return err
+}
+
+// RequestPreVote and RequestVote ask again when the connection was dead. The library keeps connections without looking
+// at them; those to a member that has restarted since the last election would each cost the candidate a round. A vote
+// may be asked for twice: the answer is the same.
+func (t *transport) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return again(func() error { return t.NetworkTransport.RequestPreVote(id, to, req, resp) })
+}
+
+func (t *transport) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return again(func() error { return t.NetworkTransport.RequestVote(id, to, req, resp) })
+}
+
+// again tries as often as there can be dead connections, and once more, unless time or a refused dial says that
+// connections are not to blame.
+func again(ask func() error) (err error) {
+	start := time.Now()
+	for range poolPerPeer + 1 {
+		err = ask()
+		var op *net.OpError
+		if err == nil || time.Since(start) > rpcTimeout/2 || errors.As(err, &op) && op.Op == "dial" {
+			return err
+		}
+	}
 	return err
 }
 
@@ -135,7 +161,7 @@ func checkRequest(command any) error {
 	case *raft.AppendEntriesRequest:
 		return checkAppend(req)
 	case *raft.InstallSnapshotRequest:
-		if req.Size < 0 || req.Size > maxSnapshot {
+		if req.Size < 0 || req.Size > indexLen+maxSnapshot {
 			return fmt.Errorf("%w: snapshot of %d bytes, the limit is %d", errMalformed, req.Size, maxSnapshot)
 		}
 		if req.SnapshotVersion != 1 {

@@ -77,7 +77,7 @@ func TestMalformedRequestsAreRefused(t *testing.T) {
 		"no members":          {entry(func(e *raft.Log) { e.Type, e.Data = raft.LogConfiguration, nil }), false},
 		"too many entries":    {&raft.AppendEntriesRequest{Term: 3, Entries: make([]*raft.Log, maxBatch+1)}, false},
 		"negative snapshot":   {&raft.InstallSnapshotRequest{SnapshotVersion: 1, Size: -1, Configuration: members}, false},
-		"huge snapshot":       {&raft.InstallSnapshotRequest{SnapshotVersion: 1, Size: maxSnapshot + 1, Configuration: members}, false},
+		"huge snapshot":       {&raft.InstallSnapshotRequest{SnapshotVersion: 1, Size: indexLen + maxSnapshot + 1, Configuration: members}, false},
 		"old snapshot":        {&raft.InstallSnapshotRequest{Size: 5, Configuration: members}, false},
 		"snapshot of nobody":  {&raft.InstallSnapshotRequest{SnapshotVersion: 1, Size: 5}, false},
 	} {
@@ -172,4 +172,85 @@ func TestEndlessRequestIsCutOff(t *testing.T) {
 	if n != maxUnanswered || err == nil {
 		t.Errorf("read %d bytes, %v; want %d and an error", n, err, int64(maxUnanswered))
 	}
+}
+
+// A candidate's kept connections to a member that restarted are dead; that must not cost it a vote.
+func TestVoteIsAskedForAgainOverAFreshConnection(t *testing.T) {
+	t.Parallel()
+	serve := func(address string) (*transport, string) {
+		l := listen(t, address)
+		cfg := Config{ID: "x", Address: l.Addr().String(), LeaderLease: time.Second, Logger: testLogger(t)}
+		log := newBridge(testLogger(t))
+		tr := newTransport(cfg, newStream(l, cfg.Address, "test", cfg.Logger), log)
+		go func() {
+			for {
+				select {
+				case rpc := <-tr.Consumer():
+					rpc.Respond(&raft.RequestPreVoteResponse{Granted: true}, nil)
+				case <-tr.done:
+					return
+				}
+			}
+		}()
+		return tr, cfg.Address
+	}
+	candidate, _ := serve("127.0.0.1:0")
+	defer candidate.Close()
+	voter, address := serve("127.0.0.1:0")
+	ask := func() error {
+		var resp raft.RequestPreVoteResponse
+		return candidate.RequestPreVote("v", raft.ServerAddress(address), &raft.RequestPreVoteRequest{Term: 1}, &resp)
+	}
+	answers := make(chan error, poolPerPeer)
+	for range poolPerPeer { // at once, so that as many connections are kept
+		go func() { answers <- ask() }()
+	}
+	for range poolPerPeer {
+		if err := <-answers; err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = voter.Close()
+	if err := ask(); err == nil {
+		t.Error("a voter that is gone voted")
+	}
+	voter, _ = serve(address)
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	_ = voter.Close()
+	voter, _ = serve(address)
+	defer voter.Close()
+	if err := ask(); err != nil {
+		t.Errorf("a vote was lost to a dead connection: %v", err)
+	}
+}
+
+func TestOwnerThatTakesNoLeadershipChangesFails(t *testing.T) {
+	t.Parallel()
+	overflow := make(chan error, 1)
+	gate := make(chan struct{})
+	l := newLeadership(Config{Logger: discard, OnLeader: func(uint64, bool) { <-gate }}, func(err error) {
+		select {
+		case overflow <- err:
+		default:
+		}
+	})
+	done := make(chan struct{})
+	go func() { l.run(); close(done) }()
+	for i := range maxChanges {
+		l.note(uint64(i), i%2 == 0)
+	}
+	select {
+	case err := <-overflow:
+		t.Errorf("within its bound: %v", err)
+	default:
+	}
+	for i := range maxChanges {
+		l.note(uint64(maxChanges+i), i%2 == 0)
+	}
+	<-overflow
+	close(gate)
+	l.end()
+	<-done
 }
