@@ -38,7 +38,13 @@ func NewPlan(size, chunk int64) *Plan {
 }
 
 // Remaining is how many bytes still have to be looked at.
-func (p *Plan) Remaining() int64 { return min(p.todo.Count()*p.chunk, p.size) }
+func (p *Plan) Remaining() int64 {
+	left := p.todo.Count() * p.chunk
+	if n := p.todo.Len(); n > 0 && p.todo.Test(n-1) {
+		left -= n*p.chunk - p.size // the last chunk may be short
+	}
+	return left
+}
 
 // Done reports whether nothing is left.
 func (p *Plan) Done() bool { return p.todo.Count() == 0 }

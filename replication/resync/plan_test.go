@@ -1,0 +1,228 @@
+package resync
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"hacluster/blockdev"
+)
+
+const (
+	kib   = 1 << 10
+	chunk = 64 * kib
+)
+
+func TestNewPlanHasEverythingToCompare(t *testing.T) { // R16
+	for _, size := range []int64{0, 1, chunk - 1, chunk, chunk + 1, 10 * chunk, 10*chunk + 4096} {
+		p := NewPlan(size, chunk)
+		if p.Remaining() != size || p.Done() != (size == 0) {
+			t.Errorf("size %d: %d remain, done %t", size, p.Remaining(), p.Done())
+		}
+		next := int64(0)
+		for {
+			r, ok := p.Take()
+			if !ok {
+				break
+			}
+			if r.Off != next || r.Len <= 0 || !r.Within(size) {
+				t.Fatalf("size %d: took %v at %d", size, r, next)
+			}
+			next = r.End()
+			p.Differs(r, 0)
+		}
+		if next != size || !p.Done() {
+			t.Errorf("size %d: compared up to %d, done %t", size, next, p.Done())
+		}
+	}
+}
+
+func TestChunkIsNotHandedOutTwice(t *testing.T) {
+	p := NewPlan(3*chunk, chunk)
+	seen := map[int64]bool{}
+	for range 3 {
+		r, ok := p.Take()
+		if !ok || seen[r.Off] {
+			t.Fatalf("took %v (%t) of %v", r, ok, seen)
+		}
+		seen[r.Off] = true
+	}
+	if r, ok := p.Take(); ok {
+		t.Fatalf("took %v although everything is in work", r)
+	}
+}
+
+func TestChunkIsDoneAfterItsLastPiece(t *testing.T) {
+	p := NewPlan(chunk, chunk)
+	r, _ := p.Take()
+	p.Differs(r, 2)
+	p.Copied(r)
+	if p.Done() {
+		t.Fatal("done with a piece on its way")
+	}
+	p.Copied(r)
+	if !p.Done() {
+		t.Fatal("not done after the last piece")
+	}
+}
+
+func TestTouchedChunkIsLookedAtAgain(t *testing.T) { // R17
+	for name, when := range map[string]func(p *Plan, r blockdev.Range, touch func()){
+		"while comparing": func(p *Plan, r blockdev.Range, touch func()) { touch(); p.Differs(r, 0) },
+		"while copying":   func(p *Plan, r blockdev.Range, touch func()) { p.Differs(r, 1); touch(); p.Copied(r) },
+		"when done":       func(p *Plan, r blockdev.Range, touch func()) { p.Differs(r, 0); touch() },
+	} {
+		p := NewPlan(4*chunk, chunk)
+		for range 4 {
+			r, _ := p.Take()
+			if r.Off == chunk {
+				when(p, r, func() { p.Touch(blockdev.Range{Off: 2*chunk - 1, Len: 1}) })
+				continue
+			}
+			p.Differs(r, 0)
+		}
+		if p.Remaining() != chunk {
+			t.Errorf("%s: %d bytes remain, want one chunk", name, p.Remaining())
+		}
+		if r, ok := p.Take(); !ok || r.Off != chunk {
+			t.Errorf("%s: took %v (%t), want the chunk that was touched", name, r, ok)
+		}
+	}
+}
+
+func TestTouchReachesExactlyTheChunksOfTheRange(t *testing.T) {
+	for _, c := range []struct {
+		r    blockdev.Range
+		want int64
+	}{
+		{blockdev.Range{Off: chunk, Len: 0}, 0},
+		{blockdev.Range{Off: chunk, Len: 1}, chunk},
+		{blockdev.Range{Off: chunk - 1, Len: 2}, 2 * chunk},
+		{blockdev.Range{Off: 0, Len: 3 * chunk}, 3 * chunk},
+		{blockdev.Range{Off: 3 * chunk, Len: 100}, 100}, // the last one is short
+	} {
+		p := NewPlan(3*chunk+100, chunk)
+		for {
+			r, ok := p.Take()
+			if !ok {
+				break
+			}
+			p.Differs(r, 0)
+		}
+		if p.Touch(c.r); p.Remaining() != c.want {
+			t.Errorf("%v: %d bytes remain, want %d", c.r, p.Remaining(), c.want)
+		}
+		if p.Done() != (c.want == 0) {
+			t.Errorf("%v: done %t", c.r, p.Done())
+		}
+	}
+}
+
+func TestInterruptedWorkStaysToBeDone(t *testing.T) {
+	p := NewPlan(3*chunk, chunk)
+	comparing, _ := p.Take()
+	copying, _ := p.Take()
+	p.Differs(copying, 2)
+	p.Copied(copying)
+	p.Interrupt()
+	p.Copied(copying) // late: counts for nothing
+	p.Differs(comparing, 0)
+	if p.Remaining() != 3*chunk {
+		t.Fatalf("%d bytes remain, want all: the outcome of what was in work is unknown", p.Remaining())
+	}
+	taken := 0
+	for {
+		if _, ok := p.Take(); !ok {
+			break
+		}
+		taken++
+	}
+	if taken != 3 {
+		t.Fatalf("%d chunks were handed out again, want 3", taken)
+	}
+}
+
+func TestRandomUseAgreesWithAPlainList(t *testing.T) { // R17
+	const chunks = 9
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		p := NewPlan(chunks*chunk-100, chunk)
+		var todo, again [chunks]bool
+		pieces := map[int64]int{} // of chunks in work; -1 while comparing
+		for i := range todo {
+			todo[i] = true
+		}
+		settle := func(i int64) {
+			if pieces[i] == 0 {
+				delete(pieces, i)
+				todo[i], again[i] = again[i], false
+			}
+		}
+		rangeOf := func(i int64) blockdev.Range {
+			return blockdev.Range{Off: i * chunk, Len: min(chunk, p.size-i*chunk)}
+		}
+		pick := func(f func(n int) bool) (int64, bool) {
+			for _, i := range rng.Perm(chunks) {
+				if n, ok := pieces[int64(i)]; ok && f(n) {
+					return int64(i), true
+				}
+			}
+			return 0, false
+		}
+		for range 300 {
+			switch rng.IntN(12) {
+			case 0:
+				off := rng.Int64N(p.size)
+				r := blockdev.Range{Off: off, Len: rng.Int64N(min(3*chunk, p.size-off) + 1)}
+				p.Touch(r)
+				for i := range int64(chunks) {
+					if c := rangeOf(i); r.Len > 0 && c.Overlaps(r) {
+						todo[i] = true
+						if _, work := pieces[i]; work {
+							again[i] = true
+						}
+					}
+				}
+			case 1:
+				if rng.IntN(5) == 0 {
+					p.Interrupt()
+					clear(pieces)
+					again = [chunks]bool{}
+				}
+			case 2, 3, 4:
+				r, ok := p.Take()
+				i := r.Off / chunk
+				if !ok {
+					for i := range todo {
+						if _, work := pieces[int64(i)]; todo[i] && !work {
+							t.Fatalf("seed %d: chunk %d is to be done and was not handed out", seed, i)
+						}
+					}
+					continue
+				}
+				if _, work := pieces[i]; work || !todo[i] || r != rangeOf(i) {
+					t.Fatalf("seed %d: took %v: to be done %t, in work %t", seed, r, todo[i], work)
+				}
+				pieces[i] = -1
+			case 5, 6, 7:
+				if i, ok := pick(func(n int) bool { return n < 0 }); ok {
+					pieces[i] = rng.IntN(3)
+					p.Differs(rangeOf(i), pieces[i])
+					settle(i)
+				}
+			default:
+				if i, ok := pick(func(n int) bool { return n > 0 }); ok {
+					p.Copied(rangeOf(i))
+					pieces[i]--
+					settle(i)
+				}
+			}
+			left := false
+			for _, b := range todo {
+				left = left || b
+			}
+			if p.Done() == left {
+				t.Fatalf("seed %d: done %t, the list says %v", seed, p.Done(), todo)
+			}
+		}
+	}
+}
