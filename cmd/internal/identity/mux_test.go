@@ -204,7 +204,7 @@ func TestAcceptingSideMaySpeakFirst(t *testing.T) {
 	f := start(t, Config{})
 	ln := f.mux.Listener(ProtoGRPC)
 	done := make(chan error, 1)
-	go func() {
+	f.wg.Go(func() {
 		c, err := ln.Accept()
 		if err != nil {
 			done <- err
@@ -213,7 +213,7 @@ func TestAcceptingSideMaySpeakFirst(t *testing.T) {
 		defer c.Close()
 		_, err = c.Write([]byte("hello"))
 		done <- err
-	}()
+	})
 	c := f.dial(ProtoGRPC)
 	c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	b := make([]byte, 5)
