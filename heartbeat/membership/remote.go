@@ -72,3 +72,11 @@ func (r *remote) byPromise() []*remoteLink {
 	})
 	return links
 }
+
+// virtualAddress stands for a node in the gossip. The transport goes by names; were the real addresses gossiped, a
+// node whose name resolves to a new one would be refused as an impostor until its old one is forgotten.
+func virtualAddress(id nodeID) netip.Addr {
+	a := [16]byte{0: 0xfd}
+	copy(a[8:], id[:])
+	return netip.AddrFrom16(a)
+}
