@@ -34,6 +34,7 @@ type diskOp struct {
 	values   []value       // of a copy: one for each block; of a read: what was read
 	snap     [blocks]value // the content when it started
 	seq      uint64
+	doomed   bool // a flush beside it failed: the backing runs one at a time and makes a failure final
 	err      error
 	ended    bool
 	done     func(*diskOp)
@@ -86,12 +87,19 @@ func (d *disk) end(o *diskOp, heard bool) {
 		}
 	}
 	o.ended = true
-	fails := heard && d.failing > 0 && o.kind != blockdev.OpRead
+	fails := heard && (d.failing > 0 && o.kind != blockdev.OpRead || o.doomed)
 	if fails {
-		d.failing--
+		if !o.doomed {
+			d.failing--
+		}
 		d.w.counts.diskErrors++
 		o.err = errDisk
 		d.w.tracef("disk %s: %v of blocks %d-%d fails", d.node.name, o.kind, o.from, o.to-1)
+	}
+	if fails && (o.fua || o.kind == blockdev.OpFlush) {
+		for _, r := range d.running {
+			r.doomed = r.doomed || r.fua || r.kind == blockdev.OpFlush
+		}
 	}
 	switch o.kind {
 	case blockdev.OpRead:

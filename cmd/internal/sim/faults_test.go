@@ -8,8 +8,8 @@ import (
 
 // faultRates are the chances of what goes wrong all the time.
 type faultRates struct {
-	loseMessage, doubleMessage, lateMessage float64
-	slowDisk, lateApply                     float64
+	loseMessage, doubleMessage, lateMessage, veryLate float64
+	slowDisk, lateApply                               float64
 }
 
 // fault is one thing that goes wrong at a moment.
@@ -174,7 +174,7 @@ func (w *world) schedule(until int64) {
 		}
 		return p * w.rng.Float64()
 	}
-	w.faults = faultRates{loseMessage: noise(0.15), doubleMessage: noise(0.2), lateMessage: noise(0.05), slowDisk: noise(0.03), lateApply: noise(0.2)}
+	w.faults = faultRates{loseMessage: noise(0.15), doubleMessage: noise(0.2), lateMessage: noise(0.05), veryLate: noise(0.02), slowDisk: noise(0.03), lateApply: noise(0.2)}
 	if total == 0 {
 		return
 	}
@@ -207,10 +207,12 @@ func (w *world) heal() {
 		if n.data {
 			n.disk.failing = 0
 		}
-		if p := n.proc; p != nil {
-			p.pausedUntil = min(p.pausedUntil, w.now)
-		}
 		w.revive(n)
+	}
+	for _, n := range w.nodes {
+		if p := n.proc; p != nil {
+			w.run(p.pausedUntil, nil) // who was stopped wakes
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ var (
 	oneSeed  = flag.Int64("seed", -1, "run this seed alone and print its trace")
 	lastSeed = flag.Int64("seeds", 0, "run seeds up to this one; 0: 2,000, or 20,000 with -long")
 	firstArg = flag.Int64("from", 0, "the first seed of a range")
+	maxFails = flag.Int("fails", 10, "stop after so many seeds that broke a rule")
 	long     = flag.Bool("long", os.Getenv("HACLUSTER_LONG") != "", "run 20,000 seeds")
 )
 
@@ -62,7 +63,7 @@ func TestModel(t *testing.T) {
 			w, _ := runSeed(uint64(seed), true)
 			t.Logf("the last of its trace:\n%s", strings.Join(w.lines[max(0, len(w.lines)-60):], "\n"))
 		}
-		if failed == 10 {
+		if failed == *maxFails {
 			t.Fatal("enough")
 		}
 	}
@@ -71,7 +72,7 @@ func TestModel(t *testing.T) {
 
 // runSeed runs one schedule. The error is the broken rule.
 func runSeed(seed uint64, tracing bool) (w *world, err error) {
-	w = &world{rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), tracing: tracing}
+	w = &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), tracing: tracing}
 	defer func() {
 		switch v := recover().(type) {
 		case nil:
@@ -193,6 +194,15 @@ func (w *world) person(healed int64) {
 		return
 	}
 	w.helped = w.now
+	if os.Getenv("HELPLOG") != "" {
+		fmt.Printf("HELP seed %d ", w.seed)
+		fmt.Printf("primary %s prev %t ", v.Primary, v.Previous != "")
+		for _, n := range w.nodes[:2] {
+			m, ok := v.Members[n.name]
+			fmt.Printf("%s member %t same %t failed %t inc %t up %t sess %t;", n.name, ok, m.Incarnation == n.incarnation(), n.super.failed, n.super.inconsistent, n.proc != nil, n.proc != nil && n.proc.replica.sess != nil)
+		}
+		fmt.Println()
+	}
 	w.counts.helped++
 	if n := w.primary(); n != nil {
 		n.kill("a person restarts it")

@@ -17,6 +17,9 @@ func (w *world) latency(from, to *node) time.Duration {
 	if w.chance(w.faults.lateMessage) {
 		d += w.between(10*time.Millisecond, 800*time.Millisecond)
 	}
+	if w.chance(w.faults.veryLate) {
+		d += w.between(500*time.Millisecond, 6*time.Second)
+	}
 	return d
 }
 

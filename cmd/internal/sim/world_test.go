@@ -13,6 +13,7 @@ import (
 // world is one run: true time, the events to come, the machines and what is known to be true of them. Everything
 // happens in one goroutine; the only source of chance is rng, so a seed replays exactly.
 type world struct {
+	seed   uint64
 	rng    *rand.Rand
 	now    int64 // true time in nanoseconds, which no machine can read
 	seq    uint64
