@@ -36,7 +36,6 @@ func (s *logBuffer) String() string {
 // cluster is nodes in one process.
 type cluster struct {
 	t     *testing.T
-	name  string
 	nodes []Node
 	base  Config // what all nodes share
 	log   *logBuffer
