@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -132,13 +133,24 @@ func reload(ctx context.Context, o options, level *slog.LevelVar, log *slog.Logg
 	}()
 }
 
-// systemd is told of readiness and of stopping; without it nothing happens.
+// systemd is told of readiness, of life as often as its watchdog wants, and of stopping; without it nothing happens.
 func systemd(ctx context.Context, ready <-chan struct{}) {
-	select {
-	case <-ready:
-		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
-	case <-ctx.Done():
+	var beat <-chan time.Time
+	if every, err := daemon.SdWatchdogEnabled(false); err == nil && every > 0 {
+		t := time.NewTicker(every / 3)
+		defer t.Stop()
+		beat = t.C
 	}
-	<-ctx.Done()
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+		case <-beat:
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		case <-ctx.Done():
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+			return
+		}
+	}
 }
