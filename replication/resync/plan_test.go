@@ -94,6 +94,7 @@ func TestTouchReachesExactlyTheChunksOfTheRange(t *testing.T) {
 		r    blockdev.Range
 		want int64
 	}{
+		{blockdev.Range{Off: 0, Len: 0}, 0},
 		{blockdev.Range{Off: chunk, Len: 0}, 0},
 		{blockdev.Range{Off: chunk, Len: 1}, chunk},
 		{blockdev.Range{Off: chunk - 1, Len: 2}, 2 * chunk},

@@ -101,7 +101,10 @@ func TestNothingIsTakenFromASupersededStream(t *testing.T) { // R2
 	if r.LastNum() != 2 {
 		t.Fatalf("the greeting names %d, want 2", r.LastNum())
 	}
-	if _, err := r.Take(1, 3); !errors.Is(err, ErrStale) {
+	if err := r.Begin(2, 3, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Take(1, 3); !errors.Is(err, ErrStale) || r.MayAck(1) || !r.MayAck(2) {
 		t.Fatalf("entry of an older stream: %v, want ErrStale", err)
 	}
 }
