@@ -61,6 +61,12 @@ func run(args []string, stderr io.Writer) int {
 	}
 	reload(ctx, o, &level, log)
 	go systemd(ctx, n.Ready())
+	go func() {
+		<-n.Failed()
+		time.Sleep(cfg.Cluster.RTO)
+		log.Error("a disk keeps the daemon from stopping: it exits as it is")
+		os.Exit(1)
+	}()
 	if err := n.Run(ctx); err != nil {
 		fmt.Fprintln(stderr, "haclusterd:", err)
 		return 1

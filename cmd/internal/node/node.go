@@ -49,8 +49,11 @@ type Node struct {
 	vols   *volumes
 	events *journal
 	fatal  chan error    // what ends the process; room for one
-	joined chan struct{} // closed when raft is open
-	readyc chan struct{} // closed when this process is registered
+	failed chan struct{} // closed with it
+
+	failOnce sync.Once
+	joined   chan struct{} // closed when raft is open
+	readyc   chan struct{} // closed when this process is registered
 
 	mu        sync.Mutex
 	raft      *consensus.Raft
@@ -85,7 +88,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 		}
 		log.Warn("data_dir is on a memory file system: a power loss empties it", "data_dir", cfg.DataDir())
 	}
-	n := &Node{cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, fatal: make(chan error, 1), joined: make(chan struct{}), readyc: make(chan struct{}),
+	n := &Node{cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
 		state: newStateStore(), formation: dir.id.Formation, events: newJournal(cfg.Self)}
 	if err := n.open(hasRaft); err != nil {
 		dir.close()
@@ -197,11 +200,15 @@ func quiet(err error) error {
 
 // fail ends the process for a reason that no retry mends.
 func (n *Node) fail(err error) {
-	select {
-	case n.fatal <- err:
-	default:
-	}
+	n.failOnce.Do(func() {
+		n.fatal <- err
+		close(n.failed)
+	})
 }
+
+// Failed is closed when the node has to end by itself. Run then ends what it can; a disk that hangs may keep it from
+// returning, so the process must not wait for it for long (R26).
+func (n *Node) Failed() <-chan struct{} { return n.failed }
 
 func (n *Node) now() cluster.Instant { return bootTime() }
 
