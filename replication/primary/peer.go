@@ -93,11 +93,13 @@ func weight(op *Op) int64 {
 	return 64
 }
 
-// pump sends what can be sent, in order: a copy that has not been read yet holds up what follows it.
+// pump sends what can be sent, in order: a copy that has not been read yet holds up what follows it, and so does the
+// entry that closes a resync, until it is acknowledged: a write behind it could mark the target as in pieces again after
+// the closing had removed the mark.
 func (c *Core) pump(p *peer) {
 	for p.connected && p.sent < p.out.len() {
 		op := p.out.at(p.sent).op
-		if op.IsCopy() && !op.local {
+		if op.IsCopy() && !op.local || p.sent > 0 && p.out.at(p.sent-1).op.closing {
 			return
 		}
 		p.sent++
@@ -253,6 +255,7 @@ func (c *Core) Acked(now Instant, node string, stream, num uint64) {
 	if num > p.acked {
 		p.badSums = 0
 		c.pop(now, p, num)
+		c.pump(p)
 	}
 	c.progress(now, p)
 }

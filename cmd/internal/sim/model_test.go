@@ -175,6 +175,11 @@ func (w *world) whole() bool {
 		return false
 	}
 	for _, n := range w.nodes[:2] {
+		if p := n.proc; p == nil || n.super.failed || n.super.inconsistent {
+			return false // it could not follow
+		}
+	}
+	for _, n := range w.nodes[:2] {
 		if p := n.proc; p != nil && p.replica.sess != nil && p.replica.sess.epoch == v.Epoch && p.replica.sess.valid() && !p.replica.sess.handing {
 			g := p.replica.sess.core.Peer(w.nodes[1-n.index].name)
 			return g.Connected && g.Member && p.replica.sess.core.DiskError() == nil
