@@ -58,7 +58,7 @@ func Next(f Facts) Action {
 	if f.Serving != 0 || v.Epoch == 0 || f.Report.Epoch > v.Epoch {
 		return nil // a record older than the epoch that we stored is not acted upon
 	}
-	if mine(f) && !f.Report.Usable() && (v.Previous != "" || len(v.Members) > 1) {
+	if mine(f) && !f.Report.Usable() && len(v.Members) > 1 {
 		if !f.Lease {
 			return nil
 		}
