@@ -299,7 +299,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-func zeroes(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+func zeroes(b []byte) bool { return bytes.Equal(b, make([]byte, len(b))) }
 
 func memExport() (*nbdtest.Mem, *nbdtest.Export) {
 	dev := nbdtest.NewMem(testSize)

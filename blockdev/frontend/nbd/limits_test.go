@@ -22,6 +22,7 @@ func flood(w *wire, n int, size uint32) {
 }
 
 func TestN30ReaderThatNeverReadsIsCappedAndClosed(t *testing.T) {
+	t.Parallel() // it waits
 	const perConn = 4 << 20
 	r := newRig(t, nbd.Config{MaxConnBytesInFlight: perConn, SlowReaderTimeout: time.Second})
 	w := r.session()
@@ -61,6 +62,7 @@ func TestN30ManyReadersThatNeverReadLeaveRoomForOthers(t *testing.T) {
 }
 
 func TestN30SlowButSteadyReaderIsNotClosed(t *testing.T) {
+	t.Parallel() // it waits
 	r := newRig(t, nbd.Config{SlowReaderTimeout: 500 * time.Millisecond})
 	w := r.session()
 	const n = 2 << 20
@@ -75,7 +77,9 @@ func TestN30SlowButSteadyReaderIsNotClosed(t *testing.T) {
 		}
 		got += k
 	}
-	w.inStep()
+	flood(r.session(), 100, 1<<20)
+	eventually(t, "one that does not read at all is closed", func() bool { return r.Stats().Connections == 1 })
+	w.inStep() // as long after its last wait
 }
 
 func TestRequestsInFlightAreBounded(t *testing.T) {
@@ -120,6 +124,7 @@ func TestN31TwoHundredConnectionsAndTheLimit(t *testing.T) {
 }
 
 func TestN32SilenceBetweenRequestsIsFineWithinOneIsNot(t *testing.T) {
+	t.Parallel() // it waits
 	r := newRig(t, nbd.Config{StallTimeout: 300 * time.Millisecond})
 	idle := r.session()
 	header, payload := r.session(), r.session()
@@ -135,6 +140,7 @@ func TestN32SilenceBetweenRequestsIsFineWithinOneIsNot(t *testing.T) {
 }
 
 func TestN32StallEndsWhenTheRequestIsComplete(t *testing.T) {
+	t.Parallel() // it waits
 	r := newRig(t, nbd.Config{StallTimeout: 200 * time.Millisecond})
 	slow, idle := r.session(), r.session()
 	b := req(nbdproto.CmdWrite, 0, 1, 0, 64<<10, pattern(64<<10, 1)...)
