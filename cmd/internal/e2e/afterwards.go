@@ -1,0 +1,74 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"hacluster/cmd/internal/api"
+)
+
+// StopAndCompare stops all daemons in order, the primary after its standby so that the role stays where it is, and
+// compares the two copies of the volume.
+func (c *Cluster) StopAndCompare(primary string) error {
+	standby := map[string]string{"alpha": "beta", "beta": "alpha"}[primary]
+	for _, n := range []string{standby, primary, "gamma"} {
+		code, err := c.Stop(n)
+		if err != nil {
+			return err
+		}
+		if code != 0 {
+			return fmt.Errorf("%s ended with exit code %d after SIGTERM: see %s", n, code, c.Log(n))
+		}
+	}
+	blocks, err := Differing(c.Disk("alpha"), c.Disk("beta"))
+	if err == nil && len(blocks) > 0 {
+		err = fmt.Errorf("the two copies differ in %d blocks, the first is block %d", len(blocks), blocks[0])
+	}
+	return err
+}
+
+// Elections is how often a node became leader of the Raft group, by the logs.
+func (c *Cluster) Elections() (n int, err error) {
+	for _, node := range Nodes {
+		b, err := os.ReadFile(c.Log(node))
+		if err != nil {
+			return 0, err
+		}
+		n += bytes.Count(b, []byte(`msg="this node leads the Raft group" `))
+	}
+	return n, nil
+}
+
+// EventKinds counts what happened, by the history that all nodes share.
+func (c *Cluster) EventKinds(ctx context.Context) (map[string]int, error) {
+	out, errs, code := c.Admin(ctx, "events", "-o", "json")
+	if code != 0 {
+		return nil, fmt.Errorf("ha-admin events: exit code %d: %s", code, errs)
+	}
+	kinds, in := map[string]int{}, json.NewDecoder(bytes.NewReader([]byte(out)))
+	for in.More() {
+		var e api.Event
+		if err := in.Decode(&e); err != nil {
+			return nil, fmt.Errorf("ha-admin events: %w", err)
+		}
+		kinds[e.Kind]++
+	}
+	return kinds, nil
+}
+
+// ShowLogs prints the end of each node's log.
+func (c *Cluster) ShowLogs(w io.Writer, lines int) {
+	for _, n := range Nodes {
+		b, err := os.ReadFile(c.Log(n))
+		if err != nil {
+			continue // it never started
+		}
+		all := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+		fmt.Fprintf(w, "--- the end of %s\n%s\n", filepath.Base(c.Log(n)), bytes.Join(all[max(len(all)-lines, 0):], []byte("\n")))
+	}
+}
