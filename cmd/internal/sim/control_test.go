@@ -159,7 +159,19 @@ func (l *leader) do(actions []failover.Action) {
 				}
 			})
 		case failover.Propose:
-			p.accept(a.Command, nil)
+			c := a.Command
+			if c.Promote != nil {
+				w.moment(p.node)
+				w.moment(w.node(c.Promote.Candidate))
+			}
+			// The call into Raft takes its time, and what leads then may be another term.
+			p.after(w.between(0, 2*time.Millisecond), func() {
+				if p.raft.role == leading {
+					p.accept(c, nil)
+				} else if p.leader == l {
+					l.l.Retry(volumeName)
+				}
+			})
 		case failover.HandOver:
 			w.tracef("%s: hand over from %s to %q", p.node.name, a.Primary, a.To)
 			p.back(w.node(a.Primary), func(q *proc) {

@@ -9,6 +9,8 @@ import (
 // faultRates are the chances of what goes wrong all the time.
 type faultRates struct {
 	loseMessage, doubleMessage, lateMessage, veryLate float64
+	stubborn                                          float64 // a leader that does not notice that it is alone
+	eager                                             float64 // something goes wrong just when something is decided
 	slowDisk, lateApply                               float64
 }
 
@@ -52,12 +54,7 @@ var allFaults = []fault{
 	}},
 	{"break stream", 6, (*world).snapStream},
 	{"pause", 5, func(w *world) {
-		if p := w.any().proc; p != nil && p.pausedUntil <= w.now {
-			d := w.between(50*time.Millisecond, 4*time.Second)
-			w.counts.pauses++
-			w.tracef("PAUSE %s for %v", p.node.name, d)
-			p.pausedUntil = w.now + int64(d)
-		}
+		w.stopFor(w.any(), w.between(50*time.Millisecond, 4*time.Second))
 	}},
 	{"disk error", 2, func(w *world) {
 		n := w.nodes[w.rng.IntN(2)]
@@ -174,7 +171,7 @@ func (w *world) schedule(until int64) {
 		}
 		return p * w.rng.Float64()
 	}
-	w.faults = faultRates{loseMessage: noise(0.15), doubleMessage: noise(0.2), lateMessage: noise(0.05), veryLate: noise(0.02), slowDisk: noise(0.03), lateApply: noise(0.2)}
+	w.faults = faultRates{loseMessage: noise(0.15), doubleMessage: noise(0.2), lateMessage: noise(0.05), veryLate: noise(0.02), stubborn: noise(1), eager: noise(0.4), slowDisk: noise(0.03), lateApply: noise(0.2)}
 	if total == 0 {
 		return
 	}
@@ -224,4 +221,47 @@ func (w *world) revive(n *node) {
 		n.startProc()
 	}
 	w.after(500*time.Millisecond, func() { w.revive(n) })
+}
+
+// moment tells that something is being decided at n. Now and then just then something happens to it.
+func (w *world) moment(n *node) {
+	if !w.chance(w.faults.eager) {
+		return
+	}
+	w.after(w.between(0, 30*time.Millisecond), func() {
+		if w.calm {
+			return
+		}
+		w.tracef("FAULT at a moment of %s", n.name)
+		switch w.rng.IntN(8) {
+		case 0:
+			w.restartLater(n, func(n *node) { n.kill("killed"); w.counts.kills++ })
+		case 1:
+			w.restartLater(n, func(n *node) { n.crash(); w.counts.reboots++ })
+		case 2, 3:
+			w.stopFor(n, w.between(50*time.Millisecond, 3*time.Second))
+		case 4:
+			w.snapStream()
+		case 5:
+			other := w.nodes[(n.index+1+w.rng.IntN(2))%3]
+			w.cutLink(other, n, w.between(50*time.Millisecond, 3*time.Second))
+		default:
+			d := w.between(50*time.Millisecond, 3*time.Second)
+			for _, o := range w.nodes {
+				if o != n && w.chance(0.8) {
+					w.cutLink(o, n, d)
+					w.cutLink(n, o, d)
+				}
+			}
+		}
+	})
+}
+
+// stopFor keeps a process from running, as SIGSTOP does.
+func (w *world) stopFor(n *node, d time.Duration) {
+	if p := n.proc; p != nil && p.pausedUntil <= w.now {
+		w.counts.pauses++
+		w.tracef("PAUSE %s for %v", n.name, d)
+		p.pausedUntil = w.now + int64(d)
+	}
 }

@@ -26,6 +26,9 @@ func (w *world) latency(from, to *node) time.Duration {
 // datagram carries fn to whatever process runs at to when it arrives: the control messages, each on its own, lost,
 // late, doubled or overtaken.
 func (w *world) datagram(from *proc, to *node, fn func(*proc)) {
+	if !w.reachable(from.node, to) { // what is under way when the cable is cut still arrives
+		return
+	}
 	n := 1
 	if w.chance(w.faults.doubleMessage) {
 		n = 2
@@ -35,8 +38,7 @@ func (w *world) datagram(from *proc, to *node, fn func(*proc)) {
 			continue
 		}
 		w.push(event{at: w.now + int64(w.latency(from.node, to)), fn: func() {
-			if w.reachable(from.node, to) && to.proc != nil {
-				p := to.proc
+			if p := to.proc; p != nil {
 				p.soon(func() { fn(p) })
 			}
 		}})

@@ -44,7 +44,7 @@ type raft struct {
 	heard    [3]int64 // leading: when a follower last answered
 	barrier  uint64   // leading: index of this term's barrier
 	waiting  map[uint64]func(cluster.Result)
-	noVoteAt int64 // until then it knows of a live leader and votes for nobody
+	patience int64 // leading: for how long without a majority it goes on believing that it leads
 }
 
 const (
@@ -159,6 +159,10 @@ func (r *raft) gotVote(term, answered uint64, granted bool) {
 func (r *raft) lead() {
 	w := r.p.w
 	r.role, r.leaderID = leading, r.p.node.index
+	r.patience = int64(electionMax)
+	if w.chance(w.faults.stubborn) {
+		r.patience = int64(w.between(electionMax, 4*time.Second))
+	}
 	r.waiting = map[uint64]func(cluster.Result){}
 	index, _ := r.last()
 	for i := range r.next {
@@ -168,6 +172,7 @@ func (r *raft) lead() {
 	w.tracef("raft: %s leads term %d", r.p.node.name, r.disk().term)
 	r.barrier = r.append(nil)
 	r.p.leader = newLeader(r.p, r.disk().term)
+	w.moment(r.p.node)
 	r.heartbeatLoop(r.disk().term)
 }
 
@@ -186,7 +191,7 @@ func (r *raft) heartbeatLoop(term uint64) {
 	w := r.p.w
 	heard := 1
 	for i, at := range r.heard {
-		if i != r.p.node.index && w.now-at < int64(electionMax) {
+		if i != r.p.node.index && w.now-at < r.patience {
 			heard++
 		}
 	}

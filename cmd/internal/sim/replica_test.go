@@ -168,13 +168,23 @@ func (r *replica) giveUp(e cluster.Epoch, to string, failed bool) {
 	p := r.p
 	g := failover.GiveUp{Node: r.n.name, Start: p.number, Number: p.holder.GiveUp(volumeName), Volume: volumeName, Epoch: e, To: to, Failed: failed}
 	r.w.tracef("%s gives up: %+v", r.n.name, g)
-	p.toLeader(func(q *proc) {
+	r.w.moment(r.n)
+	r.tell(g, 5)
+}
+
+// tell brings a give-up to the leader, some times: the answer may be lost.
+func (r *replica) tell(g failover.GiveUp, times int) {
+	if times == 0 || r.p.holder.Valid(volumeName, g.Epoch, r.p.now()) || r.vol.Epoch != g.Epoch {
+		return
+	}
+	r.p.toLeader(func(q *proc) {
 		if l := q.leader; l != nil {
 			acts, ok := l.l.GiveUp(q.now(), g)
 			r.w.tracef("%s takes the give-up: %t", q.node.name, ok)
 			l.do(acts)
 		}
 	})
+	r.p.after(r.w.between(50*time.Millisecond, 200*time.Millisecond), func() { r.tell(g, times-1) })
 }
 
 // storeEpoch puts the epoch on stable storage and only then tells the Receiver.

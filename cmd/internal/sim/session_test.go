@@ -73,6 +73,7 @@ func newSession(r *replica) *session {
 	w.tracef("SERVE %s/%d epoch %d members %v content %v", r.n.name, r.p.number, s.epoch, r.vol.MemberNames(), r.n.disk.cache)
 	w.oracle.serve(s)
 	s.link.dialIn(w.between(0, 20*time.Millisecond))
+	w.moment(r.n)
 	return s
 }
 
@@ -215,6 +216,7 @@ func (s *session) carryOut(a *primary.Action) {
 			s.release(o)
 		}
 	case primary.Propose:
+		s.w.moment(s.r.n)
 		s.r.p.propose(*a.Command, s.r.outcome)
 	case primary.Disconnect:
 		s.w.tracef("%s epoch %d disconnects %s: %s", s.r.n.name, s.epoch, a.Node, a.Reason)
@@ -303,6 +305,7 @@ func (s *session) quiesce(to string) {
 	s.handing, s.gaveUp, s.to, s.handedAt = true, false, to, s.w.now
 	s.quiesced++
 	s.w.tracef("%s epoch %d quiesces", s.r.n.name, s.epoch)
+	s.w.moment(s.r.n)
 	s.core.Drain()
 	s.run()
 }

@@ -1,0 +1,130 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A mutation breaks one rule in the code under test: files of the repository with some text replaced. The model must
+// notice within the seeds that it names; that the unchanged code passes them is what TestModel shows.
+//
+//	# what it breaks
+//	seeds 500
+//	file heartbeat/failover/promote.go
+//	<<<<
+//	text, exactly once in the file
+//	====
+//	what stands there instead
+//	>>>>
+type mutation struct {
+	name, seeds string
+	files       map[string]string // the changed text by path
+}
+
+// TestMutationsAreCaught builds the model once for each mutation and demands that it fails.
+func TestMutationsAreCaught(t *testing.T) {
+	if os.Getenv("HACLUSTER_MUTATIONS") == "" {
+		t.Skip("takes minutes: set HACLUSTER_MUTATIONS=1")
+	}
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths, err := filepath.Glob("mutations/*.txt")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no mutations found: %v", err)
+	}
+	slots := make(chan struct{}, 2)
+	for _, p := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(p), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			m, err := readMutation(root, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.mustFail(t, root)
+		})
+	}
+}
+
+func readMutation(root, path string) (*mutation, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	m := &mutation{name: path, files: map[string]string{}}
+	file, rest := "", string(b)
+	for rest != "" {
+		line, more, _ := strings.Cut(rest, "\n")
+		rest = more
+		switch word, arg, _ := strings.Cut(line, " "); word {
+		case "#":
+		case "seeds":
+			m.seeds = arg
+		case "file":
+			file = arg
+			if _, ok := m.files[file]; !ok {
+				b, err := os.ReadFile(filepath.Join(root, file))
+				if err != nil {
+					return nil, err
+				}
+				m.files[file] = string(b)
+			}
+		case "<<<<":
+			from, more, ok := strings.Cut(rest, "\n====\n")
+			to, more, ok2 := strings.Cut(more, "\n>>>>\n")
+			if !ok || !ok2 {
+				return nil, fmt.Errorf("%s: a hunk has no ==== or >>>>", path)
+			}
+			if n := strings.Count(m.files[file], from); n != 1 {
+				return nil, fmt.Errorf("%s: its text is %d times in %s, not once: the code has moved, follow it:\n%s", path, n, file, from)
+			}
+			m.files[file], rest = strings.Replace(m.files[file], from, to, 1), more
+		default:
+			return nil, fmt.Errorf("%s: line %q", path, line)
+		}
+	}
+	return m, nil
+}
+
+func (m *mutation) mustFail(t *testing.T, root string) {
+	t.Helper()
+	dir := t.TempDir()
+	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	for f, text := range m.files {
+		to := filepath.Join(dir, strings.ReplaceAll(f, "/", "_"))
+		if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		overlay.Replace[filepath.Join(root, f)] = to
+	}
+	b, err := json.Marshal(overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, bin := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
+	if err := os.WriteFile(list, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", list, "-o", bin, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	out, err := exec.Command(bin, "-test.run", "^TestModel$", "-seeds", m.seeds, "-fails", "1").CombinedOutput()
+	if err == nil {
+		t.Fatalf("the model notices nothing in %s seeds", m.seeds)
+	}
+	for line := range strings.Lines(string(out)) {
+		if i := strings.Index(line, "seed "); i >= 0 {
+			t.Logf("caught: %.300s", line[i:])
+			break
+		}
+	}
+}
