@@ -212,7 +212,7 @@ func (s *State) drop(c Command, v *Volume) string {
 func (s *State) admit(c Command, v *Volume) string {
 	a := c.Admit
 	switch {
-	case c.By != v.Primary:
+	case c.By != v.Primary || v.Epoch == 0:
 		return fmt.Sprintf("%s is not the primary", c.By)
 	case slices.Contains(v.Held, a.Node):
 		return fmt.Sprintf("%s is held for a person's decision", a.Node)

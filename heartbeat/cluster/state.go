@@ -12,6 +12,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -165,6 +166,9 @@ func Decode(b []byte) (*State, error) {
 	}
 	if s.Format != stateFormat {
 		return nil, fmt.Errorf("cluster state has format %d, this program reads format %d: run the version that wrote it", s.Format, stateFormat)
+	}
+	if s.Nodes == nil || s.Volumes == nil {
+		return nil, errors.New("cluster state without nodes or volumes: it is damaged")
 	}
 	return s, nil
 }
