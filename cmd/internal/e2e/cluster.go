@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"text/template"
 	"time"
@@ -46,9 +47,13 @@ type Cluster struct {
 	net  byte // third octet of its loopback addresses, so that clusters run side by side
 	port int
 
-	mu    sync.Mutex
-	procs map[string]*proc
+	mu     sync.Mutex
+	procs  map[string]*proc
+	paused map[string]bool // stopped by SIGSTOP
 }
+
+// made counts the clusters of this process, so that each looks for its addresses elsewhere.
+var made atomic.Int64
 
 type proc struct {
 	cmd  *exec.Cmd
@@ -92,7 +97,7 @@ func New(cfg Config) (*Cluster, error) {
 	def(&cfg.Size, "1GiB")
 	def(&cfg.IO, "auto")
 	def(&cfg.Disks, cfg.Dir)
-	c := &Cluster{cfg: cfg, procs: map[string]*proc{}}
+	c := &Cluster{cfg: cfg, procs: map[string]*proc{}, paused: map[string]bool{}}
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -111,7 +116,8 @@ func New(cfg Config) (*Cluster, error) {
 
 // findPorts picks loopback addresses that nobody uses: 127.N.0.x for an N of its own.
 func (c *Cluster) findPorts() error {
-	for try := range 100 {
+	first := int(made.Add(1)) * 5
+	for try := first; try < first+100; try++ {
 		n := byte(10 + (os.Getpid()+37*try)%200)
 		port := 20000 + (os.Getpid()*7+try*101)%20000
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.0.1:%d", n, port))
@@ -193,7 +199,7 @@ func (c *Cluster) start(node string) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.procs[node] = p
+	c.procs[node], c.paused[node] = p, false
 	return nil
 }
 
@@ -223,6 +229,9 @@ func (c *Cluster) Signal(node string, s syscall.Signal) error {
 	if pid == 0 {
 		return fmt.Errorf("%s does not run", node)
 	}
+	c.mu.Lock()
+	c.paused[node] = s == syscall.SIGSTOP
+	c.mu.Unlock()
 	return syscall.Kill(pid, s)
 }
 
@@ -266,11 +275,19 @@ func (c *Cluster) Wait(ctx context.Context, node string) (code int, err error) {
 // Close kills what still runs.
 func (c *Cluster) Close() { c.Kill(Nodes...) }
 
+// answers reports whether a node runs and is not stopped by SIGSTOP.
+func (c *Cluster) answers(node string) bool {
+	c.mu.Lock()
+	paused := c.paused[node]
+	c.mu.Unlock()
+	return !paused && c.Pid(node) != 0
+}
+
 // Admin runs ha-admin against all nodes that run and returns what it printed and its exit code.
 func (c *Cluster) Admin(ctx context.Context, args ...string) (stdout, stderr string, code int) {
 	var servers []string
 	for _, n := range Nodes {
-		if c.Pid(n) != 0 {
+		if c.answers(n) {
 			servers = append(servers, filepath.Join(c.DataDir(n), "admin.sock"))
 		}
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ type Load struct {
 	Blocks  int64
 	Workers int           // default 8
 	Think   time.Duration // how long a worker rests after each answer; default 0
+	Reads   io.ReaderAt   // if not nil, workers read parts of what they wrote back from it and judge that by the record
 	// Acked, if not nil, is called after each acknowledgement, one at a time.
 	Acked func(server string)
 
@@ -68,6 +70,11 @@ func (l *Load) work(ctx context.Context, first, blocks int64) error {
 		if err := l.write(buf[:count*StampSize], first+rand.Int64N(blocks-count+1), n%16 == 0); err != nil {
 			return err
 		}
+		if l.Reads != nil && n%2 == 0 {
+			if err := l.readBack(buf[:count*StampSize], first+rand.Int64N(blocks-count+1)); err != nil {
+				return err
+			}
+		}
 		if n%64 == 0 {
 			if err := l.Dev.Flush(); err != nil {
 				return fmt.Errorf("flush: %w", err)
@@ -78,6 +85,25 @@ func (l *Load) work(ctx context.Context, first, blocks int64) error {
 			case <-ctx.Done():
 			case <-time.After(l.Think):
 			}
+		}
+	}
+	return nil
+}
+
+// readBack reads blocks that nobody writes meanwhile: they hold the last write, acknowledged or not.
+func (l *Load) readBack(p []byte, block int64) error {
+	if _, err := l.Reads.ReadAt(p, block*StampSize); err != nil {
+		return fmt.Errorf("read %d blocks from block %d on: %w", len(p)/StampSize, block, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range int64(len(p) / StampSize) {
+		b := p[i*StampSize:][:StampSize]
+		if l.Record.blocks[block+i] == nil {
+			continue // never written: what was there before the load is not its business
+		}
+		if loss, bad := l.Record.judge(block+i, b); bad {
+			return fmt.Errorf("a read under load found %v", loss)
 		}
 	}
 	return nil

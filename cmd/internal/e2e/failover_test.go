@@ -1,0 +1,155 @@
+package e2e
+
+import (
+	"syscall"
+	"testing"
+	"time"
+)
+
+// faults.md: kill P under write load; K109.
+func TestK109KillOfThePrimaryUnderLoad(t *testing.T) {
+	r := healthy(t, Config{})
+	l := r.load()
+	before := r.vol()
+	victim := before.Primary
+	r.Kill(victim)
+	r.until("the other took over", PrimaryIs(other(victim)))
+	l.more(300)
+	ctx, cancel := r.within()
+	defer cancel()
+	f, err := r.FailoverTo(ctx, before.Epoch+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.From != victim || f.To != other(victim) || f.Reason == "" || f.RTOTargetMs != 2000 || f.RPOBytes != 0 || f.RTOMs <= 0 {
+		t.Errorf("the failover is recorded as %+v", f)
+	}
+	var sum int64
+	for i, want := range []string{"detect", "decide", "promote", FirstWrite} {
+		if i >= len(f.Stages) || f.Stages[i].Name != want {
+			t.Fatalf("stages %v, want %q at place %d", f.Stages, want, i)
+		}
+		sum += f.Stages[i].Ms
+	}
+	if sum > f.RTOMs+50 {
+		t.Errorf("the stages %v take longer than the whole, %d ms", f.Stages, f.RTOMs)
+	}
+	if d := r.vol(); d.State != "degraded" || len(d.InSync) != 1 {
+		t.Errorf("with one replica left the volume is %s, in sync %v", d.State, d.InSync)
+	}
+	r.start(victim)
+	r.until("the killed node is resynced", Healthy)
+	l.more(300)
+	if e := r.vol().Epoch; e != before.Epoch+1 {
+		t.Errorf("a node that came back moved the volume from epoch %d to %d", before.Epoch+1, e)
+	}
+	l.stop()
+	r.same()
+}
+
+// The leader of the group dies together with the primary: the survivors elect one, and it waits a whole lease.
+func TestK109KillOfTheLeaderThatIsPrimary(t *testing.T) {
+	r := healthy(t, Config{})
+	l := r.load()
+	first := r.vol()
+	r.Kill("gamma") // the leader is a data node from now on
+	s := r.until("a data node leads", PrimaryIs(first.Primary))
+	r.start("gamma")
+	r.until("gamma is back", func(s *apiStatus) bool { return s.Quorum && s.Nodes[2].State == "alive" })
+	for s.Leader != s.Volumes[0].Primary { // put the primary on the leader
+		if s.Leader == "gamma" {
+			r.Kill("gamma")
+			s = r.until("a data node leads", func(s *apiStatus) bool { return PrimaryIs(s.Volumes[0].Primary)(s) && s.Leader != "gamma" })
+			r.start("gamma")
+			r.until("gamma is back", func(s *apiStatus) bool { return s.Quorum && s.Nodes[2].State == "alive" })
+			continue
+		}
+		r.until("healthy", Healthy)
+		r.admin(0, "failover", "vol", "--to", s.Leader)
+		s = r.until("the volume is served", Healthy)
+	}
+	victim, epoch := s.Volumes[0].Primary, s.Volumes[0].Epoch
+	r.Kill(victim)
+	r.until("the other took over", PrimaryIs(other(victim)))
+	l.more(100)
+	ctx, cancel := r.within()
+	defer cancel()
+	f, err := r.FailoverTo(ctx, epoch+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Whoever decided never heard the old primary in its own term; the silence counts all the same.
+	if f.From != victim || f.RTOMs < 700 {
+		t.Errorf("the failover took one lease, 840 ms, at least, and is recorded as %+v", f)
+	}
+	r.start(victim)
+	r.until("healthy again", Healthy)
+	l.stop()
+	r.same()
+}
+
+// K109: the witness, then the standby.
+func TestK109KillOfWitnessAndStandbyUnderLoad(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	l := r.load()
+	before := r.vol()
+	r.Kill("gamma")
+	l.more(300)
+	r.start("gamma")
+	r.until("gamma is back", func(s *apiStatus) bool { return s.Quorum && s.Nodes[2].State == "alive" })
+	standby := other(before.Primary)
+	r.Kill(standby)
+	l.more(300)
+	r.until("the standby left the set", func(s *apiStatus) bool { return !isMember(standby)(s) })
+	r.start(standby)
+	r.until("the standby is back", Healthy)
+	l.more(100)
+	if v := r.vol(); v.Epoch != before.Epoch {
+		t.Errorf("losing witness and standby moved the volume from epoch %d to %d", before.Epoch, v.Epoch)
+	}
+	l.stop()
+	r.same()
+}
+
+// faults.md K114: a primary that starts and dies again and again does not make the role go to and fro.
+func TestK114CrashLoopOfThePrimary(t *testing.T) {
+	r := healthy(t, Config{})
+	l := r.load()
+	before := r.vol()
+	victim := before.Primary
+	for i := range 5 {
+		r.Kill(victim)
+		l.more(20)
+		r.start(victim)
+		// It lives long enough to be resynced and to be a candidate: the worst that it can be.
+		time.Sleep(time.Duration(i) * 500 * time.Millisecond)
+	}
+	r.until("healthy again", Healthy)
+	if got := r.vol(); got.Epoch > before.Epoch+2 {
+		t.Errorf("5 crashes of one node moved the volume %d times", got.Epoch-before.Epoch)
+	}
+	l.more(50)
+	l.stop()
+	r.same()
+}
+
+// The standby dies again and again while it is resynced.
+func TestK109KillOfTheStandbyWhileItIsResynced(t *testing.T) {
+	r := healthy(t, Config{Size: "256MiB"})
+	l := r.load()
+	standby := other(r.vol().Primary)
+	for range 4 {
+		if err := r.Signal(standby, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		r.Kill(standby)
+		l.more(50)
+		r.start(standby)
+		r.until("its resync has begun, or is over already", func(s *apiStatus) bool {
+			return Healthy(s) || len(s.Volumes) == 1 && replica(s, standby).State == "resyncing"
+		})
+	}
+	r.until("healthy again", Healthy)
+	l.stop()
+	r.same()
+}
