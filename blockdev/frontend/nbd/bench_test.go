@@ -56,6 +56,7 @@ func benchRaw(b *testing.B, e nbd.Export, cmd nbdproto.Cmd, size uint32, depth i
 	for range depth {
 		room <- struct{}{}
 	}
+	b.ResetTimer()
 	sender.Go(func() {
 		for i := 0; i < b.N; {
 			<-room

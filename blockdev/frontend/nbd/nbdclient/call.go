@@ -49,14 +49,14 @@ func (c *Client) Start(op Op) *Call {
 	select {
 	case c.window <- struct{}{}:
 	case <-c.dead:
-		k.end(c.lost(op))
+		k.end(c.unsent(op))
 		return k
 	}
 	select {
 	case c.turn <- struct{}{}:
 	case <-c.dead:
 		<-c.window
-		k.end(c.lost(op))
+		k.end(c.unsent(op))
 		return k
 	}
 	c.send(k)
@@ -67,10 +67,10 @@ func (c *Client) Start(op Op) *Call {
 // send registers the call, then writes it: the answer may be there before write returns.
 func (c *Client) send(k *Call) {
 	c.mu.Lock()
-	if c.cause != nil {
+	if c.cause != nil || c.closing {
 		c.mu.Unlock()
 		<-c.window
-		k.end(c.lost(k.Op))
+		k.end(c.unsent(k.Op))
 		return
 	}
 	c.cookie++
@@ -92,6 +92,17 @@ func (c *Client) send(k *Call) {
 func (k *Call) end(err error) {
 	k.err = err
 	close(k.done)
+}
+
+// unsent is the outcome of a call for which the connection had no more use.
+func (c *Client) unsent(op Op) error {
+	c.mu.Lock()
+	closing := c.closing
+	c.mu.Unlock()
+	if closing {
+		return fmt.Errorf("nbd command %d on %v at %s: %w", op.Cmd, op.Range, c.names, blockdev.ErrClosed)
+	}
+	return c.lost(op)
 }
 
 // lost is the outcome of a call on a dead connection.

@@ -57,6 +57,7 @@ type Client struct {
 	mu      sync.Mutex
 	cookie  uint64
 	pending map[uint64]*Call
+	closing bool  // Close was called: nothing more is sent
 	cause   error // why the connection is dead, or about to be
 }
 
@@ -108,15 +109,15 @@ func (c *Client) Flags() nbdproto.TransFlags { return c.flags }
 // Lost is closed when the connection is dead.
 func (c *Client) Lost() <-chan struct{} { return c.dead }
 
-// errClosed is the cause after Close and Abort.
-var errClosed = errors.New("closed by its user")
-
-// Close says goodbye, waits for what is in flight and for the receiver, and closes the connection.
+// Close takes no more calls, says goodbye, waits for what is in flight and for the receiver, and closes the connection.
 func (c *Client) Close() error {
 	late := time.AfterFunc(c.cfg.CloseTimeout, c.Abort)
 	defer late.Stop()
+	c.mu.Lock()
+	c.closing = true
+	c.mu.Unlock()
 	select {
-	case c.turn <- struct{}{}:
+	case c.turn <- struct{}{}: // behind every request that was taken
 		bye := nbdproto.Request{Magic: nbdproto.MagicRequest, Cmd: nbdproto.CmdDisc}
 		if _, err := c.nc.Write(nbdproto.AppendRequest(nil, bye)); err != nil {
 			c.Abort()
@@ -129,7 +130,7 @@ func (c *Client) Close() error {
 }
 
 // Abort closes the connection at once, as a client that dies does.
-func (c *Client) Abort() { c.fail(errClosed) }
+func (c *Client) Abort() { c.fail(blockdev.ErrClosed) }
 
 // fail notes why and makes the receiver end.
 func (c *Client) fail(cause error) {

@@ -138,13 +138,18 @@ func zeroFlags(unmap bool) nbdproto.CmdFlags {
 // BlockStatus returns the extents of r, in order and without gaps.
 func (c *Client) BlockStatus(r blockdev.Range) ([]Extent, error) { return status(c, r, c.size) }
 
-// Extents is BlockStatus in the words of blockdev.Mapper.
+// Extents is BlockStatus in the words of blockdev.Mapper. Of a server that knows no holes, all is data.
 func (c *Client) Extents(r blockdev.Range, fn func(e blockdev.Range, hole bool) bool) error {
-	return extents(c.BlockStatus, r, fn)
-}
-
-func extents(bs func(blockdev.Range) ([]Extent, error), r blockdev.Range, fn func(blockdev.Range, bool) bool) error {
-	es, err := bs(r)
+	if err := inRange(nbdproto.CmdBlockStatus, r, c.size); err != nil {
+		return err
+	}
+	if !c.allocation {
+		if r.Len > 0 {
+			fn(r, false)
+		}
+		return nil
+	}
+	es, err := c.BlockStatus(r)
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (r *Reconnecting) connect(ctx context.Context) (*Client, error) {
 			c, uri, closed := r.client, r.uris[r.next%len(r.uris)], r.closed
 			r.mu.Unlock()
 			if closed {
-				return nil, fmt.Errorf("%w: %w", ErrConnectionLost, errClosed)
+				return nil, blockdev.ErrClosed
 			}
 			if c != nil {
 				return c, nil
@@ -129,7 +129,7 @@ func (r *Reconnecting) dial(ctx context.Context, uri string) (*Client, error) {
 	defer r.mu.Unlock()
 	if err == nil && r.closed {
 		c.Abort()
-		err = errClosed
+		err = blockdev.ErrClosed
 	}
 	if err != nil {
 		r.next++
@@ -233,7 +233,7 @@ func (r *Reconnecting) Server() string {
 	return r.client.names
 }
 
-// Close ends the connection. Operations that wait for one end with ErrConnectionLost.
+// Close takes no more calls, waits for what is in flight, and ends the connection. What has none ends with ErrClosed.
 func (r *Reconnecting) Close() error {
 	r.mu.Lock()
 	c := r.client

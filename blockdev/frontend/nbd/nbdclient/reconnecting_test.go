@@ -251,13 +251,16 @@ func TestCloseEndsWaitingOperations(t *testing.T) {
 	r := open(t, cfg, n.uri())
 	e.Suspend()
 	done := make(chan error)
-	go func() { done <- r.Flush() }()
-	eventually(t, "the server has it", func() bool { return n.Stats().Connections == 1 })
+	go func() {
+		_, err := r.WriteAt(fill(4096, 1), 0)
+		done <- err
+	}()
+	eventually(t, "the server has it", func() bool { return n.Stats().BytesInFlight > 0 })
 	r.Close()
 	if err := <-done; !errors.Is(err, nbdclient.ErrConnectionLost) {
 		t.Fatal(err)
 	}
-	if err := r.Flush(); !errors.Is(err, nbdclient.ErrConnectionLost) {
+	if err := r.Flush(); !errors.Is(err, blockdev.ErrClosed) || errors.Is(err, nbdclient.ErrConnectionLost) {
 		t.Fatal(err)
 	}
 }
