@@ -119,6 +119,8 @@ func (t *Tenure) takeLocked() []primary.Action {
 			t.peers[a.Node].queueLocked(a)
 		case primary.StartLocal:
 			t.local++
+		case primary.Complete:
+			a.Op.Owner.(*op).refs.Add(1)
 		}
 	}
 	return acts
@@ -148,7 +150,9 @@ func (t *Tenure) carryOut(a *primary.Action, worker bool) (more []primary.Action
 	case primary.StartLocal:
 		return t.startLocal(a.Op.Owner.(*op), worker)
 	case primary.Complete:
-		t.complete(a.Op.Owner.(*op))
+		o := a.Op.Owner.(*op)
+		t.complete(o)
+		o.release()
 	case primary.Release:
 		if o, ok := a.Op.Owner.(*op); ok {
 			o.release()
@@ -172,15 +176,18 @@ func (t *Tenure) carryOut(a *primary.Action, worker bool) (more []primary.Action
 
 // complete reports an operation's end to whoever submitted it.
 func (t *Tenure) complete(o *op) {
-	if o.Kind != blockdev.OpRead && o.Err == nil && !t.acked.Swap(true) && o.req != nil {
+	req := o.req
+	if req == nil {
+		if o.done != nil {
+			o.done <- o.Err
+		}
+		return
+	}
+	if o.Kind != blockdev.OpRead && o.Err == nil && !t.acked.Load() && !t.acked.Swap(true) {
 		t.r.node.FirstAck(t.r.cfg.Volume.Name, t.epoch)
 	}
-	if o.req != nil {
-		o.req.Err = o.Err
-		o.req.Done(o.req)
-	} else if o.done != nil {
-		o.done <- o.Err
-	}
+	req.Err = o.Err
+	req.Done(req)
 }
 
 // propose hands the Core's proposals to Raft in order and feeds the leader's word back.

@@ -1,8 +1,10 @@
 package replication
 
 import (
+	"fmt"
 	"hash/crc32"
 	"sync"
+	"sync/atomic"
 
 	"hacluster/blockdev"
 	"hacluster/replication/primary"
@@ -16,6 +18,9 @@ type op struct {
 	sum  uint32
 	zero bool       // a copy whose content is all zeroes
 	done chan error // of our own flush: gets the outcome; room for one
+	// refs is one for the Core until its Release, and one for each Complete that was taken and not carried out: the
+	// two may be taken by different goroutines, and the second must not give away what the first still reports.
+	refs atomic.Int32
 }
 
 var ops = sync.Pool{New: func() any { o := new(op); o.Owner = o; return o }}
@@ -23,11 +28,18 @@ var ops = sync.Pool{New: func() any { o := new(op); o.Owner = o; return o }}
 func newOp(kind blockdev.Op, r blockdev.Range) *op {
 	o := ops.Get().(*op)
 	o.Kind, o.Range = kind, r
+	o.refs.Store(1)
 	return o
 }
 
-// release gives the memory back; the Core and the streams need it no more.
+// release gives one reference back, and with the last one the memory.
 func (o *op) release() {
+	switch n := o.refs.Add(-1); {
+	case n > 0:
+		return
+	case n < 0:
+		panic(fmt.Sprintf("replication: %v of %v released more often than referenced", o.Kind, o.Range))
+	}
 	if o.buf != nil {
 		o.buf.Free()
 	}
