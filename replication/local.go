@@ -36,7 +36,7 @@ func (t *Tenure) localReturned(tell func(now primary.Instant)) []primary.Action 
 	t.local--
 	if t.ended {
 		t.mu.Unlock()
-		t.r.returned(-1)
+		t.r.returned()
 		return nil
 	}
 	defer t.mu.Unlock()

@@ -98,7 +98,7 @@ type Replica struct {
 	work  *workers
 	kick  chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
 
-	mu        sync.Mutex
+	mu        sync.Mutex     // taken before the mutex of a Tenure where both are held
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
 	applied   cluster.Volume // as our own log shows it
 	recv      *standby.Receiver
@@ -357,15 +357,21 @@ func (r *Replica) Volume() cluster.Volume {
 	return r.vol
 }
 
+// stopServing ends the tenure, if there is one. What it has on the device is counted as draining in the same moment:
+// no epoch is stored and no stream answered before that has returned (R2).
 func (r *Replica) stopServing(why string) {
 	r.mu.Lock()
 	t := r.tenure
-	r.tenure = nil
-	r.mu.Unlock()
-	if t != nil {
-		r.log.Info("no longer primary", "epoch", t.epoch, "why", why)
-		t.end()
+	if t == nil {
+		r.mu.Unlock()
+		return
 	}
+	r.tenure = nil
+	r.draining += t.cut()
+	r.changeLocked()
+	r.mu.Unlock()
+	r.log.Info("no longer primary", "epoch", t.epoch, "why", why)
+	t.end()
 }
 
 // serve begins a tenure. A clean-stop mark is removed before the first write can come.
@@ -396,12 +402,17 @@ func (r *Replica) serve(ctx context.Context, e cluster.Epoch) bool {
 }
 
 // returned counts a local operation of an ended tenure off.
-func (r *Replica) returned(n int) {
+func (r *Replica) returned() {
 	r.mu.Lock()
-	r.draining += n
-	r.changeLocked()
+	r.draining--
+	quiet := r.draining == 0
+	if quiet {
+		r.changeLocked()
+	}
 	r.mu.Unlock()
-	r.wake()
+	if quiet {
+		r.wake()
+	}
 }
 
 // shutdown ends everything and leaves the mark of a clean stop, if nothing is left on the device.

@@ -21,7 +21,7 @@ type Tenure struct {
 	stop  context.CancelFunc
 	// proposals go to Raft one at a time; a full queue drops them, for the Core repeats what stays undecided.
 	proposals chan cluster.Command // sent by run, received by proposer, never closed
-	gone      chan struct{}        // closed by end
+	gone      chan struct{}        // closed by cut
 	acked     atomic.Bool          // a client's write or flush was acknowledged
 
 	gate   gate
@@ -62,23 +62,32 @@ func (t *Tenure) start(ctx context.Context) {
 	t.goes.Go(func() { t.tick(ctx) })
 }
 
-// end cuts the clients off without an answer and lets what is on the local backing end.
-func (t *Tenure) end() {
-	t.mu.Lock()
-	if t.ended {
-		t.mu.Unlock()
-		return
-	}
-	t.ended = true
-	left := t.local
-	t.held = nil // discarded: they were not admitted
-	close(t.export.gone)
-	t.mu.Unlock()
-	t.r.returned(left)
-	close(t.gone)
+// cut cuts the clients off without an answer. It returns how many operations are left on the local backing: they are
+// the Replica's to wait for, each tells it when it returns.
+func (t *Tenure) cut() (left int) {
 	t.gate.close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	t.dropHeldLocked()
+	close(t.export.gone)
+	close(t.gone)
+	return t.local
+}
+
+// end leaves no goroutine behind. It comes after cut.
+func (t *Tenure) end() {
 	t.stop()
 	t.goes.Wait()
+}
+
+// dropHeldLocked discards what was not admitted: its connections are closed without an answer.
+func (t *Tenure) dropHeldLocked() {
+	for i, o := range t.held {
+		t.held[i] = nil
+		o.release()
+	}
+	t.held = nil
 }
 
 func (t *Tenure) members() []string {
@@ -237,7 +246,7 @@ func (t *Tenure) cutClients() {
 	t.r.log.Warn("suspended for longer than the limit: clients' connections are closed", "limit", t.r.cfg.SuspendLimit)
 	close(t.export.gone)
 	t.export = newExport(t)
-	t.held = nil
+	t.dropHeldLocked()
 }
 
 // diskFailed gives the role up because the local backing failed, unless this is the only member: then the error goes
