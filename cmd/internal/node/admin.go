@@ -2,9 +2,9 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"hacluster/cmd/internal/api"
@@ -12,7 +12,6 @@ import (
 	"hacluster/cmd/internal/control"
 	"hacluster/cmd/internal/identity"
 	"hacluster/heartbeat/cluster"
-	"hacluster/heartbeat/consensus"
 	"hacluster/heartbeat/failover"
 )
 
@@ -97,10 +96,19 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if rep == nil {
 		return api.Failed("node %q does not answer: its replica's state is unknown", r.To)
 	}
+	if !rep.Held || rep.Stalled || rep.Problem != "" {
+		return api.Failed("the replica of %q on %s cannot be used: %s", vol.Name, r.To, problemOf(rep))
+	}
 	if rep.Inconsistent {
 		return api.Refused("the replica of %q on %s is inconsistent: a resync that did not end has overwritten a part of it; it cannot be promoted, also not by force", vol.Name, r.To)
 	}
 	m, member := vol.Members[r.To]
+	if s := v.serving(vol); !member && s != nil && !s.Suspended {
+		return api.Refused("the replica of %q on %s is not a member of the in-sync set, and %s serves: wait for its resync (R6)", vol.Name, r.To, vol.Primary)
+	}
+	if !member && rep.Epoch == 0 && vol.Epoch > 0 {
+		return api.Refused("the replica of %q on %s never held the volume's data; it cannot be promoted, also not by force", vol.Name, r.To)
+	}
 	if member && m.Incarnation == rep.Incarnation && !rep.Failed {
 		return nil
 	}
@@ -199,8 +207,13 @@ func (n *Node) VolumeCreate(ctx context.Context, r api.VolumeCreateRequest) erro
 		return api.Refused("replicas of %q hold data: say whose is kept with --initial-from NODE (the others are overwritten), or --discard-data", r.Volume)
 	}
 	from := r.InitialFrom
+	for _, c := range vol.Replicas { // discarded: any replica will do
+		if rep := v.report(c.Node, r.Volume); from == "" && rep != nil && rep.Usable() {
+			from = c.Node
+		}
+	}
 	if from == "" {
-		from = vol.Replicas[0].Node
+		return api.Failed("no replica of %q is usable: `ha-admin status` shows why", r.Volume)
 	}
 	if _, ok := vol.Replica(from); !ok {
 		return api.Failed("node %q holds no replica of volume %q", from, r.Volume)
@@ -284,12 +297,15 @@ func (n *Node) nodeAdd(ctx context.Context, l *leading, name string) error {
 	if !ok {
 		return api.Failed("node %q is not in %s", name, n.cfg.File)
 	}
-	if rec, ok := n.state.get().Nodes[name]; ok {
-		return api.Failed("node %q is part of the cluster already (data directory %s): remove it first", name, rec.DataDir)
-	}
 	h, err := n.hello(ctx, name)
 	if err != nil {
 		return api.Failed("node %q cannot be added: %v", name, err)
+	}
+	if rec, ok := n.state.get().Nodes[name]; ok {
+		if votes, err := l.votes(rec.RaftID); err == nil && !votes && rec.RaftID == h.RaftID { // an earlier try came half way
+			return n.letVote(ctx, l, rec)
+		}
+		return api.Failed("node %q is part of the cluster already (data directory %s): remove it first", name, rec.DataDir)
 	}
 	if h.HasState {
 		return api.Refused("node %q belongs to cluster id %s already: empty its data_dir first", name, h.ClusterID)
@@ -305,8 +321,14 @@ func (n *Node) nodeAdd(ctx context.Context, l *leading, name string) error {
 	if err := n.applied(ctx, cluster.Command{AddNode: add}); err != nil {
 		return err
 	}
-	if err := l.raft.AddVoter(ctx, h.RaftID, c.Address); err != nil {
-		return api.Failed("node %q was added and does not vote yet: %v: run the command again", name, err)
+	return n.letVote(ctx, l, *add)
+}
+
+func (n *Node) letVote(ctx context.Context, l *leading, node cluster.Node) error {
+	err := l.raft.AddVoter(ctx, node.RaftID, node.Address)
+	l.votersChanged(ctx)
+	if err != nil {
+		return api.Failed("node %q was added and does not vote yet: %v: run the command again", node.Name, err)
 	}
 	return nil
 }
@@ -321,7 +343,10 @@ func (n *Node) NodeRemove(ctx context.Context, name string) error {
 func (n *Node) nodeRemove(ctx context.Context, l *leading, name string) error {
 	rec, ok := n.state.get().Nodes[name]
 	if !ok {
-		return api.Failed("node %q is not part of the cluster", name)
+		return n.removeVote(ctx, l, name)
+	}
+	if err := n.mayRemove(ctx, l, rec); err != nil {
+		return err
 	}
 	if name == n.me.Name {
 		for _, o := range n.others("") {
@@ -335,11 +360,57 @@ func (n *Node) nodeRemove(ctx context.Context, l *leading, name string) error {
 	if err != nil {
 		return api.Unavailable("the change was not confirmed: %v", err)
 	}
-	if res.Void != "" {
+	if _, there := n.state.get().Nodes[name]; res.Void != "" && there {
 		return api.Refused("node %q is not removed: %s", name, res.Void)
 	}
-	if err := l.raft.Remove(ctx, rec.RaftID); err != nil && !errors.Is(err, consensus.ErrNotLeader) {
-		return api.Failed("node %q was removed from the cluster's state and still votes: %v: run `ha-admin node remove` again", name, err)
+	return n.removeVote(ctx, l, name)
+}
+
+// removeVote takes the votes of a node away that is not part of the cluster's state any more.
+func (n *Node) removeVote(ctx context.Context, l *leading, name string) error {
+	servers, err := l.raft.Servers()
+	if err != nil {
+		return api.Unavailable("%v", err)
+	}
+	found := false
+	for _, s := range servers {
+		if strings.TrimRight(s.ID, "0123456789abcdef") != name+"-" {
+			continue
+		}
+		found = true
+		err := l.raft.Remove(ctx, s.ID)
+		l.votersChanged(ctx)
+		if err != nil {
+			return api.Failed("node %q was removed from the cluster's state and still votes: %v: run `ha-admin node remove %s` again", name, err, name)
+		}
+	}
+	if !found {
+		return api.Failed("node %q is not part of the cluster", name)
+	}
+	return nil
+}
+
+// mayRemove refuses to leave voters behind of which no majority answers: nobody could undo that.
+func (n *Node) mayRemove(ctx context.Context, l *leading, rec cluster.Node) error {
+	servers, err := l.raft.Servers()
+	if err != nil {
+		return api.Unavailable("%v", err)
+	}
+	voters, answer := 0, 0
+	for _, s := range servers {
+		if !s.Voter || s.ID == rec.RaftID {
+			continue
+		}
+		voters++
+		name := n.nameOf(s.ID)
+		if name == n.me.Name {
+			answer++
+		} else if h, err := n.hello(ctx, name); err == nil && h.RaftID == s.ID {
+			answer++
+		}
+	}
+	if 2*answer <= voters {
+		return api.Refused("without %s the cluster has %d voters, of which only %d answer: it would lose its quorum; start the others first", rec.Name, voters, answer)
 	}
 	return nil
 }

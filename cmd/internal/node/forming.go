@@ -15,9 +15,7 @@ import (
 // cluster together with the others when all of them are empty, waits for `node add` when they are not, and starts no
 // Raft before: an empty voter under a known name could vote twice.
 func (n *Node) join(ctx context.Context) error {
-	if has, err := consensus.HasState(n.cfg.DataDir() + "/raft"); err != nil {
-		return fmt.Errorf("raft state: %w", err)
-	} else if has {
+	if n.old {
 		return n.openRaft(nil)
 	}
 	told := ""
@@ -140,7 +138,14 @@ func (n *Node) formed() *cluster.Init {
 // Hello implements control.Handler.
 func (n *Node) Hello(_ context.Context, h *control.Hello) (*control.HelloReply, error) {
 	return &control.HelloReply{Version: control.Version, Cluster: n.cfg.Cluster.Name, ClusterID: n.state.get().ID, Node: n.me.Name,
-		RaftID: n.dir.raftID(), DataDir: n.dir.id.ID, HasState: n.raftIfOpen() != nil}, nil
+		RaftID: n.dir.raftID(), DataDir: n.dir.id.ID, HasState: n.hasState()}, nil
+}
+
+// hasState reports whether this node has a part in a group: state from before its start, not opened yet perhaps, or
+// entries that came since. One that was told to join and heard nothing since is as empty as before.
+func (n *Node) hasState() bool {
+	r := n.raftIfOpen()
+	return n.old || r != nil && r.LastIndex() > 0
 }
 
 var errNotEmpty = errors.New("this node belongs to a cluster already")
@@ -184,7 +189,7 @@ func (n *Node) mayJoin(name string) error {
 	if name != n.cfg.Cluster.Name {
 		return fmt.Errorf("cluster %q was named, this node is configured for %q", name, n.cfg.Cluster.Name)
 	}
-	if n.raftIfOpen() != nil {
+	if n.hasState() {
 		return errNotEmpty
 	}
 	return nil

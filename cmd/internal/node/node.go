@@ -40,6 +40,7 @@ type Node struct {
 	me     config.Node
 	boot   [16]byte
 	dir    *dataDir
+	old    bool // the directory held Raft state when this process started
 	trans  *identity.Transport
 	mux    *identity.Mux
 	gossip *membership.Membership
@@ -88,16 +89,16 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 		}
 		log.Warn("data_dir is on a memory file system: a power loss empties it", "data_dir", cfg.DataDir())
 	}
-	n := &Node{cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
+	n := &Node{cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, old: hasRaft, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
 		state: newStateStore(), formation: dir.id.Formation, events: newJournal(cfg.Self)}
-	if err := n.open(hasRaft); err != nil {
+	if err := n.open(); err != nil {
 		dir.close()
 		return nil, err
 	}
 	return n, nil
 }
 
-func (n *Node) open(hasRaft bool) (err error) {
+func (n *Node) open() (err error) {
 	n.trans, err = identity.New(identity.Config{Insecure: n.cfg.Insecure, UserTimeout: n.cfg.Timers.RTO, Logger: n.log})
 	if err != nil {
 		return err
@@ -112,7 +113,7 @@ func (n *Node) open(hasRaft bool) (err error) {
 	n.peers = newPeers(n.cfg, n.trans)
 	n.lease = newLeaseHolder(n)
 	n.vols = newVolumes(n)
-	n.openRaft = n.raftOpener(hasRaft)
+	n.openRaft = n.raftOpener()
 	return nil
 }
 

@@ -83,7 +83,7 @@ func (s *stateStore) watch() (*cluster.State, <-chan struct{}) {
 }
 
 // raftOpener returns what opens this node's part in the group, once, perhaps founding it.
-func (n *Node) raftOpener(hasRaft bool) func([]consensus.Server) error {
+func (n *Node) raftOpener() func([]consensus.Server) error {
 	dir := filepath.Join(n.cfg.DataDir(), "raft")
 	return func(bootstrap []consensus.Server) error {
 		n.mu.Lock()
@@ -91,7 +91,7 @@ func (n *Node) raftOpener(hasRaft bool) func([]consensus.Server) error {
 		if n.raft != nil || n.stopping {
 			return nil
 		}
-		if !hasRaft { // an empty one may be left of an earlier identity
+		if !n.old { // an empty one may be left of an earlier identity
 			if err := os.RemoveAll(dir); err != nil {
 				return fmt.Errorf("make room for raft: %w", err)
 			}
@@ -235,11 +235,18 @@ func (n *Node) register(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
+	told := ""
 	for ctx.Err() == nil {
 		st, changed := n.state.watch()
-		if st.ID != "" && st.Nodes[n.me.Name].Start == n.dir.id.Start && st.Nodes[n.me.Name].DataDir == n.dir.id.ID {
+		switch rec := st.Nodes[n.me.Name]; {
+		case rec.DataDir != n.dir.id.ID: // not yet, or the cluster knows another directory
+		case rec.Start == n.dir.id.Start:
 			n.becomeReady()
 			return nil
+		case rec.Start > n.dir.id.Start:
+			return fmt.Errorf("the cluster knows process %d of %s, this one is %d: %s was restored or copied; it must not vote with an old state: "+
+				"run `ha-admin node remove %s`, empty the directory, start, and run `ha-admin node add %s`",
+				rec.Start, n.me.Name, n.dir.id.Start, n.cfg.DataDir(), n.me.Name, n.me.Name)
 		}
 		pause := time.After(n.cfg.Timers.Renew)
 		if n.leaderName() != "" && (st.ID != "" || n.currentLeading() == nil) {
@@ -248,8 +255,10 @@ func (n *Node) register(ctx context.Context) error {
 			try, cancel := context.WithTimeout(ctx, n.cfg.Timers.RTO)
 			res, err := n.propose(try, c)
 			cancel()
-			if st := n.state.get(); err == nil && res.Void != "" && st.ID != "" && st.Nodes[n.me.Name].Start != n.dir.id.Start {
-				n.log.Error("the cluster does not take this node", "why", res.Void)
+			// Until the entry is applied here it may be that an earlier try of ours was taken.
+			if st := n.state.get(); err == nil && res.Void != "" && st.Index >= res.Index && st.Nodes[n.me.Name].Start != n.dir.id.Start && res.Void != told {
+				told = res.Void
+				n.log.Error("the cluster does not take this node", "why", told)
 			}
 		}
 		select {
