@@ -29,11 +29,15 @@ type backing struct {
 	close       func()
 }
 
+func (v *volumes) superblockPath(volume string) (dir, path string) {
+	dir = filepath.Join(v.n.cfg.DataDir(), "volumes", volume)
+	return dir, filepath.Join(dir, "superblock")
+}
+
 // openBacking opens and holds the device (R24) and finds its superblock. Nothing is made where something may be lost:
 // a superblock only for a replica that is no member, a file only for one that never had any.
 func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device string, mode config.IO) (*backing, error) {
-	dir := filepath.Join(v.n.cfg.DataDir(), "volumes", vol.Name)
-	path := filepath.Join(dir, "superblock")
+	dir, path := v.superblockPath(vol.Name)
 	_, err := os.Stat(path)
 	known := err == nil
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -61,7 +65,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 			rep.Stalled(op, r, since)
 		}
 	}})
-	if b.super, err = v.openSuper(st, vol, dir, path, device, file.Attachment(), known, fresh); err != nil {
+	if b.super, err = v.openSuper(st, vol, dir, path, device, file.Attachment(), known); err != nil {
 		return nil, errors.Join(err, b.dev.Close())
 	}
 	b.close = func() {
@@ -82,13 +86,13 @@ func ioMode(m config.IO) filedev.Mode {
 	return filedev.Auto
 }
 
-func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, device, attachment string, known, fresh bool) (*superblock, error) {
+func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, device, attachment string, known bool) (*superblock, error) {
 	if !known {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
 		sb := meta.Superblock{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, BlockSize: blockdev.BlockSize,
-			DevicePath: device, Attachment: attachment, Inconsistent: vol.Epoch > 0 && !fresh}
+			DevicePath: device, Attachment: attachment, Inconsistent: vol.Epoch > 0} // it holds no state that the volume ever had
 		if err := meta.Create(path, sb); err != nil {
 			return nil, err
 		}

@@ -73,7 +73,7 @@ func (l *leaseHolder) ask(ctx context.Context) {
 	reports := l.n.vols.reports()
 	l.mu.Lock()
 	number := l.holder.Next(l.n.now())
-	failed := l.failed
+	failed := l.failed + l.flying - 1 // a request without an answer yet may never get one: the next goes another way
 	l.mu.Unlock()
 	req := cluster.LeaseRequest{Node: l.n.me.Name, Start: l.n.dir.id.Start, Number: number, Boot: fmt.Sprintf("%x", l.n.boot),
 		DataDir: l.n.dir.id.ID, Reports: reports}

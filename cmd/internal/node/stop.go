@@ -41,6 +41,10 @@ func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 			n.log.Info("handed over", "volume", before.Name, "to", st.Volumes[before.Name].Primary)
 			return
 		}
+		if len(st.Volumes[before.Name].Members) == 1 {
+			n.log.Warn("volume is stopped without a hand-over: no other replica is a member any more", "volume", before.Name)
+			return
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():

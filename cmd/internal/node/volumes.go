@@ -30,6 +30,8 @@ type volumes struct {
 	mu   sync.Mutex
 	all  map[string]*held
 	done bool
+
+	told map[string]string // run's own: why a replica could not be opened, as last logged
 }
 
 // held is one replica and what belongs to it. broken: its backing could not be opened; it is tried again.
@@ -45,7 +47,7 @@ type held struct {
 }
 
 func newVolumes(n *Node) *volumes {
-	return &volumes{n: n, all: map[string]*held{}}
+	return &volumes{n: n, all: map[string]*held{}, told: map[string]string{}}
 }
 
 // How often a backing that could not be opened is tried again.
@@ -79,18 +81,9 @@ func (v *volumes) follow(st *cluster.State) {
 		if !ok {
 			continue
 		}
-		v.mu.Lock()
-		h, done := v.all[name], v.done
-		v.mu.Unlock()
-		if done {
-			return
-		}
+		h := v.replicaOf(st, vol, rep)
 		if h == nil {
-			h = v.open(st, vol, rep)
-			v.mu.Lock()
-			v.all[name] = h
-			v.mu.Unlock()
-			v.n.lease.kickNow()
+			continue
 		}
 		v.mu.Lock()
 		if vol.Epoch != h.epoch {
@@ -104,6 +97,33 @@ func (v *volumes) follow(st *cluster.State) {
 	}
 }
 
+// replicaOf opens a replica that is not open yet; nil: not now.
+func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
+	v.mu.Lock()
+	h := v.all[vol.Name]
+	if h != nil || v.done {
+		v.mu.Unlock()
+		return h
+	}
+	v.goes.Add(1) // stopAll waits until we are through
+	v.mu.Unlock()
+	defer v.goes.Done()
+	if _, path := v.superblockPath(vol.Name); st.Nodes[v.n.me.Name].Start != v.n.dir.id.Start {
+		if _, err := os.Stat(path); err != nil {
+			return nil // what our log shows may be old, and a superblock is made only for a replica that is no member
+		}
+	}
+	h = v.open(st, vol, rep)
+	v.mu.Lock()
+	v.all[vol.Name] = h
+	if v.done {
+		h.cancel()
+	}
+	v.mu.Unlock()
+	v.n.lease.kickNow()
+	return h
+}
+
 func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
 	conf, _ := v.n.cfg.Volume(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
@@ -112,10 +132,14 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 	b, err := v.openBacking(st, vol, rep.Device, conf.IO)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
-		v.n.log.Error("replica cannot be opened", "volume", vol.Name, "device", rep.Device, "error", err)
+		if v.told[vol.Name] != h.broken {
+			v.n.log.Error("replica cannot be opened", "volume", vol.Name, "device", rep.Device, "error", err)
+		}
 		h.replica = replication.New(cfg, replicaNode{v.n}, nil, nil)
 		h.close = func() {}
+		v.told[vol.Name] = h.broken
 	} else {
+		delete(v.told, vol.Name)
 		cfg.Incarnation, cfg.Fresh, cfg.Inline = b.incarnation, b.fresh, b.inline
 		h.replica = replication.New(cfg, replicaNode{v.n}, b.dev, b.super)
 		b.stalled.Store(h.replica)
