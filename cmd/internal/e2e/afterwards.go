@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"hacluster/cmd/internal/api"
 )
@@ -70,5 +72,17 @@ func (c *Cluster) ShowLogs(w io.Writer, lines int) {
 		}
 		all := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
 		fmt.Fprintf(w, "--- the end of %s\n%s\n", filepath.Base(c.Log(n)), bytes.Join(all[max(len(all)-lines, 0):], []byte("\n")))
+	}
+}
+
+// Dump ends what still runs in a way that leaves the stacks of all goroutines in the logs.
+func (c *Cluster) Dump() {
+	for _, n := range Nodes {
+		if c.Signal(n, syscall.SIGQUIT) != nil {
+			continue // it runs no more
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		_, _ = c.Wait(ctx, n) // a stopped one does not end; Close kills it
+		cancel()
 	}
 }

@@ -20,6 +20,7 @@ type leading struct {
 	raft   *consensus.Raft
 	term   uint64
 	began  cluster.Instant
+	before cluster.Instant                // when the leader before us was last heard here
 	inbox  chan func(now cluster.Instant) // sent by handlers and answers, received by run; full: the sender waits, bounded by its context
 	core   *failover.Leader               // run's own
 	heard  map[string]cluster.Instant     // run's own: the last sign of life of each node
@@ -72,7 +73,12 @@ func (n *Node) onLeader(term uint64, leader bool) {
 			return
 		}
 	}
-	l := &leading{n: n, raft: r, term: term, began: n.now(), inbox: make(chan func(cluster.Instant), 256), heard: map[string]cluster.Instant{},
+	now := n.now()
+	before := now
+	if at := r.LastContact(); !at.IsZero() {
+		before = now.Add(-time.Since(at))
+	}
+	l := &leading{n: n, raft: r, term: term, began: now, before: before, inbox: make(chan func(cluster.Instant), 256), heard: map[string]cluster.Instant{},
 		waiting: map[requestKey]chan cluster.Grant{}, records: map[recordKey]*record{}}
 	l.core = failover.NewLeader(failover.Config{Self: n.me.Name, Term: term, Lease: n.cfg.Timers.Lease}, l.began)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -276,9 +282,12 @@ func (l *leading) decided(c cluster.Command) {
 	st := l.n.state.get()
 	from := st.Volumes[p.Volume].Primary
 	rec := &record{from: from, to: p.Candidate, reason: p.Reason, decided: now, at: time.UnixMilli(c.AtMillis)}
-	if heard := l.heard[from]; heard != 0 {
-		rec.silent = now.Sub(heard)
+	// A primary that was never heard in this term was the leader before, or died with it.
+	heard := l.before
+	if at := l.heard[from]; at != 0 {
+		heard = at
 	}
+	rec.silent = now.Sub(heard)
 	l.n.log.Info("promoting", "volume", p.Volume, "node", p.Candidate, "epoch", p.Epoch+1, "from", from, "why", p.Reason, "basis", p.Basis)
 	l.mu.Lock()
 	l.records[recordKey{p.Volume, p.Epoch + 1}] = rec

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/e2e"
 )
 
@@ -24,7 +25,9 @@ const (
 func calm(ctx context.Context, c *e2e.Cluster, d time.Duration) error {
 	fmt.Printf("%v of stress on two cores (stress-ng) and load on the volume (fio), rto %v: nothing may fail over\n", d, calmTarget)
 	forming, cancel := context.WithTimeout(ctx, patience)
-	begin, err := c.Until(forming, "the new cluster is healthy", e2e.Healthy)
+	begin, err := c.Until(forming, "the new cluster is healthy and led by another node than the primary", func(st *api.Status) bool {
+		return e2e.Healthy(st) && st.Leader != "" && st.Leader != st.Volumes[0].Primary
+	})
 	cancel()
 	if err != nil {
 		return err

@@ -68,9 +68,10 @@ func bench(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() {
-		c.Close()
+		defer c.Close()
 		if err != nil {
 			c.ShowLogs(os.Stderr, 20)
+			c.Dump()
 		}
 	}()
 	if err := c.Start(); err != nil {

@@ -70,7 +70,7 @@ func newRounds(ctx context.Context, c *e2e.Cluster) (*rounds, error) {
 	if _, err := c.Until(ctx, "the new cluster is healthy", e2e.Healthy); err != nil {
 		return nil, err
 	}
-	dev, err := nbdclient.Open(ctx, c.URIs(), nbdclient.ReconnectConfig{Log: slog.New(slog.DiscardHandler)})
+	dev, err := nbdclient.Open(ctx, c.URIs(), nbdclient.ReconnectConfig{Limit: patience / 2, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
@@ -135,15 +135,20 @@ func (r *rounds) failover(ctx context.Context, number int) (one round, err error
 	if err != nil {
 		return one, err
 	}
-	if f.From != from || f.To != to {
-		return one, fmt.Errorf("the cluster says that the volume moved from %s to %s, it was from %s to %s", f.From, f.To, from, to)
+	if f.From != from || f.To != to || f.RTOMs < one.wait.Milliseconds()/2 {
+		return one, fmt.Errorf("the cluster's own record is wrong: %s to %s in %d ms %s; it was %s to %s in %d ms",
+			f.From, f.To, f.RTOMs, stagesText(f.Stages), from, to, one.wait.Milliseconds())
 	}
 	one.stages = f.Stages
 	if one.back, err = r.bringBack(ctx, from, to, epoch+1); err != nil {
 		return one, err
 	}
-	fmt.Printf("%3d  %-5s -> %-5s  %5d ms  %s; healthy again %.1f s after its restart\n", number, from, to, one.wait.Milliseconds(),
-		stagesText(f.Stages), one.back.Seconds())
+	remark := ""
+	if st.Leader == from {
+		remark = "; it led the Raft group too"
+	}
+	fmt.Printf("%3d  %-5s -> %-5s  %5d ms  %s; healthy %.1f s after its restart%s\n", number, from, to, one.wait.Milliseconds(),
+		stagesText(f.Stages), one.back.Seconds(), remark)
 	return one, nil
 }
 
