@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"hacluster/blockdev"
-	"hacluster/blockdev/frontend/nbd/nbdproto"
 )
 
 // conn is one client's connection.
@@ -136,26 +135,6 @@ func (c *conn) enter() {
 	c.out.reset()
 }
 
-// gate asks for leave to admit or to answer; it may block.
-func (c *conn) gate(ctx context.Context) error {
-	if c.isGone() {
-		return errGone
-	}
-	if c.tryGate != nil && c.tryGate() {
-		return nil
-	}
-	return c.export.Gate(ctx)
-}
-
-func (c *conn) isGone() bool {
-	select {
-	case <-c.gone:
-		return true
-	default:
-		return false
-	}
-}
-
 // fail closes the connection; the first reason is kept for the log.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
@@ -218,17 +197,4 @@ func signal(ch chan struct{}) {
 	case ch <- struct{}{}:
 	default:
 	}
-}
-
-// serverFlags says what the export can do.
-func serverFlags(e Export, structured bool) nbdproto.TransFlags {
-	f := nbdproto.HasFlags | nbdproto.SendFlush | nbdproto.SendFUA | nbdproto.SendTrim | nbdproto.SendWriteZeroes |
-		nbdproto.CanMultiConn | nbdproto.SendCache | nbdproto.SendFastZero
-	if structured {
-		f |= nbdproto.SendDF
-	}
-	if e.ReadOnly() {
-		f |= nbdproto.ReadOnly
-	}
-	return f
 }

@@ -238,3 +238,13 @@ func TestOurClientWithQemuNbd(t *testing.T) {
 	})
 	exerciseClient(t, "nbd+unix:///vol?socket="+socket, 4<<20)
 }
+
+func TestQemuNbdListsWhatIsServed(t *testing.T) {
+	r := newRig(t, nbd.Config{})
+	out := mustRun(t, "qemu-nbd", "--list", "-k", r.addr.String())
+	for _, want := range []string{"exports available: 1", "export: 'vol'", "size:  16777216", "multi", "fast-zero", "base:allocation"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}

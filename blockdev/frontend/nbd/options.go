@@ -117,3 +117,16 @@ func (c *conn) infoReplies(o nbdproto.Option, name string, wants []byte, size in
 	}
 	return b
 }
+
+// serverFlags says what the export can do.
+func serverFlags(e Export, structured bool) nbdproto.TransFlags {
+	f := nbdproto.HasFlags | nbdproto.SendFlush | nbdproto.SendFUA | nbdproto.SendTrim | nbdproto.SendWriteZeroes |
+		nbdproto.CanMultiConn | nbdproto.SendCache | nbdproto.SendFastZero
+	if structured {
+		f |= nbdproto.SendDF
+	}
+	if e.ReadOnly() {
+		f |= nbdproto.ReadOnly
+	}
+	return f
+}
