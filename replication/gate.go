@@ -14,28 +14,46 @@ import (
 // process that was stopped finds its lease run out before it replies.
 type gate struct {
 	now   func() cluster.Instant
+	lease func() cluster.Instant
 	until atomic.Int64
+	holds atomic.Int32 // failures that are not yet noted on stable storage (R23)
 
 	mu      sync.Mutex
 	closed  bool
-	changed chan struct{} // closed and replaced by set
+	changed chan struct{} // closed and replaced when the gate may have opened
 }
 
-func (g *gate) init(now func() cluster.Instant) {
-	g.now, g.changed = now, make(chan struct{})
+func (g *gate) init(now, lease func() cluster.Instant) {
+	g.now, g.lease, g.changed = now, lease, make(chan struct{})
 }
 
-func (g *gate) try() bool { return int64(g.now()) < g.until.Load() }
+func (g *gate) try() bool { return g.holds.Load() == 0 && int64(g.now()) < g.until.Load() }
 
-func (g *gate) set(until cluster.Instant) {
+// refresh takes the lease over as it is now. It is read under the lock: of two that run at once, the later one has the
+// newer lease, so that one read before a give-up never opens the gate after it (R9).
+func (g *gate) refresh() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		return
 	}
-	g.until.Store(int64(until))
+	g.until.Store(int64(g.lease()))
+	g.changedLocked()
+}
+
+func (g *gate) changedLocked() {
 	close(g.changed)
 	g.changed = make(chan struct{})
+}
+
+// hold shuts the gate until as many calls of unhold.
+func (g *gate) hold() { g.holds.Add(1) }
+
+func (g *gate) unhold() {
+	g.holds.Add(-1)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.changedLocked()
 }
 
 // close shuts the gate for good.

@@ -2,10 +2,22 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"hacluster/blockdev"
+)
+
+// handing is how far a hand-over is. No operation is admitted but in open.
+//
+//	open --HandOver--> draining --given up, or it failed--> over --lease--> open
+//
+// A lease that is renewed while draining changes nothing; what counts is one asked for after the give-up (R30).
+type handing uint8
+
+const (
+	open handing = iota
+	draining
+	over
 )
 
 // HandOver gives the role up in order (R30): admit nothing, let every write in flight reach all members (or its member
@@ -16,25 +28,39 @@ func (r *Replica) HandOver(ctx context.Context, to string) error {
 	if t == nil {
 		return fmt.Errorf("hand over volume %q: %w", r.cfg.Volume.Name, blockdev.ErrNotPrimary)
 	}
-	if err := t.quiesce(ctx); err != nil {
-		t.resume()
-		return fmt.Errorf("hand over volume %q: %w", r.cfg.Volume.Name, err)
+	if !t.beginHandOver() {
+		return fmt.Errorf("hand over volume %q: one is under way already, or the role has moved", r.cfg.Volume.Name)
 	}
-	if err := r.node.GiveUp(ctx, r.cfg.Volume.Name, t.epoch, to, false); err != nil {
+	err := t.quiesce(ctx)
+	if err == nil {
+		err = r.node.GiveUp(ctx, r.cfg.Volume.Name, t.epoch, to, false)
+	}
+	t.gate.refresh()
+	t.mu.Lock()
+	t.handing, t.drained = over, nil
+	t.mu.Unlock()
+	t.look()
+	if err != nil {
 		return fmt.Errorf("hand over volume %q: %w", r.cfg.Volume.Name, err)
 	}
 	return nil
+}
+
+func (t *Tenure) beginHandOver() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.handing == draining || t.ended {
+		return false
+	}
+	t.handing = draining
+	return true
 }
 
 // quiesce stops admission and returns when nothing is in flight and all is flushed on every member.
 func (t *Tenure) quiesce(ctx context.Context) error {
 	drained := make(chan struct{})
 	t.mu.Lock()
-	if t.handing || t.ended {
-		t.mu.Unlock()
-		return errors.New("a hand-over is under way already, or the role has moved")
-	}
-	t.handing, t.drained = true, drained
+	t.drained = drained
 	t.core.Drain()
 	acts := t.takeLocked()
 	t.mu.Unlock()
@@ -67,32 +93,29 @@ func (t *Tenure) await(ctx context.Context, c <-chan struct{}) error {
 	}
 }
 
-func (t *Tenure) signalDrained() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (t *Tenure) drainedLocked() {
 	if t.drained != nil {
 		close(t.drained)
 		t.drained = nil
 	}
 }
 
-// resume lets operations in again after a hand-over that did not happen.
+// resume lets operations in again after a hand-over that did not happen, in the order in which they came.
 func (t *Tenure) resume() {
+	now := t.r.node.Now()
 	t.mu.Lock()
-	if !t.handing || t.ended || !t.gate.try() {
+	if t.handing != over || t.ended || !t.gate.try() {
 		t.mu.Unlock()
 		return
 	}
-	if t.drained != nil { // still draining towards the give-up: that grant was of before it
-		t.mu.Unlock()
-		return
-	}
-	t.handing = false
+	t.handing = open
 	t.core.Resume()
-	held := t.held
-	t.held = nil
-	t.mu.Unlock()
-	for _, o := range held {
-		t.admit(o)
+	for i, o := range t.held {
+		t.held[i] = nil
+		t.core.Admit(now, &o.Op)
 	}
+	t.held = t.held[:0]
+	acts := t.takeLocked()
+	t.mu.Unlock()
+	t.run(acts, false)
 }

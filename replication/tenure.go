@@ -22,6 +22,7 @@ type Tenure struct {
 	// proposals go to Raft one at a time; a full queue drops them, for the Core repeats what stays undecided.
 	proposals chan cluster.Command // sent by run, received by proposer, never closed
 	gone      chan struct{}        // closed by cut
+	kick      chan struct{}        // to tick: look now; room for one: a reminder, not a count
 	acked     atomic.Bool          // a client's write or flush was acknowledged
 
 	gate   gate
@@ -32,7 +33,7 @@ type Tenure struct {
 	ended   bool
 	local   int           // operations on the local backing
 	held    []*op         // admitted by no one yet: a hand-over is under way; bounded by the frontends' limits
-	handing bool          // a hand-over is under way
+	handing handing       // how far a hand-over is
 	drained chan struct{} // closed when the Core has drained, non-nil while a hand-over waits for it
 	export  *Export       // what new clients are given
 	failing bool          // the local disk failed and the role is being given up
@@ -42,13 +43,13 @@ type Tenure struct {
 func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	now := r.node.Now()
 	t := &Tenure{r: r, epoch: vol.Epoch, peers: map[string]*peerLink{}, gone: make(chan struct{}),
-		proposals: make(chan cluster.Command, 16)}
+		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
 	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.cfg.DropAfter}, vol, now)
 	for _, n := range t.core.Peers() {
 		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1)}
 	}
 	t.export = newExport(t)
-	t.gate.init(r.node.Now)
+	t.gate.init(r.node.Now, func() cluster.Instant { return r.node.Lease(r.cfg.Volume.Name, vol.Epoch) })
 	return t
 }
 
@@ -130,6 +131,8 @@ func (t *Tenure) takeLocked() []primary.Action {
 			t.local++
 		case primary.Complete:
 			a.Op.Owner.(*op).refs.Add(1)
+		case primary.Drained:
+			t.drainedLocked()
 		}
 	}
 	return acts
@@ -175,8 +178,6 @@ func (t *Tenure) carryOut(a *primary.Action, worker bool) (more []primary.Action
 		t.peers[a.Node].disconnect(a.Reason)
 	case primary.DiskFailed:
 		t.diskFailed(a.Err)
-	case primary.Drained:
-		t.signalDrained()
 	case primary.Compare:
 		t.peers[a.Node].compare()
 	}
@@ -219,20 +220,31 @@ func (t *Tenure) propose(ctx context.Context) {
 func (t *Tenure) tick(ctx context.Context) {
 	tick := time.NewTicker(t.r.cfg.DropAfter / 8)
 	defer tick.Stop()
-	var suspended time.Duration
+	served := t.r.node.Now() // when the gate was last seen open, or the clients were cut off
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			t.with(t.core.Tick)
+		case <-t.kick:
 		}
-		t.with(t.core.Tick)
-		if t.gate.try() {
-			suspended = 0
-		} else if suspended += t.r.cfg.DropAfter / 8; suspended >= t.r.cfg.SuspendLimit {
-			suspended = 0
+		t.resume()
+		if now := t.r.node.Now(); t.gate.try() {
+			served = now
+		} else if now.Sub(served) >= t.r.cfg.SuspendLimit {
+			served = now
+			t.r.log.Warn("suspended for longer than the limit: clients' connections are closed", "limit", t.r.cfg.SuspendLimit)
 			t.cutClients()
 		}
+	}
+}
+
+// look has tick do now what it would do at its next turn.
+func (t *Tenure) look() {
+	select {
+	case t.kick <- struct{}{}:
+	default:
 	}
 }
 
@@ -243,7 +255,6 @@ func (t *Tenure) cutClients() {
 	if t.ended {
 		return
 	}
-	t.r.log.Warn("suspended for longer than the limit: clients' connections are closed", "limit", t.r.cfg.SuspendLimit)
 	close(t.export.gone)
 	t.export = newExport(t)
 	t.dropHeldLocked()
@@ -284,13 +295,10 @@ func (t *Tenure) diskFailed(err error) {
 	})
 }
 
-// LeaseChanged tells that the node's lease was renewed or given up.
+// LeaseChanged tells that the node's lease was renewed or given up. It never waits for a disk.
 func (t *Tenure) LeaseChanged() {
-	until := t.r.node.Lease(t.r.cfg.Volume.Name, t.epoch)
-	t.gate.set(until)
-	if t.gate.try() {
-		t.resume()
-	}
+	t.gate.refresh()
+	t.look()
 }
 
 func (t *Tenure) String() string { return fmt.Sprintf("tenure of epoch %d", t.epoch) }
