@@ -167,13 +167,26 @@ func TestPromotionIsVoid(t *testing.T) { // R6, R7
 			delete(s.Volumes["v"].Members, "s")
 		},
 		"forced, of a node without a replica": func(s *State, p *Promote) { p.Basis, p.Candidate = BasisForced, "w" },
-		"forced, of another process":          func(s *State, p *Promote) { p.Basis, p.Member.Process = BasisForced, 7 },
+		"clean, no mark and no member": func(s *State, p *Promote) {
+			p.Basis, p.Clean = BasisClean, &Clean{}
+			delete(s.Volumes["v"].Members, "s")
+		},
+		"first, of no member": func(s *State, p *Promote) {
+			v := s.Volumes["v"]
+			v.Primary = ""
+			delete(v.Members, "s")
+			s.Volumes["v"] = v
+			p.Basis = BasisFirst
+		},
+		"forced, of another process": func(s *State, p *Promote) { p.Basis, p.Member.Process = BasisForced, 7 },
 	} {
 		s := formed(t)
 		p := promote(s, "s", BasisUnchanged)
 		change(s, p)
+		before := s.Volumes["v"].Clone()
+		before.Version++
 		r := s.Apply(s.Index+1, 5, Command{Promote: p})
-		if r.Void == "" || r.Volume.Epoch != 3 || r.Volume.Primary != "p" {
+		if r.Void == "" || !reflect.DeepEqual(*r.Volume, before) {
 			t.Errorf("%s: %q, epoch %d of %s", name, r.Void, r.Volume.Epoch, r.Volume.Primary)
 		}
 	}
@@ -248,6 +261,10 @@ func TestForcedPromotionHoldsTheOthersUntilAPersonAllows(t *testing.T) { // R6, 
 	v = ok(t, s, admit()).Volume
 	if !v.IsMember("p") || !slices.Equal(v.Held, []string{"x"}) {
 		t.Fatalf("set %v, held %v", v.MemberNames(), v.Held)
+	}
+	v = ok(t, s, Command{Promote: promote(s, "x", BasisForced)}).Volume
+	if !slices.Equal(v.Held, []string{"p", "s"}) {
+		t.Fatalf("held %v after x was forced, want p and s", v.Held)
 	}
 }
 
@@ -425,7 +442,9 @@ func TestRandomLogsKeepTheInvariants(t *testing.T) {
 			case 7:
 				c.AllowResync = &AllowResync{On: o, Node: n}
 			case 8:
-				switch rng.IntN(8) {
+				switch rng.IntN(9) {
+				case 8:
+					c.Failover = &Failover{Volume: "v", Epoch: Epoch(rng.IntN(2)), RTOMillis: rng.Int64N(99)}
 				case 0:
 					c.RemoveNode = &RemoveNode{Node: n}
 				case 1:
@@ -456,6 +475,9 @@ func TestRandomLogsKeepTheInvariants(t *testing.T) {
 				t.Fatalf("seed %d: version %d after %d", seed, now.Version, v.Version)
 			case now.Version == v.Version && !reflect.DeepEqual(now, v):
 				t.Fatalf("seed %d: the record changed without its version", seed)
+			}
+			if !reflect.DeepEqual(v, old.Volumes["v"]) {
+				t.Fatalf("seed %d: a record that was read before changed with the state", seed)
 			}
 			if again, _ := old.Encode(); string(again) != string(frozen) {
 				t.Fatalf("seed %d: a clone changed with the state", seed)

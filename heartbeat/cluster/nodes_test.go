@@ -7,7 +7,7 @@ import (
 
 func TestInitOnlyOnce(t *testing.T) {
 	s := NewState()
-	if r := s.Apply(1, 5, Command{StartNode: &StartNode{Node: "p"}}); r.Void == "" {
+	if r := s.Apply(1, 5, Command{AddNode: &Node{Name: "p"}}); r.Void == "" {
 		t.Fatal("a command before the cluster has an identity was applied")
 	}
 	s = formed(t)
@@ -86,6 +86,11 @@ func TestAdmissionUnderWayIsVoidWhenItsNodeIsRemoved(t *testing.T) { // R5, R7
 	ok(t, s, Command{RemoveNode: &RemoveNode{Node: "s"}})
 	if r := s.Apply(s.Index+1, 5, late); r.Void == "" {
 		t.Fatal("a node that was removed was admitted")
+	}
+	again := s.Clone()
+	ok(t, again, Command{AddNode: &Node{Name: "s", DataDir: "new"}})
+	if r := again.Apply(again.Index+1, 5, late); r.Void == "" {
+		t.Fatal("a node that was removed and added again was admitted for what it held before")
 	}
 	late.Admit.On = on(s)
 	if r := s.Apply(s.Index+1, 5, late); r.Void == "" {
