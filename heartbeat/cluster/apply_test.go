@@ -350,6 +350,7 @@ func TestRejoin(t *testing.T) { // R25
 		"mark of another incarnation": {"s", "s", Member{incB, 2}, &Clean{incB, 1}, true},
 		"for another":                 {"x", "s", Member{incA, 2}, nil, true},
 		"no member":                   {"w", "w", Member{incA, 2}, nil, true},
+		"no member and no mark":       {"w", "w", Member{incA, 2}, &Clean{}, true},
 		"primary":                     {"p", "p", Member{incA, 2}, nil, true}, // R2: it is promoted anew
 	} {
 		s := formed(t)
