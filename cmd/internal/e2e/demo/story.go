@@ -55,6 +55,24 @@ func (s *story) say(format string, args ...any) {
 	fmt.Printf("%5.1f s  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
+// command shows a command as a person would type it.
+func (s *story) command(format string, args ...any) {
+	fmt.Printf("         $ %s\n", fmt.Sprintf(format, args...))
+}
+
+// admin asks the cluster something and shows question and answer.
+func (s *story) admin(ctx context.Context, args ...string) error {
+	out, errs, code := s.cluster.Admin(ctx, args...)
+	if code != 0 {
+		return fmt.Errorf("ha-admin %s: exit code %d: %s", strings.Join(args, " "), code, errs)
+	}
+	s.command("ha-admin %s", strings.Join(args, " "))
+	for line := range strings.Lines(out) {
+		fmt.Print("           ", line)
+	}
+	return nil
+}
+
 func (s *story) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *story) tell(ctx context.Context) error {
@@ -70,6 +88,9 @@ func (s *story) tell(ctx context.Context) error {
 
 func (s *story) startCluster(context.Context) error {
 	s.say("starting three daemons on 127.x: alpha and beta each hold a copy of a volume of 1 GiB, gamma only votes")
+	for _, n := range e2e.Nodes {
+		s.command("haclusterd --config cluster.hcl --node %s --insecure", n)
+	}
 	return s.cluster.Start()
 }
 
@@ -78,6 +99,7 @@ func (s *story) makeFileSystem(ctx context.Context) (err error) {
 		return err
 	}
 	s.say("making an ext4 file system of %d MiB with %d real files (%s) of %s", imageMiB, s.tree.files, mib(s.tree.bytes), s.o.tree)
+	s.command("mke2fs -t ext4 -d tree ext4.img %dM", imageMiB)
 	return makeImage(ctx, s.tree, s.path("ext4.img"), imageMiB)
 }
 
@@ -107,9 +129,11 @@ func (s *story) copyInAndKill(ctx context.Context) error {
 	defer dev.Close()
 	s.say("copying the file system in over NBD, as onto a disk of the network")
 	written, err := copyIn(ctx, dev, s.path("ext4.img"), imageSize, func() error {
+		pid := s.cluster.Pid(s.killed)
 		s.killAt = e2e.Monotonic()
 		s.cluster.Kill(s.killed)
-		s.say("half of it is in: KILLED %s by SIGKILL, with writes in flight", s.killed)
+		s.say("half of it is in: KILLED %s, the primary, with writes in flight", s.killed)
+		s.command("kill -9 %d", pid)
 		return nil
 	})
 	if err != nil {
@@ -170,7 +194,7 @@ func (s *story) stopWriter(ctx context.Context) error {
 		return err
 	}
 	s.say("the writer has ended: %d writes were acknowledged, it saw no error", s.record.Writes)
-	return nil
+	return s.admin(ctx, "status")
 }
 
 func (s *story) judgeOutage() error {
@@ -220,6 +244,7 @@ func (s *story) readBack(ctx context.Context) error {
 	if err := checkImage(ctx, s.tree, s.path("out.img"), s.path("out")); err != nil {
 		return err
 	}
+	s.command("e2fsck -f -n out.img; debugfs -R 'rdump / out' out.img; diff -r tree out")
 	s.say("the file system was copied out: e2fsck finds no fault, all %d files are the same", s.tree.files)
 	return nil
 }
@@ -248,6 +273,7 @@ func (s *story) bringBack(ctx context.Context) error {
 	}
 	s.differ = int64(len(blocks)) * e2e.StampSize
 	s.say("starting %s again: %s of its copy are out of date", s.killed, mib(s.differ))
+	s.command("haclusterd --config cluster.hcl --node %s --insecure", s.killed)
 	start := time.Now()
 	if err := s.cluster.Start(s.killed); err != nil {
 		return err
@@ -261,11 +287,12 @@ func (s *story) bringBack(ctx context.Context) error {
 		return fmt.Errorf("the volume moved while %s caught up: it is at %s in epoch %d", s.killed, v.Primary, v.Epoch)
 	}
 	s.say("%s has caught up: the cluster is healthy again", s.killed)
-	return nil
+	return s.admin(ctx, "status")
 }
 
 // compareReplicas stops all daemons in order and compares the two copies as files.
 func (s *story) compareReplicas(context.Context) error {
+	s.command("kill -TERM ...; cmp alpha.img beta.img")
 	if err := s.cluster.StopAndCompare(s.heir); err != nil {
 		return err
 	}
