@@ -31,6 +31,10 @@ func (o *writerOptions) flags() {
 	flag.Int64Var(&o.blocks, "write-blocks", 0, "internal: how many")
 }
 
+// answerLimit is how long the writer waits for an answer: much longer than any failover takes, and not so long that a
+// writer whose cluster and parent were killed stays around.
+const answerLimit = 20 * time.Second
+
 // write is the writer: it writes until its standard input ends, and then prints what it saw.
 func write(ctx context.Context, o writerOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -40,7 +44,7 @@ func write(ctx context.Context, o writerOptions) error {
 		cancel()
 	}()
 	quiet := slog.New(slog.DiscardHandler)
-	dev, err := nbdclient.Open(ctx, strings.Split(o.uris, ","), nbdclient.ReconnectConfig{Log: quiet})
+	dev, err := nbdclient.Open(ctx, strings.Split(o.uris, ","), nbdclient.ReconnectConfig{Limit: answerLimit, Log: quiet})
 	if err != nil {
 		return err
 	}
