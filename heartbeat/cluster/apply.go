@@ -139,6 +139,9 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	if old != "" && old != p.Candidate && v.IsMember(old) && p.Basis != BasisHandOver {
 		v.Previous = old
 	}
+	if old != "" {
+		s.beganFailover(c, v, old)
+	}
 	s.event(c, "promoted", v, p.Candidate, fmt.Sprintf("%s is primary of epoch %d (%s; %s); before: %q; in-sync set %v",
 		p.Candidate, v.Epoch, p.Basis, p.Reason, old, v.MemberNames()))
 	return ""

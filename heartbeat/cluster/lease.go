@@ -69,6 +69,7 @@ type Holder struct {
 	start   uint64
 	last    uint64                // number of the last request sent
 	applied uint64                // number of the request whose answer is in force
+	term    uint64                // of that answer
 	sent    [holderWindow]Instant // when request n was sent, at n % holderWindow
 	until   Instant
 	named   map[string]Epoch
@@ -102,7 +103,7 @@ func (h *Holder) Answer(g Grant) bool {
 	if h.sent[g.Number%holderWindow] == notSent {
 		return false
 	}
-	h.applied = g.Number
+	h.applied, h.term = g.Number, g.Term
 	h.until = h.sent[g.Number%holderWindow].Add(g.Length)
 	h.named = make(map[string]Epoch, len(g.Volumes))
 	for v, e := range g.Volumes {
@@ -112,6 +113,9 @@ func (h *Holder) Answer(g Grant) bool {
 	}
 	return true
 }
+
+// Term is the Raft term of the newest grant: what is sent now was sent after that term's leader was elected.
+func (h *Holder) Term() uint64 { return h.term }
 
 // GiveUp ends the right to serve the volume at once; only a grant asked for afterwards renews it (R9, R30).
 // It returns the number that a give-up message bears.

@@ -91,6 +91,15 @@ func (s *State) removeNode(c Command, name string) string {
 	return ""
 }
 
+// beganFailover keeps what is known of a failover when it is committed. Its figures follow, whoever leads then.
+func (s *State) beganFailover(c Command, v *Volume, from string) {
+	f := Failover{Volume: v.Name, From: from, To: v.Primary, Reason: c.Promote.Reason, Epoch: v.Epoch, AtMillis: c.AtMillis, TargetMillis: s.RTOMillis}
+	if c.Promote.Basis == BasisForced {
+		f.RPOBytes = v.Size // what the person was told is at risk
+	}
+	s.recordFailover(f)
+}
+
 // recordFailover adds a failover's figures, or replaces those of the same volume and epoch once.
 func (s *State) recordFailover(f Failover) string {
 	for i := range s.Failovers {

@@ -69,10 +69,13 @@ const (
 type GiveUp struct {
 	Node          string `json:"node"`
 	Start, Number uint64
-	Volume        string        `json:"volume"`
-	Epoch         cluster.Epoch `json:"epoch"`
-	To            string        `json:"to"`
-	Failed        bool          `json:"failed"`
+	// Term is that of the newest grant that the node has applied. When it is the leader's own, no earlier leader can
+	// have granted the volume again after the give-up.
+	Term   uint64        `json:"term"`
+	Volume string        `json:"volume"`
+	Epoch  cluster.Epoch `json:"epoch"`
+	To     string        `json:"to"`
+	Failed bool          `json:"failed"`
 }
 
 // GiveUp notes one, and reports whether it counted. Telling the same again is harmless.
@@ -89,7 +92,7 @@ func (l *Leader) GiveUp(now Instant, g GiveUp) ([]Action, bool) {
 		return nil, false
 	}
 	a.gaveUp[g.Node] = id
-	a.released, a.ended, a.handTo, a.failed = givenUp, 0, g.To, g.Failed
+	a.released, a.ended, a.handTo, a.failed, a.proven = givenUp, 0, g.To, g.Failed, g.Term == l.cfg.Term
 	return l.evaluate(now), true
 }
 

@@ -66,6 +66,7 @@ type account struct {
 	granted  bool    // a grant of this term has named the volume in this epoch
 	released string  // why no lease is in force although until has not come; empty: none
 	gaveUp   map[string]requestID
+	proven   bool      // given up: surely the primary's last word, not one that an earlier leader's grant overtook
 	handTo   string    // a hand-over names its target
 	failed   bool      // the old primary gave up because its own disk failed
 	deciding *decision // a command is on its way: nobody is granted the volume until the record moves

@@ -30,11 +30,11 @@ func (l *Leader) ended(now Instant, v *cluster.Volume, a *account) (string, bool
 	switch {
 	case v.Primary == "":
 		return "first start", true
-	case a.released == replaced:
-		return replaced, true
+	case a.released == replaced, a.released == givenUp && a.proven:
+		return a.released, true
 	case now.Sub(l.since) < l.withDrift(l.cfg.Lease):
-		// An earlier leader may have granted until just before our term, also to a request made after the give-up that
-		// we know of: that leader may never have heard of it.
+		// An earlier leader may have granted until just before our term, also to a request made after a give-up that it
+		// never heard of.
 		return "", false
 	case a.released == givenUp:
 		return givenUp, true
@@ -219,7 +219,7 @@ func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report,
 	}
 	if v.Primary == "" {
 		p.Basis = cluster.BasisFirst
-	} else if a.released == givenUp && basis == cluster.BasisUnchanged && !a.failed && n != v.Primary {
+	} else if a.released == givenUp && a.proven && basis == cluster.BasisUnchanged && !a.failed && n != v.Primary {
 		p.Basis = cluster.BasisHandOver
 	}
 	for _, m := range v.MemberNames() {

@@ -140,10 +140,10 @@ func (l *leaseHolder) remaining() time.Duration {
 // same, until a request made from now on is granted.
 func (l *leaseHolder) giveUp(ctx context.Context, volume string, e cluster.Epoch, to string, failed bool) error {
 	l.mu.Lock()
-	number := l.holder.GiveUp(volume)
+	number, term := l.holder.GiveUp(volume), l.holder.Term()
 	l.mu.Unlock()
 	l.n.vols.leaseChanged()
-	g := failover.GiveUp{Node: l.n.me.Name, Start: l.n.dir.id.Start, Number: number, Volume: volume, Epoch: e, To: to, Failed: failed}
+	g := failover.GiveUp{Node: l.n.me.Name, Start: l.n.dir.id.Start, Number: number, Term: term, Volume: volume, Epoch: e, To: to, Failed: failed}
 	leader := l.n.leaderName()
 	switch leader {
 	case "":

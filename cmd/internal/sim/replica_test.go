@@ -166,7 +166,7 @@ func (r *replica) follow() (again bool) {
 // giveUp ends our right to serve the volume and says so to the leader.
 func (r *replica) giveUp(e cluster.Epoch, to string, failed bool) {
 	p := r.p
-	g := failover.GiveUp{Node: r.n.name, Start: p.number, Number: p.holder.GiveUp(volumeName), Volume: volumeName, Epoch: e, To: to, Failed: failed}
+	g := failover.GiveUp{Node: r.n.name, Start: p.number, Number: p.holder.GiveUp(volumeName), Term: p.holder.Term(), Volume: volumeName, Epoch: e, To: to, Failed: failed}
 	r.w.tracef("%s gives up: %+v", r.n.name, g)
 	r.w.moment(r.n)
 	r.tell(g, 5)
@@ -177,7 +177,7 @@ func (r *replica) tell(g failover.GiveUp, times int) {
 	if times == 0 || r.p.holder.Valid(volumeName, g.Epoch, r.p.now()) || r.vol.Epoch != g.Epoch {
 		return
 	}
-	r.p.toLeader(func(q *proc) {
+	r.p.toLeader(r.w.faults.lateGiveUp, func(q *proc) {
 		if l := q.leader; l != nil {
 			acts, ok := l.l.GiveUp(q.now(), g)
 			r.w.tracef("%s takes the give-up: %t", q.node.name, ok)
