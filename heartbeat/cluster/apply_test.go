@@ -456,7 +456,11 @@ func TestRandomLogsKeepTheInvariants(t *testing.T) {
 			}
 			c.By = by
 			old := s.Clone()
-			frozen, _ := old.Encode()
+			var frozen []byte
+			closely := rng.IntN(12) == 0 // encoding is slow
+			if closely {
+				frozen, _ = old.Encode()
+			}
 			r := s.Apply(s.Index+1, 5, c)
 			twin.Apply(twin.Index+1, 5, c)
 			now := s.Volumes["v"]
@@ -479,6 +483,9 @@ func TestRandomLogsKeepTheInvariants(t *testing.T) {
 			}
 			if !reflect.DeepEqual(v, old.Volumes["v"]) {
 				t.Fatalf("seed %d: a record that was read before changed with the state", seed)
+			}
+			if !closely {
+				continue
 			}
 			if again, _ := old.Encode(); string(again) != string(frozen) {
 				t.Fatalf("seed %d: a clone changed with the state", seed)
