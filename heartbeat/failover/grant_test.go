@@ -1,0 +1,242 @@
+package failover
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+)
+
+func TestGrantNamesWhatTheNodeLeads(t *testing.T) { // R8, R9
+	g := newRig(t)
+	gr := g.request("p")
+	if gr == nil || gr.Volumes["v"] != 3 || gr.Length != lease || gr.Term != term || gr.Number != 1 || gr.Start != 1 {
+		t.Fatalf("%+v", gr)
+	}
+	if gr = g.request("s"); gr == nil || len(gr.Volumes) != 0 {
+		t.Fatalf("a standby was granted %+v", gr)
+	}
+}
+
+func TestNoGrantBeforeTheBarrierOfTheTerm(t *testing.T) { // R8
+	g := newRig(t)
+	g.l = NewLeader(Config{Self: "w", Term: term, Lease: lease}, g.now)
+	g.run(g.l.Applied(g.now, g.state, g.voters, false))
+	if gr := g.request("p"); gr != nil || g.asks != 0 {
+		t.Fatalf("granted %+v before the barrier", gr)
+	}
+}
+
+func TestNoGrantWithoutAMajorityInOurTerm(t *testing.T) { // R8
+	for name, c := range map[string]func(g *rig){
+		"nobody answers":            func(g *rig) { g.reach["p"], g.reach["s"] = false, false },
+		"others in a newer term":    func(g *rig) { g.terms["p"], g.terms["s"] = term+1, term+1 },
+		"others in an older term":   func(g *rig) { g.terms["p"], g.terms["s"] = term-1, term-1 },
+		"we lead no more":           func(g *rig) { g.deposed = true },
+		"we are in another term":    func(g *rig) { g.term++; g.terms["p"], g.terms["s"] = term, term },
+		"who answers does not vote": func(g *rig) { g.voters = []string{"a", "b", "w"}; g.applied(); g.voters = []string{"p", "s"} },
+		"a majority of five is not two": func(g *rig) {
+			g.voters = []string{"a", "b", "p", "s", "w"}
+			g.applied()
+			g.voters = []string{"p"}
+		},
+	} {
+		g := newRig(t)
+		c(g)
+		if gr := g.request("p"); gr != nil {
+			t.Errorf("%s: granted", name)
+		}
+	}
+	g := newRig(t)
+	g.reach["s"] = false // p and w are two of three
+	if !g.named("p") {
+		t.Fatal("a majority answered and nothing was granted")
+	}
+}
+
+func TestLeadershipIsConfirmedByAQuestionAskedAfterTheRequest(t *testing.T) { // R8
+	g := newRig(t)
+	g.reach["p"], g.reach["s"] = false, false
+	g.run(g.l.Request(g.now, g.requestOf("p"))) // round 1 is out
+	first := g.l.round.number
+	g.run(g.l.Request(g.now, g.requestOf("s"))) // comes later: waits for the next
+	g.run(g.answer("p", first))
+	if len(g.grants) != 1 || g.grants[0].Node != "p" {
+		t.Fatalf("granted %+v, want only what was asked before the question", g.grants)
+	}
+	if g.l.round.number != first+1 || !g.l.round.open {
+		t.Fatal("no question was asked for the request that waits")
+	}
+	g.run(g.answer("p", first))
+	if len(g.grants) != 1 {
+		t.Fatal("an answer to an earlier question counted")
+	}
+	g.run(g.answer("s", first+1))
+	if len(g.grants) != 2 || g.grants[1].Node != "s" {
+		t.Fatalf("granted %+v", g.grants)
+	}
+}
+
+func TestOneVoterCountsOnce(t *testing.T) { // R8
+	g := newRig(t)
+	for _, n := range []string{"a", "b"} {
+		g.voters = append(g.voters, n)
+	}
+	g.applied()
+	g.reach["p"], g.reach["s"] = false, false
+	g.run(g.l.Request(g.now, g.requestOf("p")))
+	for range 5 {
+		g.run(g.answer("p", g.l.round.number))
+	}
+	if len(g.grants) != 0 {
+		t.Fatal("one voter that answered often was taken for a majority of five")
+	}
+}
+
+func TestRoundIsConfirmedByThoseWhoVoteAtItsEnd(t *testing.T) { // R8
+	g := newRig(t)
+	g.mute = true
+	g.run(g.l.Request(g.now, g.requestOf("p")))
+	g.voters = []string{"a", "b", "w"}
+	g.applied()
+	g.run(g.l.Confirm(g.now, g.l.round.number, term, true))
+	if len(g.grants) != 0 {
+		t.Fatal("confirmed by nodes that vote no more")
+	}
+}
+
+func TestUnansweredRoundIsAskedAgainForAllThatWait(t *testing.T) {
+	g := newRig(t)
+	g.reach["p"], g.reach["s"] = false, false
+	g.run(g.l.Request(g.now, g.requestOf("p")))
+	g.run(g.l.Request(g.now, g.requestOf("s")))
+	g.pass(lease / 8)
+	if g.asks != 1 {
+		t.Fatalf("asked %d times within the round's time", g.asks)
+	}
+	g.reach["p"] = true
+	g.pass(lease / 4)
+	got := map[string]int{}
+	for _, gr := range g.grants {
+		got[gr.Node]++
+	}
+	if got["p"] != 1 || got["s"] != 1 {
+		t.Fatalf("granted %v, want each that waited once", got)
+	}
+}
+
+func TestNewerRequestOfANodeTakesThePlaceOfAnOlder(t *testing.T) { // R28: one waits for each node
+	g := newRig(t)
+	g.reach["p"], g.reach["s"] = false, false
+	for range 100 {
+		g.run(g.l.Request(g.now, g.requestOf("p")))
+	}
+	if n := len(g.l.pending) + len(g.l.round.serving); n > 2 {
+		t.Fatalf("%d requests wait", n)
+	}
+	g.reach["s"] = true
+	g.pass(lease)
+	if n := len(g.grants); n == 0 || g.grants[n-1].Number != 100 {
+		t.Fatalf("%d grants", n)
+	}
+}
+
+func TestRequestIsIgnored(t *testing.T) { // R10
+	for name, change := range map[string]func(r *cluster.LeaseRequest){
+		"the last one again":        func(r *cluster.LeaseRequest) { r.Number = 5 },
+		"older than the last":       func(r *cluster.LeaseRequest) { r.Number = 4 },
+		"of an older process":       func(r *cluster.LeaseRequest) { r.Start, r.Number = 0, 99 },
+		"of a stranger":             func(r *cluster.LeaseRequest) { r.Node = "y" },
+		"of another data directory": func(r *cluster.LeaseRequest) { r.DataDir = "else" },
+	} {
+		g := newRig(t)
+		for range 5 {
+			g.request("p")
+		}
+		r := g.requestOf("p")
+		change(&r)
+		before := len(g.grants)
+		if g.run(g.l.Request(g.now, r)); len(g.grants) != before {
+			t.Errorf("%s: answered", name)
+		}
+	}
+}
+
+func TestStrangersTakeNoMemory(t *testing.T) { // R28
+	g := newRig(t)
+	for i := range 1000 {
+		n := fmt.Sprint("y", i)
+		g.l.Request(g.now, cluster.LeaseRequest{Node: n, Start: 1, Number: 1, DataDir: "d"})
+		g.l.Answer(g.now, n, g.l.round.number, term, nil)
+		g.l.GiveUp(g.now, GiveUp{Node: n, Start: 1, Number: 1, Volume: "v", Epoch: 3})
+		g.l.GiveUp(g.now, GiveUp{Node: "p", Start: 1, Number: 1, Volume: n})
+	}
+	if n := len(g.l.accepted) + len(g.l.reports) + len(g.l.pending) + len(g.l.accounts); n > 5 {
+		t.Fatalf("%d entries are kept", n)
+	}
+}
+
+func TestOldProcessIsGrantedNothing(t *testing.T) { // R2, R9
+	g := newRig(t)
+	g.starts["p"] = 2 // not the one that was promoted
+	g.report("p", func(r *cluster.Report) { r.Process, r.Held = 2, false })
+	if g.named("p") {
+		t.Fatal("a process that was not promoted was granted the volume")
+	}
+}
+
+func TestDropNeedsAGrantInForce(t *testing.T) { // R4
+	drop := func(by, node string, e cluster.Epoch) cluster.Command {
+		return cluster.Command{By: by, Drop: &cluster.Drop{On: cluster.On{Volume: "v", Epoch: e, Version: 10}, Node: node}}
+	}
+	for name, c := range map[string]struct {
+		prepare func(g *rig)
+		cmd     cluster.Command
+		want    bool
+	}{
+		"by the primary with a lease":  {func(g *rig) { g.request("p") }, drop("p", "s", 3), true},
+		"by the replica itself":        {func(g *rig) {}, drop("s", "s", 3), true},
+		"without a grant":              {func(g *rig) {}, drop("p", "s", 3), false},
+		"after the lease":              {func(g *rig) { g.request("p"); g.reach["p"] = false; g.pass(full + time.Second) }, drop("p", "s", 3), false},
+		"of another epoch":             {func(g *rig) { g.request("p") }, drop("p", "s", 2), false},
+		"after a give-up":              {func(g *rig) { g.request("p"); g.reach["s"] = false; g.giveUp(term) }, drop("p", "s", 3), false},
+		"while a promotion is decided": {func(g *rig) { g.request("p"); g.giveUp(term) }, drop("p", "s", 3), false},
+	} {
+		g := newRig(t)
+		c.prepare(g)
+		if got := g.l.MayDrop(g.now, c.cmd); got != c.want {
+			t.Errorf("%s: %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+func TestGrantingAndPromotingExcludeEachOther(t *testing.T) { // R10
+	g := newRig(t)
+	g.request("p")
+	g.reach["p"] = false
+	g.pass(2 * full)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+	g.reach["p"] = true
+	if g.named("p") {
+		t.Fatal("named while a promotion is on its way")
+	}
+	g.change(func(v *cluster.Volume) { v.Version++ }) // it was void
+	if !g.named("p") {
+		t.Fatal("not named although the promotion is decided to be void")
+	}
+}
+
+func TestGrantIsNotedBeforeItIsAnswered(t *testing.T) { // R10: the reply may be under way
+	g := newRig(t)
+	g.mute = true
+	g.run(g.l.Request(g.now, g.requestOf("p")))
+	g.now = g.now.Add(500 * time.Millisecond)
+	acts := g.l.Confirm(g.now, g.l.round.number, term, true)
+	if a := g.l.account("v"); a.until != g.now.Add(full) {
+		t.Fatalf("noted until %v, want %v", a.until, g.now.Add(full))
+	}
+	if _, ok := acts[0].(Reply); !ok {
+		t.Fatalf("%#v", acts)
+	}
+}

@@ -1,0 +1,585 @@
+package failover
+
+import (
+	"testing"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// faults.md X98, K109
+func TestPromotionWaitsForTheLastGrantThatNamedTheVolume(t *testing.T) { // R10
+	g := newRig(t)
+	g.request("p")
+	granted := g.now
+	g.reach["p"] = false
+	g.pass(full - time.Millisecond)
+	g.wantNoPromotion("before the lease has run out")
+	g.pass(2 * time.Millisecond)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+	if g.now.Sub(granted) > full+time.Second {
+		t.Fatalf("it took %v", g.now.Sub(granted))
+	}
+}
+
+// A node's other volume was granted later: that does not count for this one, and the other way round.
+func TestLeaseIsCountedForEachVolume(t *testing.T) { // R10
+	g := newRig(t)
+	g.state = g.state.Clone()
+	u := g.vol().Clone()
+	u.Name, u.Primary, u.Process = "u", "s", 1
+	g.state.Volumes["u"] = u
+	g.applied()
+	g.request("p")
+	g.now = g.now.Add(2 * time.Second)
+	g.request("s") // names u only
+	g.reach["p"] = false
+	g.pass(full - 2*time.Second + 10*time.Millisecond)
+	if p := g.promotion(); p == nil || p.Volume != "v" || p.Candidate != "s" {
+		t.Fatalf("%+v, want v to move: the grant of s does not keep it", p)
+	}
+	for _, c := range g.proposals {
+		if c.Promote.Volume == "u" {
+			t.Fatal("u was taken although its grant is in force")
+		}
+	}
+}
+
+func TestNewLeaderCountsAFullLease(t *testing.T) { // R10
+	g := youngRig(t)
+	g.reach["p"] = false
+	g.pass(full - time.Millisecond)
+	g.wantNoPromotion("an earlier leader may have granted just before this term")
+	g.pass(time.Second)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
+func TestNewPrimaryHasALeaseOfTimeForItsFirstRequest(t *testing.T) {
+	g := newRig(t)
+	g.change(func(v *cluster.Volume) { v.Epoch, v.Version, v.Primary = 4, 11, "s" })
+	g.pass(full - time.Millisecond)
+	g.wantNoPromotion("just promoted")
+}
+
+func TestPrimaryThatAnswersAndAsksAgainKeepsTheVolume(t *testing.T) {
+	g := newRig(t)
+	g.request("p")
+	g.pass(full + time.Second) // its renewals are late, its process answers
+	g.wantNoPromotion("it answers under its own process")
+	if !g.named("p") {
+		t.Fatal("not granted again")
+	}
+	g.pass(full + 100*time.Millisecond)
+	g.wantNoPromotion("it was granted again")
+	g.pass(2 * full) // it answers, and does not ask
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
+func TestReportFromBeforeTheEndOfTheLeaseDoesNotCount(t *testing.T) { // R25
+	g := newRig(t)
+	g.request("p") // brings reports of all
+	g.reach["p"], g.reach["s"] = false, false
+	g.pass(3 * full)
+	g.wantNoPromotion("s was last heard before the lease ended")
+	g.reach["s"] = true
+	g.pass(time.Second)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
+func TestReportAskedForInTheSameInstantButBeforeTheEndDoesNotCount(t *testing.T) { // R25
+	g := newRig(t)
+	g.request("p")
+	g.reach["p"], g.reach["s"] = false, false
+	g.run(g.l.Request(g.now, g.requestOf("p")))
+	round := g.l.round.number
+	if !g.giveUp(term) {
+		t.Fatal("the give-up does not count")
+	}
+	g.run(g.answer("s", round)) // asked before, answered after
+	g.wantNoPromotion("the question went out before the give-up")
+}
+
+func TestReportOfAnUnregisteredProcessDoesNotCount(t *testing.T) { // R6, R25
+	g := newRig(t)
+	g.report("s", func(r *cluster.Report) { r.Process = 2 })
+	g.reach["p"] = false
+	g.pass(2 * full)
+	g.wantNoPromotion("process 2 of s has not registered")
+}
+
+// Who follows, given what the members say after the lease has ended.
+func TestWhoFollows(t *testing.T) { // R6, R23, R25
+	gone := func(g *rig, n string) { g.reach[n] = false }
+	lost := func(g *rig, n string) { g.restart(n, incB) }
+	clean := func(g *rig, n string) {
+		g.restart(n, incB)
+		g.report(n, func(r *cluster.Report) { r.Clean = &cluster.Clean{Incarnation: incA, Process: 1} })
+	}
+	same := func(g *rig, n string) { g.restart(n, incA) }
+	bad := func(g *rig, n string) { g.report(n, func(r *cluster.Report) { r.Failed = true }) }
+	sole := func(g *rig) { g.change(func(v *cluster.Volume) { v.Version++; delete(v.Members, "s") }) }
+	for name, c := range map[string]struct {
+		prepare func(g *rig)
+		who     string
+		basis   cluster.Basis
+		leave   []string
+	}{
+		"p is gone":                                 {func(g *rig) { gone(g, "p") }, "s", cluster.BasisUnchanged, nil},
+		"p is gone, s is a new process":             {func(g *rig) { gone(g, "p"); same(g, "s") }, "s", cluster.BasisUnchanged, nil},
+		"p is gone, s has failed":                   {func(g *rig) { gone(g, "p"); bad(g, "s") }, "", "", nil},
+		"p is gone, s lost its memory":              {func(g *rig) { gone(g, "p"); lost(g, "s") }, "", "", nil},
+		"p is gone, s stopped cleanly":              {func(g *rig) { gone(g, "p"); clean(g, "s") }, "s", cluster.BasisClean, nil},
+		"p is gone, s is no member":                 {func(g *rig) { sole(g); gone(g, "p") }, "", "", nil},
+		"p lost its memory, s has not":              {func(g *rig) { lost(g, "p") }, "s", cluster.BasisUnchanged, []string{"p"}},
+		"p lost its memory, s is gone":              {func(g *rig) { lost(g, "p"); gone(g, "s") }, "", "", nil},
+		"p lost its memory, s has failed":           {func(g *rig) { lost(g, "p"); bad(g, "s") }, "", "", nil},
+		"both lost their memory":                    {func(g *rig) { lost(g, "p"); lost(g, "s") }, "p", cluster.BasisLastPrimary, []string{"s"}},
+		"both lost it, p cannot be used":            {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p") }, "", "", nil},
+		"both lost it, s stopped cleanly":           {func(g *rig) { lost(g, "p"); clean(g, "s") }, "s", cluster.BasisClean, []string{"p"}},
+		"both stopped cleanly":                      {func(g *rig) { clean(g, "p"); clean(g, "s") }, "p", cluster.BasisClean, nil},
+		"p is a new process, s is well":             {func(g *rig) { same(g, "p") }, "s", cluster.BasisUnchanged, nil},
+		"p is a new process, s is gone":             {func(g *rig) { same(g, "p"); gone(g, "s") }, "p", cluster.BasisUnchanged, nil},
+		"p is a new process, s lost its memory":     {func(g *rig) { same(g, "p"); lost(g, "s") }, "p", cluster.BasisUnchanged, []string{"s"}},
+		"p alone lost its memory, no other member":  {func(g *rig) { sole(g); lost(g, "p") }, "p", cluster.BasisLastPrimary, nil},
+		"p alone is a new process, no other member": {func(g *rig) { sole(g); same(g, "p") }, "p", cluster.BasisUnchanged, nil},
+		"s is not held":                             {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Held = false }) }, "", "", nil},
+		"s is inconsistent":                         {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Inconsistent = true }) }, "", "", nil},
+		"s is stalled":                              {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Stalled = true }) }, "", "", nil},
+		"s cannot be used":                          {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Problem = "x" }) }, "", "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.request("p")
+			c.prepare(g)
+			g.pass(4 * full)
+			if c.who == "" {
+				g.wantNoPromotion("a person decides, or who is missing returns")
+				return
+			}
+			p := g.wantPromotion(c.who, c.basis, c.leave...)
+			if r := g.reports[c.who]; p.Member != (cluster.Member{Incarnation: r.Incarnation, Process: r.Process}) {
+				t.Fatalf("promoted as %+v, it reported %+v", p.Member, r)
+			}
+			if r := g.commit(cluster.Command{By: "w", Promote: p}); r.Void != "" {
+				t.Fatalf("the promotion is void: %s", r.Void)
+			}
+		})
+	}
+}
+
+// faults.md K111
+func TestChangedMemberWaitsForOneThatMayLive(t *testing.T) { // R25
+	g := newRig(t)
+	g.reach["s"] = false
+	g.restart("p", incB)
+	g.pass(10 * full)
+	g.wantNoPromotion("s may be unchanged")
+	g.reach["s"] = true
+	g.pass(time.Second)
+	g.wantPromotion("s", cluster.BasisUnchanged, "p")
+}
+
+func TestNewProcessOfThePrimaryEndsTheLeaseOnlyWithProof(t *testing.T) { // R10
+	for name, c := range map[string]struct {
+		change func(r *cluster.LeaseRequest)
+		proof  bool
+	}{
+		"same boot, backing held": {func(r *cluster.LeaseRequest) {}, true},
+		"backing not held":        {func(r *cluster.LeaseRequest) { r.Reports[0].Held = false }, false},
+		"no report":               {func(r *cluster.LeaseRequest) { r.Reports = nil }, false},
+		"another boot":            {func(r *cluster.LeaseRequest) { r.Boot = "b" }, false},
+		"another data directory":  {func(r *cluster.LeaseRequest) { r.DataDir = "else" }, false},
+		"report of another":       {func(r *cluster.LeaseRequest) { r.Reports[0].Process = 1 }, false},
+		"the promoted process":    {func(r *cluster.LeaseRequest) { r.Start, r.Number, r.Reports[0].Process = 1, 9, 1 }, false},
+		"another node":            {func(r *cluster.LeaseRequest) { r.Node, r.DataDir = "s", "ds" }, false},
+	} {
+		g := newRig(t)
+		g.request("p")
+		g.restart("p", incA)
+		r := g.requestOf("p")
+		c.change(&r)
+		g.run(g.l.Request(g.now, r))
+		g.pass(time.Second)
+		if got := g.promotion() != nil; got != c.proof {
+			t.Errorf("%s: promoted before the lease ran out: %t, want %t", name, got, c.proof)
+		}
+	}
+}
+
+func TestHandOverPromotesTheWantedMemberAtOnce(t *testing.T) { // R30
+	g := newRig(t)
+	g.request("p")
+	g.run(g.l.Order(g.now, "v", Order{To: "s"}))
+	if len(g.orders) != 1 || g.orders[0] != (HandOver{Volume: "v", Primary: "p", To: "s"}) {
+		t.Fatalf("ordered %+v", g.orders)
+	}
+	g.wantNoPromotion("nothing was given up yet")
+	if !g.giveUp(term, func(u *GiveUp) { u.To = "s" }) {
+		t.Fatal("the give-up does not count")
+	}
+	p := g.wantPromotion("s", cluster.BasisHandOver)
+	if r := g.commit(cluster.Command{Promote: p}); r.Void != "" || r.Volume.Previous != "" {
+		t.Fatalf("%q, previous %q", r.Void, r.Volume.Previous)
+	}
+}
+
+func TestHandOverPrefersTheMemberThatWasNamed(t *testing.T) {
+	for _, to := range []string{"s", "x"} {
+		g := newRig(t)
+		g.state.Apply(g.state.Index+1, term, cluster.Command{AddNode: &cluster.Node{Name: "x", DataDir: "dx", Start: 1}})
+		g.voters, g.reach["x"], g.starts["x"] = []string{"p", "s", "x", "w"}, true, 1
+		g.reports["x"] = g.reports["s"]
+		g.change(func(v *cluster.Volume) {
+			v.Replicas = append(v.Replicas, cluster.Replica{Node: "x"})
+			v.Members["x"] = v.Members["s"]
+		})
+		g.request("p")
+		g.reach["s"], g.reach["x"] = false, false
+		g.giveUp(term, func(u *GiveUp) { u.To = to })
+		round := g.l.round.number
+		g.reach["s"], g.reach["x"] = true, true
+		for g.l.round.number == round { // both answer before anything is decided
+			g.now = g.now.Add(100 * time.Millisecond)
+			g.l.Tick(g.now)
+		}
+		a := g.l.reports["s"]
+		a.round, a.reports = g.l.round.number, map[string]cluster.Report{"v": g.reports["s"]}
+		g.l.reports["s"] = a
+		g.run(g.answer("x", g.l.round.number))
+		g.wantPromotion(to, cluster.BasisHandOver)
+	}
+}
+
+func TestGiveUpThatDoesNotCount(t *testing.T) { // R9, R10
+	for name, change := range map[string]func(u *GiveUp){
+		"older than the last request": func(u *GiveUp) { u.Number = 1 },
+		"of another process":          func(u *GiveUp) { u.Start = 2 },
+		"of another epoch":            func(u *GiveUp) { u.Epoch = 2 },
+		"of a standby":                func(u *GiveUp) { u.Node = "s" },
+		"of another volume":           func(u *GiveUp) { u.Volume = "u" },
+	} {
+		g := newRig(t)
+		g.request("p")
+		g.request("p")
+		if g.giveUp(term, change) {
+			t.Errorf("%s: it counts", name)
+		}
+		g.pass(time.Second)
+		g.wantNoPromotion(name)
+	}
+}
+
+func TestGiveUpToldTwiceCountsOnceAndSaysSo(t *testing.T) { // R27
+	g := newRig(t)
+	g.request("p")
+	g.reach["s"] = false
+	if !g.giveUp(term) {
+		t.Fatal("it does not count")
+	}
+	again := func(u *GiveUp) { u.Number--; g.numbers["p"]-- }
+	if !g.giveUp(term, again) {
+		t.Fatal("told again, because the answer was lost, it is refused")
+	}
+}
+
+func TestGiveUpDuringADecisionCanBeToldAgain(t *testing.T) { // R27
+	g := newRig(t)
+	g.request("p")
+	g.reach["p"] = false
+	g.pass(2 * full)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+	if g.giveUp(term) {
+		t.Fatal("a give-up counts while a promotion is decided")
+	}
+	g.reach["s"] = false
+	g.restart("s", incA) // so the promotion is void, and nothing is heard of the new process yet
+	g.change(func(v *cluster.Volume) { v.Version++ })
+	if !g.giveUp(term, func(u *GiveUp) { u.Number--; g.numbers["p"]-- }) {
+		t.Fatal("the same give-up is old now")
+	}
+}
+
+func TestRenewalDoesNotUndoAGiveUp(t *testing.T) { // R10, R30
+	g := newRig(t)
+	g.request("p")
+	g.reach["p"], g.reach["s"] = false, false
+	g.run(g.l.Request(g.now, g.requestOf("p"))) // waits in the round
+	g.giveUp(term)
+	g.run(g.l.Request(g.now, g.requestOf("p"))) // made after: still not before the promotion is decided
+	g.reach["p"] = true
+	g.pass(2 * time.Second)
+	for _, gr := range g.grants[1:] {
+		if gr.Volumes["v"] != 0 {
+			t.Fatalf("request %d was granted the volume that was given up", gr.Number)
+		}
+	}
+	g.reach["s"] = true
+	g.pass(time.Second)
+	g.wantPromotion("s", cluster.BasisHandOver)
+}
+
+// faults.md F122
+func TestHandOverWithNobodyToFollowIsVoidAndTheNextRequestResumes(t *testing.T) { // R30
+	for name, prepare := range map[string]func(g *rig){
+		"the standby is gone":         func(g *rig) { g.reach["s"] = false },
+		"the standby has failed":      func(g *rig) { g.report("s", func(r *cluster.Report) { r.Failed = true }) },
+		"the standby lost its memory": func(g *rig) { g.restart("s", incB) },
+	} {
+		g := newRig(t)
+		g.request("p")
+		prepare(g)
+		g.run(g.l.Order(g.now, "v", Order{To: "s"}))
+		g.giveUp(term, func(u *GiveUp) { u.To = "s" })
+		g.pass(full + time.Second)
+		g.wantNoPromotion(name)
+		if !g.named("p") {
+			t.Errorf("%s: the primary cannot resume", name)
+		}
+		if len(g.l.orders) != 0 {
+			t.Errorf("%s: the order would be carried out some other day", name)
+		}
+	}
+}
+
+func TestGiveUpOfAFailedDiskNeverReturnsToIt(t *testing.T) { // R23
+	g := newRig(t)
+	g.request("p")
+	g.reach["s"] = false
+	g.giveUp(term, func(u *GiveUp) { u.Failed = true })
+	for range 10 {
+		g.pass(full)
+		if g.named("p") {
+			t.Fatal("granted again to a primary whose disk failed, with another member")
+		}
+	}
+	g.wantNoPromotion("s is gone")
+	g.reach["s"] = true
+	g.pass(time.Second)
+	g.wantPromotion("s", cluster.BasisUnchanged, "p")
+}
+
+// P gives up towards an earlier leader; the message is late. P's next renewal is granted by that leader, which never
+// heard of the give-up. Then it reaches us.
+func TestLateGiveUpIsNoProofInAYoungTerm(t *testing.T) { // R10
+	g := youngRig(t)
+	g.pass(time.Second)
+	if !g.giveUp(term - 1) {
+		t.Fatal("it does not count")
+	}
+	g.pass(full - time.Second - time.Millisecond)
+	g.wantNoPromotion("p may serve by a grant of the earlier leader")
+	g.pass(time.Second)
+	p := g.wantPromotion("s", cluster.BasisUnchanged) // no hand-over: p may have resumed, so it has to leave
+	if r := g.commit(cluster.Command{Promote: p}); r.Void != "" || r.Volume.Previous != "p" {
+		t.Fatalf("%q, previous %q", r.Void, r.Volume.Previous)
+	}
+}
+
+func TestGiveUpUnderAGrantOfThisTermIsProofAlsoInAYoungTerm(t *testing.T) { // R10, R30
+	g := youngRig(t)
+	g.request("p")
+	g.giveUp(term)
+	g.wantPromotion("s", cluster.BasisHandOver)
+}
+
+func TestDecisionIsTakenOnceUntilItsOutcomeIsSeen(t *testing.T) { // R10, R27
+	g := newRig(t)
+	g.reach["p"] = false
+	g.pass(5 * full)
+	if n := len(g.proposals); n != 1 {
+		t.Fatalf("proposed %d times", n)
+	}
+	g.l.Retry("v") // it never reached the log
+	g.pass(time.Second)
+	if n := len(g.proposals); n != 2 {
+		t.Fatalf("proposed %d times after a retry", n)
+	}
+}
+
+// The candidate restarts between the decision and its entry: the entry is void, and the leader has to decide anew.
+func TestVoidPromotionIsDecidedAnew(t *testing.T) { // R10
+	g := newRig(t)
+	g.reach["p"] = false
+	g.pass(2 * full)
+	p := g.wantPromotion("s", cluster.BasisUnchanged)
+	g.restart("s", incA)
+	if r := g.commit(cluster.Command{Promote: p}); r.Void == "" {
+		t.Fatal("a process that is gone was promoted")
+	}
+	g.pass(2 * time.Second)
+	if p = g.wantPromotion("s", cluster.BasisUnchanged); p.Member.Process != 2 {
+		t.Fatalf("process %d is promoted, want 2", p.Member.Process)
+	}
+}
+
+func TestNewVolumeIsFormedOfFreshReplicasAndPromoted(t *testing.T) {
+	fresh := func(g *rig, nodes ...string) {
+		for _, n := range nodes {
+			g.report(n, func(r *cluster.Report) { r.Fresh, r.Epoch = true, 0 })
+		}
+		g.change(func(v *cluster.Volume) {
+			v.Epoch, v.Version, v.Primary, v.Process, v.Members = 0, 1, "", 0, map[string]cluster.Member{}
+		})
+	}
+	for name, nodes := range map[string][]string{"one has content": {"p"}, "none is fresh": nil} {
+		g := youngRig(t)
+		fresh(g, nodes...)
+		g.pass(2 * full)
+		if len(g.proposals) != 0 {
+			t.Fatalf("%s: %+v; a person decides whose content is kept", name, g.proposals)
+		}
+	}
+	g := youngRig(t)
+	g.reach["s"] = false
+	fresh(g, "p", "s")
+	g.pass(2 * full)
+	if len(g.proposals) != 0 {
+		t.Fatalf("formed without all: %+v", g.proposals)
+	}
+	g.reach["s"] = true
+	g.pass(time.Second)
+	if len(g.proposals) != 1 || len(g.proposals[0].Form.Members) != 2 {
+		t.Fatalf("%+v", g.proposals)
+	}
+	if r := g.commit(g.proposals[0]); r.Void != "" {
+		t.Fatal(r.Void)
+	}
+	g.pass(time.Second)
+	g.wantPromotion("p", cluster.BasisFirst)
+}
+
+// faults.md F121
+func TestForcedPromotionWaitsForTheLeaseAndTakesWhatThePersonNamed(t *testing.T) { // R6
+	g := newRig(t)
+	g.change(func(v *cluster.Volume) { v.Version++; delete(v.Members, "s") })
+	g.request("p")
+	g.reach["p"] = false
+	g.run(g.l.Order(g.now, "v", Order{To: "s", Force: true}))
+	g.pass(full - 100*time.Millisecond)
+	g.wantNoPromotion("p's lease is in force")
+	g.pass(time.Second)
+	g.wantPromotion("s", cluster.BasisForced)
+	if len(g.orders) != 0 {
+		t.Fatal("a forced promotion was asked of the primary as a hand-over")
+	}
+}
+
+func TestForceOnTheLastCopyWhoseDiskFailed(t *testing.T) { // R6, R23
+	for name, c := range map[string]struct {
+		change func(r *cluster.Report)
+		forced bool
+	}{
+		"failed":       {func(r *cluster.Report) { r.Failed = true }, true},
+		"inconsistent": {func(r *cluster.Report) { r.Inconsistent = true }, false},
+		"stalled":      {func(r *cluster.Report) { r.Stalled = true }, false},
+		"not held":     {func(r *cluster.Report) { r.Held = false }, false},
+	} {
+		g := newRig(t)
+		g.reach["p"] = false
+		g.report("s", c.change)
+		g.run(g.l.Order(g.now, "v", Order{To: "s", Force: true}))
+		g.pass(2 * full)
+		if got := g.promotion() != nil; got != c.forced {
+			t.Errorf("%s: forced %t, want %t", name, got, c.forced)
+		}
+	}
+}
+
+func TestForceOnAHealthyMemberIsNoForce(t *testing.T) { // R6
+	g := newRig(t)
+	g.reach["p"] = false
+	g.run(g.l.Order(g.now, "v", Order{To: "s", Force: true}))
+	g.pass(2 * full)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
+func TestOrderIsForgottenWhenTheEpochMovesOrItIsTakenBack(t *testing.T) {
+	g := newRig(t)
+	g.run(g.l.Order(g.now, "v", Order{To: "x", Force: true}))
+	g.change(func(v *cluster.Volume) { v.Epoch, v.Version = 4, 11 })
+	if len(g.l.orders) != 0 {
+		t.Fatal("an order on an older epoch is kept")
+	}
+	g.run(g.l.Order(g.now, "v", Order{To: "x", Force: true}))
+	g.l.Cancel("v")
+	g.run(g.l.Order(g.now, "u", Order{To: "x", Force: true}))
+	if len(g.l.orders) != 0 {
+		t.Fatal("an order that was taken back, or on no volume, is kept")
+	}
+}
+
+func TestRemovedNodeStartsOverWhenItIsAddedAgain(t *testing.T) { // R10, R32
+	g := newRig(t)
+	g.change(func(v *cluster.Volume) { v.Version++; delete(v.Members, "s") })
+	g.starts["s"], g.numbers["s"] = 17, 40
+	if g.request("s") == nil {
+		t.Fatal("not answered")
+	}
+	if r := g.commit(cluster.Command{RemoveNode: &cluster.RemoveNode{Node: "s"}}); r.Void != "" {
+		t.Fatal(r.Void)
+	}
+	g.commit(cluster.Command{AddNode: &cluster.Node{Name: "s", DataDir: "ds", Start: 1}})
+	g.starts["s"], g.numbers["s"] = 1, 0
+	if g.request("s") == nil {
+		t.Fatal("a node that was added again is not heard for the rest of the term")
+	}
+}
+
+func TestLeadershipMovesAwayFromThePrimary(t *testing.T) {
+	g := newRig(t)
+	g.l = NewLeader(Config{Self: "p", Term: term, Lease: lease}, g.now)
+	g.reports["w"] = cluster.Report{}
+	g.reach["w"] = true
+	lead := func(d time.Duration) {
+		for end := g.now.Add(d); g.now < end; g.now = g.now.Add(100 * time.Millisecond) {
+			r := g.requestOf("p")
+			acts := g.l.Request(g.now, r)
+			for len(acts) > 0 {
+				a := acts[0]
+				acts = acts[1:]
+				switch a := a.(type) {
+				case Ask:
+					acts = append(acts, g.l.Answer(g.now, "s", a.Round, term, nil)...)
+					acts = append(acts, g.l.Answer(g.now, "w", a.Round, term, nil)...)
+				case CheckSelf:
+					acts = append(acts, g.l.Confirm(g.now, a.Round, term, true)...)
+				case MoveLeadership:
+					g.moves = append(g.moves, a.To)
+				}
+			}
+		}
+	}
+	g.l.Applied(g.now, g.state, g.voters, true)
+	lead(2*lease - 200*time.Millisecond)
+	if len(g.moves) != 0 {
+		t.Fatal("moved at once: leadership would swing")
+	}
+	lead(lease)
+	if len(g.moves) != 1 || g.moves[0] != "w" {
+		t.Fatalf("moved to %v, want once to the witness", g.moves)
+	}
+}
+
+func TestLeaderThatIsNoPrimaryStays(t *testing.T) {
+	g := newRig(t)
+	for range 50 {
+		g.request("p")
+		g.pass(lease / 3)
+	}
+	if len(g.moves) != 0 {
+		t.Fatalf("moved to %v", g.moves)
+	}
+	g.wantNoPromotion("all is well")
+	if g.asks > 60 {
+		t.Fatalf("asked %d times for 50 renewals", g.asks)
+	}
+}
+
+func TestReportsAreNotAskedForWithoutPause(t *testing.T) { // R28
+	g := newRig(t)
+	g.reach["p"], g.reach["s"] = false, false
+	g.pass(20 * lease)
+	if g.asks == 0 || g.asks > 110 {
+		t.Fatalf("asked %d times in 20 leases, want about four in each", g.asks)
+	}
+}
