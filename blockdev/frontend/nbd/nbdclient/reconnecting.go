@@ -103,7 +103,7 @@ func (r *Reconnecting) connect(ctx context.Context) (*Client, error) {
 			if err == nil {
 				return c, nil
 			}
-			if last == nil || !timeout(err) { // that time ran out in the end says less than what a server answered
+			if last == nil || (ctx.Err() == nil && !timeout(err)) { // that time ran out in the end says less than what a server answered
 				last = err
 			}
 		}
