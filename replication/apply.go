@@ -1,9 +1,10 @@
 package replication
 
 import (
-	"errors"
+	"context"
 	"sync"
 
+	"hacluster/blockdev"
 	"hacluster/replication/link"
 	"hacluster/replication/order"
 	"hacluster/replication/wire"
@@ -15,67 +16,105 @@ type entry struct {
 	s     *session
 	batch *link.Batch
 	frame *wire.Frame
-	seq   uint64
 }
 
 var entries = sync.Pool{New: func() any { e := new(entry); e.Owner = e; return e }}
 
+func newEntry(s *session, b *link.Batch, f *wire.Frame) *entry {
+	e := entries.Get().(*entry)
+	b.Ref()
+	e.s, e.batch, e.frame = s, b, f
+	e.Range, e.Barrier = f.Range, f.Kind == wire.Flush || f.Kind == wire.Close
+	return e
+}
+
+func (e *entry) free() {
+	e.batch.Free()
+	e.s, e.batch, e.frame = nil, nil, nil
+	entries.Put(e)
+}
+
+// What may be taken from streams and not have returned from the device. At the limit the stream is not read.
+const (
+	maxTaken      = 1024
+	maxTakenBytes = 64 << 20
+)
+
 // entry takes one sequenced frame: check its payload, take it in order, put it behind what it overlaps.
-func (s *session) entry(b *link.Batch, f *wire.Frame) error {
+func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error {
 	if err := f.Verify(); err != nil {
 		return err // before anything was written (R21)
 	}
 	r := s.r
-	e := entries.Get().(*entry)
-	e.s, e.batch, e.frame, e.seq = s, b, f, f.Seq
-	e.Range, e.Barrier = f.Range, f.Kind == wire.Flush || f.Kind == wire.Close
 	r.mu.Lock()
+	if err := s.roomLocked(ctx); err != nil {
+		r.mu.Unlock()
+		return err
+	}
 	dup, err := r.recv.Take(s.stream, f.Seq)
 	if dup || err != nil {
 		last := r.recv.LastNum()
 		r.mu.Unlock()
-		entries.Put(e)
-		if err == nil {
+		if err == nil && !s.silent.Load() {
 			s.box.Ack(min(last, f.Seq))
 		}
 		return err
 	}
-	mark := (f.Kind == wire.Write || f.Kind == wire.Zero) && r.recv.NeedsMark()
-	r.mu.Unlock()
-	if mark {
-		if err := r.markInconsistent(); err != nil {
-			return err // the entry stays taken and never returns: nothing more is answered
+	if (f.Kind == wire.Write || f.Kind == wire.Zero) && r.recv.NeedsMark() {
+		r.mu.Unlock()
+		err = r.markInconsistent()
+		r.mu.Lock()
+		if err != nil {
+			r.recv.Failed(f.Seq) // it never gets to the device
+			r.changeLocked()
+			r.mu.Unlock()
+			return err
 		}
 	}
-	b.Ref()
-	r.mu.Lock()
+	e := newEntry(s, b, f)
+	r.taken += int64(f.PayloadLen())
 	ready := r.queue.Admit(&e.Item)
 	r.mu.Unlock()
 	if ready {
-		r.start(e, false)
+		r.start(e)
 	}
 	return nil
 }
 
-// markInconsistent notes, before the first block is overwritten, that the replica is in pieces until the resync ends.
-func (r *Replica) markInconsistent() error {
-	if err := r.super.SetHealth(true, r.super.Failed()); err != nil {
-		r.unusable("the resync cannot be noted: " + err.Error())
-		return err
+// roomLocked waits until one more entry may be taken. It lets the lock go meanwhile.
+func (s *session) roomLocked(ctx context.Context) error {
+	r := s.r
+	for r.recv.Outstanding() >= maxTaken || r.taken >= maxTakenBytes {
+		r.full = true
+		changed := r.watchLocked()
+		r.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		r.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.recv.Marked(true)
 	return nil
 }
 
 // start carries an entry out: at once where that does not wait for a disk, else in a worker.
-func (r *Replica) start(e *entry, worker bool) {
-	if worker || r.cfg.Inline && e.frame.Kind == wire.Write && e.frame.Flags&wire.FUA == 0 {
-		r.finish(e, r.applyFrame(e))
+func (r *Replica) start(e *entry) {
+	if r.cfg.Inline && e.frame.Kind == wire.Write && e.frame.Flags&wire.FUA == 0 {
+		e.run()
 		return
 	}
-	r.work.do(func() { r.finish(e, r.applyFrame(e)) })
+	r.work.do(e)
+}
+
+// run carries an entry out, and then those that waited for it alone.
+func (e *entry) run() {
+	var room [8]*order.Item
+	for _, it := range e.s.r.finish(e, e.s.r.applyFrame(e), room[:0]) {
+		it.Owner.(*entry).run()
+	}
 }
 
 func (r *Replica) applyFrame(e *entry) error {
@@ -90,81 +129,68 @@ func (r *Replica) applyFrame(e *entry) error {
 		return r.dev.Flush()
 	case wire.Close:
 		if r.broken() {
-			return errBroken // a flush that succeeds after one that failed proves nothing
+			return errBroken
 		}
 		if err := r.dev.Flush(); err != nil {
 			return err
 		}
-		return r.closeResync()
+		return r.closeResync(e.s)
 	}
 	return r.dev.Flush()
 }
 
 // writeFrame hands the payload's segments to the backing as they were received; one that needs aligned memory copies
-// them itself.
+// them itself. A durable write is made of one piece: it costs a copy and saves the flush of everything else.
 func (r *Replica) writeFrame(f *wire.Frame) error {
-	if _, err := r.dev.WriteVAt(f.Payload, f.Range.Off); err != nil || f.Flags&wire.FUA == 0 {
+	if f.Flags&wire.FUA == 0 {
+		_, err := r.dev.WriteVAt(f.Payload, f.Range.Off)
 		return err
 	}
-	return r.dev.Flush()
-}
-
-// closeResync notes on stable storage, before the primary hears of it, that the replica is whole (R18).
-func (r *Replica) closeResync() error {
-	if err := r.super.SetHealth(false, false); err != nil {
-		r.unusable("the end of the resync cannot be noted: " + err.Error())
+	if len(f.Payload) == 1 {
+		_, err := r.dev.WriteFUA(f.Payload[0], f.Range.Off)
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.recv.Marked(false)
-	return nil
+	buf := blockdev.NewBuf(f.PayloadLen())
+	defer buf.Free()
+	rest := buf.Bytes()
+	for _, s := range f.Payload {
+		rest = rest[copy(rest, s):]
+	}
+	_, err := r.dev.WriteFUA(buf.Bytes(), f.Range.Off)
+	return err
 }
 
-// finish tells that an entry returned from the device, acknowledges the new prefix, and starts what waited for it.
-func (r *Replica) finish(e *entry, err error) {
-	var room [8]*order.Item
-	s, seq, kind := e.s, e.seq, e.frame.Kind
+// finish tells that an entry returned from the device, acknowledges the new prefix, and appends to ready what may
+// start now. An entry that failed is noted before any further answer, and before it counts as returned: until then no
+// other stream is answered (R23).
+func (r *Replica) finish(e *entry, err error, ready []*order.Item) []*order.Item {
+	s, seq, kind := e.s, e.frame.Seq, e.frame.Kind
 	if err != nil {
-		r.diskFailed(err) // noted before any further answer (R23)
-		s.fail(failure(kind), err)
+		s.silent.Store(true)
+		if r.noteFailure(err) {
+			s.refuseWith(failure(kind), err)
+		}
 	}
-	r.mu.Lock()
-	ready := r.queue.Return(&e.Item, room[:0])
 	var prefix uint64
+	r.mu.Lock()
+	ready = r.queue.Return(&e.Item, ready)
+	r.taken -= int64(e.frame.PayloadLen())
 	if err != nil {
 		r.recv.Failed(seq)
 	} else {
 		prefix = r.recv.Returned(seq)
 	}
 	ack := err == nil && r.recv.MayAck(s.stream)
-	if r.recv.Outstanding() == 0 {
+	if left := r.recv.Outstanding(); left == 0 || r.full && left < maxTaken/2 && r.taken < maxTakenBytes/2 {
+		r.full = false
 		r.changeLocked()
 	}
 	r.mu.Unlock()
-	if ack && s.mayAck() {
+	if ack && !s.silent.Load() {
 		s.box.Ack(prefix)
 	}
-	e.batch.Free()
-	e.s, e.batch, e.frame = nil, nil, nil
-	entries.Put(e)
-	for _, it := range ready {
-		r.start(it.Owner.(*entry), true)
-	}
-}
-
-var errBroken = errors.New("an earlier write or flush of the stream failed")
-
-func (r *Replica) broken() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.recv.Broken()
-}
-
-func (s *session) mayAck() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.failed
+	e.free()
+	return ready
 }
 
 func failure(k wire.Kind) wire.Code {

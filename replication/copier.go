@@ -18,11 +18,23 @@ const maxCompares = 4
 // stream; it does nothing while the peer is a member.
 type copier struct {
 	p       *peerLink
+	t       *Tenure
 	stream  uint64
 	outbox  *link.Outbox
 	asked   map[uint64]blockdev.Range // digest requests on their way, by id; run's own
 	lastID  uint64
 	replies chan wire.Reply // sent by the receiver, received by run; as many as are asked
+	mine    chan digests    // sent by a worker, received by run; one at a time
+}
+
+type digests struct {
+	sums []byte
+	err  error
+}
+
+func newCopier(p *peerLink, stream uint64, outbox *link.Outbox) *copier {
+	return &copier{p: p, t: p.t, stream: stream, outbox: outbox, asked: map[uint64]blockdev.Range{},
+		replies: make(chan wire.Reply, maxCompares), mine: make(chan digests, 1)}
 }
 
 // reply takes an answer to a digest request. More than was asked for is dropped.
@@ -41,13 +53,13 @@ func (c *copier) run(ctx context.Context) {
 			return
 		case <-c.p.wake:
 		case r := <-c.replies:
-			c.answer(r)
+			c.answer(ctx, r)
 		}
 	}
 }
 
 func (c *copier) ask() {
-	t := c.p.t
+	t := c.t
 	for len(c.asked) < maxCompares {
 		t.mu.Lock()
 		chunk, ok := t.core.TakeChunk(c.p.node, c.stream)
@@ -58,12 +70,13 @@ func (c *copier) ask() {
 		c.lastID++
 		c.asked[c.lastID] = chunk
 		if err := c.outbox.Put(wire.Frame{Kind: wire.Digest, ID: c.lastID, Range: chunk}); err != nil {
-			return // the stream ends; the chunk goes back to the plan with it
+			c.p.disconnect("a digest request cannot be sent: " + err.Error()) // the chunk goes back to the plan with it
+			return
 		}
 	}
 }
 
-func (c *copier) answer(r wire.Reply) {
+func (c *copier) answer(ctx context.Context, r wire.Reply) {
 	chunk, ok := c.asked[r.ID]
 	if !ok || r.Range != chunk {
 		c.p.disconnect("it answered a digest request that was not made")
@@ -74,34 +87,51 @@ func (c *copier) answer(r wire.Reply) {
 		c.p.disconnect("it cannot read what is to be compared: " + r.Text)
 		return
 	}
-	mine, err := link.Digest(c.p.t.r.dev, chunk)
-	if err != nil {
-		c.p.disconnect("what is to be copied cannot be read here: " + err.Error())
+	mine, ok := c.digest(ctx, chunk)
+	if !ok {
 		return
 	}
 	if len(mine) != len(r.Digests) {
 		c.p.disconnect("it answered with the digests of another range")
 		return
 	}
-	t := c.p.t
+	t := c.t
 	t.mu.Lock()
 	if t.core.CopyAll(c.p.node) {
 		mine = nil
 	}
 	t.mu.Unlock()
-	copies := differing(chunk, mine, r.Digests)
-	c.p.t.with(func(now primary.Instant) { c.p.t.core.Compared(now, c.p.node, c.stream, chunk, copies) })
+	copies := t.differing(chunk, mine, r.Digests)
+	t.with(func(now primary.Instant) { t.core.Compared(now, c.p.node, c.stream, chunk, copies) })
+}
+
+// digest reads our side of a chunk. A worker does it: a disk that hangs must not keep the tenure from ending.
+func (c *copier) digest(ctx context.Context, chunk blockdev.Range) (sums []byte, ok bool) {
+	dev, mine := c.t.r.dev, c.mine
+	c.t.r.work.do(jobFunc(func() {
+		sums, err := link.Digest(dev, chunk)
+		mine <- digests{sums, err}
+	}))
+	select {
+	case d := <-mine:
+		if d.err != nil {
+			c.p.disconnect("what is to be copied cannot be read here: " + d.err.Error())
+		}
+		return d.sums, d.err == nil
+	case <-ctx.Done():
+		return nil, false
+	}
 }
 
 // differing makes one copy of each run of blocks whose digests differ; with a nil, one of the whole chunk.
-func differing(chunk blockdev.Range, a, b []byte) (copies []*primary.Op) {
+func (t *Tenure) differing(chunk blockdev.Range, a, b []byte) (copies []*primary.Op) {
 	if a == nil {
-		return []*primary.Op{&newOp(blockdev.OpWrite, chunk).Op}
+		return []*primary.Op{&t.newOp(blockdev.OpWrite, chunk).Op}
 	}
 	var run blockdev.Range
 	flush := func() {
 		if run.Len > 0 {
-			copies = append(copies, &newOp(blockdev.OpWrite, run).Op)
+			copies = append(copies, &t.newOp(blockdev.OpWrite, run).Op)
 		}
 		run = blockdev.Range{}
 	}

@@ -56,12 +56,14 @@ func (g *gate) unhold() {
 	g.changedLocked()
 }
 
-// close shuts the gate for good.
-func (g *gate) close() {
+// close shuts the gate for good. first: it was not shut so before.
+func (g *gate) close() (first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	first = !g.closed
 	g.closed = true
 	g.until.Store(0)
+	return first
 }
 
 func (g *gate) next() <-chan struct{} {

@@ -64,11 +64,11 @@ func (t *Tenure) quiesce(ctx context.Context) error {
 	t.core.Drain()
 	acts := t.takeLocked()
 	t.mu.Unlock()
-	t.run(acts, false)
+	t.run(acts, loop)
 	if err := t.await(ctx, drained); err != nil {
 		return fmt.Errorf("writes in flight did not end: %w", err)
 	}
-	o := newOp(blockdev.OpFlush, blockdev.Range{})
+	o := t.newOp(blockdev.OpFlush, blockdev.Range{})
 	o.done = make(chan error, 1)
 	done := o.done
 	t.admit(o)
@@ -117,5 +117,5 @@ func (t *Tenure) resume() {
 	t.held = t.held[:0]
 	acts := t.takeLocked()
 	t.mu.Unlock()
-	t.run(acts, false)
+	t.run(acts, loop)
 }

@@ -6,42 +6,81 @@ import (
 	"hash/crc32"
 
 	"hacluster/blockdev"
-	"hacluster/replication/primary"
+	"hacluster/heartbeat/cluster"
 )
 
-// startLocal puts an operation on the local backing: at once where that does not wait for a disk, else in a worker.
-func (t *Tenure) startLocal(o *op, worker bool) []primary.Action {
-	quick := t.r.cfg.Inline && o.Kind == blockdev.OpWrite && !o.FUA
-	if quick || worker {
-		return t.doLocal(o)
+// startLocal puts an operation on the local backing: at once where the caller may wait for that, else in a worker.
+func (t *Tenure) startLocal(o *op, by caller) {
+	quick := by == client && t.r.cfg.Inline && !o.IsCopy() && o.Kind == blockdev.OpWrite && !o.FUA
+	if quick || by == worker {
+		t.doLocal(o, by)
+		return
 	}
-	t.r.work.do(func() { t.run(t.doLocal(o), true) })
-	return nil
+	t.r.work.do(o)
 }
 
-func (t *Tenure) doLocal(o *op) []primary.Action {
+// run is an operation's local part, in a worker.
+func (o *op) run() {
+	if o.Kind == blockdev.OpRead {
+		o.t.readLocal(o, worker)
+		return
+	}
+	o.t.doLocal(o, worker)
+}
+
+func (t *Tenure) doLocal(o *op, by caller) {
 	var err error
-	if o.IsCopy() {
+	switch {
+	case t.isGone(): // its outcome is unknown in any case: the device is left alone
+	case o.IsCopy():
 		err = readCopy(t.r.dev, o)
-	} else {
+	default:
 		err = apply(t.r.dev, o)
 	}
-	return t.localReturned(func(now primary.Instant) { t.core.LocalDone(now, &o.Op, err) })
+	var now cluster.Instant
+	if err != nil || o.IsCopy() {
+		now = t.r.node.Now() // a write that succeeded decides nothing by the time
+	}
+	if !t.returnedLocked() {
+		return
+	}
+	t.core.LocalDone(now, &o.Op, err)
+	acts := t.takeLocked()
+	t.mu.Unlock()
+	t.run(acts, by)
 }
 
-// localReturned tells the Core, or, when the tenure has ended meanwhile, whoever waits for the device to become quiet.
-func (t *Tenure) localReturned(tell func(now primary.Instant)) []primary.Action {
-	now := t.r.node.Now()
+func (t *Tenure) readLocal(o *op, by caller) {
+	_, err := t.r.dev.ReadAt(o.req.Buf.Bytes(), o.Range.Off)
+	if !t.returnedLocked() {
+		return
+	}
+	t.core.ReadDone(&o.Op, err)
+	acts := t.takeLocked()
+	t.mu.Unlock()
+	t.run(acts, by)
+}
+
+// returnedLocked counts an operation on the backing off and returns with the lock held; false, without it, when the
+// tenure has ended meanwhile: then whoever waits for the device to become quiet is told.
+func (t *Tenure) returnedLocked() bool {
 	t.mu.Lock()
 	t.local--
-	if t.ended {
-		t.mu.Unlock()
-		t.r.returned()
-		return nil
+	if !t.ended {
+		return true
 	}
-	defer t.mu.Unlock()
-	tell(now)
-	return t.takeLocked()
+	t.mu.Unlock()
+	t.r.returned()
+	return false
+}
+
+func (t *Tenure) isGone() bool {
+	select {
+	case <-t.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // apply carries a write, zeroing or flush out on a backing.
@@ -90,3 +129,5 @@ func isZero(b []byte) bool {
 	}
 	return true
 }
+
+var _ job = (*op)(nil)

@@ -31,28 +31,40 @@ type peerLink struct {
 	rate   rate
 }
 
-// Pauses between attempts to connect.
+// Pauses between attempts to connect. A member is asked often, for writes wait for it until it is dropped.
 const (
 	firstPause   = 20 * time.Millisecond
+	memberPause  = 60 * time.Millisecond
 	longestPause = 500 * time.Millisecond
 )
 
 func (p *peerLink) run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
-		if p.connect(ctx) {
-			pause = firstPause
+		began := time.Now()
+		p.connect(ctx)
+		if time.Since(began) > longestPause {
+			pause = firstPause // it held for a while: not one that is accepted and closed again and again
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, longestPause)
+		if p.member() {
+			pause = min(pause, memberPause)
+		}
 	}
 }
 
-// connect opens a stream and serves it to its end. up: it was accepted.
-func (p *peerLink) connect(ctx context.Context) (up bool) {
+func (p *peerLink) member() bool {
+	p.t.mu.Lock()
+	defer p.t.mu.Unlock()
+	return p.t.core.Peer(p.node).Member
+}
+
+// connect opens a stream and serves it to its end.
+func (p *peerLink) connect(ctx context.Context) {
 	t, cfg := p.t, &p.t.r.cfg
 	t.mu.Lock()
 	stream := t.core.NextStream(p.node)
@@ -64,11 +76,9 @@ func (p *peerLink) connect(ctx context.Context) (up bool) {
 	cancel()
 	if err != nil {
 		p.refused(err)
-		return false
+		return
 	}
-	defer sender.Close()
 	p.serve(ctx, stream, sender, greetingOf(reply))
-	return true
 }
 
 func greetingOf(r wire.HelloReply) primary.Greeting {
@@ -84,7 +94,9 @@ func (p *peerLink) refused(err error) {
 	if errors.As(err, &no) {
 		switch {
 		case no.Reply.Code == wire.RefusedOlderEpoch && cluster.Epoch(no.Reply.Epoch) > p.t.epoch:
-			p.t.gate.close()
+			if p.t.gate.close() {
+				p.t.cutClients()
+			}
 		case no.Reply.Code == wire.RefusedOtherPrimary:
 			p.t.r.log.Error("ALARM: two primaries in one epoch", "peer", p.node, "epoch", p.t.epoch, "error", err)
 		}
@@ -102,17 +114,21 @@ func (p *peerLink) note(reason, msg string) {
 	}
 }
 
+// outboxLimits are beyond what frontends admit at a time and what a resync target may be behind: a stream that reaches
+// them is closed, and the next one replays.
+var outboxLimits = link.OutboxLimits{Bytes: 1 << 30, Frames: 1 << 16}
+
 func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender, g primary.Greeting) {
 	t := p.t
 	ctx, cancel := context.WithCancel(ctx)
-	outbox := link.NewOutbox(link.OutboxLimits{Bytes: 256 << 20, Frames: 1 << 16})
+	outbox := link.NewOutbox(outboxLimits)
 	var goes sync.WaitGroup
 	goes.Go(func() {
 		if err := outbox.Run(ctx, sender.Send); err != nil {
 			sender.Close()
 		}
 	})
-	copier := &copier{p: p, stream: stream, outbox: outbox, asked: map[uint64]blockdev.Range{}, replies: make(chan wire.Reply, maxCompares)}
+	copier := newCopier(p, stream, outbox)
 	goes.Go(func() { copier.run(ctx) })
 	t.mu.Lock()
 	p.outbox, p.sender, p.stream = outbox, sender, stream
@@ -128,7 +144,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	cancel()
 	sender.Close()
 	goes.Wait()
-	if ctx.Err() == nil || err != nil && !errors.Is(err, link.ErrClosed) {
+	if !errors.Is(err, link.ErrClosed) { // else who closed it said why
 		p.note(err.Error(), "stream to the standby ended")
 	}
 }
@@ -145,11 +161,18 @@ func (p *peerLink) receive(stream uint64, sender *link.Sender, c *copier) error 
 				c.reply(replies[i])
 			}
 		}
-		t.with(func(now primary.Instant) {
-			for i := range replies {
-				p.hear(now, stream, &replies[i])
-			}
-		})
+		now := t.r.node.Now()
+		t.mu.Lock()
+		if t.ended {
+			t.mu.Unlock()
+			return link.ErrClosed
+		}
+		for i := range replies {
+			p.hear(now, stream, &replies[i])
+		}
+		acts := t.takeLocked()
+		t.mu.Unlock()
+		t.run(acts, loop)
 	}
 }
 
@@ -220,10 +243,13 @@ func (p *peerLink) frame(a *primary.Action) wire.Frame {
 func (p *peerLink) disconnect(reason string) {
 	p.note(reason, "stream to the standby closed")
 	p.t.mu.Lock()
-	s := p.sender
-	p.t.mu.Unlock()
-	if s != nil {
-		s.Close()
+	defer p.t.mu.Unlock()
+	p.closeLocked()
+}
+
+func (p *peerLink) closeLocked() {
+	if p.sender != nil {
+		p.sender.Close()
 	}
 }
 

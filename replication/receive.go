@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hacluster/blockdev"
@@ -22,11 +23,11 @@ type session struct {
 	epoch  cluster.Epoch
 	stream uint64
 	box    *link.ReplyBox
-	goes   sync.WaitGroup // digests being made
-	limit  chan struct{}  // of those: a token each
 
-	mu     sync.Mutex
-	failed bool // nothing more is acknowledged
+	silent   atomic.Bool   // nothing is acknowledged any more
+	refusal  sync.Once     // one refusal ends a stream
+	refused  atomic.Bool   // a refusal is in the box
+	answered chan struct{} // closed when the refusal was handed to the connection
 }
 
 // helloWait bounds how long a greeting waits for older work to end on the device before the primary has to try again.
@@ -36,24 +37,26 @@ const helloWait = 500 * time.Millisecond
 // still be on its way to the device, and no other stream is answered before that has ended (R2).
 func (r *Replica) Replicate(ctx context.Context, ls *link.Session) error {
 	s := &session{r: r, link: ls, epoch: cluster.Epoch(ls.Hello().Epoch), stream: ls.Hello().Stream, box: link.NewReplyBox(),
-		limit: make(chan struct{}, maxCompares)}
+		answered: make(chan struct{})}
 	reply := r.greet(ctx, s)
-	if err := ls.Reply(reply); err != nil || reply.Code != wire.Accepted {
-		if reply.Code == wire.Accepted {
-			r.forget(s)
-		}
+	if reply.Code != wire.Accepted {
+		return ls.Reply(reply)
+	}
+	defer r.forget(s)
+	if err := ls.Reply(reply); err != nil {
 		return err
 	}
 	r.log.Info("standby of a primary", "primary", ls.Hello().Primary, "epoch", s.epoch, "stream", s.stream)
-	s.goes.Go(func() {
-		if s.box.Run(ctx, ls.Send) != nil {
+	var replies sync.WaitGroup
+	replies.Go(func() {
+		if s.box.Run(ctx, s.send) != nil {
 			ls.Close()
 		}
 	})
-	err := s.receive()
-	r.forget(s)
+	err := s.receive(ctx)
+	s.lastWord(ctx)
 	ls.Close()
-	s.goes.Wait()
+	replies.Wait()
 	return err
 }
 
@@ -64,6 +67,33 @@ func (r *Replica) forget(s *session) {
 	if r.session == s {
 		r.session = nil
 		r.recv.Close(s.stream)
+	}
+	r.receiving--
+	r.changeLocked()
+}
+
+// send hands replies to the connection.
+func (s *session) send(replies ...wire.Reply) error {
+	err := s.link.Send(replies...)
+	for i := range replies {
+		if replies[i].Kind == wire.Nack {
+			close(s.answered)
+		}
+	}
+	return err
+}
+
+// lastWord waits until a refusal is on its way: the primary drops us for it, or counts it (R21, R23). A primary that
+// does not read is not waited for.
+func (s *session) lastWord(ctx context.Context) {
+	if !s.refused.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, helloWait)
+	defer cancel()
+	select {
+	case <-s.answered:
+	case <-ctx.Done():
 	}
 }
 
@@ -86,14 +116,17 @@ func (r *Replica) greet(ctx context.Context, s *session) wire.HelloReply {
 				return reply
 			}
 			continue
-		case code != wire.RefusedNotReady:
+		case changed == nil:
 			reply.Code = code
 			return reply
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			reply.Code, reply.Text = wire.RefusedNotReady, "older operations are still on the device, or the membership is being confirmed"
+			reply.Code = code
+			if code == wire.RefusedNotReady {
+				reply.Text = "older operations are still on the device, or the membership is being confirmed"
+			}
 			return reply
 		}
 	}
@@ -119,10 +152,9 @@ func (r *Replica) foreign(h wire.Hello) (wire.Refusal, string) {
 }
 
 func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, store bool, changed <-chan struct{}) {
-	f := r.facts()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	reply.Epoch = uint64(max(r.recv.Epoch(), r.applied.Epoch))
+	reply.Epoch = uint64(max(r.recv.Epoch(), r.applied.Epoch, r.vol.Epoch))
 	if r.problem != "" || r.super == nil || r.dev.Stalled() {
 		reply.Text = r.problem
 		return wire.RefusedFailed, false, nil
@@ -132,25 +164,26 @@ func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, 
 	if r.tenure != nil {
 		busy++ // still primary of an older epoch: Run ends that first
 	}
-	if !role.MayAnswer(f) {
-		return wire.RefusedNotReady, false, r.changed
+	if r.unnoted > 0 || !role.MayAnswer(r.factsLocked()) {
+		return wire.RefusedNotReady, false, r.watchLocked()
 	}
 	switch r.recv.Hello(&r.applied, standby.Hello{Epoch: s.epoch, Primary: h.Primary, Process: h.Process, Stream: s.stream}, busy) {
 	case standby.Store:
 		return 0, true, nil
 	case standby.Wait:
 		r.supersedeLocked(nil)
-		return wire.RefusedNotReady, false, r.changed
+		return wire.RefusedNotReady, false, r.watchLocked()
 	case standby.RefuseOlder:
 		return wire.RefusedOlderEpoch, false, nil
 	case standby.RefuseNewer:
-		return wire.RefusedNewerEpoch, false, nil
+		return wire.RefusedNewerEpoch, false, r.watchLocked() // not believed; our own log may show it at any moment
 	case standby.RefuseOther:
 		r.log.Error("ALARM: a stream of another primary in the same epoch is refused", "epoch", s.epoch, "from", h.Primary, "process", h.Process,
 			"primary", r.applied.Primary, "its_process", r.applied.Process)
 		return wire.RefusedOtherPrimary, false, nil
 	}
 	r.supersedeLocked(s)
+	r.receiving++
 	reply.LastSeq = r.recv.LastNum()
 	if r.recv.Inconsistent() {
 		reply.Flags |= wire.ReplicaInconsistent
@@ -169,7 +202,7 @@ func (r *Replica) supersedeLocked(s *session) {
 	r.session = s
 }
 
-func (s *session) receive() error {
+func (s *session) receive(ctx context.Context) error {
 	// The mark of a clean stop goes before the first write can come (R25).
 	if err := s.r.super.SetClean(nil); err != nil {
 		s.r.unusable(fmt.Sprintf("the clean-stop mark cannot be removed: %v", err))
@@ -179,11 +212,12 @@ func (s *session) receive() error {
 		b, err := s.link.Recv()
 		if err != nil {
 			if !errors.Is(err, link.ErrClosed) && !errors.Is(err, link.ErrEnded) {
-				s.fail(wire.BadFrame, err)
+				s.silent.Store(true)
+				s.refuseWith(wire.BadFrame, err)
 			}
 			return err
 		}
-		err = s.take(b)
+		err = s.take(ctx, b)
 		b.Free()
 		if err != nil {
 			s.refuse(err)
@@ -196,33 +230,30 @@ func (s *session) receive() error {
 func (s *session) refuse(err error) {
 	var gap *standby.GapError
 	switch {
+	case errors.Is(err, standby.ErrStale), errors.Is(err, context.Canceled):
 	case errors.Is(err, wire.ErrChecksum):
-		s.fail(wire.BadChecksum, err)
+		s.refuseWith(wire.BadChecksum, err)
 	case errors.As(err, &gap):
-		s.fail(wire.BadOrder, err)
-	case errors.Is(err, standby.ErrStale):
+		s.refuseWith(wire.BadOrder, err)
 	default:
-		s.fail(wire.BadFrame, err)
+		s.refuseWith(wire.BadFrame, err)
 	}
 }
 
-// fail sends a refusal and lets nothing be acknowledged after it.
-func (s *session) fail(code wire.Code, err error) {
-	s.mu.Lock()
-	first := !s.failed
-	s.failed = true
-	s.mu.Unlock()
-	if !first {
-		return
-	}
-	s.r.log.Warn("stream refused", "primary", s.link.Hello().Primary, "epoch", s.epoch, "code", code.String(), "error", err)
-	if s.box.Put(wire.Reply{Kind: wire.Nack, Seq: 1, Code: code, Text: err.Error()}) != nil {
-		s.link.Close()
-	}
+// refuseWith sends a refusal, once. What was acknowledged stays so; what comes after is the caller's to hold back.
+func (s *session) refuseWith(code wire.Code, err error) {
+	s.refusal.Do(func() {
+		s.r.log.Warn("stream refused", "primary", s.link.Hello().Primary, "epoch", s.epoch, "code", code.String(), "error", err)
+		s.refused.Store(true)
+		if s.box.Put(wire.Reply{Kind: wire.Nack, Seq: 1, Code: code, Text: err.Error()}) != nil {
+			s.refused.Store(false)
+			s.link.Close()
+		}
+	})
 }
 
 // take handles one message, frame by frame.
-func (s *session) take(b *link.Batch) error {
+func (s *session) take(ctx context.Context, b *link.Batch) error {
 	for i := range b.Frames {
 		f := &b.Frames[i]
 		switch f.Kind {
@@ -238,9 +269,9 @@ func (s *session) take(b *link.Batch) error {
 				return err
 			}
 		case wire.Digest:
-			s.digest(f.ID, f.Range)
+			s.digest(ctx, f.ID, f.Range)
 		default:
-			if err := s.entry(b, f); err != nil {
+			if err := s.entry(ctx, b, f); err != nil {
 				return err
 			}
 		}
@@ -248,19 +279,34 @@ func (s *session) take(b *link.Batch) error {
 	return nil
 }
 
-// digest answers a digest request beside the stream: the primary asks for few at a time, more wait here.
-func (s *session) digest(id uint64, at blockdev.Range) {
-	s.limit <- struct{}{}
-	s.goes.Go(func() {
-		defer func() { <-s.limit }()
-		reply := wire.Reply{Kind: wire.DigestReply, ID: id, Range: at}
-		sums, err := link.Digest(s.r.dev, at)
-		if err != nil {
-			reply.Code, reply.Text = wire.ReadFailed, err.Error()
-		}
-		reply.Digests = sums
-		if s.box.Put(reply) != nil {
-			s.link.Close()
-		}
-	})
+// digest answers a digest request beside the stream. The primary asks for few at a time; more wait here.
+func (s *session) digest(ctx context.Context, id uint64, at blockdev.Range) {
+	r := s.r
+	select {
+	case r.digests <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	r.mu.Lock()
+	r.digesting++
+	r.mu.Unlock()
+	r.work.do(jobFunc(func() { s.answerDigest(id, at) }))
+}
+
+func (s *session) answerDigest(id uint64, at blockdev.Range) {
+	r := s.r
+	reply := wire.Reply{Kind: wire.DigestReply, ID: id, Range: at}
+	sums, err := link.Digest(r.dev, at)
+	if err != nil {
+		reply.Code, reply.Text = wire.ReadFailed, err.Error()
+	}
+	reply.Digests = sums
+	if s.box.Put(reply) != nil {
+		s.link.Close()
+	}
+	<-r.digests
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.digesting--
+	r.changeLocked()
 }

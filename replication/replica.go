@@ -12,7 +12,6 @@ package replication
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -21,7 +20,6 @@ import (
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/order"
-	"hacluster/replication/role"
 	"hacluster/replication/standby"
 	"hacluster/replication/wire"
 )
@@ -97,6 +95,10 @@ type Replica struct {
 	log   *slog.Logger
 	work  *workers
 	kick  chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
+	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
+	noting  chan struct{}
+	digests chan struct{} // a token for each digest request being answered
+	goes    sync.WaitGroup
 
 	mu        sync.Mutex     // taken before the mutex of a Tenure where both are held
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
@@ -108,7 +110,13 @@ type Replica struct {
 	session   *session      // the stream that is being received, nil: none
 	problem   string        // why the replica must not be used any more
 	proposing bool          // a proposal of the role is on its way
-	changed   chan struct{} // closed and replaced when outstanding work or the record changed
+	unnoted   int           // failures that are not on stable storage yet
+	receiving int           // streams that were accepted and have not been left by Replicate
+	digesting int           // digest requests being answered
+	full      bool          // a stream waits for room among the entries
+	taken     int64         // bytes of entries taken and not returned
+	stopped   bool          // no goroutine is begun any more
+	changed   chan struct{} // closed when outstanding work or the record changed; nil: nobody waits for that
 }
 
 // New makes a Replica that owns dev and super; it does nothing before Run.
@@ -123,8 +131,8 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 		cfg.Workers = 64
 	}
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
-		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1), changed: make(chan struct{}),
-		work: newWorkers(cfg.Workers)}
+		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
+		noting: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
 	if super != nil {
 		r.recv = standby.New(super.Epoch(), super.Inconsistent())
 	} else {
@@ -161,6 +169,7 @@ func (r *Replica) Applied(v cluster.Volume) {
 	r.mu.Lock()
 	if newer(v, r.applied) {
 		r.applied = v
+		r.changeLocked()
 	}
 	r.mu.Unlock()
 	r.learn(v)
@@ -179,6 +188,9 @@ func (r *Replica) learn(v cluster.Volume) {
 		s.link.Close()
 	}
 	t := r.tenure
+	if t != nil && t.epoch < v.Epoch {
+		t.gate.close() // R11; Run ends it
+	}
 	r.changeLocked()
 	r.mu.Unlock()
 	if t != nil {
@@ -191,156 +203,19 @@ func newer(a, b cluster.Volume) bool {
 	return a.Epoch > b.Epoch || a.Epoch == b.Epoch && a.Version > b.Version
 }
 
+// watchLocked is closed at the next changeLocked.
+func (r *Replica) watchLocked() <-chan struct{} {
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	return r.changed
+}
+
 func (r *Replica) changeLocked() {
-	close(r.changed)
-	r.changed = make(chan struct{})
-}
-
-// follow does what the role asks for until it asks for nothing more.
-func (r *Replica) follow(ctx context.Context) {
-	for ctx.Err() == nil {
-		f := r.facts()
-		switch a := role.Next(f).(type) {
-		case nil:
-			return
-		case role.Stop:
-			r.stopServing(a.Why)
-		case role.StoreEpoch:
-			if !r.storeEpoch(a.Epoch) {
-				return
-			}
-		case role.Propose:
-			r.propose(ctx, a.Command)
-			return // the outcome kicks
-		case role.GiveUp:
-			r.handOn(ctx, a)
-			return
-		case role.Serve:
-			if !r.serve(ctx, a.Epoch) {
-				return
-			}
-		}
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
 	}
-}
-
-func (r *Replica) facts() role.Facts {
-	rep := r.Report()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f := role.Facts{Self: r.cfg.Node, Volume: r.vol, Report: rep, Busy: r.draining + r.recv.Outstanding()}
-	f.Lease = r.node.Now() < r.node.Lease(r.vol.Name, r.vol.Epoch)
-	if r.tenure != nil {
-		f.Serving = r.tenure.epoch
-	}
-	return f
-}
-
-// Report is the replica's own word about itself.
-func (r *Replica) Report() cluster.Report {
-	rep := cluster.Report{Volume: r.cfg.Volume.Name, Incarnation: r.cfg.Incarnation, Process: r.cfg.Process}
-	if r.super != nil {
-		rep.Held, rep.Failed, rep.Clean = true, r.super.Failed(), r.super.Clean()
-		rep.Stalled = r.dev.Stalled()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	rep.Epoch, rep.LastSeq, rep.Inconsistent = r.recv.Epoch(), r.recv.LastNum(), r.recv.Inconsistent()
-	rep.Problem = r.problem
-	rep.Fresh = r.cfg.Fresh && r.vol.Epoch == 0
-	return rep
-}
-
-// storeEpoch puts the epoch on stable storage and only then lets the receiver answer in it (R2).
-func (r *Replica) storeEpoch(e cluster.Epoch) bool {
-	if err := r.super.SetEpoch(e); err != nil {
-		r.unusable(fmt.Sprintf("epoch %d cannot be stored: %v", e, err))
-		return false
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.recv.Stored(e)
-	return true
-}
-
-// unusable takes the replica out of service until a person acts: what it would have to note cannot be noted.
-func (r *Replica) unusable(why string) {
-	r.mu.Lock()
-	first := r.problem == ""
-	if first {
-		r.problem = why
-	}
-	r.mu.Unlock()
-	if first {
-		r.log.Error("replica is out of service until a person acts", "why", why)
-	}
-}
-
-// propose hands a role's command over, one at a time; the ticker of Run repeats it when the outcome stays unknown.
-func (r *Replica) propose(ctx context.Context, c cluster.Command) {
-	r.mu.Lock()
-	busy := r.proposing
-	r.proposing = true
-	r.mu.Unlock()
-	if busy {
-		return
-	}
-	r.work.goes.Go(func() {
-		res, err := r.node.Propose(ctx, c)
-		r.mu.Lock()
-		r.proposing = false
-		r.mu.Unlock()
-		if err == nil && res.Volume != nil {
-			r.learn(*res.Volume)
-		}
-	})
-}
-
-// handOn gives up a role that this replica cannot fill any more; the ticker of Run repeats it.
-func (r *Replica) handOn(ctx context.Context, a role.GiveUp) {
-	r.mu.Lock()
-	busy := r.proposing
-	r.proposing = true
-	r.mu.Unlock()
-	if busy {
-		return
-	}
-	r.log.Error("giving the role up", "epoch", a.Epoch, "why", a.Why)
-	r.work.goes.Go(func() {
-		if err := r.node.GiveUp(ctx, r.cfg.Volume.Name, a.Epoch, "", true); err != nil {
-			r.log.Warn("the leader did not take the give-up", "epoch", a.Epoch, "error", err)
-		}
-		r.mu.Lock()
-		r.proposing = false
-		r.mu.Unlock()
-	})
-}
-
-// diskFailed notes a failed write or flush durably, before any further answer (R23).
-func (r *Replica) diskFailed(err error) {
-	if r.super.Failed() {
-		return
-	}
-	r.log.Error("the backing device failed: the replica is no candidate until it has been resynced", "error", err)
-	if err := r.super.SetHealth(r.super.Inconsistent(), true); err != nil {
-		r.unusable(fmt.Sprintf("a failed write cannot be noted: %v", err))
-	}
-}
-
-// Stalled is to be called by whoever watches the backing (R26): a stall counts as an error.
-func (r *Replica) Stalled(op blockdev.Op, at blockdev.Range, since time.Duration) {
-	err := fmt.Errorf("%v of %v outstanding for %v: %w", op, at, since.Round(time.Millisecond), blockdev.ErrStalled)
-	r.mu.Lock()
-	t, s := r.tenure, r.session
-	r.mu.Unlock()
-	r.work.goes.Go(func() {
-		r.diskFailed(err)
-		if t != nil {
-			t.diskFailed(err)
-		}
-		if s != nil {
-			s.fail(wire.Stalled, err)
-		}
-	})
 }
 
 // Tenure is the current tenure as primary, nil while this node is none.
@@ -355,86 +230,4 @@ func (r *Replica) Volume() cluster.Volume {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.vol
-}
-
-// stopServing ends the tenure, if there is one. What it has on the device is counted as draining in the same moment:
-// no epoch is stored and no stream answered before that has returned (R2).
-func (r *Replica) stopServing(why string) {
-	r.mu.Lock()
-	t := r.tenure
-	if t == nil {
-		r.mu.Unlock()
-		return
-	}
-	r.tenure = nil
-	r.draining += t.cut()
-	r.changeLocked()
-	r.mu.Unlock()
-	r.log.Info("no longer primary", "epoch", t.epoch, "why", why)
-	t.end()
-}
-
-// serve begins a tenure. A clean-stop mark is removed before the first write can come.
-func (r *Replica) serve(ctx context.Context, e cluster.Epoch) bool {
-	if err := r.super.SetClean(nil); err != nil {
-		r.unusable(fmt.Sprintf("the clean-stop mark cannot be removed: %v", err))
-		return false
-	}
-	if r.super.Failed() { // promoted by a person's word all the same
-		if err := r.super.SetHealth(r.super.Inconsistent(), false); err != nil {
-			r.unusable(fmt.Sprintf("the mark of the failed disk cannot be removed: %v", err))
-			return false
-		}
-	}
-	r.mu.Lock()
-	if r.vol.Epoch != e || r.problem != "" {
-		ok := r.problem == ""
-		r.mu.Unlock()
-		return ok
-	}
-	t := newTenure(r, r.vol)
-	r.tenure = t
-	r.mu.Unlock()
-	r.log.Info("primary", "epoch", e, "members", t.members())
-	t.start(context.WithoutCancel(ctx))
-	r.node.Serving(r.cfg.Volume.Name, e)
-	return true
-}
-
-// returned counts a local operation of an ended tenure off.
-func (r *Replica) returned() {
-	r.mu.Lock()
-	r.draining--
-	quiet := r.draining == 0
-	if quiet {
-		r.changeLocked()
-	}
-	r.mu.Unlock()
-	if quiet {
-		r.wake()
-	}
-}
-
-// shutdown ends everything and leaves the mark of a clean stop, if nothing is left on the device.
-func (r *Replica) shutdown() error {
-	r.stopServing("the daemon stops")
-	r.mu.Lock()
-	s := r.session
-	r.problem = "the daemon stops"
-	r.recv.Close(^uint64(0))
-	r.mu.Unlock()
-	if s != nil {
-		s.link.Close()
-	}
-	if r.super == nil || r.dev.Stalled() {
-		return nil // a hung operation is never waited for: the machine has to go (R26)
-	}
-	r.work.close()
-	if r.super.Failed() || r.super.Inconsistent() {
-		return nil
-	}
-	if err := r.dev.Flush(); err != nil {
-		return fmt.Errorf("flush %s before stopping: %w", r.cfg.Volume.Name, err)
-	}
-	return r.super.SetClean(&cluster.Clean{Incarnation: r.cfg.Incarnation, Process: r.cfg.Process})
 }

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/primary"
 )
@@ -36,8 +35,8 @@ type Tenure struct {
 	handing handing       // how far a hand-over is
 	drained chan struct{} // closed when the Core has drained, non-nil while a hand-over waits for it
 	export  *Export       // what new clients are given
-	failing bool          // the local disk failed and the role is being given up
-	spare   [][]primary.Action
+	failed  error         // why the local backing cannot be relied upon, noted already
+	giving  bool          // the role is being given up for that
 }
 
 func newTenure(r *Replica, vol cluster.Volume) *Tenure {
@@ -101,7 +100,7 @@ func (t *Tenure) set(v cluster.Volume) {
 	t.with(func(now primary.Instant) { t.core.Set(now, v) })
 }
 
-// with runs f on the Core under the lock and carries out what it asks for.
+// with runs f on the Core under the lock and carries out what it asks for. It never waits for a disk.
 func (t *Tenure) with(f func(now primary.Instant)) {
 	now := t.r.node.Now()
 	t.mu.Lock()
@@ -112,92 +111,7 @@ func (t *Tenure) with(f func(now primary.Instant)) {
 	f(now)
 	acts := t.takeLocked()
 	t.mu.Unlock()
-	t.run(acts, false)
-}
-
-// takeLocked takes the Core's actions; what goes to the peers is queued at once, so that its order is the Core's.
-func (t *Tenure) takeLocked() []primary.Action {
-	var acts []primary.Action
-	if n := len(t.spare); n > 0 {
-		acts, t.spare = t.spare[n-1], t.spare[:n-1]
-	}
-	acts = t.core.Take(acts)
-	for i := range acts {
-		a := &acts[i]
-		switch a.Kind {
-		case primary.Begin, primary.Send, primary.Ping:
-			t.peers[a.Node].queueLocked(a)
-		case primary.StartLocal:
-			t.local++
-		case primary.Complete:
-			a.Op.Owner.(*op).refs.Add(1)
-		case primary.Drained:
-			t.drainedLocked()
-		}
-	}
-	return acts
-}
-
-// run carries out actions without the lock. worker: the caller may wait for the disk itself.
-func (t *Tenure) run(acts []primary.Action, worker bool) {
-	for i := range acts {
-		if more := t.carryOut(&acts[i], worker); len(more) > 0 {
-			t.run(more, worker) // as deep as operations wait for each other, which the frontends bound
-		}
-	}
-	t.recycle(acts)
-}
-
-func (t *Tenure) recycle(acts []primary.Action) {
-	clear(acts)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.spare) < 64 {
-		t.spare = append(t.spare, acts[:0])
-	}
-}
-
-func (t *Tenure) carryOut(a *primary.Action, worker bool) (more []primary.Action) {
-	switch a.Kind {
-	case primary.StartLocal:
-		return t.startLocal(a.Op.Owner.(*op), worker)
-	case primary.Complete:
-		o := a.Op.Owner.(*op)
-		t.complete(o)
-		o.release()
-	case primary.Release:
-		if o, ok := a.Op.Owner.(*op); ok {
-			o.release()
-		}
-	case primary.Propose:
-		select {
-		case t.proposals <- *a.Command:
-		default:
-		}
-	case primary.Disconnect:
-		t.peers[a.Node].disconnect(a.Reason)
-	case primary.DiskFailed:
-		t.diskFailed(a.Err)
-	case primary.Compare:
-		t.peers[a.Node].compare()
-	}
-	return nil
-}
-
-// complete reports an operation's end to whoever submitted it.
-func (t *Tenure) complete(o *op) {
-	req := o.req
-	if req == nil {
-		if o.done != nil {
-			o.done <- o.Err
-		}
-		return
-	}
-	if o.Kind != blockdev.OpRead && o.Err == nil && !t.acked.Load() && !t.acked.Swap(true) {
-		t.r.node.FirstAck(t.r.cfg.Volume.Name, t.epoch)
-	}
-	req.Err = o.Err
-	req.Done(req)
+	t.run(acts, loop)
 }
 
 // propose hands the Core's proposals to Raft in order and feeds the leader's word back.
@@ -230,6 +144,7 @@ func (t *Tenure) tick(ctx context.Context) {
 		case <-t.kick:
 		}
 		t.resume()
+		t.handOn(ctx)
 		if now := t.r.node.Now(); t.gate.try() {
 			served = now
 		} else if now.Sub(served) >= t.r.cfg.SuspendLimit {
@@ -260,38 +175,42 @@ func (t *Tenure) cutClients() {
 	t.dropHeldLocked()
 }
 
-// diskFailed gives the role up because the local backing failed, unless this is the only member: then the error goes
-// to the client (R23). In either case it is noted first.
+// diskFailed notes that the local backing failed and lets answers out again, which were held back since the failure was
+// known. What cannot be noted stays unanswered: Run ends the tenure.
 func (t *Tenure) diskFailed(err error) {
-	t.r.diskFailed(err)
-	v := t.r.Volume()
+	if !t.r.noteFailure(err) {
+		return
+	}
+	t.gate.unhold()
 	t.mu.Lock()
-	start := len(v.Members) > 1 && !t.failing && !t.ended
-	t.failing = t.failing || start
+	t.failed = err
+	t.mu.Unlock()
+	t.look()
+}
+
+// handOn gives the role up because the local backing failed, if another member could take it; else the error is the
+// client's (R23). It is tried again with each lease that comes all the same.
+func (t *Tenure) handOn(ctx context.Context) {
+	others := len(t.r.Volume().Members) > 1
+	t.mu.Lock()
+	err := t.failed
+	start := err != nil && others && !t.giving && t.handing != draining && t.gate.try()
+	t.giving = t.giving || start
 	t.mu.Unlock()
 	if !start {
 		return
 	}
 	t.r.log.Error("giving the role up: the backing device failed", "epoch", t.epoch, "error", err)
-	t.r.work.goes.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 8*t.r.cfg.DropAfter)
+	t.goes.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, 8*t.r.cfg.DropAfter)
 		defer cancel()
-		for {
-			err := t.r.node.GiveUp(ctx, t.r.cfg.Volume.Name, t.epoch, "", true)
-			if err == nil {
-				return // void or unheeded, the next lease resumes; a further failure gives up again
-			}
-			select {
-			case <-ctx.Done():
-				t.mu.Lock()
-				t.failing = false
-				t.mu.Unlock()
-				return
-			case <-t.gone:
-				return
-			case <-time.After(t.r.cfg.DropAfter / 4):
-			}
+		if err := t.r.node.GiveUp(ctx, t.r.cfg.Volume.Name, t.epoch, "", true); err != nil && ctx.Err() == nil {
+			t.r.log.Warn("the leader did not take the give-up", "epoch", t.epoch, "error", err)
 		}
+		t.gate.refresh()
+		t.mu.Lock()
+		t.giving = false
+		t.mu.Unlock()
 	})
 }
 

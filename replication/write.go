@@ -13,6 +13,7 @@ import (
 // op is one operation on its way: what the Core knows of it, and the data.
 type op struct {
 	primary.Op
+	t    *Tenure
 	req  *blockdev.Request // of a client; nil: our own
 	buf  *blockdev.Buf     // payload of a write; a reference of its own, for it outlives the request
 	sum  uint32
@@ -25,9 +26,9 @@ type op struct {
 
 var ops = sync.Pool{New: func() any { o := new(op); o.Owner = o; return o }}
 
-func newOp(kind blockdev.Op, r blockdev.Range) *op {
+func (t *Tenure) newOp(kind blockdev.Op, r blockdev.Range) *op {
 	o := ops.Get().(*op)
-	o.Kind, o.Range = kind, r
+	o.t, o.Kind, o.Range = t, kind, r
 	o.refs.Store(1)
 	return o
 }
@@ -43,18 +44,18 @@ func (o *op) release() {
 	if o.buf != nil {
 		o.buf.Free()
 	}
-	o.req, o.buf, o.sum, o.zero, o.done = nil, nil, 0, false, nil
+	o.t, o.req, o.buf, o.sum, o.zero, o.done = nil, nil, nil, 0, false, nil
 	o.Reset()
 	ops.Put(o)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Submit starts a client's operation; the order of calls is the order of admission (R33). It may wait for a worker or
-// for the backing, which is what slows a client down that has too much under way.
+// Submit starts a client's operation; the order of calls is the order of admission (R33). It waits for nothing but a
+// backing that takes a write without waiting for a disk. How much is under way is bounded by the frontends.
 func (t *Tenure) Submit(req *blockdev.Request) {
 	t.counts.count(req)
-	o := newOp(req.Op, req.Range)
+	o := t.newOp(req.Op, req.Range)
 	o.req, o.FUA, o.Unmap, o.sum = req, req.FUA, req.Unmap, req.Sum
 	if req.Op == blockdev.OpRead {
 		t.read(o)
@@ -85,7 +86,7 @@ func (t *Tenure) admit(o *op) {
 	t.core.Admit(now, &o.Op)
 	acts := t.takeLocked()
 	t.mu.Unlock()
-	t.run(acts, false)
+	t.run(acts, client)
 }
 
 // read does not pass the Core before its end: there it waits for the writes that it may have seen (R29).
@@ -99,13 +100,8 @@ func (t *Tenure) read(o *op) {
 	t.local++
 	t.mu.Unlock()
 	if t.r.cfg.Inline {
-		t.run(t.readLocal(o), false)
+		t.readLocal(o, client)
 		return
 	}
-	t.r.work.do(func() { t.run(t.readLocal(o), true) })
-}
-
-func (t *Tenure) readLocal(o *op) []primary.Action {
-	_, err := t.r.dev.ReadAt(o.req.Buf.Bytes(), o.Range.Off)
-	return t.localReturned(func(primary.Instant) { t.core.ReadDone(&o.Op, err) })
+	t.r.work.do(o)
 }

@@ -1,0 +1,108 @@
+package replication
+
+import (
+	"sync"
+
+	"hacluster/blockdev"
+	"hacluster/replication/primary"
+)
+
+// actions is what the Core asked for in one call: taken under the lock, carried out without it.
+type actions struct{ list []primary.Action }
+
+var actionLists = sync.Pool{New: func() any { return new(actions) }}
+
+// caller says who carries actions out, and so what it may wait for.
+type caller uint8
+
+const (
+	loop   caller = iota // keeps a stream or the time: never waits for a disk
+	client               // submits its own operation: may write to a backing that takes it without waiting
+	worker               // is there to wait for the disk
+)
+
+// takeLocked takes what the Core asks for. What goes to the peers is queued here, so that its order is the Core's, and
+// so is all that must not be overtaken by a later call. nil: nothing to carry out.
+func (t *Tenure) takeLocked() *actions {
+	acts := actionLists.Get().(*actions)
+	acts.list = t.core.Take(acts.list[:0])
+	if len(acts.list) == 0 {
+		actionLists.Put(acts)
+		return nil
+	}
+	for i := range acts.list {
+		t.noteLocked(&acts.list[i])
+	}
+	return acts
+}
+
+func (t *Tenure) noteLocked(a *primary.Action) {
+	switch a.Kind {
+	case primary.Begin, primary.Send, primary.Ping:
+		t.peers[a.Node].queueLocked(a)
+	case primary.Disconnect:
+		t.peers[a.Node].closeLocked() // now: later it might be another stream
+	case primary.StartLocal:
+		t.local++
+	case primary.Complete:
+		a.Op.Owner.(*op).refs.Add(1)
+	case primary.DiskFailed:
+		t.gate.hold() // no answer before it is noted (R23)
+	case primary.Drained:
+		t.drainedLocked()
+	}
+}
+
+// run carries actions out, without the lock.
+func (t *Tenure) run(acts *actions, by caller) {
+	if acts == nil {
+		return
+	}
+	for i := range acts.list {
+		t.carryOut(&acts.list[i], by)
+	}
+	clear(acts.list)
+	actionLists.Put(acts)
+}
+
+func (t *Tenure) carryOut(a *primary.Action, by caller) {
+	switch a.Kind {
+	case primary.StartLocal:
+		t.startLocal(a.Op.Owner.(*op), by)
+	case primary.Complete:
+		o := a.Op.Owner.(*op)
+		t.complete(o)
+		o.release()
+	case primary.Release:
+		if o, ok := a.Op.Owner.(*op); ok {
+			o.release()
+		}
+	case primary.Propose:
+		select {
+		case t.proposals <- *a.Command:
+		default:
+		}
+	case primary.Disconnect:
+		t.peers[a.Node].note(a.Reason, "stream to the standby closed")
+	case primary.DiskFailed:
+		t.diskFailed(a.Err)
+	case primary.Compare:
+		t.peers[a.Node].compare()
+	}
+}
+
+// complete reports an operation's end to whoever submitted it.
+func (t *Tenure) complete(o *op) {
+	req := o.req
+	if req == nil {
+		if o.done != nil {
+			o.done <- o.Err
+		}
+		return
+	}
+	if o.Kind != blockdev.OpRead && o.Err == nil && !t.acked.Load() && !t.acked.Swap(true) {
+		t.r.node.FirstAck(t.r.cfg.Volume.Name, t.epoch)
+	}
+	req.Err = o.Err
+	req.Done(req)
+}

@@ -1,0 +1,183 @@
+package replication
+
+import (
+	"context"
+	"fmt"
+
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/role"
+)
+
+// follow does what the role asks for until it asks for nothing more.
+func (r *Replica) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		f, problem := r.facts()
+		if problem && f.Serving != 0 {
+			r.stopServing("the replica is out of service")
+			continue
+		}
+		switch a := role.Next(f).(type) {
+		case nil:
+			return
+		case role.Stop:
+			r.stopServing(a.Why)
+		case role.StoreEpoch:
+			if !r.storeEpoch(a.Epoch) {
+				return
+			}
+		case role.Propose:
+			r.propose(ctx, a.Command)
+			return // the outcome kicks
+		case role.GiveUp:
+			r.handOn(ctx, a)
+			return
+		case role.Serve:
+			if !r.serve(ctx, a.Epoch) {
+				return
+			}
+		}
+	}
+}
+
+func (r *Replica) facts() (f role.Facts, problem bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.factsLocked(), r.problem != ""
+}
+
+func (r *Replica) factsLocked() role.Facts {
+	f := role.Facts{Self: r.cfg.Node, Volume: r.vol, Report: r.reportLocked(), Busy: r.draining + r.recv.Outstanding()}
+	f.Lease = r.node.Now() < r.node.Lease(r.vol.Name, r.vol.Epoch)
+	if r.tenure != nil {
+		f.Serving = r.tenure.epoch
+	}
+	return f
+}
+
+// Report is the replica's own word about itself.
+func (r *Replica) Report() cluster.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reportLocked()
+}
+
+func (r *Replica) reportLocked() cluster.Report {
+	rep := cluster.Report{Volume: r.cfg.Volume.Name, Incarnation: r.cfg.Incarnation, Process: r.cfg.Process}
+	if r.super != nil {
+		rep.Held, rep.Failed, rep.Clean = true, r.super.Failed(), r.super.Clean()
+		rep.Stalled = r.dev.Stalled()
+	}
+	rep.Epoch, rep.LastSeq, rep.Inconsistent = r.recv.Epoch(), r.recv.LastNum(), r.recv.Inconsistent()
+	rep.Problem = r.problem
+	rep.Fresh = r.cfg.Fresh && r.vol.Epoch == 0
+	return rep
+}
+
+// storeEpoch puts the epoch on stable storage and only then lets the receiver answer in it (R2).
+func (r *Replica) storeEpoch(e cluster.Epoch) bool {
+	if err := r.super.SetEpoch(e); err != nil {
+		r.unusable(fmt.Sprintf("epoch %d cannot be stored: %v", e, err))
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recv.Stored(e)
+	return true
+}
+
+// propose hands a role's command over, one at a time; the ticker of Run repeats it when the outcome stays unknown.
+func (r *Replica) propose(ctx context.Context, c cluster.Command) {
+	r.mu.Lock()
+	busy := r.proposing
+	r.proposing = true
+	r.mu.Unlock()
+	if busy {
+		return
+	}
+	r.spawn(func() {
+		res, err := r.node.Propose(ctx, c)
+		r.mu.Lock()
+		r.proposing = false
+		r.mu.Unlock()
+		if err == nil && res.Volume != nil {
+			r.learn(*res.Volume)
+		}
+	})
+}
+
+// handOn gives up a role that this replica cannot fill any more; the ticker of Run repeats it.
+func (r *Replica) handOn(ctx context.Context, a role.GiveUp) {
+	r.mu.Lock()
+	busy := r.proposing
+	r.proposing = true
+	r.mu.Unlock()
+	if busy {
+		return
+	}
+	r.log.Error("giving the role up", "epoch", a.Epoch, "why", a.Why)
+	r.spawn(func() {
+		if err := r.node.GiveUp(ctx, r.cfg.Volume.Name, a.Epoch, "", true); err != nil {
+			r.log.Warn("the leader did not take the give-up", "epoch", a.Epoch, "error", err)
+		}
+		r.mu.Lock()
+		r.proposing = false
+		r.mu.Unlock()
+	})
+}
+
+// stopServing ends the tenure, if there is one. What it has on the device is counted as draining in the same moment:
+// no epoch is stored and no stream answered before that has returned (R2).
+func (r *Replica) stopServing(why string) {
+	r.mu.Lock()
+	t := r.tenure
+	if t == nil {
+		r.mu.Unlock()
+		return
+	}
+	r.tenure = nil
+	r.draining += t.cut()
+	r.changeLocked()
+	r.mu.Unlock()
+	r.log.Info("no longer primary", "epoch", t.epoch, "why", why)
+	t.end()
+}
+
+// serve begins a tenure. A clean-stop mark is removed before the first write can come.
+func (r *Replica) serve(ctx context.Context, e cluster.Epoch) bool {
+	if err := r.super.SetClean(nil); err != nil {
+		r.unusable(fmt.Sprintf("the clean-stop mark cannot be removed: %v", err))
+		return false
+	}
+	// A replica whose disk failed gets here by a person's word only.
+	if err := r.setHealth(func(_, failed *bool) error { *failed = false; return nil }); err != nil {
+		r.unusable(fmt.Sprintf("the mark of the failed disk cannot be removed: %v", err))
+		return false
+	}
+	r.mu.Lock()
+	if r.vol.Epoch != e || r.problem != "" {
+		ok := r.problem == ""
+		r.mu.Unlock()
+		return ok
+	}
+	t := newTenure(r, r.vol)
+	r.tenure = t
+	r.mu.Unlock()
+	r.log.Info("primary", "epoch", e, "members", t.members())
+	t.start(context.WithoutCancel(ctx))
+	r.node.Serving(r.cfg.Volume.Name, e)
+	return true
+}
+
+// returned counts a local operation of an ended tenure off.
+func (r *Replica) returned() {
+	r.mu.Lock()
+	r.draining--
+	quiet := r.draining == 0
+	if quiet {
+		r.changeLocked()
+	}
+	r.mu.Unlock()
+	if quiet {
+		r.wake()
+	}
+}

@@ -1,0 +1,492 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/backend/faultdev"
+	"hacluster/blockdev/backend/memdev"
+	"hacluster/blockdev/backend/timed"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/link"
+	"hacluster/replication/primary"
+	"hacluster/replication/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds what must happen soon; no test passes by its running out.
+const patience = 30 * time.Second
+
+// dropAfter is far beyond any pause of a loaded machine: what has to time out is made to by moving the lab's clock.
+const dropAfter = time.Minute
+
+const volumeSize = 8 << 20
+
+// lab is a cluster in one process: replicas over real connections, and a sequencer in the place of Raft.
+type lab struct {
+	t     testing.TB
+	conf  labConfig
+	nodes map[string]*labNode
+	clock atomic.Int64 // added to the machine's
+	base  time.Time
+
+	mu       sync.Mutex
+	state    *cluster.State
+	index    uint64
+	log      []cluster.Command // applied or void, in order
+	decision func(cluster.Command) error
+}
+
+type labConfig struct {
+	size     int64
+	inline   bool
+	workers  int
+	suspend  time.Duration
+	deadline time.Duration
+}
+
+// labNode is one node: it outlives its processes.
+type labNode struct {
+	l       *lab
+	name    string
+	addr    string
+	mem     *memdev.Dev
+	faults  *faultdev.Dev
+	sb      *superRecord
+	cable   cable
+	process uint64
+	boot    wire.ID
+
+	leaseMu sync.Mutex
+	granted bool // it may serve what it leads
+	gaveUp  cluster.Epoch
+
+	mu      sync.Mutex
+	replica *Replica
+	super   *memSuper
+	dev     *timed.Dev
+	stop    context.CancelFunc
+	done    chan error
+	conns   map[string]*grpc.ClientConn
+	handler func(context.Context, *link.Session) error // in the place of the replica
+	giveUps []string
+
+	// What a test has the leader answer to a give-up; nil: the promotion of another member.
+	onGiveUp func(to string, failed bool) error
+}
+
+func newLab(t testing.TB, conf labConfig, names ...string) *lab {
+	t.Helper()
+	if conf.size == 0 {
+		conf.size = volumeSize
+	}
+	if conf.deadline == 0 {
+		conf.deadline = time.Hour
+	}
+	if conf.suspend == 0 {
+		conf.suspend = time.Hour
+	}
+	l := &lab{t: t, conf: conf, nodes: map[string]*labNode{}, state: cluster.NewState(), base: time.Now()}
+	create := cluster.CreateVolume{Name: "v", ID: fmt.Sprintf("%032x", 7), Size: conf.size, Mode: "sync"}
+	init := cluster.Init{ID: fmt.Sprintf("%032x", 1), Name: "lab"}
+	for _, n := range names {
+		init.Nodes = append(init.Nodes, cluster.Node{Name: n, DataDir: n})
+		create.Replicas = append(create.Replicas, cluster.Replica{Node: n, Device: "/dev/" + n})
+	}
+	init.Volumes = append(init.Volumes, create)
+	l.apply(cluster.Command{Init: &init})
+	for i, n := range names {
+		node := &labNode{l: l, name: n, mem: memdev.New(memdev.Config{Size: conf.size}), sb: &superRecord{}, boot: wire.ID{byte(i + 1)},
+			conns: map[string]*grpc.ClientConn{}}
+		node.cable.init()
+		l.nodes[n] = node
+		node.listen()
+	}
+	for _, n := range names {
+		l.nodes[n].start()
+	}
+	t.Cleanup(l.close)
+	return l
+}
+
+// formed is a lab whose first node is primary of all the others, with a lease.
+func formed(t testing.TB, conf labConfig, names ...string) *lab {
+	t.Helper()
+	l := newLab(t, conf, names...)
+	l.form(names...)
+	l.promote(names[0], cluster.BasisFirst)
+	l.nodes[names[0]].grant()
+	l.nodes[names[0]].serving()
+	return l
+}
+
+func (l *lab) close() {
+	for _, n := range l.nodes {
+		n.cable.mend()
+		n.faults.Clear()
+	}
+	for _, n := range l.nodes {
+		if err := n.halt(); err != nil && !errors.Is(err, errFault) {
+			l.t.Errorf("stop of %s: %v", n.name, err)
+		}
+	}
+	for _, n := range l.nodes {
+		n.mu.Lock()
+		for _, c := range n.conns {
+			c.Close()
+		}
+		n.mu.Unlock()
+	}
+}
+
+func (l *lab) now() cluster.Instant {
+	return cluster.Instant(time.Hour + time.Since(l.base) + time.Duration(l.clock.Load()))
+}
+
+// pass moves the clock and lets every primary look at it.
+func (l *lab) pass(d time.Duration) {
+	l.clock.Add(int64(d))
+	for _, n := range l.nodes {
+		if t := n.get().Tenure(); t != nil {
+			t.with(t.core.Tick)
+			t.look()
+		}
+	}
+}
+
+// apply commits a command and shows it to every node.
+func (l *lab) apply(c cluster.Command) cluster.Result {
+	l.mu.Lock()
+	l.index++
+	res := l.state.Apply(l.index, 1, c)
+	l.log = append(l.log, c)
+	v, ok := l.state.Volumes["v"]
+	v = v.Clone()
+	l.mu.Unlock()
+	if ok {
+		for _, n := range l.nodes {
+			if r := n.get(); r != nil {
+				r.Applied(v)
+			}
+		}
+	}
+	return res
+}
+
+func (l *lab) must(c cluster.Command) {
+	l.t.Helper()
+	if res := l.apply(c); res.Void != "" {
+		l.t.Fatalf("void: %s", res.Void)
+	}
+}
+
+func (l *lab) volume() cluster.Volume {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := l.state.Volumes["v"]
+	return v.Clone()
+}
+
+func (l *lab) on() cluster.On {
+	v := l.volume()
+	return cluster.On{Volume: "v", Epoch: v.Epoch, Version: v.Version}
+}
+
+func (l *lab) form(names ...string) {
+	l.t.Helper()
+	m := map[string]cluster.Member{}
+	for _, n := range names {
+		m[n] = l.nodes[n].member()
+	}
+	l.must(cluster.Command{Form: &cluster.Form{On: l.on(), Members: m}})
+}
+
+func (l *lab) promote(name string, basis cluster.Basis, leave ...string) {
+	l.t.Helper()
+	l.must(cluster.Command{Promote: &cluster.Promote{On: l.on(), Term: 1, Candidate: name, Member: l.nodes[name].member(), Basis: basis, Leave: leave}})
+}
+
+// commands counts what was proposed, by kind.
+func (l *lab) commands(match func(cluster.Command) bool) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.log {
+		if match(c) {
+			n++
+		}
+	}
+	return n
+}
+
+func (l *lab) drops() int { return l.commands(func(c cluster.Command) bool { return c.Drop != nil }) }
+
+// decide lets a test answer proposals: an error keeps a command from being applied.
+func (l *lab) decide(f func(cluster.Command) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.decision = f
+}
+
+func (l *lab) propose(n *labNode, c cluster.Command) (cluster.Result, error) {
+	c.By = n.name
+	l.mu.Lock()
+	f := l.decision
+	l.mu.Unlock()
+	if f != nil {
+		if err := f(c); err != nil {
+			return cluster.Result{}, err
+		}
+	}
+	return l.apply(c), nil
+}
+
+// --- a node ---
+
+func (n *labNode) incarnation() cluster.Incarnation {
+	return cluster.Incarnation{Boot: fmt.Sprintf("%x", n.boot[:]), Attachment: "1"}
+}
+
+func (n *labNode) member() cluster.Member {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return cluster.Member{Incarnation: n.incarnation(), Process: n.process}
+}
+
+func (n *labNode) get() *Replica {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.replica
+}
+
+// start begins a new process on what the last one left.
+func (n *labNode) start() {
+	n.process++
+	n.l.apply(cluster.Command{StartNode: &cluster.StartNode{Node: n.name, DataDir: n.name, Start: n.process, Boot: fmt.Sprintf("%x", n.boot[:])}})
+	n.mem = n.mem.Reopen()
+	faults := faultdev.New(n.mem)
+	var r *Replica
+	dev := timed.New(faults, timed.Config{Deadline: n.l.conf.deadline, OnStall: func(op blockdev.Op, at blockdev.Range, since time.Duration) {
+		n.get().Stalled(op, at, since)
+	}})
+	super := &memSuper{rec: n.sb}
+	id := wire.ID{15: 7}
+	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: n.l.volume(), Process: n.process, Boot: n.boot,
+		Incarnation: n.incarnation(), Inline: n.l.conf.inline, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
+		Log: logger(n.l.t, n.name)}, labNodeView{n}, dev, super)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	n.mu.Lock()
+	n.replica, n.super, n.dev, n.faults, n.stop, n.done = r, super, dev, faults, cancel, done
+	n.mu.Unlock()
+	go func() { done <- r.Run(ctx) }()
+}
+
+// halt stops the process in order, as far as its disk lets it.
+func (n *labNode) halt() error {
+	n.stop()
+	err := <-n.done
+	n.done <- nil // halting again is harmless
+	n.faults.Clear()
+	if cerr := n.dev.Close(); cerr != nil && !errors.Is(cerr, blockdev.ErrClosed) {
+		err = errors.Join(err, cerr)
+	}
+	return err
+}
+
+// crash ends the process as kill -9 does: what the operating system has stays, nothing more reaches it.
+func (n *labNode) crash() {
+	n.cable.cut()
+	n.super.kill()
+	_ = n.mem.Close()
+	_ = n.halt()
+	n.cable.mend()
+}
+
+func (n *labNode) listen() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		n.l.t.Fatal(err)
+	}
+	n.addr = ln.Addr().String()
+	srv := grpc.NewServer(link.ServerOptions()...)
+	svc := link.Register(srv, n)
+	var goes sync.WaitGroup
+	goes.Go(func() { _ = srv.Serve(ln) })
+	n.l.t.Cleanup(func() {
+		srv.Stop()
+		goes.Wait()
+		svc.Wait()
+	})
+}
+
+// Replicate implements link.Handler.
+func (n *labNode) Replicate(ctx context.Context, s *link.Session) error {
+	n.mu.Lock()
+	h := n.handler
+	n.mu.Unlock()
+	if h != nil {
+		return h(ctx, s)
+	}
+	return n.get().Replicate(ctx, s)
+}
+
+func (n *labNode) impersonate(h func(context.Context, *link.Session) error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.handler = h
+}
+
+// conn is the connection from n to another node; both cables can break it.
+func (n *labNode) conn(to *labNode) *grpc.ClientConn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c := n.conns[to.name]; c != nil {
+		return c
+	}
+	c, err := link.ClientConn(to.addr, func(ctx context.Context, addr string) (net.Conn, error) { return to.cable.dial(ctx, addr, &n.cable) })
+	if err != nil {
+		n.l.t.Error(err)
+	}
+	n.conns[to.name] = c
+	return c
+}
+
+// grant gives the node a lease on what it leads.
+func (n *labNode) grant() { n.setLease(true) }
+
+// expire ends it.
+func (n *labNode) expire() { n.setLease(false) }
+
+func (n *labNode) setLease(granted bool) {
+	n.leaseMu.Lock()
+	n.granted = granted
+	if granted {
+		n.gaveUp = 0
+	}
+	n.leaseMu.Unlock()
+	n.get().LeaseChanged()
+}
+
+// serving waits until the node's tenure is there and connected to every other node that runs.
+func (n *labNode) serving() *Tenure {
+	n.l.t.Helper()
+	var t *Tenure
+	n.l.await(n.name+" to serve", func() bool {
+		t = n.get().Tenure()
+		return t != nil && t.gate.try()
+	})
+	return t
+}
+
+// peer is how it stands with another node, as n sees it.
+func (n *labNode) peer(name string) primary.Progress {
+	s, _ := n.get().Serving()
+	for _, p := range s.Peers {
+		if p.Node == name {
+			return p.Progress
+		}
+	}
+	return primary.Progress{}
+}
+
+func (n *labNode) connected(to string) {
+	n.l.t.Helper()
+	n.l.await(n.name+" to have a stream to "+to, func() bool { return n.peer(to).Connected })
+}
+
+func (l *lab) await(what string, cond func() bool) {
+	l.t.Helper()
+	for end := time.Now().Add(patience); !cond(); {
+		if time.Now().After(end) {
+			l.t.Fatalf("waited %v for %s; volume %+v", patience, what, l.volume())
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+}
+
+// labNodeView is a labNode as its replica sees it.
+type labNodeView struct{ n *labNode }
+
+var _ Node = labNodeView{}
+
+func (v labNodeView) Now() cluster.Instant { return v.n.l.now() }
+
+func (v labNodeView) Lease(_ string, e cluster.Epoch) cluster.Instant {
+	v.n.leaseMu.Lock()
+	defer v.n.leaseMu.Unlock()
+	if !v.n.granted || e <= v.n.gaveUp {
+		return 0
+	}
+	return 1 << 62
+}
+
+func (v labNodeView) Propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return cluster.Result{}, err
+	}
+	return v.n.l.propose(v.n, c)
+}
+
+func (v labNodeView) GiveUp(_ context.Context, _ string, e cluster.Epoch, to string, failed bool) error {
+	n := v.n
+	n.leaseMu.Lock()
+	n.gaveUp = e
+	n.leaseMu.Unlock()
+	n.get().LeaseChanged()
+	n.mu.Lock()
+	n.giveUps = append(n.giveUps, fmt.Sprintf("%d %s %t", e, to, failed))
+	f := n.onGiveUp
+	n.mu.Unlock()
+	if f != nil {
+		return f(to, failed)
+	}
+	return n.l.handOn(n, to, failed)
+}
+
+// handOn promotes another member, as the leader would.
+func (l *lab) handOn(from *labNode, to string, failed bool) error {
+	v := l.volume()
+	for _, m := range v.MemberNames() {
+		if m == from.name || to != "" && m != to {
+			continue
+		}
+		p := &cluster.Promote{On: l.on(), Term: 1, Candidate: m, Member: l.nodes[m].member(), Basis: cluster.BasisHandOver}
+		if failed {
+			p.Leave = []string{from.name}
+		}
+		l.nodes[m].grant()
+		if res := l.apply(cluster.Command{Promote: p}); res.Void != "" {
+			return errors.New(res.Void)
+		}
+		return nil
+	}
+	return errors.New("no member to take it")
+}
+
+func (v labNodeView) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
+	return link.Dial(ctx, v.n.conn(v.n.l.nodes[peer]), h)
+}
+
+func (v labNodeView) Serving(string, cluster.Epoch)  {}
+func (v labNodeView) FirstAck(string, cluster.Epoch) {}
+
+// logger writes to the test's log when asked to.
+func logger(t testing.TB, node string) *slog.Logger {
+	if os.Getenv("LAB_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", node)
+}

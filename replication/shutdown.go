@@ -1,0 +1,103 @@
+package replication
+
+import (
+	"fmt"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+)
+
+// spawn runs f beside everything else; shutdown waits for it. false: it is too late.
+func (r *Replica) spawn(f func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped {
+		return false
+	}
+	r.goes.Go(f)
+	return true
+}
+
+// shutdown ends everything and leaves the mark of a clean stop (R25), in this order: nothing more is taken from clients
+// or from a primary; all that was taken has returned; it is flushed; then the mark. A device that hangs is not waited
+// for: the error says so, and the device is not to be closed.
+func (r *Replica) shutdown() error {
+	r.stopServing("the daemon stops")
+	r.mu.Lock()
+	healthy := r.problem == ""
+	r.problem = "the daemon stops"
+	r.recv.Fence(noEpoch)
+	if s := r.session; s != nil {
+		s.link.Close()
+	}
+	r.mu.Unlock()
+	defer r.work.close()
+	if r.super == nil {
+		r.stop()
+		return nil
+	}
+	if err := r.whenQuiet(); err != nil {
+		return err
+	}
+	r.stop()
+	r.work.close()
+	r.work.wait()
+	if !healthy || r.super.Failed() || r.super.Inconsistent() {
+		return nil
+	}
+	if err := r.lastFlush(); err != nil {
+		return fmt.Errorf("flush %s before stopping: %w", r.cfg.Volume.Name, err)
+	}
+	return r.super.SetClean(&cluster.Clean{Incarnation: r.cfg.Incarnation, Process: r.cfg.Process})
+}
+
+// stop lets no further goroutine begin and waits for those that run.
+func (r *Replica) stop() {
+	r.mu.Lock()
+	r.stopped = true
+	r.mu.Unlock()
+	r.goes.Wait()
+}
+
+// whenQuiet waits until nothing is on the device and no stream is being received.
+func (r *Replica) whenQuiet() error {
+	look := time.NewTicker(r.cfg.DropAfter / 8)
+	defer look.Stop()
+	for {
+		r.mu.Lock()
+		quiet := r.draining == 0 && r.recv.Outstanding() == 0 && r.receiving == 0 && r.digesting == 0
+		changed := r.watchLocked()
+		r.mu.Unlock()
+		switch {
+		case quiet:
+			return nil
+		case r.dev.Stalled():
+			return fmt.Errorf("stop volume %s: %w", r.cfg.Volume.Name, blockdev.ErrStalled)
+		}
+		select {
+		case <-changed:
+		case <-look.C:
+		}
+	}
+}
+
+func (r *Replica) lastFlush() error {
+	done := make(chan error, 1)
+	go func() { done <- r.dev.Flush() }() // waited for here, unless the device hangs
+	look := time.NewTicker(r.cfg.DropAfter / 8)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				r.noteFailure(err)
+			}
+			return err
+		case <-look.C:
+			if r.dev.Stalled() {
+				return blockdev.ErrStalled
+			}
+		}
+	}
+}
