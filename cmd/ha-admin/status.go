@@ -121,6 +121,9 @@ func volumeText(v api.VolumeStatus) string {
 	}
 	head := fmt.Sprintf("volume %s: %s, %s, %s, primary %s, epoch %d", v.Name, v.State, sizeText(v.Size), v.Mode, primary, v.Epoch)
 	out.WriteString(oneLine(head) + "\n")
+	if v.Reason != "" {
+		fmt.Fprintf(&out, "  why: %s\n", oneLine(v.Reason))
+	}
 	fmt.Fprintf(&out, "  promotable: %s\n", listText(v.Promotable))
 	if v.Device != "" {
 		fmt.Fprintf(&out, "  device: %s\n", oneLine(v.Device))
@@ -130,6 +133,11 @@ func volumeText(v api.VolumeStatus) string {
 		reps.row("  "+r.Node, r.Role, r.State, sizeText(r.LagBytes), sizeText(r.DirtyBytes), resyncText(r.Resync))
 	}
 	out.WriteString(reps.String())
+	for _, r := range v.Replicas {
+		if r.Reason != "" {
+			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), oneLine(r.Reason))
+		}
+	}
 	return out.String()
 }
 

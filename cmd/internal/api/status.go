@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key is always
-// there; lists are empty rather than null.
+// Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key but a reason
+// is always there; lists are empty rather than null.
 type Status struct {
 	Cluster       string          `json:"cluster"`
 	Quorum        bool            `json:"quorum"`
@@ -54,6 +54,7 @@ type VolumeStatus struct {
 	Epoch      uint64          `json:"epoch"`
 	Primary    string          `json:"primary"` // empty: none
 	State      string          `json:"state"`
+	Reason     string          `json:"reason,omitempty"` // why it is not healthy, and what to do; left out when it is
 	InSync     []string        `json:"in_sync"`
 	Promotable []string        `json:"promotable"` // leaves out the primary
 	Replicas   []ReplicaStatus `json:"replicas"`
@@ -82,6 +83,7 @@ type ReplicaStatus struct {
 	Node       string        `json:"node"`
 	Role       string        `json:"role"`
 	State      string        `json:"state"`
+	Reason     string        `json:"reason,omitempty"` // why it is not in sync, and what to do; left out when it is
 	LagBytes   int64         `json:"lag_bytes"`
 	LagMs      int64         `json:"lag_ms"`
 	DirtyBytes int64         `json:"dirty_bytes"` // what a resync of it would have to look at

@@ -135,6 +135,7 @@ func lossSince(st *cluster.State, vol *cluster.Volume, node string) string {
 
 // awaitFailover returns when a new primary accepts writes.
 func (n *Node) awaitFailover(ctx context.Context, before *cluster.Volume) (api.Failover, error) {
+	figures := context.Background() // its end: the record is shown without figures
 	for {
 		st, changed := n.state.watch()
 		vol := st.Volumes[before.Name]
@@ -144,7 +145,13 @@ func (n *Node) awaitFailover(ctx context.Context, before *cluster.Volume) (api.F
 			cancel()
 			v := view{local: map[string]*control.LocalReply{vol.Primary: l}}
 			if s := v.serving(&vol); err == nil && s != nil && !s.Suspended {
-				return n.recordOf(st, before, &vol), nil
+				if f := n.recordOf(st, before, &vol); len(f.Stages) > 0 || figures.Err() != nil {
+					return f, nil
+				}
+				if figures.Done() == nil {
+					figures, cancel = context.WithTimeout(ctx, n.cfg.Timers.RTO/2)
+					defer cancel()
+				}
 			}
 		}
 		select {

@@ -39,6 +39,9 @@ func (n *Node) look(ctx context.Context) view {
 		for _, s := range servers {
 			v.voters[s.ID] = s.Voter
 		}
+		if v.state.ID == "" && n.known != nil {
+			v.state = n.known
+		}
 	}
 	var mu sync.Mutex
 	var goes sync.WaitGroup
@@ -196,6 +199,7 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 		}
 	}
 	out.State = stateOf(vol, s, out.Replicas, v.quorum)
+	out.Reason = v.reason(vol, &out)
 	if s != nil {
 		out.IO = api.IOStatus{ReadOps: s.ReadOps, WriteOps: s.WriteOps, ReadBytes: s.ReadBytes, WriteBytes: s.WriteByte, Suspended: s.Suspended}
 	}
@@ -247,6 +251,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 	case !vol.IsMember(node):
 		out.State = api.ReplicaOutOfSync
 	}
+	out.Reason = replicaReason(vol, node, out.State, rep, peer)
 	if peer != nil {
 		out.LagBytes = peer.UnackedBytes
 	}

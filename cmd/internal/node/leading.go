@@ -43,14 +43,6 @@ type recordKey struct {
 	epoch  cluster.Epoch
 }
 
-// record is what the leader knows of a failover that it decided.
-type record struct {
-	from, to, reason   string
-	silent, decide     time.Duration
-	decided, committed cluster.Instant
-	at                 time.Time
-}
-
 // onLeader is called by raft for each change, in order.
 func (n *Node) onLeader(term uint64, leader bool) {
 	n.mu.Lock()
@@ -281,7 +273,7 @@ func (l *leading) decided(c cluster.Command) {
 	now := l.n.now()
 	st := l.n.state.get()
 	from := st.Volumes[p.Volume].Primary
-	rec := &record{from: from, to: p.Candidate, reason: p.Reason, decided: now, at: time.UnixMilli(c.AtMillis)}
+	rec := &record{decided: now}
 	// A primary that was never heard in this term was the leader before, or died with it.
 	heard := l.before
 	if at := l.heard[from]; at != 0 {
@@ -290,12 +282,16 @@ func (l *leading) decided(c cluster.Command) {
 	rec.silent = now.Sub(heard)
 	l.n.log.Info("promoting", "volume", p.Volume, "node", p.Candidate, "epoch", p.Epoch+1, "from", from, "why", p.Reason, "basis", p.Basis)
 	l.mu.Lock()
+	for k := range l.records {
+		if k.volume == p.Volume && k.epoch <= p.Epoch {
+			delete(l.records, k)
+		}
+	}
 	l.records[recordKey{p.Volume, p.Epoch + 1}] = rec
 	l.mu.Unlock()
 	l.proposeAside(c, func(err error) {
 		l.mu.Lock()
-		rec.committed = l.n.now()
-		rec.decide = rec.committed.Sub(rec.decided)
+		rec.decide = l.n.now().Sub(rec.decided)
 		l.mu.Unlock()
 		if errors.Is(err, consensus.ErrNotLeader) {
 			_ = l.do(l.ctx, func(cluster.Instant) { l.core.Retry(p.Volume) })
@@ -391,26 +387,4 @@ func (l *leading) moveTo(node string) {
 	if err := l.raft.TransferLeadership(ctx, id); err != nil && l.ctx.Err() == nil {
 		l.n.log.Warn("leadership did not move off the primary's node", "to", node, "error", err)
 	}
-}
-
-// served notes how far a failover has come, and records it: first when the new primary accepts writes, then once more
-// with the first acknowledged write of a client.
-func (l *leading) served(s *control.Served) {
-	l.mu.Lock()
-	rec := l.records[recordKey{s.Volume, s.Epoch}]
-	if rec == nil || rec.from == "" {
-		l.mu.Unlock()
-		return // decided by an earlier leader, or the first start
-	}
-	f := &cluster.Failover{Volume: s.Volume, Epoch: s.Epoch, From: rec.from, To: rec.to, Reason: rec.reason,
-		AtMillis: rec.at.UnixMilli(), TargetMillis: l.n.cfg.Cluster.RTO.Milliseconds(), Amended: s.FirstAck,
-		Stages: []cluster.Stage{{Name: "detect", Millis: rec.silent.Milliseconds()}, {Name: "decide", Millis: rec.decide.Milliseconds()},
-			{Name: "promote", Millis: s.PromoteMs}}}
-	total := rec.silent + l.n.now().Sub(rec.decided)
-	l.mu.Unlock()
-	if s.FirstAck {
-		f.Stages = append(f.Stages, cluster.Stage{Name: "first write", Millis: s.SinceMs - s.PromoteMs})
-	}
-	f.RTOMillis = total.Milliseconds()
-	l.proposeAside(l.n.command(cluster.Command{Failover: f}), nil)
 }

@@ -8,6 +8,8 @@
 //	leading.go    while this node is the Raft leader: failover.Leader   lease.go        this node's own lease
 //	volumes.go    replicas and their frontends                          peers.go        connections to the other nodes
 //	serve.go      control RPCs    admin*.go  the admin service          http.go         health
+//	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
+//	voters.go     who votes       journal.go  events                    stop.go         handing over
 package node
 
 import (
@@ -49,8 +51,9 @@ type Node struct {
 	lease  *leaseHolder
 	vols   *volumes
 	events *journal
-	fatal  chan error    // what ends the process; room for one
-	failed chan struct{} // closed with it
+	known  *cluster.State // kept by an earlier process, nil without; for status only
+	fatal  chan error     // what ends the process; room for one
+	failed chan struct{}  // closed with it
 
 	failOnce sync.Once
 	joined   chan struct{} // closed when raft is open
@@ -114,6 +117,7 @@ func (n *Node) open() (err error) {
 	n.lease = newLeaseHolder(n)
 	n.vols = newVolumes(n)
 	n.openRaft = n.raftOpener()
+	n.known = n.lastKnown()
 	return nil
 }
 
@@ -164,6 +168,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.vols.run(life) })
 	g.Go(func() error { return n.register(life) })
 	g.Go(func() error { return n.events.follow(life, n.state) })
+	g.Go(func() error { return n.keepKnown(life) })
 	g.Go(func() error {
 		select {
 		case err := <-n.fatal:

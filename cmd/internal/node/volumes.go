@@ -256,9 +256,9 @@ func (v *volumes) Replicate(ctx context.Context, s *link.Session) error {
 
 // Lookup implements nbd.Exports.
 func (v *volumes) Lookup(name string) (nbd.Export, error) {
-	vol, ok := v.n.state.get().Volumes[name]
-	if !ok {
-		return nil, nbd.ErrUnknownExport
+	vol := v.n.state.get().Volumes[name]
+	if _, ok := v.n.cfg.Volume(name); !ok && vol.Name == "" {
+		return nil, nbd.ErrUnknownExport // one of the file is known before the cluster is
 	}
 	if r := v.replica(name); r != nil {
 		if t := r.Tenure(); t != nil {

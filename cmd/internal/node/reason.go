@@ -1,0 +1,99 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
+)
+
+// reason tells an operator why a volume is not healthy, and what to do where a person has to act.
+func (v *view) reason(vol *cluster.Volume, s *api.VolumeStatus) string {
+	switch {
+	case s.State == api.VolumeHealthy:
+		return ""
+	case !v.quorum:
+		return "no quorum: too few voters answer for anybody to serve; start the other nodes"
+	case s.State == api.VolumeUnavailable && len(vol.Members) == 0:
+		return v.notFormed(vol)
+	case s.State == api.VolumeUnavailable:
+		return v.notServed(vol)
+	case s.State == api.VolumeSuspended:
+		return fmt.Sprintf("%s has no lease at this moment: it resumes with the next", vol.Primary)
+	}
+	var bad []string
+	for _, r := range s.Replicas {
+		if r.State != api.ReplicaInSync {
+			bad = append(bad, r.Node+" is "+r.State)
+		}
+	}
+	return strings.Join(bad, ", ")
+}
+
+// notFormed: a volume that never had members waits for its replicas, or for a person's word on their content.
+func (v *view) notFormed(vol *cluster.Volume) string {
+	var why []string
+	content := false
+	for _, c := range vol.Replicas {
+		rep := v.report(c.Node, vol.Name)
+		switch {
+		case rep == nil || !rep.Usable():
+			why = append(why, fmt.Sprintf("the replica on %s cannot be used: %s", c.Node, problemOf(rep)))
+		case !rep.Fresh:
+			content = true
+			why = append(why, fmt.Sprintf("the replica on %s holds data", c.Node))
+		}
+	}
+	if content {
+		why = append(why, fmt.Sprintf("say whose is kept with `ha-admin volume create %s --initial-from NODE`, or --discard-data", vol.Name))
+	}
+	if len(why) == 0 {
+		return "its first in-sync set is being formed"
+	}
+	return strings.Join(why, "; ")
+}
+
+// notServed: nobody serves a volume that has members.
+func (v *view) notServed(vol *cluster.Volume) string {
+	var why []string
+	for _, m := range vol.MemberNames() {
+		rep := v.report(m, vol.Name)
+		switch {
+		case rep == nil:
+			why = append(why, m+" does not answer")
+		case !rep.Usable():
+			why = append(why, fmt.Sprintf("the replica on %s cannot be used: %s", m, problemOf(rep)))
+		case rep.Incarnation != vol.Members[m].Incarnation && !rep.Clean.Matches(vol.Members[m]):
+			why = append(why, m+" restarted with its machine, so writes since its last flush are at risk")
+		}
+	}
+	if len(why) == 0 {
+		return "a primary is being chosen"
+	}
+	return fmt.Sprintf("only %s may serve: %s", strings.Join(vol.MemberNames(), ", "), strings.Join(why, "; "))
+}
+
+func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report, peer *control.Peer) string {
+	switch {
+	case state == api.ReplicaInSync || state == api.ReplicaResyncing:
+		return ""
+	case rep == nil:
+		return "the node does not answer"
+	case rep.Problem != "":
+		return rep.Problem
+	case rep.Stalled:
+		return "an operation of its backing device is outstanding past its deadline"
+	case slices.Contains(vol.Held, node):
+		return fmt.Sprintf("it may hold acknowledged writes that the others lack: `ha-admin volume resync %s --target %s --discard-target-data` has them overwritten", vol.Name, node)
+	case rep.Failed:
+		return "a write or flush of its backing device failed: it is resynced when the device works"
+	case peer != nil && peer.Reason != "":
+		return peer.Reason
+	case state == api.ReplicaInconsistent:
+		return "a resync has begun to overwrite it and has not ended"
+	}
+	return "it waits for a resync from the primary"
+}
