@@ -254,7 +254,9 @@ func stateOfReplica(node, state string) func(*api.Status) bool {
 }
 
 func isMember(node string) func(*api.Status) bool {
-	return func(s *api.Status) bool { return s.Quorum && len(s.Volumes) == 1 && slices.Contains(s.Volumes[0].InSync, node) }
+	return func(s *api.Status) bool {
+		return s.Quorum && len(s.Volumes) == 1 && slices.Contains(s.Volumes[0].InSync, node)
+	}
 }
 
 // loading is a load under way, through a client that follows the primary.
@@ -352,3 +354,7 @@ func (l *loading) check() {
 }
 
 type apiStatus = api.Status
+
+type apiVolume = api.VolumeStatus
+
+func (r *rig) socket(node string) string { return filepath.Join(r.DataDir(node), "admin.sock") }

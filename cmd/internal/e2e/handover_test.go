@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"hacluster/blockdev/frontend/nbd/nbdclient"
+)
+
+// R30: a hand-over is a pause for clients, and nothing else. N38: a client of the old primary is cut off without an
+// answer.
+func TestHandOverUnderLoadBackAndForth(t *testing.T) {
+	r := healthy(t, Config{})
+	l := r.load()
+	for range 6 {
+		before := r.vol()
+		to := other(before.Primary)
+		stays := r.direct(before.Primary)
+		r.admin(0, "failover", "vol", "--to", to)
+		v := r.until("it is served there", PrimaryIs(to)).Volumes[0]
+		if v.Epoch != before.Epoch+1 {
+			t.Errorf("a hand-over moved the volume from epoch %d to %d", before.Epoch, v.Epoch)
+		}
+		if _, err := stays.ReadAt(make([]byte, StampSize), 0); !errors.Is(err, nbdclient.ErrConnectionLost) {
+			t.Errorf("a client of the old primary read: %v", err)
+		}
+		l.more(100)
+		r.until("healthy", Healthy)
+	}
+	l.stop()
+	r.same()
+}
+
+// Without --to the best member follows.
+func TestHandOverBySIGTERMUnderLoad(t *testing.T) {
+	r := healthy(t, Config{})
+	l := r.load()
+	for range 3 {
+		before := r.vol()
+		began := time.Now()
+		r.stop(before.Primary) // exit code 0
+		took := time.Since(began)
+		v := r.until("the other serves", PrimaryIs(other(before.Primary))).Volumes[0]
+		l.more(100)
+		ctx, cancel := r.within()
+		f, err := r.FailoverTo(ctx, v.Epoch)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Epoch != before.Epoch+1 || f.From != before.Primary || f.To != other(before.Primary) || f.Reason != "given up" {
+			t.Errorf("SIGTERM moved the volume from epoch %d to %d, recorded as %+v", before.Epoch, v.Epoch, f)
+		}
+		if took > 20*time.Second {
+			t.Errorf("a hand-over and a stop took %v", took)
+		}
+		r.start(before.Primary)
+		r.until("healthy", Healthy)
+	}
+	r.admin(0, "failover", "vol")
+	l.more(50)
+	l.stop()
+	r.same()
+}
+
+// F122: two orders at once, one while the other is carried out; and a kill in the middle of a hand-over.
+func TestF122HandOversThatMeet(t *testing.T) {
+	r := healthy(t, Config{})
+	l := r.load()
+	for i := range 4 {
+		before := r.vol()
+		to := other(before.Primary)
+		done := make(chan int, 2)
+		for range 2 {
+			go func() {
+				ctx, cancel := context.WithTimeout(r.ctx, patience)
+				defer cancel()
+				_, _, code := r.Admin(ctx, "failover", "vol", "--to", to)
+				done <- code
+			}()
+		}
+		if i == 2 {
+			r.Kill(before.Primary)
+		}
+		a, b := <-done, <-done
+		r.until("it is served there", PrimaryIs(to))
+		if i != 2 && a != 0 && b != 0 {
+			t.Errorf("neither of two equal orders was carried out: exit codes %d and %d", a, b)
+		}
+		l.more(50)
+		if i == 2 {
+			r.start(before.Primary)
+		}
+		r.until("healthy", Healthy)
+	}
+	l.stop()
+	r.same()
+}
+
+// direct is one connection to a node, which does not look for another.
+func (r *rig) direct(node string) *nbdclient.Client {
+	r.t.Helper()
+	ctx, cancel := r.within()
+	defer cancel()
+	c, err := nbdclient.Dial(ctx, r.URI(node))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { c.Abort() })
+	return c
+}
+
+var dialDirect = nbdclient.Dial
