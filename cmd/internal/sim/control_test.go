@@ -15,7 +15,7 @@ const (
 )
 
 // toLeader brings fn to the Raft leader as p believes it to be, sometimes by way of another node.
-func (p *proc) toLeader(fn func(*proc)) {
+func (p *proc) toLeader(late float64, fn func(*proc)) {
 	w, hint := p.w, p.raft.leaderID
 	switch {
 	case p.raft.role == leading:
@@ -27,35 +27,35 @@ func (p *proc) toLeader(fn func(*proc)) {
 			case q.raft.role == leading:
 				fn(q)
 			case q.raft.leaderID >= 0 && q.raft.leaderID != q.node.index:
-				w.datagram(q, w.nodes[q.raft.leaderID], fn)
+				w.late(late, q, w.nodes[q.raft.leaderID], fn)
 			}
 		})
 	default:
-		w.datagram(p, w.nodes[hint], fn)
+		w.late(late, p, w.nodes[hint], fn)
 	}
 }
 
 // back carries an answer to a node, around a broken cable if need be.
-func (p *proc) back(to *node, fn func(*proc)) {
+func (p *proc) back(late float64, to *node, fn func(*proc)) {
 	w := p.w
 	if to == p.node {
 		fn(p)
 		return
 	}
 	if w.reachable(p.node, to) {
-		w.datagram(p, to, fn)
+		w.late(late, p, to, fn)
 		return
 	}
 	third := w.nodes[3-p.node.index-to.index]
-	w.datagram(p, third, func(q *proc) { w.datagram(q, to, fn) })
+	w.datagram(p, third, func(q *proc) { w.late(late, q, to, fn) })
 }
 
 // propose hands a command to the leader. done gets the leader's word on the outcome, if it ever arrives.
 func (p *proc) propose(c cluster.Command, done func(cluster.Result)) {
-	p.toLeader(func(q *proc) {
+	p.toLeader(p.w.faults.lateCommand, func(q *proc) {
 		q.accept(c, func(r cluster.Result) {
 			if done != nil {
-				q.back(p.node, func(x *proc) {
+				q.back(0, p.node, func(x *proc) {
 					if x == p {
 						done(r)
 					}
@@ -100,7 +100,7 @@ func (p *proc) askLoop() {
 	if p.replica == nil || p.replica.asksLease() {
 		r := cluster.LeaseRequest{Node: p.node.name, Start: p.number, Number: p.holder.Next(p.now()), Boot: p.node.incarnation().Boot, DataDir: "dir-" + p.node.name}
 		r.Reports, _ = p.reports()
-		p.toLeader(func(q *proc) {
+		p.toLeader(0, func(q *proc) {
 			if l := q.leader; l != nil {
 				l.do(l.l.Request(q.now(), r))
 			}
@@ -153,7 +153,7 @@ func (l *leader) do(actions []failover.Action) {
 			l.do(l.l.Confirm(p.now(), a.Round, p.raft.disk().term, p.raft.role == leading))
 		case failover.Reply:
 			g := a.Grant
-			p.back(w.node(g.Node), func(q *proc) {
+			p.back(w.faults.lateGrant, w.node(g.Node), func(q *proc) {
 				if q.holder.Answer(g) && q.replica != nil {
 					q.replica.granted()
 				}
@@ -165,7 +165,11 @@ func (l *leader) do(actions []failover.Action) {
 				w.moment(w.node(c.Promote.Candidate))
 			}
 			// The call into Raft takes its time, and what leads then may be another term.
-			p.after(w.between(0, 2*time.Millisecond), func() {
+			d := w.between(0, 2*time.Millisecond)
+			if w.chance(w.faults.lateCommand) {
+				d += w.between(0, 3*time.Second)
+			}
+			p.after(d, func() {
 				if p.raft.role == leading {
 					p.accept(c, nil)
 				} else if p.leader == l {
@@ -174,7 +178,7 @@ func (l *leader) do(actions []failover.Action) {
 			})
 		case failover.HandOver:
 			w.tracef("%s: hand over from %s to %q", p.node.name, a.Primary, a.To)
-			p.back(w.node(a.Primary), func(q *proc) {
+			p.back(0, w.node(a.Primary), func(q *proc) {
 				if q.replica != nil {
 					q.replica.handOver(a.To)
 				}
@@ -199,7 +203,7 @@ func (l *leader) ask(round uint64) {
 			if !ok {
 				return
 			}
-			w.datagram(q, p.node, func(back *proc) {
+			w.late(w.faults.lateAnswer, q, p.node, func(back *proc) {
 				if back.leader == l {
 					l.do(l.l.Answer(back.now(), q.node.name, round, term, reports))
 				}

@@ -9,6 +9,7 @@ import (
 // faultRates are the chances of what goes wrong all the time.
 type faultRates struct {
 	loseMessage, doubleMessage, lateMessage, veryLate float64
+	lateGrant, lateAnswer, lateGiveUp, lateCommand    float64
 	stubborn                                          float64 // a leader that does not notice that it is alone
 	eager                                             float64 // something goes wrong just when something is decided
 	slowDisk, lateApply                               float64
@@ -43,6 +44,19 @@ var allFaults = []fault{
 		}
 	}},
 	{"cut", 5, (*world).cutSome},
+	{"isolate", 2, func(w *world) { // whoever leads, or is primary
+		a := w.any()
+		for _, n := range w.nodes {
+			if p := n.proc; p != nil && (p.leader != nil || p.replica != nil && p.replica.sess != nil) && w.chance(0.6) {
+				a = n
+			}
+		}
+		d := w.between(50*time.Millisecond, 5*time.Second)
+		for _, o := range w.nodes {
+			w.cutLink(o, a, d)
+			w.cutLink(a, o, d)
+		}
+	}},
 	{"one way", 2, func(w *world) {
 		a, b := w.any(), w.any()
 		w.cutLink(a, b, w.between(50*time.Millisecond, 5*time.Second))
@@ -172,6 +186,7 @@ func (w *world) schedule(until int64) {
 		return p * w.rng.Float64()
 	}
 	w.faults = faultRates{loseMessage: noise(0.15), doubleMessage: noise(0.2), lateMessage: noise(0.05), veryLate: noise(0.02), stubborn: noise(1), eager: noise(0.4), slowDisk: noise(0.03), lateApply: noise(0.2)}
+	w.focus(&mine, &total)
 	if total == 0 {
 		return
 	}
@@ -192,6 +207,33 @@ func (w *world) schedule(until int64) {
 		w.after(w.between(0, 2*pause), next)
 	}
 	w.after(w.between(0, 3*time.Second), next)
+}
+
+// focus makes one run in three look at one thing much closer than chance would: the answers that come too late, and
+// what they could do while leaders and primaries move.
+func (w *world) focus(mine *[]fault, total *int) {
+	f := &w.faults
+	switch w.rng.IntN(12) {
+	case 0:
+		f.lateGrant = 0.5
+	case 1:
+		f.lateAnswer, f.stubborn = 0.6, 1
+	case 2:
+		f.lateGiveUp = 0.7
+	case 3:
+		f.lateCommand = 0.3
+	default:
+		return
+	}
+	f.loseMessage, f.eager = 0, 0.1+0.4*w.rng.Float64()
+	*mine, *total = nil, 0
+	for _, k := range allFaults {
+		switch k.name {
+		case "hand-over", "cut", "election", "isolate":
+			*mine = append(*mine, k)
+			*total += k.weight
+		}
+	}
 }
 
 // heal ends all faults and brings everybody back.

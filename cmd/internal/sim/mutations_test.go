@@ -117,7 +117,8 @@ func (m *mutation) mustFail(t *testing.T, root string) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	out, err := exec.Command(bin, "-test.run", "^TestModel$", "-seeds", m.seeds, "-fails", "1").CombinedOutput()
+	run := exec.Command(bin, "-test.run", "^TestModel$", "-seeds", m.seeds, "-fails", "1")
+	out, err := run.CombinedOutput()
 	if err == nil {
 		t.Fatalf("the model notices nothing in %s seeds", m.seeds)
 	}

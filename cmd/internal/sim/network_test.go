@@ -25,7 +25,10 @@ func (w *world) latency(from, to *node) time.Duration {
 
 // datagram carries fn to whatever process runs at to when it arrives: the control messages, each on its own, lost,
 // late, doubled or overtaken.
-func (w *world) datagram(from *proc, to *node, fn func(*proc)) {
+func (w *world) datagram(from *proc, to *node, fn func(*proc)) { w.late(0, from, to, fn) }
+
+// late is a datagram that is held up somewhere on its way with a chance of its own.
+func (w *world) late(chance float64, from *proc, to *node, fn func(*proc)) {
 	if !w.reachable(from.node, to) { // what is under way when the cable is cut still arrives
 		return
 	}
@@ -37,7 +40,11 @@ func (w *world) datagram(from *proc, to *node, fn func(*proc)) {
 		if w.chance(w.faults.loseMessage) {
 			continue
 		}
-		w.push(event{at: w.now + int64(w.latency(from.node, to)), fn: func() {
+		d := w.latency(from.node, to)
+		if w.chance(chance) {
+			d += w.between(100*time.Millisecond, 3*time.Second)
+		}
+		w.push(event{at: w.now + int64(d), fn: func() {
 			if p := to.proc; p != nil {
 				p.soon(func() { fn(p) })
 			}
