@@ -6,6 +6,6 @@ t=${1:-60}
 grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' . | sort | while read -r f; do
   for name in $(grep -oE '^func Fuzz[A-Za-z0-9_]*' "$f" | sed 's/func //'); do
     echo "== $(dirname "$f") $name"
-    go test "$(dirname "$f")" -run '^$' -fuzz "^$name\$" -fuzztime "${t}s"
+    go test "$(dirname "$f")" -run '^$' -fuzz "^$name\$" -fuzztime "${t}s" -fuzzminimizetime 20x
   done
 done
