@@ -28,4 +28,8 @@ func TestReportFailsOverTheLimit(t *testing.T) {
 	if err := report(rounds, 1, 1499*time.Millisecond); err == nil {
 		t.Error("above the limit: no error")
 	}
+	rounds[0].rosy = true
+	if err := report(rounds, 1, 1500*time.Millisecond); err == nil {
+		t.Error("a record that claims too little: no error")
+	}
 }

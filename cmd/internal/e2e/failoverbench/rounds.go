@@ -41,6 +41,7 @@ type round struct {
 	wait   time.Duration // from the kill to the first acknowledged write
 	stages []api.Stage
 	back   time.Duration // from the restart of the killed one to healthy
+	rosy   bool          // the cluster's own record claims less than half of what the client waited
 }
 
 func failovers(ctx context.Context, c *e2e.Cluster, o options) error {
@@ -138,10 +139,10 @@ func (r *rounds) failover(ctx context.Context, number int) (one round, err error
 	}
 	// A record without its first stage says by itself that the leader which decided it could not complete it.
 	whole := slices.ContainsFunc(f.Stages, func(s api.Stage) bool { return s.Name == "detect" })
-	if f.From != from || f.To != to || whole && f.RTOMs < one.wait.Milliseconds()/2 {
-		return one, fmt.Errorf("the cluster's own record is wrong: %s to %s in %d ms %s; it was %s to %s in %d ms",
-			f.From, f.To, f.RTOMs, stagesText(f.Stages), from, to, one.wait.Milliseconds())
+	if f.From != from || f.To != to {
+		return one, fmt.Errorf("the cluster's own record is wrong: %s to %s %s; it was %s to %s", f.From, f.To, stagesText(f.Stages), from, to)
 	}
+	one.rosy = whole && f.RTOMs < one.wait.Milliseconds()/2
 	one.stages = f.Stages
 	if one.back, err = r.bringBack(ctx, from, to, epoch+1); err != nil {
 		return one, err
@@ -152,6 +153,9 @@ func (r *rounds) failover(ctx context.Context, number int) (one round, err error
 	}
 	if !whole {
 		remark += "; the record is incomplete: the Raft group's leader changed meanwhile"
+	}
+	if one.rosy {
+		remark += fmt.Sprintf("; the RECORD IS WRONG: it says %d ms", f.RTOMs)
 	}
 	fmt.Printf("%3d  %-5s -> %-5s  %5d ms  %s; healthy %.1f s after its restart%s\n", number, from, to, one.wait.Milliseconds(),
 		stagesText(f.Stages), one.back.Seconds(), remark)
