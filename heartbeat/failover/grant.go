@@ -135,7 +135,7 @@ func (l *Leader) Answer(now Instant, node string, number, term uint64, reports [
 		a.reports[rep.Volume] = rep
 	}
 	l.reports[node] = a
-	if r.open && term == l.cfg.Term && slices.Contains(l.voters, node) {
+	if r.open && term == l.cfg.Term {
 		r.said[node] = true
 	}
 	return append(l.majority(), l.evaluate(now)...)

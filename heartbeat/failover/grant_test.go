@@ -26,16 +26,20 @@ func TestNoGrantBeforeTheBarrierOfTheTerm(t *testing.T) { // R8
 	if gr := g.request("p"); gr != nil || g.asks != 0 {
 		t.Fatalf("granted %+v before the barrier", gr)
 	}
+	g.reach["p"] = false
+	g.pass(3 * full)
+	g.wantNoPromotion("before the barrier the record may be an old one")
 }
 
 func TestNoGrantWithoutAMajorityInOurTerm(t *testing.T) { // R8
 	for name, c := range map[string]func(g *rig){
-		"nobody answers":            func(g *rig) { g.reach["p"], g.reach["s"] = false, false },
-		"others in a newer term":    func(g *rig) { g.terms["p"], g.terms["s"] = term+1, term+1 },
-		"others in an older term":   func(g *rig) { g.terms["p"], g.terms["s"] = term-1, term-1 },
-		"we lead no more":           func(g *rig) { g.deposed = true },
-		"we are in another term":    func(g *rig) { g.term++; g.terms["p"], g.terms["s"] = term, term },
-		"who answers does not vote": func(g *rig) { g.voters = []string{"a", "b", "w"}; g.applied(); g.voters = []string{"p", "s"} },
+		"nobody answers":                func(g *rig) { g.reach["p"], g.reach["s"] = false, false },
+		"others in a newer term":        func(g *rig) { g.terms["p"], g.terms["s"] = term+1, term+1 },
+		"others in an older term":       func(g *rig) { g.terms["p"], g.terms["s"] = term-1, term-1 },
+		"we lead no more":               func(g *rig) { g.deposed = true },
+		"we are in another term":        func(g *rig) { g.term++; g.terms["p"], g.terms["s"] = term, term },
+		"who answers does not vote":     func(g *rig) { g.voters = []string{"a", "b", "w"}; g.applied(); g.voters = []string{"p", "s"} },
+		"a majority of four is not two": func(g *rig) { g.voters = []string{"a", "p", "s", "w"}; g.applied(); g.voters = []string{"p"} },
 		"a majority of five is not two": func(g *rig) {
 			g.voters = []string{"a", "b", "p", "s", "w"}
 			g.applied()
@@ -91,6 +95,26 @@ func TestOneVoterCountsOnce(t *testing.T) { // R8
 	}
 	if len(g.grants) != 0 {
 		t.Fatal("one voter that answered often was taken for a majority of five")
+	}
+}
+
+func TestOurOwnTermOfAnEarlierRoundConfirmsNothing(t *testing.T) { // R8: ours is read last
+	g := newRig(t)
+	g.mute = true
+	g.run(g.l.Request(g.now, g.requestOf("p")))
+	first := g.l.round.number
+	g.pass(lease) // our own term was not told in time: asked again
+	if g.l.round.number == first || !g.l.round.checked {
+		t.Fatal("no newer round to confuse it with")
+	}
+	g.run(g.l.Confirm(g.now, first, term, true))
+	if len(g.grants) != 0 {
+		t.Fatal("a term that we read before the question confirmed the round")
+	}
+	g.run(g.l.Confirm(g.now, g.l.round.number, term, true))
+	g.run(g.l.Confirm(g.now, g.l.round.number, term, true))
+	if len(g.grants) != 1 {
+		t.Fatalf("%d grants, want one", len(g.grants))
 	}
 }
 
@@ -179,6 +203,7 @@ func TestStrangersTakeNoMemory(t *testing.T) { // R28
 
 func TestOldProcessIsGrantedNothing(t *testing.T) { // R2, R9
 	g := newRig(t)
+	g.request("p")
 	g.starts["p"] = 2 // not the one that was promoted
 	g.report("p", func(r *cluster.Report) { r.Process, r.Held = 2, false })
 	if g.named("p") {
@@ -195,13 +220,15 @@ func TestDropNeedsAGrantInForce(t *testing.T) { // R4
 		cmd     cluster.Command
 		want    bool
 	}{
-		"by the primary with a lease":  {func(g *rig) { g.request("p") }, drop("p", "s", 3), true},
-		"by the replica itself":        {func(g *rig) {}, drop("s", "s", 3), true},
-		"without a grant":              {func(g *rig) {}, drop("p", "s", 3), false},
-		"after the lease":              {func(g *rig) { g.request("p"); g.reach["p"] = false; g.pass(full + time.Second) }, drop("p", "s", 3), false},
-		"of another epoch":             {func(g *rig) { g.request("p") }, drop("p", "s", 2), false},
-		"after a give-up":              {func(g *rig) { g.request("p"); g.reach["s"] = false; g.giveUp(term) }, drop("p", "s", 3), false},
-		"while a promotion is decided": {func(g *rig) { g.request("p"); g.giveUp(term) }, drop("p", "s", 3), false},
+		"by the primary with a lease": {func(g *rig) { g.request("p") }, drop("p", "s", 3), true},
+		"by the replica itself":       {func(g *rig) {}, drop("s", "s", 3), true},
+		"without a grant":             {func(g *rig) {}, drop("p", "s", 3), false},
+		"without a grant of this term, an earlier one may be in force": {func(g *rig) { g.l = NewLeader(Config{Self: "w", Term: term, Lease: lease}, g.now); g.applied() }, drop("p", "s", 3), false},
+		"after the lease, nobody to follow":                            {func(g *rig) { g.request("p"); g.reach["p"], g.reach["s"] = false, false; g.pass(full + time.Second) }, drop("p", "s", 3), false},
+		"after the lease":                                              {func(g *rig) { g.request("p"); g.reach["p"] = false; g.pass(full + time.Second) }, drop("p", "s", 3), false},
+		"of another epoch":                                             {func(g *rig) { g.request("p") }, drop("p", "s", 2), false},
+		"after a give-up":                                              {func(g *rig) { g.request("p"); g.reach["s"] = false; g.giveUp(term) }, drop("p", "s", 3), false},
+		"while a promotion is decided":                                 {func(g *rig) { g.request("p"); g.giveUp(term) }, drop("p", "s", 3), false},
 	} {
 		g := newRig(t)
 		c.prepare(g)

@@ -375,6 +375,15 @@ func TestLateGiveUpIsNoProofInAYoungTerm(t *testing.T) { // R10
 	}
 }
 
+func TestLateGiveUpCountsOnceEarlierLeasesHaveRunOut(t *testing.T) { // R10
+	g := youngRig(t)
+	g.pass(2 * time.Second)
+	g.request("p")
+	g.giveUp(term - 1) // the answer of this term had not arrived
+	g.pass(full - 2*time.Second + 200*time.Millisecond)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
 func TestGiveUpUnderAGrantOfThisTermIsProofAlsoInAYoungTerm(t *testing.T) { // R10, R30
 	g := youngRig(t)
 	g.request("p")
