@@ -101,6 +101,10 @@ func TestWholeGroupRestartedKeepsItsState(t *testing.T) {
 		if ok, err := HasState(m.cfg.Dir); !ok || err != nil {
 			t.Errorf("HasState = %v, %v", ok, err)
 		}
+		// R32: what was applied is never less than what a restart finds.
+		if term, index, err := Reached(m.cfg.Dir); term != m.Term() || index < m.AppliedIndex() || index != m.LastIndex() || err != nil {
+			t.Errorf("Reached = %d, %d, %v; it had term %d, index %d, applied %d", term, index, err, m.Term(), m.LastIndex(), m.AppliedIndex())
+		}
 		m.start(t)
 	}
 	propose(t, "more", group...)

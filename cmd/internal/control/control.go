@@ -33,6 +33,12 @@ type (
 		Version int    `json:"version"`
 		Cluster string `json:"cluster"` // name
 		From    string `json:"from"`
+		RaftID  string `json:"raft_id"` // of who asks
+	}
+	// Seen is how far a voter has come: its term, and the newest entry that it had applied.
+	Seen struct {
+		Term  uint64 `json:"term"`
+		Index uint64 `json:"index"`
 	}
 	// HelloReply tells it. Members says that the node has Raft state, so it belongs to a cluster already.
 	HelloReply struct {
@@ -43,6 +49,7 @@ type (
 		RaftID    string `json:"raft_id"`
 		DataDir   string `json:"data_dir"`
 		HasState  bool   `json:"has_state"`
+		Seen      Seen   `json:"seen"` // what the node remembers of who asks
 	}
 	// Form proposes to an empty node that it founds a cluster together with the others named.
 	Form struct {
@@ -62,14 +69,18 @@ type (
 		Request cluster.LeaseRequest `json:"request"`
 		Relayed int                  `json:"relayed"`
 	}
-	// Ask is the question of a confirmation round (R8).
+	// Ask is the question of a confirmation round (R8). It carries what the leader remembers of each voter, by Raft id,
+	// so that all remember it (R32).
 	Ask struct {
-		Round uint64 `json:"round"`
+		Round uint64          `json:"round"`
+		Seen  map[string]Seen `json:"seen"`
 	}
 	// Answer is a node's own term, read after the question, and its reports.
 	Answer struct {
 		Node    string           `json:"node"`
+		RaftID  string           `json:"raft_id"`
 		Term    uint64           `json:"term"`
+		Index   uint64           `json:"index"` // of the newest entry applied
 		Reports []cluster.Report `json:"reports"`
 	}
 	// Propose carries an encoded command to the leader.

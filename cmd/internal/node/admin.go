@@ -304,7 +304,7 @@ func (n *Node) nodeAdd(ctx context.Context, l *leading, name string) error {
 	if !ok {
 		return api.Failed("node %q is not in %s", name, n.cfg.File)
 	}
-	h, err := n.hello(ctx, name)
+	h, err := n.helloAgain(ctx, name)
 	if err != nil {
 		return api.Failed("node %q cannot be added: %v", name, err)
 	}

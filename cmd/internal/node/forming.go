@@ -16,6 +16,9 @@ import (
 // Raft before: an empty voter under a known name could vote twice.
 func (n *Node) join(ctx context.Context) error {
 	if n.old {
+		if err := n.checkReached(ctx); err != nil {
+			return err
+		}
 		return n.openRaft(nil)
 	}
 	told := ""
@@ -72,7 +75,7 @@ func (n *Node) hello(ctx context.Context, name string) (*control.HelloReply, err
 	if err != nil {
 		return nil, err
 	}
-	r, err := client.Hello(ctx, &control.Hello{Version: control.Version, Cluster: n.cfg.Cluster.Name, From: n.me.Name})
+	r, err := client.Hello(ctx, &control.Hello{Version: control.Version, Cluster: n.cfg.Cluster.Name, From: n.me.Name, RaftID: n.dir.raftID()})
 	switch {
 	case err != nil:
 		return nil, err
@@ -82,6 +85,23 @@ func (n *Node) hello(ctx context.Context, name string) (*control.HelloReply, err
 		return nil, fmt.Errorf("node %q of cluster %q is there: check the address", r.Node, r.Cluster)
 	}
 	return r, nil
+}
+
+// helloAgain is hello to a node that may just have been started: the connection to it waits before it is tried anew.
+func (n *Node) helloAgain(ctx context.Context, name string) (*control.HelloReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
+		r, err := n.hello(ctx, name)
+		if err == nil {
+			return r, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // form is done by the first node of the file: it has all others agree, then starts the group.
@@ -138,7 +158,7 @@ func (n *Node) formed() *cluster.Init {
 // Hello implements control.Handler.
 func (n *Node) Hello(_ context.Context, h *control.Hello) (*control.HelloReply, error) {
 	return &control.HelloReply{Version: control.Version, Cluster: n.cfg.Cluster.Name, ClusterID: n.state.get().ID, Node: n.me.Name,
-		RaftID: n.dir.raftID(), DataDir: n.dir.id.ID, HasState: n.hasState()}, nil
+		RaftID: n.dir.raftID(), DataDir: n.dir.id.ID, HasState: n.hasState(), Seen: n.seen.of(h.RaftID)}, nil
 }
 
 // hasState reports whether this node has a part in a group: state from before its start, not opened yet perhaps, or

@@ -198,6 +198,8 @@ func (l *leading) carryOut(acts []failover.Action) {
 // ask puts the question to every other node at once, and takes our own reports.
 func (l *leading) ask(round uint64) {
 	st := l.n.state.get()
+	l.n.seen.note(l.n.dir.raftID(), l.n.reached(l.raft))
+	seen := l.n.seen.all()
 	for name := range st.Nodes {
 		if name == l.n.me.Name {
 			continue
@@ -209,10 +211,11 @@ func (l *leading) ask(round uint64) {
 			if err != nil {
 				return
 			}
-			ans, err := client.Ask(ctx, &control.Ask{Round: round})
+			ans, err := client.Ask(ctx, &control.Ask{Round: round, Seen: seen})
 			if err != nil || ans.Node != name {
 				return
 			}
+			l.n.seen.note(ans.RaftID, control.Seen{Term: ans.Term, Index: ans.Index})
 			_ = l.do(ctx, func(now cluster.Instant) {
 				l.heard[name] = now
 				l.carryOut(l.core.Answer(now, name, round, ans.Term, ans.Reports))

@@ -9,7 +9,7 @@
 //	volumes.go    replicas and their frontends                          peers.go        connections to the other nodes
 //	serve.go      control RPCs    admin*.go  the admin service          http.go         health
 //	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
-//	voters.go     who votes       journal.go  events                    stop.go         handing over
+//	voters.go     who votes       seen.go     what others remember of a voter      journal.go  events      stop.go  handing over
 package node
 
 import (
@@ -51,6 +51,7 @@ type Node struct {
 	lease  *leaseHolder
 	vols   *volumes
 	events *journal
+	seen   seenBook
 	known  *cluster.State // kept by an earlier process, nil without; for status only
 	fatal  chan error     // what ends the process; room for one
 	failed chan struct{}  // closed with it

@@ -35,13 +35,17 @@ func (n *Node) Lease(ctx context.Context, r *control.Lease) (*cluster.Grant, err
 }
 
 // Ask implements control.Handler. The term is read after the question came, after the reports were made.
-func (n *Node) Ask(_ context.Context, _ *control.Ask) (*control.Answer, error) {
+func (n *Node) Ask(_ context.Context, a *control.Ask) (*control.Answer, error) {
 	r := n.raftIfOpen()
 	if r == nil {
 		return nil, status.Error(codes.Unavailable, "this node is not part of a cluster")
 	}
+	for id, s := range a.Seen {
+		n.seen.note(id, s)
+	}
 	reports := n.vols.reports()
-	return &control.Answer{Node: n.me.Name, Reports: reports, Term: r.Term()}, nil
+	s := n.reached(r)
+	return &control.Answer{Node: n.me.Name, RaftID: n.dir.raftID(), Reports: reports, Term: s.Term, Index: s.Index}, nil
 }
 
 // Propose implements control.Handler.

@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"hacluster/blockdev/meta"
+	"hacluster/cmd/internal/api"
+)
+
+// faults.md M67: a node whose directory was emptied must not vote under its old name. It stays out, saying why, until
+// it is removed and added; then it is resynced and votes.
+func TestM67WipedNodeStaysOutUntilItIsAddedAgain(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	l := r.load()
+	wiped := other(r.vol().Primary)
+	r.Kill(wiped)
+	empty(t, r.DataDir(wiped))
+	r.start(wiped)
+	r.untilLog(wiped, "ha-admin node remove "+wiped)
+	l.more(100)
+	s := r.until("it is out of the set", func(s *api.Status) bool { return s.Quorum && !isMember(wiped)(s) })
+	if s.Volumes[0].Epoch != 1 {
+		t.Errorf("a wiped node moved the volume to epoch %d", s.Volumes[0].Epoch)
+	}
+	_, errs := r.admin(1, "node", "add", wiped)
+	r.says(errs, "remove it first")
+	r.order("node", "remove", wiped)
+	r.until("it is removed", func(s *api.Status) bool {
+		return s.Quorum && node(s, wiped).State == "removed" && !node(s, wiped).Voter
+	})
+	r.order("node", "add", wiped)
+	r.until("it is resynced and votes", func(s *api.Status) bool { return Healthy(s) && node(s, wiped).Voter })
+	l.more(50)
+	r.Kill("gamma") // now its vote is needed
+	l.more(100)
+	r.start("gamma")
+	r.until("healthy", Healthy)
+	l.stop()
+	r.same()
+}
+
+// faults.md M67: the same for the witness.
+func TestM67WipedWitness(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	l := r.load()
+	r.Kill("gamma")
+	empty(t, r.DataDir("gamma"))
+	r.start("gamma")
+	r.untilLog("gamma", "ha-admin node remove gamma")
+	r.order("node", "remove", "gamma")
+	r.order("node", "add", "gamma")
+	r.until("it votes", func(s *api.Status) bool { return Healthy(s) && node(s, "gamma").Voter })
+	r.Kill(other(r.vol().Primary))
+	l.more(100)
+	l.stop()
+}
+
+// faults.md M67, M69, M60, M59: Raft state that is damaged, of another node, or gone beside an identity; a directory of
+// another node.
+func TestM67M69DamagedOrForeignDirectoryIsRefused(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	l := r.load()
+	standby := other(r.vol().Primary)
+	spoil := map[string]func(dir string){
+		"damaged": func(dir string) { overwrite(t, filepath.Join(dir, "raft", "state", "log", "wal-meta.db"), 16384) },
+		"another node's": func(dir string) {
+			empty(t, dir)
+			copyDir(t, r.DataDir("gamma"), dir)
+		},
+		"identity is missing": func(dir string) {
+			if err := os.Remove(filepath.Join(dir, "identity.json")); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"identity is damaged": func(dir string) { overwrite(t, filepath.Join(dir, "identity.json"), 8) },
+		"Raft of another": func(dir string) {
+			empty(t, filepath.Join(dir, "raft"))
+			copyDir(t, filepath.Join(r.DataDir("gamma"), "raft"), filepath.Join(dir, "raft"))
+		},
+	}
+	words := map[string]string{"damaged": "remove the node", "another node's": "data_dir", "identity is missing": "identity.json is missing",
+		"identity is damaged": "is damaged", "Raft of another": "belongs to"}
+	r.stop(standby)
+	keep := r.DataDir(standby) + ".kept"
+	copyDir(t, r.DataDir(standby), keep)
+	for name, do := range spoil {
+		r.Kill("gamma") // so that what is copied is not written meanwhile
+		do(r.DataDir(standby))
+		r.start("gamma")
+		if err := os.WriteFile(r.Log(standby), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r.start(standby)
+		r.ends(standby, 1)
+		r.untilLog(standby, words[name])
+		empty(t, r.DataDir(standby))
+		copyDir(t, keep, r.DataDir(standby))
+	}
+	l.more(50)
+	r.start(standby)
+	r.until("with its own directory it is taken", Healthy)
+	l.stop()
+	r.same()
+}
+
+// faults.md M70, M113: a directory that was copied: a second daemon on it while the first runs is refused, and so is an
+// older copy that comes back.
+func TestM70ClonedDirectory(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	l := r.load()
+	standby := other(r.vol().Primary)
+	clone := r.DataDir(standby) + ".clone"
+	r.stop(standby)
+	copyDir(t, r.DataDir(standby), clone)
+	r.start(standby)
+	r.until("healthy", Healthy)
+	for _, dir := range []string{r.DataDir(standby), clone} { // the same directory, and the copy
+		out, code := r.daemon("--config", r.File(), "--node", standby, "--insecure", "--data-dir", dir)
+		if code != 1 {
+			t.Errorf("a second daemon of %s on %s: exit code %d: %s", standby, dir, code, out)
+		}
+	}
+	if v := r.vol(); v.State != "healthy" {
+		t.Errorf("a clone that was refused made the volume %s", v.State)
+	}
+	// The old copy comes back in the place of the directory: its log and its promises went back.
+	for range 2 { // until it had come further than the copy
+		r.admin(0, "failover", "vol")
+		r.until("healthy", Healthy)
+	}
+	r.stop(standby)
+	empty(t, r.DataDir(standby))
+	copyDir(t, clone, r.DataDir(standby))
+	r.start(standby)
+	r.ends(standby, 1)
+	r.untilLog(standby, "was restored or copied")
+	l.more(100)
+	r.order("node", "remove", standby)
+	empty(t, r.DataDir(standby))
+	if err := os.WriteFile(r.Log(standby), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.start(standby)
+	r.untilLog(standby, "ha-admin node add "+standby)
+	r.order("node", "add", standby)
+	r.until("healthy", Healthy)
+	l.stop()
+	r.same()
+}
+
+// faults.md M59, M60, M66, M57: the superblock of a member is missing, of another volume, or damaged.
+func TestM66SuperblockMissingForeignOrDamaged(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	l := r.load()
+	primary := r.vol().Primary
+	standby := other(primary)
+	super := filepath.Join(r.DataDir(standby), "volumes", Volume, "superblock")
+	right, err := os.ReadFile(super)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		bad  func()
+		says string
+	}{
+		{"missing", func() {}, "is missing, yet this replica is a member"},
+		{"another node's", func() {
+			b, err := os.ReadFile(filepath.Join(r.DataDir(primary), "volumes", Volume, "superblock"))
+			if err == nil {
+				err = os.WriteFile(super, b, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, "node: found"},
+		{"of another size", func() {
+			if err := meta.Create(super, meta.Superblock{Node: standby, Size: 4096, BlockSize: 4096, DevicePath: r.Disk(standby)}); err != nil {
+				t.Fatal(err)
+			}
+		}, "size: found 4096"},
+		{"damaged", func() {
+			if err := os.WriteFile(super, make([]byte, len(right)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "superblock"},
+	} {
+		r.until("healthy", Healthy)
+		r.stop(standby)
+		right, err := os.ReadFile(super)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(super); err != nil {
+			t.Fatal(err)
+		}
+		c.bad()
+		bad, _ := os.ReadFile(super)
+		r.start(standby)
+		s := r.until(c.name+": it is refused", func(s *api.Status) bool {
+			return s.Quorum && len(s.Volumes) == 1 && replica(s, standby).State == "failed" && replica(s, standby).Reason != ""
+		})
+		if got := replica(s, standby).Reason; !strings.Contains(got, c.says) {
+			t.Errorf("superblock %s: the reason is %q, want %q in it", c.name, got, c.says)
+		}
+		l.more(50)
+		if now, _ := os.ReadFile(super); string(now) != string(bad) {
+			t.Errorf("superblock %s: it was written", c.name)
+		}
+		r.Kill(standby)
+		if err := os.WriteFile(super, right, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.start(standby)
+	}
+	r.until("with its own superblock it is a member again", Healthy)
+	l.stop()
+	r.same()
+}
+
+// order gives a command until the leader takes it: one that has to leave the group first passes leadership on and says
+// so with exit code 4.
+func (r *rig) order(args ...string) {
+	r.t.Helper()
+	for range 20 {
+		ctx, cancel := r.within()
+		_, errs, code := r.Admin(ctx, args...)
+		cancel()
+		if code == 0 {
+			return
+		}
+		if code != 4 {
+			r.t.Fatalf("ha-admin %s: exit code %d: %s", strings.Join(args, " "), code, errs)
+		}
+		r.until("there is a leader", func(s *api.Status) bool { return s.Quorum })
+	}
+	r.t.Fatalf("ha-admin %s was put off 20 times", strings.Join(args, " "))
+}
+
+// daemon runs haclusterd by itself until it ends.
+func (r *rig) daemon(args ...string) (stderr string, code int) {
+	r.t.Helper()
+	ctx, cancel := r.within()
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(r.cfg.Bin, "haclusterd"), args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGKILL) }
+	out, _ := cmd.CombinedOutput()
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+func node(s *api.Status, name string) api.NodeStatus {
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	return api.NodeStatus{}
+}
+
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func copyDir(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "-a", from+"/.", to).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v: %s", from, err, out)
+	}
+}
+
+// overwrite spoils the first bytes of a file.
+func overwrite(t *testing.T, path string, n int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte(strings.Repeat("x", n)), 0); err != nil {
+		t.Fatal(err)
+	}
+}
