@@ -184,6 +184,9 @@ func (r *Replica) finish(e *entry, err error, ready []*order.Item) []*order.Item
 	if left := r.recv.Outstanding(); left == 0 || r.full && left < maxTaken/2 && r.taken < maxTakenBytes/2 {
 		r.full = false
 		r.changeLocked()
+		if left == 0 && r.recv.Epoch() < r.vol.Epoch {
+			r.wake() // Run waits for this to store the epoch
+		}
 	}
 	r.mu.Unlock()
 	if ack && !s.silent.Load() {

@@ -193,11 +193,12 @@ func (l *lab) must(c cluster.Command) {
 	}
 }
 
-func (l *lab) volume() cluster.Volume {
+func (l *lab) volume() *cluster.Volume {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v := l.state.Volumes["v"]
-	return v.Clone()
+	v = v.Clone()
+	return &v
 }
 
 func (l *lab) on() cluster.On {
@@ -283,7 +284,7 @@ func (n *labNode) start() {
 	}})
 	super := &memSuper{rec: n.sb}
 	id := wire.ID{15: 7}
-	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: n.l.volume(), Process: n.process, Boot: n.boot,
+	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: *n.l.volume(), Process: n.process, Boot: n.boot,
 		Incarnation: n.incarnation(), Inline: n.l.conf.inline, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
 		Log: logger(n.l.t, n.name)}, labNodeView{n}, dev, super)
 	ctx, cancel := context.WithCancel(context.Background())
