@@ -124,12 +124,17 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 		basis   cluster.Basis
 		leave   []string
 	}{
-		"p is gone":                                 {func(g *rig) { gone(g, "p") }, "s", cluster.BasisUnchanged, nil},
-		"p is gone, s is a new process":             {func(g *rig) { gone(g, "p"); same(g, "s") }, "s", cluster.BasisUnchanged, nil},
-		"p is gone, s has failed":                   {func(g *rig) { gone(g, "p"); bad(g, "s") }, "", "", nil},
-		"p is gone, s lost its memory":              {func(g *rig) { gone(g, "p"); lost(g, "s") }, "", "", nil},
-		"p is gone, s stopped cleanly":              {func(g *rig) { gone(g, "p"); clean(g, "s") }, "s", cluster.BasisClean, nil},
-		"p is gone, s is no member":                 {func(g *rig) { sole(g); gone(g, "p") }, "", "", nil},
+		"p is gone":                     {func(g *rig) { gone(g, "p") }, "s", cluster.BasisUnchanged, nil},
+		"p is gone, s is a new process": {func(g *rig) { gone(g, "p"); same(g, "s") }, "s", cluster.BasisUnchanged, nil},
+		"p is gone, s has failed":       {func(g *rig) { gone(g, "p"); bad(g, "s") }, "", "", nil},
+		"p is gone, s lost its memory":  {func(g *rig) { gone(g, "p"); lost(g, "s") }, "", "", nil},
+		"p is gone, s stopped cleanly":  {func(g *rig) { gone(g, "p"); clean(g, "s") }, "s", cluster.BasisClean, nil},
+		"p is gone, s is no member":     {func(g *rig) { sole(g); gone(g, "p") }, "", "", nil},
+		"p is gone, s has a mark that is not its own": {func(g *rig) {
+			gone(g, "p")
+			clean(g, "s")
+			g.report("s", func(r *cluster.Report) { r.Clean.Process = 7 })
+		}, "", "", nil},
 		"p lost its memory, s has not":              {func(g *rig) { lost(g, "p") }, "s", cluster.BasisUnchanged, []string{"p"}},
 		"p lost its memory, s is gone":              {func(g *rig) { lost(g, "p"); gone(g, "s") }, "", "", nil},
 		"p lost its memory, s has failed":           {func(g *rig) { lost(g, "p"); bad(g, "s") }, "", "", nil},
@@ -165,6 +170,27 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 			}
 		})
 	}
+}
+
+func TestMarkOfACleanStopWaitsForOneThatMayBeUnchanged(t *testing.T) { // R25
+	g := newRig(t)
+	g.reach["p"] = false
+	g.restart("s", incB)
+	g.report("s", func(r *cluster.Report) { r.Clean = &cluster.Clean{Incarnation: incA, Process: 1} })
+	g.pass(full - time.Second)
+	g.wantNoPromotion("p may be there, unchanged")
+	g.pass(2 * time.Second)
+	g.wantPromotion("s", cluster.BasisClean)
+}
+
+func TestNobodyIsWaitedForWhenAllWereHeard(t *testing.T) { // R25
+	g := newRig(t)
+	g.reach["p"], g.reach["s"] = false, false
+	g.restart("p", incB)
+	g.restart("s", incB)
+	g.reach["p"], g.reach["s"] = true, true
+	g.pass(lease / 2)
+	g.wantPromotion("p", cluster.BasisLastPrimary, "s")
 }
 
 // faults.md K111
@@ -492,6 +518,29 @@ func TestForceOnTheLastCopyWhoseDiskFailed(t *testing.T) { // R6, R23
 			t.Errorf("%s: forced %t, want %t", name, got, c.forced)
 		}
 	}
+}
+
+func TestForceOnThePrimaryThatGaveUpForItsDisk(t *testing.T) { // R6, R23
+	g := newRig(t)
+	g.request("p")
+	g.reach["s"] = false
+	g.giveUp(term, func(u *GiveUp) { u.Failed = true })
+	g.pass(2 * full)
+	g.wantNoPromotion("a person decides")
+	g.run(g.l.Order(g.now, "v", Order{To: "p", Force: true}))
+	g.pass(time.Second)
+	g.wantPromotion("p", cluster.BasisForced)
+}
+
+func TestPrimaryThatGaveUpForItsDiskIsNoCandidateWhateverItSaysLater(t *testing.T) { // R23
+	g := newRig(t)
+	g.request("p")
+	g.reach["s"] = false
+	g.giveUp(term, func(u *GiveUp) { u.Failed = true })
+	g.restart("p", incB)
+	g.report("p", func(r *cluster.Report) { r.Clean = &cluster.Clean{Incarnation: incA, Process: 1} })
+	g.pass(3 * full)
+	g.wantNoPromotion("s may have what it lost")
 }
 
 func TestForceOnAHealthyMemberIsNoForce(t *testing.T) { // R6
