@@ -358,3 +358,11 @@ type apiStatus = api.Status
 type apiVolume = api.VolumeStatus
 
 func (r *rig) socket(node string) string { return filepath.Join(r.DataDir(node), "admin.sock") }
+
+func replaced(t *testing.T, text, old, with string) string {
+	t.Helper()
+	if strings.Count(text, old) != 1 {
+		t.Fatalf("%q is not once in %q", old, text)
+	}
+	return strings.Replace(text, old, with, 1)
+}

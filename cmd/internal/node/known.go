@@ -20,7 +20,9 @@ const knownPause = time.Second
 func (n *Node) keepKnown(ctx context.Context) error {
 	for {
 		st, changed := n.state.watch()
+		pause := time.Duration(0)
 		if st.ID != "" {
+			pause = knownPause
 			if err := writeKnown(n.knownFile(), st); err != nil {
 				n.log.Warn("the state of the cluster is not kept for a status without quorum", "error", err)
 			}
@@ -32,7 +34,7 @@ func (n *Node) keepKnown(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done(): // once more, with the newest
-		case <-time.After(knownPause):
+		case <-time.After(pause):
 		}
 	}
 }

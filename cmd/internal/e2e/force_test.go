@@ -1,0 +1,219 @@
+package e2e
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/meta"
+	"hacluster/cmd/internal/api"
+	"hacluster/heartbeat/cluster"
+)
+
+// faults.md F121, F122, F123: a stale replica is promoted only by a person who was told what is at risk; the old
+// primary comes back, is held back, and loses its own writes only by name.
+func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
+	r := healthy(t, Config{})
+	dev := r.dial(r.URIs()...)
+	write := func(block int64, seq uint64) {
+		t.Helper()
+		if _, err := dev.WriteFUA(stamped(block, seq), block*StampSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1, 1)
+	old := r.vol().Primary
+	stale := other(old)
+	r.Kill(stale)
+	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(stale)(s) })
+	write(1, 2) // the stale replica lacks this
+	write(2, 3)
+	_, errs := r.admin(1, "failover", "vol", "--to", stale) // it does not answer
+	r.says(errs, "does not answer")
+	_, errs = r.admin(3, "failover", "vol")
+	r.says(errs, "R6")
+	dev.Close()
+	r.Kill(old)
+	r.start(stale)
+	s := r.until("nobody serves", func(s *api.Status) bool {
+		return s.Quorum && len(s.Volumes) == 1 && s.Volumes[0].State == "unavailable" && replica(s, stale).State == "out_of_sync"
+	})
+	r.says(s.Volumes[0].Reason, old+" does not answer")
+	if len(s.Volumes[0].Promotable) != 0 {
+		t.Errorf("a stale replica counts as promotable: %v", s.Volumes[0].Promotable)
+	}
+	for _, args := range [][]string{{"--to", stale}, {"--to", stale, "--force"}} { // F122
+		_, errs := r.admin(3, append([]string{"failover", "vol"}, args...)...)
+		r.says(errs, "67108864 bytes", "--accept-data-loss")
+	}
+	r.admin(2, "failover", "vol", "--to", stale, "--accept-data-loss")
+	r.admin(2, "failover", "vol", "--force", "--accept-data-loss")
+	r.removeRefused(old) // F123: the last in-sync replica
+
+	r.admin(0, "failover", "vol", "--to", stale, "--force", "--accept-data-loss")
+	s = r.until("the person's word is done", PrimaryIs(stale))
+	if f := s.LastFailover; f == nil || f.To != stale || f.RPOBytes == 0 {
+		t.Errorf("the forced promotion is recorded as %+v", f)
+	}
+	dev = r.dial(r.URIs()...)
+	r.holds(dev, 1, 1)
+	r.holds(dev, 2, 0)
+	write(3, 4)
+
+	r.start(old)
+	s = r.until("the old primary is held back", stateOfReplica(old, "out_of_sync"))
+	write(3, 5)
+	if s = r.until("still", PrimaryIs(stale)); replica(s, old).State != "out_of_sync" || !strings.Contains(replica(s, old).Reason, "--discard-target-data") {
+		t.Errorf("the old primary with its own writes is %+v", replica(s, old))
+	}
+	_, errs = r.admin(3, "failover", "vol", "--to", old)
+	r.says(errs, "not a member")
+	_, errs = r.admin(3, "failover", "vol", "--to", old, "--force", "--accept-data-loss")
+	r.says(errs, "serves")
+	_, errs = r.admin(3, "volume", "resync", "vol", "--target", old)
+	r.says(errs, "--discard-target-data")
+	r.admin(1, "volume", "resync", "vol", "--target", stale, "--discard-target-data")
+	r.admin(0, "volume", "resync", "vol", "--target", old, "--discard-target-data")
+	r.until("healthy", Healthy)
+	write(1, 6)
+	r.holds(dev, 2, 0)
+	dev.Close()
+	r.same()
+}
+
+// An inconsistent replica, or one that never held the volume's data, is not promoted by any word.
+func TestF121InconsistentReplicaCannotBeForced(t *testing.T) {
+	r := healthy(t, Config{})
+	dev := r.dial(r.URIs()...)
+	if _, err := dev.WriteAt(stamped(1, 1), StampSize); err != nil {
+		t.Fatal(err)
+	}
+	old := r.vol().Primary
+	bad := other(old)
+	r.Kill(bad)
+	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(bad)(s) })
+	dev.Close()
+	r.Kill(old)
+	r.inPieces(bad)
+	r.start(bad)
+	r.until("it is known to be in pieces", stateOfReplica(bad, "inconsistent"))
+	_, errs := r.admin(3, "failover", "vol", "--to", bad, "--force", "--accept-data-loss")
+	r.says(errs, "inconsistent")
+	if v := r.vol(); v.Epoch != 1 {
+		t.Errorf("it was promoted in epoch %d", v.Epoch)
+	}
+	r.start(old)
+	r.until("the right one serves and resyncs it", Healthy)
+	r.same()
+}
+
+// A node that was added anew, with an empty device, holds no state of the volume: nobody can promote it before its
+// first resync.
+func TestF121NewReplicaCannotBeForced(t *testing.T) {
+	r := healthy(t, Config{})
+	old := r.vol().Primary
+	blank := other(old)
+	r.Kill(blank)
+	empty(t, r.DataDir(blank))
+	if err := os.Remove(r.Disk(blank)); err != nil {
+		t.Fatal(err)
+	}
+	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(blank)(s) })
+	r.order("node", "remove", blank)
+	r.start(blank)
+	r.untilLog(blank, "ha-admin node add "+blank)
+	r.order("node", "add", blank)
+	r.until("healthy", Healthy)
+	// Again, and now the primary dies before the resync.
+	r.Kill(blank)
+	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(blank)(s) })
+	r.Kill(old)
+	if err := os.Remove(filepath.Join(r.DataDir(blank), "volumes", Volume, "superblock")); err != nil {
+		t.Fatal(err)
+	}
+	r.start(blank)
+	r.until("it is known to hold nothing", stateOfReplica(blank, "inconsistent"))
+	_, errs := r.admin(3, "failover", "vol", "--to", blank, "--force", "--accept-data-loss")
+	r.says(errs, "inconsistent")
+	r.start(old)
+	r.until("the right one serves and resyncs it", Healthy)
+	r.same()
+}
+
+// faults.md F123: neither the primary nor the last in-sync replica can be removed, nor a voter whose loss costs the
+// quorum.
+func TestF123RemovalsThatWouldLoseDataOrQuorum(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	l := r.load()
+	primary := r.vol().Primary
+	r.removeRefused(primary)
+	r.Kill("gamma")
+	r.until("there is a leader", func(s *api.Status) bool { return s.Quorum })
+	r.removeRefused(other(primary)) // it would leave one of two
+	l.more(50)
+	r.start("gamma")
+	r.until("gamma is back", func(s *api.Status) bool { return s.Quorum && s.Nodes[2].State == "alive" })
+	r.Kill(other(primary))
+	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(other(primary))(s) })
+	r.removeRefused(primary)
+	r.start(other(primary))
+	r.until("healthy", Healthy)
+	l.stop()
+	r.same()
+}
+
+// removeRefused: a node that leads the group passes that on first, and says so with exit code 4.
+func (r *rig) removeRefused(node string) {
+	r.t.Helper()
+	for range 20 {
+		ctx, cancel := context.WithTimeout(r.ctx, patience)
+		_, errs, code := r.Admin(ctx, "node", "remove", node)
+		cancel()
+		switch code {
+		case 3:
+			return
+		case 4:
+			r.until("there is a leader", func(s *api.Status) bool { return s.Quorum })
+		default:
+			r.t.Fatalf("ha-admin node remove %s: exit code %d, want 3: %s", node, code, errs)
+		}
+	}
+	r.t.Fatalf("the removal of %s was put off 20 times", node)
+}
+
+// inPieces marks a replica, while its daemon does not run, as one that an interrupted resync left.
+func (r *rig) inPieces(node string) {
+	r.t.Helper()
+	var st cluster.State
+	b, err := os.ReadFile(filepath.Join(r.DataDir(node), "known.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &st)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	id := func(s string) (id meta.ID) {
+		b, err := hex.DecodeString(s)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		copy(id[:], b)
+		return id
+	}
+	f, err := meta.Open(filepath.Join(r.DataDir(node), "volumes", Volume, "superblock"), meta.Binding{ClusterID: id(st.ID), VolumeID: id(st.Volumes[Volume].ID),
+		Node: node, Size: 64 << 20, BlockSize: blockdev.BlockSize, DevicePath: r.Disk(node)})
+	if err == nil {
+		err = f.Update(func(sb *meta.Superblock) { sb.Inconsistent = true })
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
