@@ -56,6 +56,7 @@ type labConfig struct {
 	workers  int
 	suspend  time.Duration
 	deadline time.Duration
+	tmpfs    bool // backings are files; without faults, and read by nobody else
 }
 
 // labNode is one node: it outlives its processes.
@@ -278,6 +279,9 @@ func (n *labNode) start() {
 	n.l.apply(cluster.Command{StartNode: &cluster.StartNode{Node: n.name, DataDir: n.name, Start: n.process, Boot: fmt.Sprintf("%x", n.boot[:])}})
 	n.mem = n.mem.Reopen()
 	faults := faultdev.New(n.mem)
+	if n.l.conf.tmpfs {
+		faults = faultdev.New(tmpfs(n.l.t, n.l.conf.size))
+	}
 	var r *Replica
 	dev := timed.New(faults, timed.Config{Deadline: n.l.conf.deadline, OnStall: func(op blockdev.Op, at blockdev.Range, since time.Duration) {
 		n.get().Stalled(op, at, since)
