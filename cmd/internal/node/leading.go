@@ -270,7 +270,7 @@ func (l *leading) decided(c cluster.Command) {
 	c = l.n.command(c)
 	p := c.Promote
 	if p == nil {
-		l.proposeAside(c, nil)
+		l.proposeAside(c, func(err error) { l.retry(c.Form.Volume, err) })
 		return
 	}
 	now := l.n.now()
@@ -296,10 +296,16 @@ func (l *leading) decided(c cluster.Command) {
 		l.mu.Lock()
 		rec.decide = l.n.now().Sub(rec.decided)
 		l.mu.Unlock()
-		if errors.Is(err, consensus.ErrNotLeader) {
-			_ = l.do(l.ctx, func(cluster.Instant) { l.core.Retry(p.Volume) })
-		}
+		l.retry(p.Volume, err)
 	})
+}
+
+// retry has a decision taken anew whose command certainly never reached the log, as when a transfer of leadership was
+// under way that then failed: without it the volume would be granted to nobody for the rest of the term.
+func (l *leading) retry(volume string, err error) {
+	if err != nil && !errors.Is(err, consensus.ErrUnknown) {
+		_ = l.do(l.ctx, func(cluster.Instant) { l.core.Retry(volume) })
+	}
 }
 
 func (l *leading) proposeAside(c cluster.Command, then func(error)) {
