@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -151,6 +152,10 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 		defer close(h.ended)
 		if err := h.replica.Run(ctx); err != nil {
 			v.n.log.Error("replica did not stop cleanly", "volume", vol.Name, "error", err)
+			if errors.Is(err, blockdev.ErrStalled) {
+				v.n.fail(fmt.Errorf("volume %s: %w", vol.Name, err))
+				return // closing would wait for the hung operation (R26)
+			}
 		}
 		h.close()
 	})
