@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"hacluster/cmd/internal/api"
+)
+
+// faults.md N36: a standby listens, refuses the export, and names the primary; an export that is not in the file is
+// unknown (N10).
+func TestN36StandbyRefusesAndNamesThePrimary(t *testing.T) {
+	r := healthy(t, Config{})
+	primary := r.vol().Primary
+	if got := r.refused(other(primary)); !strings.Contains(got, primary) {
+		t.Errorf("the standby answers %q, which does not name %s", got, primary)
+	}
+	ctx, cancel := r.within()
+	defer cancel()
+	for _, uri := range []string{r.URI(primary), r.URI(other(primary))} {
+		if c, err := dialDirect(ctx, strings.Replace(uri, ":///"+Volume, ":///nothing", 1)); err == nil {
+			c.Abort()
+			t.Error("an unknown export was opened")
+		}
+	}
+}
+
+// The health endpoints, and the keys of the status document.
+func TestHealthEndpointsAndStatusDocument(t *testing.T) {
+	r := healthy(t, Config{})
+	for _, n := range Nodes {
+		if h, y := r.get(n, "/healthz"), r.get(n, "/readyz"); h != 200 || y != 200 {
+			t.Errorf("%s: healthz %d, readyz %d", n, h, y)
+		}
+		ctx, cancel := r.within()
+		out, errs, code := r.AdminAt(ctx, r.socket(n), "status", "-o", "json")
+		cancel()
+		if code != 0 {
+			t.Fatalf("%s: exit code %d: %s", n, code, errs)
+		}
+		checkKeys(t, out)
+	}
+	r.admin(0, "failover", "vol")
+	out, _ := r.admin(0, "status", "vol", "-o", "json")
+	checkKeys(t, out)
+	var s api.Status
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatal(err)
+	}
+	if f := s.LastFailover; f == nil || f.RTOTargetMs != 2000 || f.At.IsZero() || f.Reason != "given up" {
+		t.Errorf("last_failover is %+v", f)
+	}
+	_, errs := r.admin(1, "status", "nothing")
+	r.says(errs, "nothing", "volume list")
+	for _, args := range [][]string{{"volume", "list"}, {"node", "list"}, {"failovers"}, {"events"}, {"config", "show"}} {
+		out, _ := r.admin(0, append(args, "-o", "json")...)
+		if !json.Valid([]byte(out)) && args[0] != "events" { // events are one document a line
+			t.Errorf("%v is not JSON: %s", args, out)
+		}
+	}
+	r.Close()
+	r.until4(t)
+}
+
+// until4 checks that nobody's answer is exit code 4, with one line on stderr.
+func (r *rig) until4(t *testing.T) {
+	t.Helper()
+	ctx, cancel := r.within()
+	defer cancel()
+	_, errs, code := r.AdminAt(ctx, r.socket("alpha")+","+r.socket("beta"), "status")
+	if code != 4 || strings.Count(errs, "\n") != 1 {
+		t.Errorf("nobody answers: exit code %d: %q", code, errs)
+	}
+}
+
+// checkKeys compares the keys of a status with those of the contract.
+func checkKeys(t *testing.T, doc string) {
+	t.Helper()
+	contract, err := os.ReadFile("../api/testdata/status.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got map[string]any
+	if err := json.Unmarshal(contract, &want); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(doc), &got); err != nil {
+		t.Fatal(err)
+	}
+	compareKeys(t, "status", want, got)
+}
+
+func compareKeys(t *testing.T, at string, want, got any) {
+	t.Helper()
+	switch want := want.(type) {
+	case map[string]any:
+		g, ok := got.(map[string]any)
+		if !ok {
+			if got != nil {
+				t.Errorf("%s is no object: %v", at, got)
+			}
+			return
+		}
+		for k, w := range want {
+			v, ok := g[k]
+			if !ok {
+				t.Errorf("%s lacks %q", at, k)
+				continue
+			}
+			compareKeys(t, at+"."+k, w, v)
+		}
+		for k := range g {
+			if _, ok := want[k]; !ok {
+				t.Errorf("%s has %q, which the contract does not know", at, k)
+			}
+		}
+	case []any:
+		g, ok := got.([]any)
+		if !ok {
+			t.Errorf("%s is no list: %v", at, got)
+		}
+		for i, v := range g {
+			if len(want) > 0 {
+				compareKeys(t, at+"["+string(rune('0'+i))+"]", want[0], v)
+			}
+		}
+	}
+}
+
+// A wrong configuration ends with exit code 2, the line and what would be right, and nothing is touched.
+func TestConfigurationErrorsTouchNothing(t *testing.T) {
+	r := newRig(t, Config{})
+	text, err := os.ReadFile(r.File())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(text)
+	before := names(t, r.cfg.Dir)
+	for name, c := range map[string]struct {
+		text string
+		args []string
+		says []string
+	}{
+		"unknown key":   {replaced(t, good, `mode = "sync"`, `mod = "sync"`), []string{"--insecure"}, []string{"cluster.hcl:", "mod"}},
+		"wrong type":    {replaced(t, good, `size = "64MiB"`, `size = true`), []string{"--insecure"}, []string{"cluster.hcl:", "size"}},
+		"two mistakes":  {replaced(t, replaced(t, good, `mode = "sync"`, `mode = "synk"`), `rto      = "2s"`, `rto      = "2ms"`), []string{"--insecure"}, []string{"synk", "2ms"}},
+		"syntax":        {good + "}", []string{"--insecure"}, []string{"cluster.hcl:"}},
+		"not insecure":  {good, nil, []string{"--insecure"}},
+		"unknown node":  {good, []string{"--insecure", "--node", "delta"}, []string{"delta"}},
+		"unknown flag":  {good, []string{"--insecure", "--frob"}, []string{"frob"}},
+		"log level":     {good, []string{"--insecure", "--log-level", "loud"}, []string{"loud"}},
+		"not supported": {replaced(t, good, `mode = "sync"`, `mode = "async"`), []string{"--insecure"}, []string{"not supported yet"}},
+		"not loopback":  {strings.ReplaceAll(good, "127.", "10."), []string{"--insecure"}, []string{"loopback"}},
+	} {
+		if err := os.WriteFile(r.File(), []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		errs, code := r.daemon(append([]string{"--config", r.File(), "--node", "alpha"}, c.args...)...)
+		if code != 2 {
+			t.Errorf("%s: exit code %d: %s", name, code, errs)
+		}
+		for _, w := range c.says {
+			if !strings.Contains(errs, w) {
+				t.Errorf("%s: %q does not say %q", name, errs, w)
+			}
+		}
+		if after := names(t, r.cfg.Dir); !slices.Equal(before, after) {
+			t.Errorf("%s: the folder held %v, and now %v", name, before, after)
+		}
+	}
+	if _, code := r.daemon("--config", r.File()+".none", "--insecure", "--node", "alpha"); code != 2 {
+		t.Errorf("a file that is not there: exit code %d", code)
+	}
+}
+
+func names(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		all = append(all, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A stale socket of a killed daemon is replaced; the port of a live one is not.
+func TestStaleSocketsAreReplaced(t *testing.T) {
+	r := healthy(t, Config{})
+	for _, n := range Nodes {
+		r.Kill(n)
+		if n != "gamma" {
+			if _, err := os.Lstat(filepath.Join(r.cfg.Dir, n+".sock")); err != nil {
+				t.Errorf("%s left no socket behind: this proves nothing (%v)", n, err)
+			}
+		}
+		r.start(n)
+		r.until("healthy", Healthy)
+	}
+	errs, code := r.daemon("--config", r.File(), "--node", "alpha", "--insecure")
+	if code != 1 || !strings.Contains(errs, "another haclusterd") {
+		t.Errorf("a second daemon of alpha: exit code %d: %s", code, errs)
+	}
+	if r.vol().State != "healthy" {
+		t.Error("the second daemon disturbed the first")
+	}
+}
