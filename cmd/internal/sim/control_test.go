@@ -14,7 +14,8 @@ const (
 	leaderTick = 50 * time.Millisecond
 )
 
-// toLeader brings fn to the Raft leader as p believes it to be, sometimes by way of another node.
+// toLeader brings fn to the Raft leader as p believes it to be, sometimes by way of another node. Whoever gets it and
+// does not lead hands it on to the leader that it knows.
 func (p *proc) toLeader(late float64, fn func(*proc)) {
 	w, hint := p.w, p.raft.leaderID
 	switch {
@@ -22,16 +23,18 @@ func (p *proc) toLeader(late float64, fn func(*proc)) {
 		fn(p)
 	case hint < 0 || w.chance(0.15) || !w.reachable(p.node, w.nodes[hint]):
 		relay := w.nodes[(p.node.index+1+w.rng.IntN(2))%3]
-		w.datagram(p, relay, func(q *proc) {
-			switch {
-			case q.raft.role == leading:
-				fn(q)
-			case q.raft.leaderID >= 0 && q.raft.leaderID != q.node.index:
-				w.late(late, q, w.nodes[q.raft.leaderID], fn)
-			}
-		})
+		w.datagram(p, relay, func(q *proc) { q.handOn(late, fn) })
 	default:
-		w.late(late, p, w.nodes[hint], fn)
+		w.late(late, p, w.nodes[hint], func(q *proc) { q.handOn(0, fn) })
+	}
+}
+
+func (q *proc) handOn(late float64, fn func(*proc)) {
+	switch hint := q.raft.leaderID; {
+	case q.raft.role == leading:
+		fn(q)
+	case hint >= 0 && hint != q.node.index:
+		q.w.late(late, q, q.w.nodes[hint], fn)
 	}
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"hacluster/heartbeat/failover"
@@ -51,11 +52,7 @@ var allFaults = []fault{
 				a = n
 			}
 		}
-		d := w.between(50*time.Millisecond, 5*time.Second)
-		for _, o := range w.nodes {
-			w.cutLink(o, a, d)
-			w.cutLink(a, o, d)
-		}
+		w.isolate(a, w.between(50*time.Millisecond, 5*time.Second))
 	}},
 	{"one way", 2, func(w *world) {
 		a, b := w.any(), w.any()
@@ -213,13 +210,20 @@ func (w *world) schedule(until int64) {
 // what they could do while leaders and primaries move.
 func (w *world) focus(mine *[]fault, total *int) {
 	f := &w.faults
-	switch w.rng.IntN(12) {
+	names := []string{"hand-over", "cut", "election", "isolate"}
+	one := w.rng.IntN(12)
+	if *focusOn >= 0 {
+		one = *focusOn
+	}
+	switch one {
 	case 0:
 		f.lateGrant = 0.5
-	case 1:
+	case 1: // a leader that is primary, alone, and hears what was said to it before
 		f.lateAnswer, f.stubborn = 0.6, 1
-	case 2:
+		names = []string{"leader alone"}
+	case 2: // a give-up that the next leader hears first
 		f.lateGiveUp = 0.7
+		names = []string{"hand-over, election"}
 	case 3:
 		f.lateCommand = 0.3
 	default:
@@ -227,12 +231,44 @@ func (w *world) focus(mine *[]fault, total *int) {
 	}
 	f.loseMessage, f.eager = 0, 0.1+0.4*w.rng.Float64()
 	*mine, *total = nil, 0
-	for _, k := range allFaults {
-		switch k.name {
-		case "hand-over", "cut", "election", "isolate":
+	for _, k := range append(allFaults, closeFaults...) {
+		if slices.Contains(names, k.name) {
 			*mine = append(*mine, k)
 			*total += k.weight
 		}
+	}
+}
+
+// closeFaults are schedules of some steps that runs with a focus repeat.
+var closeFaults = []fault{
+	{"leader alone", 1, func(w *world) {
+		n := w.primary()
+		for _, l := range w.nodes {
+			if p := l.proc; n != nil && p != nil && p.raft.role == leading && l != n {
+				p.raft.transfer(n)
+			}
+		}
+		w.after(w.between(50*time.Millisecond, 700*time.Millisecond), func() {
+			if n != nil && n.proc != nil && n.proc.raft.role == leading && !w.calm {
+				w.isolate(n, w.between(time.Second, 3*time.Second))
+			}
+		})
+	}},
+	{"hand-over, election", 1, func(w *world) {
+		w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name})
+		w.after(w.between(50*time.Millisecond, 600*time.Millisecond), func() {
+			if p := w.any().proc; p != nil && p.raft.role != leading && !w.calm {
+				p.soon(p.raft.campaign)
+			}
+		})
+	}},
+}
+
+// isolate parts a node from both others.
+func (w *world) isolate(n *node, d time.Duration) {
+	for _, o := range w.nodes {
+		w.cutLink(o, n, d)
+		w.cutLink(n, o, d)
 	}
 }
 

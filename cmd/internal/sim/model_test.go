@@ -27,6 +27,7 @@ var (
 	oneSeed  = flag.Int64("seed", -1, "run this seed alone and print its trace")
 	lastSeed = flag.Int64("seeds", 0, "run seeds up to this one; 0: 2,000, or 20,000 with -long")
 	firstArg = flag.Int64("from", 0, "the first seed of a range")
+	focusOn  = flag.Int("focus", -1, "have every seed look at one kind of late answer")
 	maxFails = flag.Int("fails", 10, "stop after so many seeds that broke a rule")
 	long     = flag.Bool("long", os.Getenv("HACLUSTER_LONG") != "", "run 20,000 seeds")
 )
@@ -119,6 +120,10 @@ func (w *world) build() {
 		w.clients = append(w.clients, c)
 		w.after(0, c.dial)
 	}
+	// One that only reads: it goes on where writes wait.
+	r := &client{w: w, depth: 1, think: w.between(5*time.Millisecond, 60*time.Millisecond), mix: [5]float64{1}}
+	w.clients = append(w.clients, r)
+	w.after(0, r.dial)
 }
 
 func (w *world) initCommand() cluster.Command {

@@ -22,8 +22,10 @@ import (
 //	what stands there instead
 //	>>>>
 type mutation struct {
-	name, seeds string
-	files       map[string]string // the changed text by path
+	seeds string
+	focus string            // what its runs look at, as the flag of that name; "-1": nothing in particular
+	tests string            // a package whose own tests notice, where a schedule that shows it is too rare to be met by chance
+	files map[string]string // the changed text by path
 }
 
 // TestMutationsAreCaught builds the model once for each mutation and demands that it fails.
@@ -59,7 +61,7 @@ func readMutation(root, path string) (*mutation, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mutation{name: path, files: map[string]string{}}
+	m := &mutation{focus: "-1", files: map[string]string{}}
 	file, rest := "", string(b)
 	for rest != "" {
 		line, more, _ := strings.Cut(rest, "\n")
@@ -68,6 +70,10 @@ func readMutation(root, path string) (*mutation, error) {
 		case "#":
 		case "seeds":
 			m.seeds = arg
+		case "focus":
+			m.focus = arg
+		case "tests":
+			m.tests = arg
 		case "file":
 			file = arg
 			if _, ok := m.files[file]; !ok {
@@ -109,22 +115,26 @@ func (m *mutation) mustFail(t *testing.T, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, bin := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
+	list, bin, pkg := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test"), "."
+	args := []string{"-test.run", "^TestModel$", "-seeds", m.seeds, "-focus", m.focus, "-fails", "1"}
+	if m.tests != "" {
+		pkg, args = m.tests, nil
+	}
 	if err := os.WriteFile(list, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", list, "-o", bin, ".")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", list, "-o", bin, pkg)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	run := exec.Command(bin, "-test.run", "^TestModel$", "-seeds", m.seeds, "-fails", "1")
+	run := exec.Command(bin, args...)
 	out, err := run.CombinedOutput()
 	if err == nil {
-		t.Fatalf("the model notices nothing in %s seeds", m.seeds)
+		t.Fatalf("nothing notices: %v", run.Args)
 	}
 	for line := range strings.Lines(string(out)) {
-		if i := strings.Index(line, "seed "); i >= 0 {
-			t.Logf("caught: %.300s", line[i:])
+		if line = strings.TrimSpace(line); strings.Contains(line, "seed ") || m.tests != "" && strings.HasPrefix(line, "--- FAIL") {
+			t.Logf("caught: %.300s", line)
 			break
 		}
 	}
