@@ -29,7 +29,7 @@ func TestHeartbeatOfNewerTermWaitsForTheMainLoop(t *testing.T) {
 		answers := make(chan raft.RPCResponse, 1)
 		go busy.trans.heartbeat(raft.RPC{RespChan: answers, Command: &raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte(first.cfg.ID), Addr: []byte(first.cfg.Address)},
-			Term:      term, Leader: []byte(first.cfg.Address),
+			Term:      term,
 		}})
 		return answers
 	}

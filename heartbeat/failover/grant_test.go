@@ -84,9 +84,7 @@ func TestLeadershipIsConfirmedByAQuestionAskedAfterTheRequest(t *testing.T) { //
 
 func TestOneVoterCountsOnce(t *testing.T) { // R8
 	g := newRig(t)
-	for _, n := range []string{"a", "b"} {
-		g.voters = append(g.voters, n)
-	}
+	g.voters = append(g.voters, "a", "b")
 	g.applied()
 	g.reach["p"], g.reach["s"] = false, false
 	g.run(g.l.Request(g.now, g.requestOf("p")))

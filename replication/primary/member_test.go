@@ -101,7 +101,7 @@ func TestMemberThatBreaksOffAgainAndAgainIsDropped(t *testing.T) { // R4
 		"takes entries and breaks off":        func(g *rig, n uint64) {},
 		"acknowledges what is not new":        func(g *rig, n uint64) { g.ack("s", n, 0) },
 		"only answers pings":                  func(g *rig, n uint64) { g.c.Alive(g.now, "s", n) },
-		"claims entries that were never made": func(g *rig, n uint64) { g.down("s", n); n = g.greet("s", Greeting{Incarnation: bootA, LastNum: 99}) },
+		"claims entries that were never made": func(g *rig, n uint64) { g.down("s", n); g.greet("s", Greeting{Incarnation: bootA, LastNum: 99}) },
 	} {
 		g := newRig(t, "s")
 		n := g.up("s")

@@ -90,7 +90,6 @@ type world struct {
 	released  map[*Op]bool
 	acked     content // newest acknowledged write of each block
 	flushed   content // what an acknowledged flush promised
-	steps     []string
 	completed int
 	admitted  int
 	drops     int

@@ -158,7 +158,7 @@ func TestRandomFactsNeverServeTooEarly(t *testing.T) {
 		}
 		f.Lease, f.Busy = !flip(), rng.IntN(2)
 		f.Report.Epoch = cluster.Epoch(5 + rng.IntN(3))
-		f.Report.Failed, f.Report.Stalled = flip() && flip(), flip() && flip()
+		f.Report.Failed, f.Report.Stalled = rng.IntN(4) == 0, rng.IntN(4) == 0
 		if flip() {
 			f.Serving = cluster.Epoch(5 + rng.IntN(2))
 		}

@@ -66,9 +66,9 @@ func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
 	write(3, 4)
 
 	r.start(old)
-	s = r.until("the old primary is held back", stateOfReplica(old, "out_of_sync"))
+	r.until("the old primary is held back", stateOfReplica(old, "out_of_sync"))
 	write(3, 5)
-	if s = r.until("still", PrimaryIs(stale)); replica(s, old).State != "out_of_sync" || !strings.Contains(replica(s, old).Reason, "--discard-target-data") {
+	if s := r.until("still", PrimaryIs(stale)); replica(s, old).State != "out_of_sync" || !strings.Contains(replica(s, old).Reason, "--discard-target-data") {
 		t.Errorf("the old primary with its own writes is %+v", replica(s, old))
 	}
 	_, errs = r.admin(3, "failover", "vol", "--to", old)

@@ -55,7 +55,6 @@ type proc struct {
 	leader  *leader
 	holder  *cluster.Holder
 	replica *replica
-	stop    bool // it was told to stop cleanly
 }
 
 // now is what CLOCK_BOOTTIME shows.
