@@ -1,3 +1,80 @@
-// Package sim is the model of the mirroring protocol (protocol.md, section 6): the packages that decide, driven through
-// seeded schedules of everything that can go wrong, with the rules checked after every step. It has tests only.
+// Package sim is the model of the mirroring protocol (protocol.md, section 6). It has tests only.
+//
+// One goroutine, one seeded source of chance and one queue of events in virtual time drive the packages that decide:
+// heartbeat/cluster, heartbeat/failover, replication/role, replication/primary, replication/standby, replication/order
+// and replication/resync. Around them is what they live in: two machines with disks and a witness, an honest Raft made
+// of messages, a network, clients, and everything that can go wrong. The rules are checked after every step; a seed
+// replays exactly. The model decides nothing itself: where this text says "then", the daemon must do the same.
+//
+//	go test ./cmd/internal/sim                                     2,000 seeds
+//	go test ./cmd/internal/sim -long                               20,000 (or HACLUSTER_LONG=1)
+//	go test ./cmd/internal/sim -run TestModel -seed=N -v           one seed, with its trace
+//	HACLUSTER_MUTATIONS=1 go test ./cmd/internal/sim -run TestMut  broken rules, each of which must be noticed
+//
+// # Wiring: control
+//
+//   - A data node asks for its lease every quarter of one, numbered by Holder.Next directly before sending, with its
+//     reports; it asks on while it stops, until it has given up.
+//   - Request, give-up and proposal go to the Raft leader as the node knows it, or by way of another node; whoever gets
+//     one and does not lead hands it on.
+//   - A new failover.Leader is made at each election won, at that moment; it is told Applied after each step of the log,
+//     ready once the barrier of its own term is applied, and Tick every twentieth of a lease. It is dropped as soon as
+//     the node leads no more. An answer to a round is given to the Leader object that asked and to no other: the
+//     numbers of rounds begin anew in each.
+//   - Ask: every other node answers with its Raft term, read after the question arrived, and its reports; the leader's
+//     own go in by Answer as well. CheckSelf: Confirm at once, with the own term and role. A node that is noting a disk
+//     failure answers nothing until the note is stored.
+//   - Propose of a Leader is appended only by the node while it leads; if it cannot be, Leader.Retry. A Drop is appended
+//     only if Leader.MayDrop says so at that moment. The leader's word on a proposal (Result.Volume) is taken for as
+//     true as the own log when it is newer.
+//
+// # Wiring: a replica
+//
+//   - Each newer record (own log, leader's word) goes to Receiver.Fence, closes streams of older epochs, goes to
+//     Core.Set, and then role.Next is asked until it wants nothing. Busy is the writes and flushes of own sessions on
+//     the device, past ones too, plus Receiver.Outstanding.
+//   - Stop: clients are cut off without an answer, the stream is closed, the Core is dropped; what is on the device ends
+//     and counts as busy until then. StoreEpoch: stored, then Receiver.Stored. Propose: again every 100 ms. GiveUp:
+//     Holder.GiveUp, then told to the leader until the record moves or a grant comes.
+//   - Serve: the clean-stop mark is removed durably first. A replica that is marked failed and is to serve all the same
+//     was promoted by a person's word: its whole content is read and written again and flushed before the mark goes and
+//     it serves, for no flush would make durable what a failed one dropped.
+//   - The report's Failed is true from the moment of the failure; nothing is answered, to clients, primaries or the
+//     leader, before it is stored.
+//   - A clean stop: as primary hand over and wait two leases for a successor; then cut off, wait for the device, flush,
+//     store the mark with incarnation and process, exit. Failed or in pieces: no mark.
+//
+// # Wiring: a primary
+//
+//   - An operation is admitted, and an answer leaves, only if Holder.Valid(volume, epoch, now) at that very moment; else
+//     it waits, in order. Operations of a connection that is closed are discarded if they were not admitted.
+//   - Reads go to the local backing and then to Core.ReadDone, nowhere else.
+//   - An operation starts on the backing when the Core says StartLocal, and is not touched after Release; its memory is
+//     used again. Begin and Send go to the connection in the order of the actions; what finds no connection is dropped.
+//   - Disconnect closes the connection; the end of any connection, ours or not, ends in Core.Down with its stream, and
+//     the next one is opened after a pause with a number from Core.NextStream.
+//   - Compare: TakeChunk until it gives none, some at a time; each chunk's digests are asked for on the stream itself,
+//     our own part is read when they come, then Compared. If Core.CopyAll, the whole chunk is copied.
+//   - Core.Tick every sixth of DropAfter. Without a lease for the suspend limit the clients' connections are closed.
+//   - Hand-over: no admission, Core.Drain, at Drained one flush of our own through the Core, then Holder.GiveUp with
+//     Holder.Term, then the leader is told. A hand-over that does not drain in time is taken back by Core.Resume; one
+//     that was given up, by a grant asked for afterwards, and by nothing else.
+//   - DiskFailed: note first. Then, while another member is connected, give up with Failed. Alone, errors complete.
+//
+// # Wiring: a standby
+//
+//   - A Hello waits while role.MayAnswer is false, while an epoch or a failure is being stored, and for Store and Wait
+//     of Receiver.Hello, half a second at most. The clean-stop mark is removed before the greeting. Acceptance closes
+//     the connection of the stream before.
+//   - Entries are taken in order; while NeedsMark, the first that changes a block waits, and all behind it, until the
+//     mark is stored and Marked(true) told. Then order.Queue. A flush is a barrier.
+//   - An entry that returned: Returned, and the prefix is acknowledged if MayAck. One that failed: note, then refuse,
+//     then Failed; nothing of that stream is acknowledged afterwards.
+//   - The closing entry: flush; if not Broken and still MayAck, store inconsistent=false and failed=false in one
+//     update, Marked(false), Returned.
+//
+// # What the model leaves out
+//
+// Generations, more than one volume, torn superblocks, a process that is killed between an error of the kernel and its
+// note, checksums. Raft's own snapshots and storage are tested in heartbeat/consensus.
 package sim

@@ -134,7 +134,7 @@ func (m *mutation) mustFail(t *testing.T, root string) {
 	}
 	for line := range strings.Lines(string(out)) {
 		if line = strings.TrimSpace(line); strings.Contains(line, "seed ") || m.tests != "" && strings.HasPrefix(line, "--- FAIL") {
-			t.Logf("caught: %.300s", line)
+			t.Logf("%s is caught: %.300s", filepath.Base(t.Name()), line)
 			break
 		}
 	}
