@@ -24,7 +24,6 @@ type copier struct {
 	asked   map[uint64]blockdev.Range // digest requests on their way, by id; run's own
 	lastID  uint64
 	replies chan wire.Reply // sent by the receiver, received by run; as many as are asked
-	mine    chan digests    // sent by a worker, received by run; one at a time
 }
 
 type digests struct {
@@ -34,7 +33,7 @@ type digests struct {
 
 func newCopier(p *peerLink, stream uint64, outbox *link.Outbox) *copier {
 	return &copier{p: p, t: p.t, stream: stream, outbox: outbox, asked: map[uint64]blockdev.Range{},
-		replies: make(chan wire.Reply, maxCompares), mine: make(chan digests, 1)}
+		replies: make(chan wire.Reply, maxCompares)}
 }
 
 // reply takes an answer to a digest request. More than was asked for is dropped.
@@ -107,7 +106,7 @@ func (c *copier) answer(ctx context.Context, r wire.Reply) {
 
 // digest reads our side of a chunk. A worker does it: a disk that hangs must not keep the tenure from ending.
 func (c *copier) digest(ctx context.Context, chunk blockdev.Range) (sums []byte, ok bool) {
-	dev, mine := c.t.r.dev, c.mine
+	dev, mine := c.t.r.dev, make(chan digests, 1) // of this chunk alone: whoever gave up waiting leaves its digest behind
 	c.t.r.work.do(jobFunc(func() {
 		sums, err := link.Digest(dev, chunk)
 		mine <- digests{sums, err}
