@@ -257,7 +257,9 @@ func (c *Cluster) Stop(node string) (code int, err error) {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode(), nil
 	case <-time.After(30 * time.Second):
-		return -1, fmt.Errorf("%s did not stop within 30 s: see %s", node, c.Log(node))
+		_ = c.Signal(node, syscall.SIGQUIT) // its goroutines tell where it waits
+		<-p.done
+		return -1, fmt.Errorf("%s did not stop within 30 s: see its goroutines in %s", node, c.Log(node))
 	}
 }
 

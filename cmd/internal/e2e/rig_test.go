@@ -97,6 +97,10 @@ func newRig(t *testing.T, cfg Config) *rig {
 		c.Close()
 		if t.Failed() {
 			c.ShowLogs(os.Stderr, 60)
+			if os.Getenv("HACLUSTER_KEEP") != "" {
+				t.Logf("kept: %s", dir)
+				return
+			}
 		}
 		os.RemoveAll(dir)
 	})
