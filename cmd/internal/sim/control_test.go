@@ -117,7 +117,7 @@ func (p *proc) reports() (out []cluster.Report, ok bool) {
 	if p.replica == nil {
 		return nil, true
 	}
-	if p.replica.noting {
+	if p.replica.noting > 0 {
 		return nil, false
 	}
 	return []cluster.Report{p.replica.report()}, true

@@ -21,6 +21,7 @@ type disk struct {
 	dirty   [blocks]bool   // a flush will write it; not set although cache and durable differ: a flush failed here
 	running []*diskOp      // in the kernel
 	failing int            // so many operations from now on fail
+	stalls  int            // so many operations from now on take very long
 	unseen  []*diskOp      // failed, and the process has not heard yet
 	seq     uint64         // counts the operations
 	saved   [blocks]uint64 // what is durable is at least of this moment, in that count
@@ -34,6 +35,9 @@ type diskOp struct {
 	values   []value       // of a copy: one for each block; of a read: what was read
 	snap     [blocks]value // the content when it started
 	seq      uint64
+	p        *proc
+	began    int64
+	watched  bool // the watchdog has told of it
 	doomed   bool // a flush beside it failed: the backing runs one at a time and makes a failure final
 	err      error
 	ended    bool
@@ -41,6 +45,18 @@ type diskOp struct {
 }
 
 var errDisk = errors.New("input/output error")
+
+// diskDeadline is for how long an operation may be outstanding before it counts as failed (R26).
+const diskDeadline = 700 * time.Millisecond
+
+func (d *disk) stalled() bool {
+	for _, o := range d.running {
+		if d.w.now-o.began > int64(diskDeadline) {
+			return true
+		}
+	}
+	return false
+}
 
 func (o *diskOp) changes() bool { return o.kind == blockdev.OpWrite || o.kind == blockdev.OpZero }
 
@@ -52,7 +68,7 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 			w.violate("R33: on %s blocks %d-%d are written while a write of blocks %d-%d has not returned", d.node.name, o.from, o.to-1, r.from, r.to-1)
 		}
 	}
-	o.done = done
+	o.done, o.p, o.began = done, p, w.now
 	o.snap = d.cache
 	d.seq++
 	o.seq = d.seq
@@ -60,6 +76,11 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 	lat := w.between(50*time.Microsecond, 2*time.Millisecond)
 	if w.chance(w.faults.slowDisk) {
 		lat += w.between(10*time.Millisecond, 600*time.Millisecond)
+	}
+	if d.stalls > 0 {
+		d.stalls--
+		lat += w.between(time.Second, 7*time.Second)
+		w.tracef("disk %s: %v of blocks %d-%d hangs for %v", d.node.name, o.kind, o.from, o.to-1, lat)
 	}
 	boot := d.node.boot
 	w.after(lat, func() {

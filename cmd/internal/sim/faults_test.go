@@ -72,6 +72,7 @@ var allFaults = []fault{
 		w.tracef("the next operation on the disk of %s fails", n.name)
 		n.disk.failing = 1 + w.rng.IntN(2)
 	}},
+	{"disk hangs", 2, func(w *world) { w.nodes[w.rng.IntN(2)].disk.stalls = 1 }},
 	{"election", 3, func(w *world) {
 		if p := w.any().proc; p != nil && p.raft.role != leading {
 			p.soon(p.raft.campaign)
@@ -280,7 +281,7 @@ func (w *world) heal() {
 	w.tracef("HEAL")
 	for _, n := range w.nodes {
 		if n.data {
-			n.disk.failing = 0
+			n.disk.failing, n.disk.stalls = 0, 0
 		}
 		w.revive(n)
 	}

@@ -116,7 +116,7 @@ func (n *node) kill(why string) {
 	n.w.tracef("END %s process %d: %s", n.name, p.number, why)
 	p.dead = true
 	n.proc = nil
-	if n.data && (len(n.disk.unseen) > 0 || p.replica.noting) {
+	if n.data && (len(n.disk.unseen) > 0 || p.replica.noting > 0) {
 		n.super.failed = true // the same hole: it dies between the error and the note
 		n.disk.unseen = n.disk.unseen[:0]
 	}

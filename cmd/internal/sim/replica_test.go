@@ -32,7 +32,7 @@ type replica struct {
 
 	storing  cluster.Epoch // being stored
 	failed   bool          // a write or flush failed
-	noting   bool          // and is being noted
+	noting   int           // such failures that are being noted
 	proposed int64
 	stopping stopPhase
 	stopAt   int64
@@ -100,7 +100,7 @@ func (r *replica) storeNext() {
 func (r *replica) report() cluster.Report {
 	s := &r.n.super
 	return cluster.Report{Volume: volumeName, Incarnation: r.n.incarnation(), Process: r.p.number, Epoch: r.recv.Epoch(), LastSeq: r.recv.LastNum(),
-		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Clean: s.clean}
+		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean}
 }
 
 func (r *replica) facts() role.Facts {
@@ -268,6 +268,7 @@ const tickEvery = dropAfter / 6
 
 // tick lets time act.
 func (r *replica) tick() {
+	r.watch()
 	if s := r.sess; s != nil {
 		s.core.Tick(r.p.now())
 		s.run()
@@ -276,6 +277,29 @@ func (r *replica) tick() {
 	r.stopProgress()
 	r.kick()
 	r.p.after(tickEvery, r.tick)
+}
+
+// watch counts what hangs as failed: it is noted, and told to whoever waits for it.
+func (r *replica) watch() {
+	for _, o := range r.n.disk.running {
+		if o.p != r.p || o.watched || r.w.now-o.began <= int64(diskDeadline) {
+			continue
+		}
+		o.watched = true
+		s, in := r.sess, r.open
+		if in != nil {
+			in.failed = true // nothing more is acknowledged
+		}
+		r.note(func() {
+			if s != nil {
+				s.stalled = true
+				s.pump()
+			}
+			if in != nil {
+				in.send(refuseMsg{"the disk hangs"})
+			}
+		})
+	}
 }
 
 // granted tells that a grant was taken.
@@ -294,9 +318,10 @@ func (r *replica) handOver(to string) {
 
 // note stores that a write or flush failed, before any further answer (R23), and then calls then.
 func (r *replica) note(then func()) {
-	r.failed, r.noting = true, true
+	r.failed = true
+	r.noting++
 	r.store(func(s *super) { s.failed = true }, func() {
-		r.noting = false
+		r.noting--
 		then()
 	})
 }

@@ -42,6 +42,7 @@ type session struct {
 
 	handing   bool // a hand-over is under way: nothing is admitted
 	gaveUp    bool
+	stalled   bool // an operation on the local disk hung
 	to        string
 	handedAt  int64
 	quiesced  uint64 // number of the hand-over
@@ -120,7 +121,7 @@ func (s *session) pump() {
 
 // reply answers what is done, if the lease is valid directly before.
 func (s *session) reply() {
-	for len(s.replies) > 0 && s.valid() && !s.r.noting {
+	for len(s.replies) > 0 && s.valid() && s.r.noting == 0 {
 		q := s.replies[0]
 		s.replies = s.replies[1:]
 		if !q.conn.closed {
@@ -342,7 +343,7 @@ func (s *session) resume() {
 
 // checkDisk gives up when our own disk failed and another member is there to follow (R23).
 func (s *session) checkDisk() {
-	if s.core.DiskError() == nil || s.gaveUp || s.r.noting || !s.valid() {
+	if s.core.DiskError() == nil && !s.stalled || s.gaveUp || s.r.noting > 0 || !s.valid() {
 		return
 	}
 	if g := s.core.Peer(s.link.peer.name); g.Member && g.Connected {

@@ -128,7 +128,7 @@ func (r *replica) answerHello(in *incoming) (answered bool) {
 		in.close()
 		return true
 	}
-	if r.noting || r.sess != nil || !role.MayAnswer(r.facts()) {
+	if r.noting > 0 || r.sess != nil || r.n.disk.stalled() || !role.MayAnswer(r.facts()) {
 		return false
 	}
 	if r.n.super.clean != nil {
@@ -216,7 +216,7 @@ func (r *replica) startEntry(e *entry) {
 		switch {
 		case o.err != nil:
 			r.note(func() { r.endEntry(e, o.err) })
-		case m.closing && !r.recv.Broken() && r.recv.MayAck(e.in.hello.Stream): // else something before it failed, or the stream is over
+		case m.closing && !e.in.failed && !r.recv.Broken() && r.recv.MayAck(e.in.hello.Stream): // else something before it failed, or the stream is over
 			r.store(func(s *super) { s.inconsistent, s.failed = false, false }, func() {
 				r.failed = false
 				r.recv.Marked(false)
