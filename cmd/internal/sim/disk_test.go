@@ -79,6 +79,7 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 	}
 	if d.stalls > 0 {
 		d.stalls--
+		w.badDisk = true
 		lat += w.between(time.Second, 7*time.Second)
 		w.tracef("disk %s: %v of blocks %d-%d hangs for %v", d.node.name, o.kind, o.from, o.to-1, lat)
 	}
@@ -114,6 +115,7 @@ func (d *disk) end(o *diskOp, heard bool) {
 			d.failing--
 		}
 		d.w.counts.diskErrors++
+		d.w.badDisk = true
 		o.err = errDisk
 		d.w.tracef("disk %s: %v of blocks %d-%d fails", d.node.name, o.kind, o.from, o.to-1)
 	}

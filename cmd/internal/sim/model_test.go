@@ -204,14 +204,8 @@ func (w *world) person(healed int64) {
 		return
 	}
 	w.helped = w.now
-	if os.Getenv("HELPLOG") != "" {
-		fmt.Printf("HELP seed %d ", w.seed)
-		fmt.Printf("primary %s prev %t ", v.Primary, v.Previous != "")
-		for _, n := range w.nodes[:2] {
-			m, ok := v.Members[n.name]
-			fmt.Printf("%s member %t same %t failed %t inc %t up %t sess %t;", n.name, ok, m.Incarnation == n.incarnation(), n.super.failed, n.super.inconsistent, n.proc != nil, n.proc != nil && n.proc.replica.sess != nil)
-		}
-		fmt.Println()
+	if !w.badDisk && w.counts.forced == 0 {
+		w.violate("the volume is not served %v after the last fault, although no disk failed and nobody was forced: %s", helpAfter, w.describe())
 	}
 	w.counts.helped++
 	if n := w.primary(); n != nil {

@@ -20,14 +20,15 @@ type world struct {
 	events []event
 	steps  int
 
-	nodes  []*node
-	links  [3][3]link
-	calm   bool // the faults are over
-	faults faultRates
-	oracle *oracle
-	truth  truth
-	served int64 // when a client was last answered
-	helped int64 // when a person last acted
+	nodes   []*node
+	links   [3][3]link
+	calm    bool // the faults are over
+	faults  faultRates
+	oracle  *oracle
+	truth   truth
+	badDisk bool  // an operation on a disk failed or hung
+	served  int64 // when a client was last answered
+	helped  int64 // when a person last acted
 
 	clients []*client
 	conns   []*conn // of the data path, for the fault that breaks one
