@@ -49,6 +49,9 @@ func (n *Node) Failover(ctx context.Context, r api.FailoverRequest) (api.Failove
 
 func (n *Node) failover(ctx context.Context, l *leading, r api.FailoverRequest) (out api.Failover, err error) {
 	v := n.look(ctx)
+	if !v.quorum {
+		return out, api.Unavailable("%v", errNoLeader)
+	}
 	vol, ok := v.state.Volumes[r.Volume]
 	if !ok {
 		return out, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", r.Volume)

@@ -115,6 +115,10 @@ func (l *leading) run() {
 	tick := time.NewTicker(l.n.cfg.Timers.Tick)
 	defer tick.Stop()
 	st, changed := l.n.state.watch()
+	if err := l.n.sameTimers(st); err != nil {
+		l.n.fail(err) // before anything was decided or granted
+		return
+	}
 	l.foundIdentity(st)
 	l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
 	for {

@@ -238,6 +238,9 @@ func (n *Node) register(ctx context.Context) error {
 	told := ""
 	for ctx.Err() == nil {
 		st, changed := n.state.watch()
+		if err := n.sameTimers(st); err != nil {
+			return err
+		}
 		switch rec := st.Nodes[n.me.Name]; {
 		case rec.DataDir != n.dir.id.ID: // not yet, or the cluster knows another directory
 		case rec.Start == n.dir.id.Start:
@@ -266,6 +269,16 @@ func (n *Node) register(ctx context.Context) error {
 		case <-changed:
 		case <-pause:
 		}
+	}
+	return nil
+}
+
+// sameTimers refuses to take part with another RTO target than the cluster's: a leader waits for leases of its own
+// length, and would not wait long enough for those that another one granted (R10).
+func (n *Node) sameTimers(st *cluster.State) error {
+	if mine := n.cfg.Cluster.RTO; st.ID != "" && st.RTOMillis != mine.Milliseconds() {
+		return fmt.Errorf("%s says rto = %q, the cluster runs with %v: set it back; changing it in a running cluster is not supported yet",
+			n.cfg.File, mine, time.Duration(st.RTOMillis)*time.Millisecond)
 	}
 	return nil
 }

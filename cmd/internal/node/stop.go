@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"time"
 
 	"hacluster/heartbeat"
 	"hacluster/replication"
@@ -31,9 +32,19 @@ func (n *Node) handAllOver() {
 
 func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 	before := r.Volume()
-	if err := r.HandOver(ctx, ""); err != nil {
-		n.log.Warn("volume is stopped without a hand-over", "volume", before.Name, "error", err)
-		return
+	for {
+		err := r.HandOver(ctx, "")
+		if err == nil {
+			break
+		}
+		select { // there may be no leader at this moment, or a hand-over that a person ordered is under way
+		case <-time.After(n.cfg.Timers.Renew):
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil || r.Tenure() == nil {
+			n.log.Warn("volume is stopped without a hand-over", "volume", before.Name, "error", err)
+			return
+		}
 	}
 	for {
 		st, changed := n.state.watch()

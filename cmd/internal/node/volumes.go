@@ -27,6 +27,8 @@ import (
 type volumes struct {
 	n    *Node
 	goes sync.WaitGroup
+	life context.Context // ended by stopAll, for what is told to others meanwhile
+	end  context.CancelFunc
 
 	mu   sync.Mutex
 	all  map[string]*held
@@ -48,7 +50,9 @@ type held struct {
 }
 
 func newVolumes(n *Node) *volumes {
-	return &volumes{n: n, all: map[string]*held{}, told: map[string]string{}}
+	v := &volumes{n: n, all: map[string]*held{}, told: map[string]string{}}
+	v.life, v.end = context.WithCancel(context.Background())
+	return v
 }
 
 // How often a backing that could not be opened is tried again.
@@ -181,6 +185,7 @@ func (v *volumes) closeBroken() {
 
 // stopAll ends the replicas, in order: serve no more, wait for the disk, flush, leave the mark.
 func (v *volumes) stopAll() {
+	v.end()
 	v.mu.Lock()
 	v.done = true
 	var all []*held
@@ -381,15 +386,36 @@ func (v *volumes) tell(volume string, e cluster.Epoch, first bool) {
 		h.promote = since
 	}
 	promote := h.promote
+	v.goes.Add(1)
 	v.mu.Unlock()
 	s := &control.Served{Volume: volume, Epoch: e, Node: v.n.me.Name, PromoteMs: promote, FirstAck: first, SinceMs: since}
-	v.goes.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), v.n.cfg.Timers.RTO)
+	go func() {
+		defer v.goes.Done()
+		ctx, cancel := context.WithTimeout(v.life, 10*v.n.cfg.Timers.RTO) // figures only: at last they are not kept
 		defer cancel()
-		if leader := v.n.leaderName(); leader == v.n.me.Name {
-			_, _ = v.n.Served(ctx, s)
-		} else if client, err := v.n.peers.control(leader); err == nil {
-			_, _ = client.Served(ctx, s) // figures only: without a leader they are not kept
+		for v.tellLeader(ctx, s) != nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(v.n.cfg.Timers.Renew):
+			}
 		}
-	})
+	}()
+}
+
+// tellLeader finds whoever leads now: the old leader may have gone with the old primary.
+func (v *volumes) tellLeader(ctx context.Context, s *control.Served) error {
+	ctx, cancel := context.WithTimeout(ctx, v.n.cfg.Timers.RTO)
+	defer cancel()
+	leader := v.n.leaderName()
+	if leader == v.n.me.Name {
+		_, err := v.n.Served(ctx, s)
+		return err
+	}
+	client, err := v.n.peers.control(leader)
+	if err != nil {
+		return err
+	}
+	_, err = client.Served(ctx, s)
+	return err
 }
