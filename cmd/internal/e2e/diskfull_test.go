@@ -64,11 +64,11 @@ func TestD92DataDirectoryOfThePrimaryFull(t *testing.T) {
 	r.until("healthy", Healthy)
 	l := r.load()
 	if p := r.vol().Primary; p != "alpha" {
-		r.admin(0, "failover", "vol", "--to", "alpha")
+		r.order("failover", "vol", "--to", "alpha")
 	}
 	free := r.fill("alpha")
 	l.more(100)
-	r.admin(0, "failover", "vol", "--to", "beta") // commits, an epoch in the superblock, whatever the room
+	r.order("failover", "vol", "--to", "beta") // commits, an epoch in the superblock, whatever the room
 	r.until("beta serves", PrimaryIs("beta"))
 	l.more(100)
 	r.Kill("alpha")
@@ -99,7 +99,7 @@ func TestD92RaftLogOfAStandbyFull(t *testing.T) {
 	r.until("healthy", Healthy)
 	l := r.load()
 	if p := r.vol().Primary; p != "alpha" {
-		r.admin(0, "failover", "vol", "--to", "alpha")
+		r.order("failover", "vol", "--to", "alpha")
 	}
 	// Removed and added again, so that a log has to be made where there is no room.
 	r.Kill("beta")

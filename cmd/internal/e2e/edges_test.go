@@ -44,7 +44,7 @@ func TestHealthEndpointsAndStatusDocument(t *testing.T) {
 		}
 		checkKeys(t, out)
 	}
-	r.admin(0, "failover", "vol")
+	r.order("failover", "vol")
 	out, _ := r.admin(0, "status", "vol", "-o", "json")
 	checkKeys(t, out)
 	var s api.Status
@@ -209,4 +209,35 @@ func TestStaleSocketsAreReplaced(t *testing.T) {
 	if r.vol().State != "healthy" {
 		t.Error("the second daemon disturbed the first")
 	}
+}
+
+// faults.md C78: a file that differs is told; one with another RTO target, from which all leases follow, is refused.
+func TestC78ConfigurationThatDiffers(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	right, err := os.ReadFile(r.File())
+	if err != nil {
+		t.Fatal(err)
+	}
+	standby := other(r.vol().Primary)
+	restart := func(text string) {
+		r.stop(standby)
+		if err := os.WriteFile(r.File(), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.start(standby)
+	}
+	restart(replaced(t, string(right), `    attach = "none"`+"\n  }", `    attach = "none"`+"\n  }\n  suspend_limit = \"50s\""))
+	s := r.until("healthy", func(s *api.Status) bool { return Healthy(s) && node(s, standby).ConfigDiffers })
+	if node(s, "gamma").ConfigDiffers {
+		t.Error("gamma's file does not differ")
+	}
+	restart(replaced(t, string(right), `rto      = "4s"`, `rto      = "3s"`))
+	r.ends(standby, 1)
+	r.untilLog(standby, "the cluster runs with 4s")
+	if err := os.WriteFile(r.File(), right, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.start(standby)
+	r.until("with the right file it is taken", func(s *api.Status) bool { return Healthy(s) && !node(s, standby).ConfigDiffers })
+	r.same()
 }

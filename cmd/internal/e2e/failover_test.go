@@ -65,7 +65,7 @@ func TestK109KillOfTheLeaderThatIsPrimary(t *testing.T) {
 			continue
 		}
 		r.until("healthy", Healthy)
-		r.admin(0, "failover", "vol", "--to", s.Leader)
+		r.order("failover", "vol", "--to", s.Leader)
 		s = r.until("the volume is served", Healthy)
 	}
 	victim, epoch := s.Volumes[0].Primary, s.Volumes[0].Epoch

@@ -24,8 +24,12 @@ func (c *Cluster) Failovers(ctx context.Context) (past []api.Failover, err error
 
 // FailoverTo waits for the record of the failover that began an epoch, complete up to its first write.
 func (c *Cluster) FailoverTo(ctx context.Context, epoch uint64) (api.Failover, error) {
+	var last []api.Failover
 	for {
 		past, err := c.Failovers(ctx)
+		if err == nil {
+			last = past
+		}
 		for _, f := range past {
 			if f.Epoch == epoch && slices.ContainsFunc(f.Stages, func(s api.Stage) bool { return s.Name == FirstWrite }) {
 				return f, nil
@@ -33,7 +37,7 @@ func (c *Cluster) FailoverTo(ctx context.Context, epoch uint64) (api.Failover, e
 		}
 		select {
 		case <-ctx.Done():
-			return api.Failover{}, fmt.Errorf("waiting for the record of the failover to epoch %d: %w; last answer %+v, %v", epoch, ctx.Err(), past, err)
+			return api.Failover{}, fmt.Errorf("waiting for the record of the failover to epoch %d: %w; last answer %+v, %v", epoch, ctx.Err(), last, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -55,7 +55,7 @@ func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
 	r.admin(2, "failover", "vol", "--force", "--accept-data-loss")
 	r.removeRefused(old) // F123: the last in-sync replica
 
-	r.admin(0, "failover", "vol", "--to", stale, "--force", "--accept-data-loss")
+	r.order("failover", "vol", "--to", stale, "--force", "--accept-data-loss")
 	s = r.until("the person's word is done", PrimaryIs(stale))
 	if f := s.LastFailover; f == nil || f.To != stale || f.RPOBytes == 0 {
 		t.Errorf("the forced promotion is recorded as %+v", f)
@@ -78,7 +78,7 @@ func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
 	_, errs = r.admin(3, "volume", "resync", "vol", "--target", old)
 	r.says(errs, "--discard-target-data")
 	r.admin(1, "volume", "resync", "vol", "--target", stale, "--discard-target-data")
-	r.admin(0, "volume", "resync", "vol", "--target", old, "--discard-target-data")
+	r.order("volume", "resync", "vol", "--target", old, "--discard-target-data")
 	r.until("healthy", Healthy)
 	write(1, 6)
 	r.holds(dev, 2, 0)

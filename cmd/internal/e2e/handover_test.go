@@ -18,7 +18,7 @@ func TestHandOverUnderLoadBackAndForth(t *testing.T) {
 		before := r.vol()
 		to := other(before.Primary)
 		stays := r.direct(before.Primary)
-		r.admin(0, "failover", "vol", "--to", to)
+		r.order("failover", "vol", "--to", to)
 		v := r.until("it is served there", PrimaryIs(to)).Volumes[0]
 		if v.Epoch != before.Epoch+1 {
 			t.Errorf("a hand-over moved the volume from epoch %d to %d", before.Epoch, v.Epoch)
@@ -59,7 +59,7 @@ func TestHandOverBySIGTERMUnderLoad(t *testing.T) {
 		r.start(before.Primary)
 		r.until("healthy", Healthy)
 	}
-	r.admin(0, "failover", "vol")
+	r.order("failover", "vol")
 	l.more(50)
 	l.stop()
 	r.same()

@@ -130,7 +130,7 @@ func TestM70ClonedDirectory(t *testing.T) {
 	}
 	// The old copy comes back in the place of the directory: its log and its promises went back.
 	for range 2 { // until it had come further than the copy
-		r.admin(0, "failover", "vol")
+		r.order("failover", "vol")
 		r.until("healthy", Healthy)
 	}
 	r.stop(standby)
@@ -231,8 +231,8 @@ func (r *rig) order(args ...string) {
 		ctx, cancel := r.within()
 		_, errs, code := r.Admin(ctx, args...)
 		cancel()
-		if code == 0 {
-			return
+		if code == 0 || args[0] == "failover" && strings.Contains(errs, "is primary of volume") && strings.Contains(errs, "already") {
+			return // done, by an earlier try perhaps whose answer was lost
 		}
 		if code != 4 {
 			r.t.Fatalf("ha-admin %s: exit code %d: %s", strings.Join(args, " "), code, errs)
