@@ -99,6 +99,8 @@ type Promote struct {
 	Clean     *Clean   `json:"clean,omitempty"`
 	Leave     []string `json:"leave,omitempty"` // members that leave in the same entry
 	Reason    string   `json:"reason"`
+	// SilentMillis is how long the leader had not heard the old primary, for the record of the failover.
+	SilentMillis int64 `json:"silent_ms,omitempty"`
 }
 
 // Clean is a clean-stop mark: everything this incarnation and process had written was flushed before it ended.

@@ -93,7 +93,9 @@ func (s *State) removeNode(c Command, name string) string {
 
 // beganFailover keeps what is known of a failover when it is committed. Its figures follow, whoever leads then.
 func (s *State) beganFailover(c Command, v *Volume, from string) {
-	f := Failover{Volume: v.Name, From: from, To: v.Primary, Reason: c.Promote.Reason, Epoch: v.Epoch, AtMillis: c.AtMillis, TargetMillis: s.RTOMillis}
+	silent := c.Promote.SilentMillis
+	f := Failover{Volume: v.Name, From: from, To: v.Primary, Reason: c.Promote.Reason, Epoch: v.Epoch, AtMillis: c.AtMillis,
+		RTOMillis: silent, TargetMillis: s.RTOMillis, Stages: []Stage{{Name: "detect", Millis: silent}}}
 	if c.Promote.Basis == BasisForced {
 		f.RPOBytes = v.Size // what the person was told is at risk
 	}

@@ -148,7 +148,7 @@ func (n *Node) awaitFailover(ctx context.Context, before *cluster.Volume) (api.F
 			cancel()
 			v := view{local: map[string]*control.LocalReply{vol.Primary: l}}
 			if s := v.serving(&vol); err == nil && s != nil && !s.Suspended {
-				if f := n.recordOf(st, before, &vol); len(f.Stages) > 0 || figures.Err() != nil {
+				if f := n.recordOf(st, before, &vol); len(f.Stages) > 1 || figures.Err() != nil {
 					return f, nil
 				}
 				if figures.Done() == nil {

@@ -31,13 +31,13 @@ func (l *leading) served(s *control.Served) {
 	case rec != nil:
 		f.Stages = []cluster.Stage{{Name: "detect", Millis: rec.silent.Milliseconds()}, {Name: "decide", Millis: rec.decide.Milliseconds()}}
 		f.RTOMillis = (rec.silent + l.n.now().Sub(rec.decided)).Milliseconds()
-	case len(f.Stages) == 0:
-		f.RTOMillis = s.SinceMs
+	case !promoted(f):
+		f.RTOMillis += s.SinceMs
 	default:
 		f.RTOMillis += s.SinceMs - s.PromoteMs
 	}
 	l.mu.Unlock()
-	if !slices.ContainsFunc(f.Stages, func(st cluster.Stage) bool { return st.Name == "promote" }) {
+	if !promoted(f) {
 		f.Stages = append(f.Stages, cluster.Stage{Name: "promote", Millis: s.PromoteMs})
 	}
 	if s.FirstAck {
@@ -45,4 +45,9 @@ func (l *leading) served(s *control.Served) {
 		f.Amended = true
 	}
 	l.proposeAside(l.n.command(cluster.Command{Failover: &f}), nil)
+}
+
+// promoted reports whether the figures reach to the new primary's readiness.
+func promoted(f cluster.Failover) bool {
+	return slices.ContainsFunc(f.Stages, func(st cluster.Stage) bool { return st.Name == "promote" })
 }

@@ -287,6 +287,7 @@ func (l *leading) decided(c cluster.Command) {
 		heard = at
 	}
 	rec.silent = now.Sub(heard)
+	p.SilentMillis = rec.silent.Milliseconds()
 	l.n.log.Info("promoting", "volume", p.Volume, "node", p.Candidate, "epoch", p.Epoch+1, "from", from, "why", p.Reason, "basis", p.Basis)
 	l.mu.Lock()
 	for k := range l.records {
