@@ -64,11 +64,11 @@ func TestD92DataDirectoryOfThePrimaryFull(t *testing.T) {
 	r.until("healthy", Healthy)
 	l := r.load()
 	if p := r.vol().Primary; p != "alpha" {
-		r.order("failover", "vol", "--to", "alpha")
+		r.admin(0, "failover", "vol", "--to", "alpha")
 	}
 	free := r.fill("alpha")
 	l.more(100)
-	r.order("failover", "vol", "--to", "beta") // commits, an epoch in the superblock, whatever the room
+	r.admin(0, "failover", "vol", "--to", "beta") // commits, an epoch in the superblock, whatever the room
 	r.until("beta serves", PrimaryIs("beta"))
 	l.more(100)
 	r.Kill("alpha")
@@ -99,7 +99,7 @@ func TestD92RaftLogOfAStandbyFull(t *testing.T) {
 	r.until("healthy", Healthy)
 	l := r.load()
 	if p := r.vol().Primary; p != "alpha" {
-		r.order("failover", "vol", "--to", "alpha")
+		r.admin(0, "failover", "vol", "--to", "alpha")
 	}
 	// Removed and added again, so that a log has to be made where there is no room.
 	r.Kill("beta")
@@ -110,7 +110,7 @@ func TestD92RaftLogOfAStandbyFull(t *testing.T) {
 	}
 	r.fillBut("beta", 64<<10)
 	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember("beta")(s) })
-	r.order("node", "remove", "beta")
+	r.admin(0, "node", "remove", "beta")
 	r.start("beta")
 	r.untilLog("beta", "ha-admin node add beta")
 	ctx, cancel := r.within()
@@ -124,7 +124,7 @@ func TestD92RaftLogOfAStandbyFull(t *testing.T) {
 	if err := os.Remove(filepath.Join(r.DataDir("beta"), "filler")); err != nil {
 		t.Fatal(err)
 	}
-	r.order("node", "add", "beta") // nobody has to be restarted
+	r.admin(0, "node", "add", "beta") // nobody has to be restarted
 	r.until("with room it is taken", Healthy)
 	l.stop()
 	r.same()

@@ -44,7 +44,7 @@ func TestHealthEndpointsAndStatusDocument(t *testing.T) {
 		}
 		checkKeys(t, out)
 	}
-	r.order("failover", "vol")
+	r.admin(0, "failover", "vol")
 	out, _ := r.admin(0, "status", "vol", "-o", "json")
 	checkKeys(t, out)
 	var s api.Status

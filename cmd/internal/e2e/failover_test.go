@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -25,11 +26,14 @@ func TestK109KillOfThePrimaryUnderLoad(t *testing.T) {
 		t.Errorf("the failover is recorded as %+v", f)
 	}
 	var sum int64
-	for i, want := range []string{"detect", "decide", "promote", FirstWrite} {
-		if i >= len(f.Stages) || f.Stages[i].Name != want {
-			t.Fatalf("stages %v, want %q at place %d", f.Stages, want, i)
-		}
-		sum += f.Stages[i].Ms
+	var stages []string
+	for _, st := range f.Stages {
+		stages = append(stages, st.Name)
+		sum += st.Ms
+	}
+	want := []string{"detect", "decide", "promote", FirstWrite}
+	if !slices.Equal(stages, want) && !slices.Equal(stages, slices.Delete(slices.Clone(want), 1, 2)) { // only who decided knows how long that took
+		t.Errorf("stages %v, want %v", stages, want)
 	}
 	if sum > f.RTOMs+50 {
 		t.Errorf("the stages %v take longer than the whole, %d ms", f.Stages, f.RTOMs)
@@ -65,7 +69,7 @@ func TestK109KillOfTheLeaderThatIsPrimary(t *testing.T) {
 			continue
 		}
 		r.until("healthy", Healthy)
-		r.order("failover", "vol", "--to", s.Leader)
+		r.admin(0, "failover", "vol", "--to", s.Leader)
 		s = r.until("the volume is served", Healthy)
 	}
 	victim, epoch := s.Volumes[0].Primary, s.Volumes[0].Epoch

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/hex"
 	"encoding/json"
 	"os"
@@ -53,9 +52,9 @@ func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
 	}
 	r.admin(2, "failover", "vol", "--to", stale, "--accept-data-loss")
 	r.admin(2, "failover", "vol", "--force", "--accept-data-loss")
-	r.removeRefused(old) // F123: the last in-sync replica
+	r.admin(3, "node", "remove", old) // F123: the last in-sync replica
 
-	r.order("failover", "vol", "--to", stale, "--force", "--accept-data-loss")
+	r.admin(0, "failover", "vol", "--to", stale, "--force", "--accept-data-loss")
 	s = r.until("the person's word is done", PrimaryIs(stale))
 	if f := s.LastFailover; f == nil || f.To != stale || f.RPOBytes == 0 {
 		t.Errorf("the forced promotion is recorded as %+v", f)
@@ -78,7 +77,7 @@ func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
 	_, errs = r.admin(3, "volume", "resync", "vol", "--target", old)
 	r.says(errs, "--discard-target-data")
 	r.admin(1, "volume", "resync", "vol", "--target", stale, "--discard-target-data")
-	r.order("volume", "resync", "vol", "--target", old, "--discard-target-data")
+	r.admin(0, "volume", "resync", "vol", "--target", old, "--discard-target-data")
 	r.until("healthy", Healthy)
 	write(1, 6)
 	r.holds(dev, 2, 0)
@@ -124,10 +123,10 @@ func TestF121NewReplicaCannotBeForced(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(blank)(s) })
-	r.order("node", "remove", blank)
+	r.admin(0, "node", "remove", blank)
 	r.start(blank)
 	r.untilLog(blank, "ha-admin node add "+blank)
-	r.order("node", "add", blank)
+	r.admin(0, "node", "add", blank)
 	r.until("healthy", Healthy)
 	// Again, and now the primary dies before the resync.
 	r.Kill(blank)
@@ -151,39 +150,20 @@ func TestF123RemovalsThatWouldLoseDataOrQuorum(t *testing.T) {
 	r := healthy(t, Config{RTO: "4s"})
 	l := r.load()
 	primary := r.vol().Primary
-	r.removeRefused(primary)
+	r.admin(3, "node", "remove", primary)
 	r.Kill("gamma")
 	r.until("there is a leader", func(s *api.Status) bool { return s.Quorum })
-	r.removeRefused(other(primary)) // it would leave one of two
+	r.admin(3, "node", "remove", other(primary)) // it would leave one of two
 	l.more(50)
 	r.start("gamma")
 	r.until("gamma is back", func(s *api.Status) bool { return s.Quorum && s.Nodes[2].State == "alive" })
 	r.Kill(other(primary))
 	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(other(primary))(s) })
-	r.removeRefused(primary)
+	r.admin(3, "node", "remove", primary)
 	r.start(other(primary))
 	r.until("healthy", Healthy)
 	l.stop()
 	r.same()
-}
-
-// removeRefused: a node that leads the group passes that on first, and says so with exit code 4.
-func (r *rig) removeRefused(node string) {
-	r.t.Helper()
-	for range 20 {
-		ctx, cancel := context.WithTimeout(r.ctx, patience)
-		_, errs, code := r.Admin(ctx, "node", "remove", node)
-		cancel()
-		switch code {
-		case 3:
-			return
-		case 4:
-			r.until("there is a leader", func(s *api.Status) bool { return s.Quorum })
-		default:
-			r.t.Fatalf("ha-admin node remove %s: exit code %d, want 3: %s", node, code, errs)
-		}
-	}
-	r.t.Fatalf("the removal of %s was put off 20 times", node)
 }
 
 // inPieces marks a replica, while its daemon does not run, as one that an interrupted resync left.

@@ -18,7 +18,7 @@ func TestHandOverUnderLoadBackAndForth(t *testing.T) {
 		before := r.vol()
 		to := other(before.Primary)
 		stays := r.direct(before.Primary)
-		r.order("failover", "vol", "--to", to)
+		r.admin(0, "failover", "vol", "--to", to)
 		v := r.until("it is served there", PrimaryIs(to)).Volumes[0]
 		if v.Epoch != before.Epoch+1 {
 			t.Errorf("a hand-over moved the volume from epoch %d to %d", before.Epoch, v.Epoch)
@@ -59,7 +59,7 @@ func TestHandOverBySIGTERMUnderLoad(t *testing.T) {
 		r.start(before.Primary)
 		r.until("healthy", Healthy)
 	}
-	r.order("failover", "vol")
+	r.admin(0, "failover", "vol")
 	l.more(50)
 	l.stop()
 	r.same()
@@ -86,7 +86,7 @@ func TestF122HandOversThatMeet(t *testing.T) {
 		}
 		a, b := <-done, <-done
 		if a == 4 && b == 4 { // no leader at that moment
-			r.order("failover", "vol", "--to", to)
+			r.admin(0, "failover", "vol", "--to", to)
 		} else if i != 2 && a != 0 && b != 0 {
 			t.Errorf("neither of two equal orders was carried out: exit codes %d and %d", a, b)
 		}

@@ -29,11 +29,11 @@ func TestM67WipedNodeStaysOutUntilItIsAddedAgain(t *testing.T) {
 	}
 	_, errs := r.admin(1, "node", "add", wiped)
 	r.says(errs, "remove it first")
-	r.order("node", "remove", wiped)
+	r.admin(0, "node", "remove", wiped)
 	r.until("it is removed", func(s *api.Status) bool {
 		return s.Quorum && node(s, wiped).State == "removed" && !node(s, wiped).Voter
 	})
-	r.order("node", "add", wiped)
+	r.admin(0, "node", "add", wiped)
 	r.until("it is resynced and votes", func(s *api.Status) bool { return Healthy(s) && node(s, wiped).Voter })
 	l.more(50)
 	r.Kill("gamma") // now its vote is needed
@@ -52,8 +52,8 @@ func TestM67WipedWitness(t *testing.T) {
 	empty(t, r.DataDir("gamma"))
 	r.start("gamma")
 	r.untilLog("gamma", "ha-admin node remove gamma")
-	r.order("node", "remove", "gamma")
-	r.order("node", "add", "gamma")
+	r.admin(0, "node", "remove", "gamma")
+	r.admin(0, "node", "add", "gamma")
 	r.until("it votes", func(s *api.Status) bool { return Healthy(s) && node(s, "gamma").Voter })
 	r.Kill(other(r.vol().Primary))
 	l.more(100)
@@ -130,7 +130,7 @@ func TestM70ClonedDirectory(t *testing.T) {
 	}
 	// The old copy comes back in the place of the directory: its log and its promises went back.
 	for range 2 { // until it had come further than the copy
-		r.order("failover", "vol")
+		r.admin(0, "failover", "vol")
 		r.until("healthy", Healthy)
 	}
 	r.stop(standby)
@@ -140,14 +140,14 @@ func TestM70ClonedDirectory(t *testing.T) {
 	r.ends(standby, 1)
 	r.untilLog(standby, "was restored or copied")
 	l.more(100)
-	r.order("node", "remove", standby)
+	r.admin(0, "node", "remove", standby)
 	empty(t, r.DataDir(standby))
 	if err := os.WriteFile(r.Log(standby), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	r.start(standby)
 	r.untilLog(standby, "ha-admin node add "+standby)
-	r.order("node", "add", standby)
+	r.admin(0, "node", "add", standby)
 	r.until("healthy", Healthy)
 	l.stop()
 	r.same()
@@ -221,25 +221,6 @@ func TestM66SuperblockMissingForeignOrDamaged(t *testing.T) {
 	r.until("with its own superblock it is a member again", Healthy)
 	l.stop()
 	r.same()
-}
-
-// order gives a command until the leader takes it: one that has to leave the group first passes leadership on and says
-// so with exit code 4.
-func (r *rig) order(args ...string) {
-	r.t.Helper()
-	for range 20 {
-		ctx, cancel := r.within()
-		_, errs, code := r.Admin(ctx, args...)
-		cancel()
-		if code == 0 || args[0] == "failover" && strings.Contains(errs, "is primary of volume") && strings.Contains(errs, "already") {
-			return // done, by an earlier try perhaps whose answer was lost
-		}
-		if code != 4 {
-			r.t.Fatalf("ha-admin %s: exit code %d: %s", strings.Join(args, " "), code, errs)
-		}
-		r.until("there is a leader", func(s *api.Status) bool { return s.Quorum })
-	}
-	r.t.Fatalf("ha-admin %s was put off 20 times", strings.Join(args, " "))
 }
 
 // daemon runs haclusterd by itself until it ends.

@@ -164,16 +164,24 @@ func (r *rig) signal(s syscall.Signal, nodes ...string) {
 	}
 }
 
-// admin runs ha-admin, which has to end with the code.
+// admin runs ha-admin, which has to end with the code. Exit code 4, nobody leads the group at this moment or leadership
+// was passed on, is not the end unless it is wanted: on a busy machine that may be at any time.
 func (r *rig) admin(code int, args ...string) (stdout, stderr string) {
 	r.t.Helper()
-	ctx, cancel := r.within()
-	defer cancel()
-	out, errs, got := r.Admin(ctx, args...)
-	if got != code {
-		r.t.Fatalf("ha-admin %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, out, errs)
+	for try := 0; ; try++ {
+		ctx, cancel := r.within()
+		out, errs, got := r.Admin(ctx, args...)
+		cancel()
+		switch {
+		case got == code:
+			return out, errs
+		case code == 0 && args[0] == "failover" && strings.Contains(errs, "is primary of volume") && strings.Contains(errs, "already"):
+			return out, errs // done by an earlier try, whose answer was lost
+		case got != 4 || try == 20:
+			r.t.Fatalf("ha-admin %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, out, errs)
+		}
+		r.until("there is a leader", func(s *api.Status) bool { return s.Quorum })
 	}
-	return out, errs
 }
 
 // says fails the test unless the text contains all words.
