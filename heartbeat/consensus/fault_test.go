@@ -85,9 +85,12 @@ func (f *faulty) Set(key, v []byte) error {
 }
 
 // faultyGroup is a group whose stores can be made to fail; it reports what OnFail was told.
-func faultyGroup(t *testing.T, deadline time.Duration) (group []*member, stores map[string]*faulty, failed chan error) {
+func faultyGroup(t *testing.T, deadline time.Duration, change ...func(*Config)) (group []*member, stores map[string]*faulty, failed chan error) {
 	stores, failed = map[string]*faulty{}, make(chan error, 16)
 	group = newGroup(t, 3, func(c *Config) {
+		for _, f := range change {
+			f(c)
+		}
 		id := c.ID
 		c.DiskDeadline = deadline
 		c.wrap = func(b backend) backend {
@@ -150,7 +153,8 @@ func TestLeaderWithHangingDiskIsReplaced(t *testing.T) {
 // A follower's slow disk is no reason to elect: its heartbeats are answered while it waits.
 func TestFollowersWithSlowDisksDoNotUnseatTheLeader(t *testing.T) {
 	t.Parallel()
-	group, stores, _ := faultyGroup(t, 30*time.Second)
+	// Long leases: a busy machine must not be taken for silent followers.
+	group, stores, _ := faultyGroup(t, 30*time.Second, func(c *Config) { c.Heartbeat = time.Second })
 	first := leader(t, group...)
 	term := first.Term()
 	for _, m := range others(group, first) {
@@ -165,8 +169,8 @@ func TestFollowersWithSlowDisksDoNotUnseatTheLeader(t *testing.T) {
 	for _, m := range others(group, first) {
 		eventually(t, "a follower waits for its disk", func() bool { return stores[m.cfg.ID].stuck.Load() > 0 })
 	}
-	// Ten leases: without an answer the leader would step down after one.
-	for start := time.Now(); time.Since(start) < 10*first.cfg.LeaderLease+500*time.Millisecond; time.Sleep(5 * time.Millisecond) {
+	// Three leases: without an answer the leader would step down after one.
+	for start := time.Now(); time.Since(start) < 3*first.cfg.Heartbeat*3/4; time.Sleep(5 * time.Millisecond) {
 		if leads, now := first.State(); !leads || now != term {
 			t.Fatalf("leader in term %d became: leads %v, term %d", term, leads, now)
 		}
