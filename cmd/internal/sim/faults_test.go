@@ -207,12 +207,11 @@ func (w *world) schedule(until int64) {
 	w.after(w.between(0, 3*time.Second), next)
 }
 
-// focus makes one run in three look at one thing much closer than chance would: the answers that come too late, and
-// what they could do while leaders and primaries move.
+// focus makes some runs look at one thing much closer than chance would.
 func (w *world) focus(mine *[]fault, total *int) {
 	f := &w.faults
 	names := []string{"hand-over", "cut", "election", "isolate"}
-	one := w.rng.IntN(12)
+	one := w.rng.IntN(24)
 	if *focusOn >= 0 {
 		one = *focusOn
 	}
@@ -227,10 +226,29 @@ func (w *world) focus(mine *[]fault, total *int) {
 		names = []string{"hand-over, election"}
 	case 3:
 		f.lateCommand = 0.3
+	case 4: // what an old primary sent, and the cable kept
+		names = []string{"isolate", "hand-over"}
+	case 5: // a primary that comes back while its successor is being decided
+		names = []string{"primary nods off"}
+	case 6: // a hand-over that the old primary learns of late
+		f.lateApply = 0.8
+		names = []string{"hand-over"}
+	case 7: // writes in flight that reached one member and not the other
+		f.slowDisk = 0.05
+		names = []string{"primary alone restarts", "hand-over"}
+	case 8: // a target that loses its memory again and again
+		f.slowDisk = 0.02
+		names = []string{"standby's power"}
 	default:
 		return
 	}
 	f.loseMessage, f.eager = 0, 0.1+0.4*w.rng.Float64()
+	if one >= 4 {
+		f.eager = 0
+	}
+	if one == 5 { // so that the outcome takes longer than a round
+		f.loseMessage, f.lateApply = 0.3, 0.6
+	}
 	*mine, *total = nil, 0
 	for _, k := range append(allFaults, closeFaults...) {
 		if slices.Contains(names, k.name) {
@@ -254,6 +272,29 @@ var closeFaults = []fault{
 				w.isolate(n, w.between(time.Second, 3*time.Second))
 			}
 		})
+	}},
+	{"primary nods off", 1, func(w *world) {
+		if n := w.primary(); n != nil && n.proc.raft.role != leading {
+			w.stopFor(n, w.between(lease, 2*lease))
+		}
+	}},
+	{"primary alone restarts", 3, func(w *world) {
+		n := w.primary()
+		if n == nil {
+			return
+		}
+		w.stopFor(w.nodes[1-n.index], w.between(lease, 3*lease))
+		w.after(w.between(0, 5*time.Millisecond), func() {
+			n.kill("killed")
+			n.startProc()
+		})
+	}},
+	{"standby's power", 1, func(w *world) {
+		if n := w.primary(); n != nil {
+			s := w.nodes[1-n.index]
+			s.crash()
+			w.after(w.between(0, 300*time.Millisecond), s.boots)
+		}
 	}},
 	{"hand-over, election", 1, func(w *world) {
 		w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name})

@@ -34,6 +34,7 @@ type replica struct {
 	failed   bool          // a write or flush failed
 	noting   int           // such failures that are being noted
 	proposed int64
+	telling  uint64 // number of the give-up that the leader is being told of
 	stopping stopPhase
 	stopAt   int64
 	clearing bool
@@ -119,9 +120,6 @@ func (r *replica) learn(v cluster.Volume) {
 	}
 	r.vol = v
 	r.recv.Fence(v.Epoch)
-	if in := r.open; in != nil && in.hello.Epoch < v.Epoch {
-		in.close()
-	}
 	if s := r.sess; s != nil {
 		s.core.Set(r.p.now(), v)
 		s.run()
@@ -169,12 +167,13 @@ func (r *replica) giveUp(e cluster.Epoch, to string, failed bool) {
 	g := failover.GiveUp{Node: r.n.name, Start: p.number, Number: p.holder.GiveUp(volumeName), Term: p.holder.Term(), Volume: volumeName, Epoch: e, To: to, Failed: failed}
 	r.w.tracef("%s gives up: %+v", r.n.name, g)
 	r.w.moment(r.n)
+	r.telling = g.Number
 	r.tell(g, 5)
 }
 
 // tell brings a give-up to the leader, some times: the answer may be lost.
 func (r *replica) tell(g failover.GiveUp, times int) {
-	if times == 0 || r.p.holder.Valid(volumeName, g.Epoch, r.p.now()) || r.vol.Epoch != g.Epoch {
+	if times == 0 || r.telling != g.Number || r.vol.Epoch != g.Epoch {
 		return
 	}
 	r.p.toLeader(r.w.faults.lateGiveUp, func(q *proc) {

@@ -337,6 +337,7 @@ func (s *session) cancelHandOver() {
 func (s *session) resume() {
 	if s.gaveUp && s.valid() && !s.ended && s.r.stopping == notStopping {
 		s.w.tracef("%s epoch %d resumes", s.r.n.name, s.epoch)
+		s.r.telling = 0
 		s.cancelHandOver()
 	}
 }
