@@ -92,6 +92,8 @@ type Order struct {
 	To string
 	// Force promotes To although it is no member; the person consented to the loss.
 	Force bool
+	// Epoch in which it was given: in a later one it is void (R7). 0: in any.
+	Epoch cluster.Epoch
 }
 
 // NewLeader begins a term at now.
@@ -117,7 +119,10 @@ type (
 	// Propose hands a command to Raft. Its outcome is seen in the applied state.
 	Propose struct{ Command cluster.Command }
 	// HandOver asks the primary to give the volume up in order (R30).
-	HandOver struct{ Volume, Primary, To string }
+	HandOver struct {
+		Volume, Primary, To string
+		Epoch               cluster.Epoch
+	}
 	// MoveLeadership transfers Raft leadership to a node that is no primary.
 	MoveLeadership struct{ To string }
 )

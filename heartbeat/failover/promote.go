@@ -11,13 +11,17 @@ import (
 // evaluation and forgotten when the epoch moves.
 func (l *Leader) Order(now Instant, volume string, o Order) []Action {
 	v, ok := l.state.Volumes[volume]
-	if !l.ready || !ok {
+	if !l.ready || !ok || o.Epoch != 0 && o.Epoch != v.Epoch {
 		return nil
 	}
 	l.orders[volume] = o
 	a := l.account(volume)
 	if !o.Force && v.Primary != "" && a.released == "" && now < a.until {
-		return append([]Action{HandOver{Volume: volume, Primary: v.Primary, To: o.To}}, l.evaluate(now)...)
+		if o.To == v.Primary {
+			delete(l.orders, volume) // it is there already
+			return nil
+		}
+		return append([]Action{HandOver{Volume: volume, Primary: v.Primary, To: o.To, Epoch: v.Epoch}}, l.evaluate(now)...)
 	}
 	return l.evaluate(now)
 }

@@ -232,11 +232,31 @@ func TestNewProcessOfThePrimaryEndsTheLeaseOnlyWithProof(t *testing.T) { // R10
 	}
 }
 
+// faults.md F122: of two equal orders the second comes when the first is done; it must not move the volume back.
+func TestHandOverOrderedTwiceMovesTheVolumeOnce(t *testing.T) {
+	for name, o := range map[string]Order{
+		"it is there already":       {To: "p"},
+		"given in an earlier epoch": {To: "s", Epoch: 2},
+		"to anybody, earlier":       {Epoch: 2},
+		"by force, earlier":         {To: "s", Force: true, Epoch: 2},
+	} {
+		g := newRig(t)
+		g.request("p")
+		g.run(g.l.Order(g.now, "v", o))
+		if len(g.orders) != 0 {
+			t.Errorf("%s: ordered %+v", name, g.orders)
+		}
+		if g.giveUp(term, func(u *GiveUp) {}); len(g.l.orders) != 0 {
+			t.Errorf("%s: the order is remembered", name)
+		}
+	}
+}
+
 func TestHandOverPromotesTheWantedMemberAtOnce(t *testing.T) { // R30
 	g := newRig(t)
 	g.request("p")
 	g.run(g.l.Order(g.now, "v", Order{To: "s"}))
-	if len(g.orders) != 1 || g.orders[0] != (HandOver{Volume: "v", Primary: "p", To: "s"}) {
+	if len(g.orders) != 1 || g.orders[0] != (HandOver{Volume: "v", Primary: "p", To: "s", Epoch: 3}) {
 		t.Fatalf("ordered %+v", g.orders)
 	}
 	g.wantNoPromotion("nothing was given up yet")

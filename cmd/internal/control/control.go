@@ -93,8 +93,9 @@ type (
 	}
 	// HandOver asks a primary to give a volume up in order.
 	HandOver struct {
-		Volume string `json:"volume"`
-		To     string `json:"to"`
+		Volume string        `json:"volume"`
+		To     string        `json:"to"`
+		Epoch  cluster.Epoch `json:"epoch"` // in which it was decided; in another it is void (R7)
 	}
 	// Served tells the leader how far a failover has come at the new primary.
 	Served struct {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"hacluster/cmd/internal/control"
 	"hacluster/cmd/internal/identity"
 	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/consensus"
 	"hacluster/heartbeat/failover"
 )
 
@@ -56,11 +58,12 @@ func (n *Node) failover(ctx context.Context, l *leading, r api.FailoverRequest) 
 	if !ok {
 		return out, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", r.Volume)
 	}
+	n.lookAgain(ctx, &v, r.To)
 	if err := mayFailover(&v, &vol, r); err != nil {
 		return out, err
 	}
 	err = l.do(ctx, func(now cluster.Instant) {
-		l.carryOut(l.core.Order(now, r.Volume, failover.Order{To: r.To, Force: r.Force}))
+		l.carryOut(l.core.Order(now, r.Volume, failover.Order{To: r.To, Force: r.Force, Epoch: vol.Epoch}))
 	})
 	if err != nil {
 		return out, api.Unavailable("the leader changed: %v", err)
@@ -222,6 +225,7 @@ func (n *Node) VolumeCreate(ctx context.Context, r api.VolumeCreateRequest) erro
 			from = c.Node
 		}
 	}
+	n.lookAgain(ctx, &v, from)
 	if from == "" {
 		return api.Failed("no replica of %q is usable: `ha-admin status` shows why", r.Volume)
 	}
@@ -337,6 +341,9 @@ func (n *Node) nodeAdd(ctx context.Context, l *leading, name string) error {
 func (n *Node) letVote(ctx context.Context, l *leading, node cluster.Node) error {
 	err := l.raft.AddVoter(ctx, node.RaftID, node.Address)
 	l.votersChanged(ctx)
+	if errors.Is(err, consensus.ErrNotLeader) {
+		return api.Unavailable("node %q was added and does not vote yet, for the leader changed: run the command again", node.Name)
+	}
 	if err != nil {
 		return api.Failed("node %q was added and does not vote yet: %v: run the command again", node.Name, err)
 	}
@@ -390,6 +397,9 @@ func (n *Node) removeVote(ctx context.Context, l *leading, name string) error {
 		found = true
 		err := l.raft.Remove(ctx, s.ID)
 		l.votersChanged(ctx)
+		if errors.Is(err, consensus.ErrNotLeader) {
+			return api.Unavailable("node %q was removed from the cluster's state and still votes, for the leader changed: run the command again", name)
+		}
 		if err != nil {
 			return api.Failed("node %q was removed from the cluster's state and still votes: %v: run `ha-admin node remove %s` again", name, err, name)
 		}

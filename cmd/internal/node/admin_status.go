@@ -60,6 +60,30 @@ func (n *Node) look(ctx context.Context) view {
 	return v
 }
 
+// lookAgain asks a node that did not answer once more: it may have been started just now, and the connection to it
+// waits before it is tried anew. An operator named it, so an answer is worth some patience.
+func (n *Node) lookAgain(ctx context.Context, v *view, name string) {
+	if name == "" || v.local[name] != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
+		try, cancel := context.WithTimeout(ctx, localTime)
+		l, err := n.localOf(try, name)
+		cancel()
+		if err == nil {
+			v.local[name] = l
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 func (n *Node) leaderState(ctx context.Context) (*control.StateReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timers.RTO)
 	defer cancel()

@@ -381,11 +381,11 @@ func (l *leading) handOver(a failover.HandOver) {
 	defer cancel()
 	var err error
 	if a.Primary == l.n.me.Name {
-		_, err = l.n.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To})
+		_, err = l.n.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To, Epoch: a.Epoch})
 	} else {
 		var client control.Client
 		if client, err = l.n.peers.control(a.Primary); err == nil {
-			_, err = client.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To})
+			_, err = client.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To, Epoch: a.Epoch})
 		}
 	}
 	if err != nil {

@@ -259,7 +259,7 @@ func (n *Node) register(ctx context.Context) error {
 			res, err := n.propose(try, c)
 			cancel()
 			// Until the entry is applied here it may be that an earlier try of ours was taken.
-			if st := n.state.get(); err == nil && res.Void != "" && st.Index >= res.Index && st.Nodes[n.me.Name].Start != n.dir.id.Start && res.Void != told {
+			if st := n.state.get(); err == nil && res.Void != "" && st.ID != "" && st.Index >= res.Index && st.Nodes[n.me.Name].Start != n.dir.id.Start && res.Void != told {
 				told = res.Void
 				n.log.Error("the cluster does not take this node", "why", told)
 			}

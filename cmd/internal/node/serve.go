@@ -80,6 +80,9 @@ func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done
 	if r == nil {
 		return nil, status.Error(codes.NotFound, fmt.Sprintf("no replica of volume %q here", h.Volume))
 	}
+	if now := r.Volume().Epoch; now != h.Epoch {
+		return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("a hand-over decided in epoch %d is void in epoch %d", h.Epoch, now))
+	}
 	return &control.Done{}, toStatus(r.HandOver(ctx, h.To))
 }
 
