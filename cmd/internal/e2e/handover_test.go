@@ -90,7 +90,10 @@ func TestF122HandOversThatMeet(t *testing.T) {
 		} else if i != 2 && a != 0 && b != 0 {
 			t.Errorf("neither of two equal orders was carried out: exit codes %d and %d", a, b)
 		}
-		r.until("it is served there", PrimaryIs(to))
+		v := r.until("it is served there", PrimaryIs(to)).Volumes[0]
+		if v.Epoch != before.Epoch+1 {
+			t.Errorf("two equal orders moved the volume from epoch %d to %d", before.Epoch, v.Epoch)
+		}
 		l.more(50)
 		if i == 2 {
 			r.start(before.Primary)

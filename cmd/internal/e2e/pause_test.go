@@ -18,7 +18,7 @@ import (
 func TestT83PrimaryStoppedAndContinued(t *testing.T) {
 	r := healthy(t, Config{})
 	l := r.load()
-	for round := range uint64(3) {
+	for round := range uint64(2) {
 		before := r.vol()
 		old := before.Primary
 		c := r.direct(old)
@@ -59,7 +59,7 @@ func TestT83PrimaryStoppedAndContinued(t *testing.T) {
 
 // A pause shorter than what is left of the lease is nobody's business.
 func TestT83ShortPauseOfThePrimary(t *testing.T) {
-	r := healthy(t, Config{RTO: "10s"}) // lease 4.2 s, renewed each second
+	r := healthy(t, Config{RTO: "8s"}) // lease 3.4 s, renewed each 0.8 s
 	l := r.load()
 	before := r.vol()
 	for range 5 {
@@ -101,7 +101,7 @@ func TestT84StandbyStoppedAndContinued(t *testing.T) {
 
 // faults.md T85: the witness may stand still, also while it leads the group: nothing happens.
 func TestT85WitnessStoppedAndContinued(t *testing.T) {
-	r := healthy(t, Config{RTO: "10s"})
+	r := healthy(t, Config{RTO: "8s"})
 	l := r.load()
 	r.until("the witness leads: no primary should", func(s *apiStatus) bool { return s.Leader == "gamma" })
 	before := r.vol()
