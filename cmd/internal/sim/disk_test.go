@@ -114,7 +114,7 @@ func (d *disk) end(o *diskOp, heard bool) {
 		if !o.doomed {
 			d.failing--
 		}
-		d.w.counts.diskErrors++
+		d.w.counts.DiskErrors++
 		d.w.badDisk = true
 		o.err = errDisk
 		d.w.tracef("disk %s: %v of blocks %d-%d fails", d.node.name, o.kind, o.from, o.to-1)

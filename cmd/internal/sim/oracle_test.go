@@ -100,23 +100,23 @@ func (o *oracle) reply(s *session, q *request) {
 	}
 	w.served = w.now
 	if q.err != nil {
-		w.counts.failedOps++
+		w.counts.FailedOps++
 		w.tracef("%s: error to the client: %v of %d-%d value %d", s.r.n.name, q.kind, q.from, q.to-1, q.value)
 		return
 	}
 	switch q.kind {
 	case blockdev.OpRead:
-		w.counts.reads++
+		w.counts.Reads++
 		w.tracef("%s: read of %d-%d gives %v", s.r.n.name, q.from, q.to-1, q.values)
 		for b := q.from; b < q.to; b++ {
 			o.see(b, q.values[b-q.from], q.sent, w.now, "read on "+s.r.n.name)
 		}
 	case blockdev.OpFlush:
-		w.counts.flushes++
+		w.counts.Flushes++
 		w.tracef("%s: flush acknowledged, covers %v", s.r.n.name, q.acked)
 		o.durable(s, 0, blocks, q.acked)
 	default:
-		w.counts.acked++
+		w.counts.Acked++
 		w.tracef("%s: write %d of %d-%d acknowledged, fua %t", s.r.n.name, q.value, q.from, q.to-1, q.fua)
 		var fua [blocks]value
 		for b := q.from; b < q.to; b++ {

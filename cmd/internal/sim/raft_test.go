@@ -168,7 +168,7 @@ func (r *raft) lead() {
 	for i := range r.next {
 		r.next[i], r.match[i], r.heard[i] = index+1, 0, w.now
 	}
-	w.counts.elections++
+	w.counts.Elections++
 	w.tracef("raft: %s leads term %d", r.p.node.name, r.disk().term)
 	r.barrier = r.append(nil)
 	r.p.leader = newLeader(r.p, r.disk().term)

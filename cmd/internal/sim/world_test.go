@@ -39,14 +39,14 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	acked, reads, flushes, failedOps, serves, failovers, handOvers, forced, lastPrimary, clean, drops, admits, rejoins int
-	resyncs, copied, elections, kills, reboots, pauses, cuts, diskErrors, helped                                       int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, Clean, Drops, Admits, Rejoins int
+	Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped                                       int
 }
 
 func (c *counts) add(o *counts) {
 	a, b := reflect.ValueOf(c).Elem(), reflect.ValueOf(o).Elem()
 	for i := range a.NumField() {
-		*(*int)(a.Field(i).Addr().UnsafePointer()) += int(b.Field(i).Int())
+		a.Field(i).SetInt(a.Field(i).Int() + b.Field(i).Int())
 	}
 }
 
@@ -203,25 +203,25 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 	}
 	switch {
 	case c.Promote != nil:
-		w.counts.failovers++
+		w.counts.Failovers++
 		switch c.Promote.Basis {
 		case cluster.BasisHandOver:
-			w.counts.handOvers++
+			w.counts.HandOvers++
 		case cluster.BasisLastPrimary:
-			w.counts.lastPrimary++
+			w.counts.LastPrimary++
 			w.oracle.lostMemory = true
 		case cluster.BasisClean:
-			w.counts.clean++
+			w.counts.Clean++
 		case cluster.BasisForced:
-			w.counts.forced++
+			w.counts.Forced++
 			w.oracle.forced = true
 		}
 	case c.Drop != nil:
-		w.counts.drops++
+		w.counts.Drops++
 	case c.Admit != nil:
-		w.counts.admits++
+		w.counts.Admits++
 	case c.Rejoin != nil:
-		w.counts.rejoins++
+		w.counts.Rejoins++
 	}
 }
 

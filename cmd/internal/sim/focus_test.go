@@ -1,0 +1,108 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"hacluster/heartbeat/failover"
+)
+
+// focus makes some runs look at one thing much closer than chance would.
+func (w *world) focus(mine *[]fault, total *int) {
+	f := &w.faults
+	names := []string{"hand-over", "cut", "election", "isolate"}
+	one := w.rng.IntN(24)
+	if *focusOn >= 0 {
+		one = *focusOn
+	}
+	switch one {
+	case 0:
+		f.lateGrant, f.lateApply = 0.5, 0.6
+		names = []string{"hand-over"}
+	case 1: // a leader that is primary, alone, and hears what was said to it before
+		f.lateAnswer, f.stubborn = 0.6, 1
+		names = []string{"leader alone"}
+	case 2: // a give-up that the next leader hears first
+		f.lateGiveUp = 0.7
+		names = []string{"hand-over, election"}
+	case 3:
+		f.lateCommand = 0.3
+	case 4: // what an old primary sent, and the cable kept
+		names = []string{"isolate", "hand-over"}
+	case 5: // a primary that comes back while its successor is being decided
+		names = []string{"primary nods off"}
+	case 6: // a hand-over that the old primary learns of late
+		f.lateApply = 0.8
+		names = []string{"hand-over"}
+	case 7: // writes in flight that reached one member and not the other
+		f.slowDisk = 0.05
+		names = []string{"primary alone restarts", "hand-over"}
+	case 8: // a target that loses its memory again and again
+		f.slowDisk = 0.02
+		names = []string{"standby's power"}
+	default:
+		return
+	}
+	f.loseMessage, f.eager = 0, 0.1+0.4*w.rng.Float64()
+	if one >= 4 {
+		f.eager = 0
+	}
+	if one == 5 { // so that the outcome takes longer than a round
+		f.loseMessage, f.lateApply = 0.3, 0.6
+	}
+	*mine, *total = nil, 0
+	for _, k := range append(allFaults, closeFaults...) {
+		if slices.Contains(names, k.name) {
+			*mine = append(*mine, k)
+			*total += k.weight
+		}
+	}
+}
+
+// closeFaults are schedules of some steps that runs with a focus repeat.
+var closeFaults = []fault{
+	{"leader alone", 1, func(w *world) {
+		n := w.primary()
+		for _, l := range w.nodes {
+			if p := l.proc; n != nil && p != nil && p.raft.role == leading && l != n {
+				p.raft.transfer(n)
+			}
+		}
+		w.after(w.between(50*time.Millisecond, 700*time.Millisecond), func() {
+			if n != nil && n.proc != nil && n.proc.raft.role == leading && !w.calm {
+				w.isolate(n, w.between(time.Second, 3*time.Second))
+			}
+		})
+	}},
+	{"primary nods off", 1, func(w *world) {
+		if n := w.primary(); n != nil && n.proc.raft.role != leading {
+			w.stopFor(n, w.between(lease, 2*lease))
+		}
+	}},
+	{"primary alone restarts", 3, func(w *world) {
+		n := w.primary()
+		if n == nil {
+			return
+		}
+		w.stopFor(w.nodes[1-n.index], w.between(lease, 3*lease))
+		w.after(w.between(0, 5*time.Millisecond), func() {
+			n.kill("killed")
+			n.startProc()
+		})
+	}},
+	{"standby's power", 1, func(w *world) {
+		if n := w.primary(); n != nil {
+			s := w.nodes[1-n.index]
+			s.crash()
+			w.after(w.between(0, 300*time.Millisecond), s.boots)
+		}
+	}},
+	{"hand-over, election", 1, func(w *world) {
+		w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name})
+		w.after(w.between(50*time.Millisecond, 600*time.Millisecond), func() {
+			if p := w.any().proc; p != nil && p.raft.role != leading && !w.calm {
+				p.soon(p.raft.campaign)
+			}
+		})
+	}},
+}

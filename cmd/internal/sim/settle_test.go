@@ -1,0 +1,135 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/failover"
+)
+
+const (
+	helpAfter  = 6 * time.Second  // a person looks at a volume that does not serve for so long
+	healWithin = 40 * time.Second // of virtual time, from the end of the faults to a whole cluster
+)
+
+// settle ends the faults and demands that the cluster becomes whole by itself, or with the decisions that only a person
+// may take.
+func (w *world) settle() {
+	w.heal()
+	w.becomeWhole()
+	for _, c := range w.clients {
+		c.quiet = true
+	}
+	w.run(w.now+int64(3*time.Second), nil)
+	w.becomeWhole() // a message that was very late may have moved the role once more
+	w.run(w.now+int64(time.Second), nil)
+	a, b := w.nodes[0].disk, w.nodes[1].disk
+	if a.cache != b.cache {
+		w.violate("the members differ at rest: alpha %v, beta %v", a.cache, b.cache)
+	}
+}
+
+func (w *world) becomeWhole() {
+	start := w.now
+	for at := start; !w.whole(); {
+		if at >= start+int64(healWithin) {
+			w.violate("the cluster is not whole %v after the last fault: %s", healWithin, w.describe())
+		}
+		at += int64(100 * time.Millisecond)
+		w.run(at, nil)
+		w.person(start)
+	}
+}
+
+// whole reports whether one node serves with a lease and both replicas are members.
+func (w *world) whole() bool {
+	v := w.truth.state.Volumes[volumeName]
+	if len(v.Members) != 2 || v.Previous != "" || len(v.Held) > 0 {
+		return false
+	}
+	for _, n := range w.nodes[:2] {
+		if p := n.proc; p == nil || n.super.failed || n.super.inconsistent {
+			return false // it could not follow
+		}
+	}
+	for _, n := range w.nodes[:2] {
+		if p := n.proc; p != nil && p.replica.sess != nil && p.replica.sess.epoch == v.Epoch && p.replica.sess.valid() && !p.replica.sess.handing {
+			g := p.replica.sess.core.Peer(w.nodes[1-n.index].name)
+			return g.Connected && g.Member && p.replica.sess.core.DiskError() == nil
+		}
+	}
+	return false
+}
+
+// person does what waits for a person: allows the resync of a held replica, and forces a promotion when nobody may be
+// promoted without.
+func (w *world) person(healed int64) {
+	v := w.truth.state.Volumes[volumeName]
+	for _, h := range v.Held {
+		w.tell(cluster.Command{By: "person", AllowResync: &cluster.AllowResync{On: cluster.On{Volume: volumeName, Epoch: v.Epoch, Version: v.Version}, Node: h}})
+	}
+	if w.now-max(w.served, healed) < int64(helpAfter) || w.now-w.helped < int64(3*time.Second) {
+		return
+	}
+	w.helped = w.now
+	if !w.badDisk && w.counts.Forced == 0 {
+		w.violate("the volume is not served %v after the last fault, although no disk failed and nobody was forced: %s", helpAfter, w.describe())
+	}
+	w.counts.Helped++
+	if n := w.primary(); n != nil {
+		n.kill("a person restarts it")
+		return
+	}
+	best := ""
+	for _, n := range w.nodes[:2] {
+		if p := n.proc; p != nil && !p.replica.recv.Inconsistent() && (best == "" || v.IsMember(n.name) && (!v.IsMember(best) || v.Primary == n.name)) {
+			best = n.name
+		}
+	}
+	w.tracef("a person forces %s: %s", best, w.describe())
+	w.order(failover.Order{To: best, Force: true})
+}
+
+// primary is the node that has a session, nil without one.
+func (w *world) primary() *node {
+	for _, n := range w.nodes[:2] {
+		if p := n.proc; p != nil && p.replica.sess != nil {
+			return n
+		}
+	}
+	return nil
+}
+
+func (w *world) tell(c cluster.Command) {
+	for _, n := range w.nodes {
+		if p := n.proc; p != nil && p.raft.role == leading {
+			p.accept(c, nil)
+		}
+	}
+}
+
+func (w *world) describe() string {
+	v := w.truth.state.Volumes[volumeName]
+	var b strings.Builder
+	fmt.Fprintf(&b, "epoch %d version %d primary %s/%d members %v previous %q held %v", v.Epoch, v.Version, v.Primary, v.Process, v.Members, v.Previous, v.Held)
+	for _, n := range w.nodes {
+		p := n.proc
+		if p == nil {
+			fmt.Fprintf(&b, "; %s down, up %t starting %t storing %d", n.name, n.up, n.starting, n.storing)
+			if n.data {
+				fmt.Fprintf(&b, " running %d", len(n.disk.running))
+			}
+			continue
+		}
+		fmt.Fprintf(&b, "; %s/%d %s term %d role %d commit %d applied %d", n.name, p.number, n.incarnation().Boot, n.raft.term, p.raft.role, p.raft.commit, p.raft.applied)
+		if r := p.replica; r != nil {
+			fmt.Fprintf(&b, " report %+v busy %d outstanding %d stopping %d", r.report(), r.busy, r.recv.Outstanding(), r.stopping)
+			if s := r.sess; s != nil {
+				fmt.Fprintf(&b, " serving %d valid %t handing %t gaveUp %t inflight %d peer %+v", s.epoch, s.valid(), s.handing, s.gaveUp, s.core.InFlight(), s.core.Peer(s.link.peer.name))
+			}
+		}
+	}
+	return b.String()
+}
