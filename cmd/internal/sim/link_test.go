@@ -8,6 +8,16 @@ import (
 	"hacluster/replication/standby"
 )
 
+// peerLink keeps a stream to the other replica.
+type peerLink struct {
+	s      *session
+	peer   *node
+	conn   *conn
+	stream uint64
+	up     bool
+	opened int64
+}
+
 // dialIn opens the next stream after a pause.
 func (l *peerLink) dialIn(d time.Duration) {
 	l.s.r.p.after(d, l.dial)

@@ -53,16 +53,6 @@ type session struct {
 	err     error
 }
 
-// peerLink keeps a stream to the other replica.
-type peerLink struct {
-	s      *session
-	peer   *node
-	conn   *conn
-	stream uint64
-	up     bool
-	opened int64
-}
-
 func newSession(r *replica) *session {
 	w := r.w
 	s := &session{r: r, w: w, epoch: r.vol.Epoch}
