@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/backend/memdev"
 )
 
 // errCut: the connection was closed without an answer.
@@ -28,9 +29,9 @@ func (t *Tenure) client(tb testing.TB) *clientConn { return &clientConn{tb, t.Ex
 func (c *clientConn) begin(req *blockdev.Request) <-chan error {
 	answer := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	if err := c.e.Gate(ctx); err != nil {
+	if err := c.gate(ctx); err != nil {
 		cancel()
-		answer <- errors.Join(errCut, err)
+		answer <- err
 		return answer
 	}
 	done := make(chan struct{})
@@ -51,8 +52,8 @@ func (c *clientConn) begin(req *blockdev.Request) <-chan error {
 			answer <- errCut
 			return
 		}
-		if err := c.e.Gate(ctx); err != nil {
-			answer <- errors.Join(errCut, err)
+		if err := c.gate(ctx); err != nil {
+			answer <- err
 			return
 		}
 		if req.Buf != nil && req.Op == blockdev.OpWrite {
@@ -61,6 +62,14 @@ func (c *clientConn) begin(req *blockdev.Request) <-chan error {
 		answer <- req.Err
 	}()
 	return answer
+}
+
+func (c *clientConn) gate(ctx context.Context) error {
+	err := c.e.Gate(ctx)
+	if errors.Is(err, blockdev.ErrNotPrimary) {
+		return errCut
+	}
+	return err
 }
 
 func (c *clientConn) do(req *blockdev.Request) error { return <-c.begin(req) }
@@ -170,6 +179,21 @@ func (n *labNode) content() []byte {
 		n.l.t.Fatal(err)
 	}
 	return p
+}
+
+// durable demands that a power loss at this moment takes nothing from the nodes.
+func (l *lab) durable(names ...string) {
+	l.t.Helper()
+	for _, name := range names {
+		n := l.nodes[name]
+		after := make([]byte, n.mem.Size())
+		if _, err := n.mem.Clone(memdev.CrashOptions{}).ReadAt(after, 0); err != nil {
+			l.t.Fatal(err)
+		}
+		if !bytes.Equal(after, n.content()) {
+			l.t.Errorf("%s holds what is not durable", name)
+		}
+	}
 }
 
 // same demands that the nodes hold the same bytes.

@@ -286,6 +286,56 @@ func TestHungDiskDoesNotKeepTheDaemonFromStopping(t *testing.T) {
 	}
 }
 
+// A resync that hangs in reading what it compares does not keep the tenure from ending.
+func TestHungComparisonDoesNotKeepTheDaemonFromStopping(t *testing.T) {
+	l := formed(t, labConfig{inline: true, deadline: 100 * time.Millisecond}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	a.serving()
+	a.connected("b")
+	b.cable.cut()
+	l.await("the standby to be dropped", func() bool { l.pass(2 * dropAfter); return l.drops() > 0 })
+	held := a.faults.Add(faultdev.Rule{Op: blockdev.OpRead, Stall: true})
+	b.cable.mend()
+	l.await("the comparison to hang", func() bool { return held.Waiting() > 0 && a.dev.Stalled() })
+	a.stop()
+	if err := <-a.done; !errors.Is(err, blockdev.ErrStalled) {
+		t.Errorf("stopped with %v", err)
+	}
+	a.done <- nil
+}
+
+// R26: a stall that is over but not noted yet is no reason to take a stream.
+func TestNoStreamIsTakenBeforeAStallIsNoted(t *testing.T) {
+	l := formed(t, labConfig{deadline: 100 * time.Millisecond}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	c := a.serving().client(t)
+	a.connected("b")
+	noting, release := make(chan struct{}), make(chan struct{})
+	b.super.intercept(func(string) error {
+		close(noting)
+		<-release
+		return nil
+	})
+	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Times: 1, Stall: true})
+	answer := c.begin(writeReq(0, pattern(4096, 1)))
+	<-noting
+	b.super.intercept(nil)
+	held.Remove()
+	l.await("the stall to be over", func() bool { return !b.dev.Stalled() })
+	before := b.stream()
+	b.cable.snap()
+	time.Sleep(30 * time.Millisecond)
+	if n := b.stream(); n > before {
+		t.Errorf("stream %d was accepted before the stall was noted", n)
+	}
+	close(release)
+	if err := <-answer; err != nil {
+		t.Fatal(err)
+	}
+	l.await("the standby to be admitted", func() bool { return l.volume().IsMember("b") && l.drops() == 1 })
+	l.same("a", "b")
+}
+
 // A stall on the standby drops it although the primary's connection lives on; when the disk answers again, it is
 // resynced.
 func TestStallOnTheStandbyDropsIt(t *testing.T) {

@@ -27,8 +27,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what must happen soon; no test passes by its running out.
-const patience = 30 * time.Second
+// patience bounds what must happen soon; no test passes by its running out. It is shorter than the interval at which Run
+// looks by itself, so that a wake-up that was lost fails a test.
+const patience = 20 * time.Second
 
 // dropAfter is far beyond any pause of a loaded machine: what has to time out is made to by moving the lab's clock.
 const dropAfter = time.Minute

@@ -240,8 +240,11 @@ func (c *cableConn) Write(p []byte) (int, error) {
 func (c *cable) damaged(p []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.rot == 0 {
+		return p
+	}
 	at := bytes.Index(p, rotten)
-	if c.rot == 0 || at < 0 {
+	if at < 0 {
 		return p
 	}
 	c.rot--

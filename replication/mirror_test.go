@@ -40,32 +40,37 @@ func TestFlushedAndForcedWritesSurvivePowerLossOnBoth(t *testing.T) {
 				}
 				copy(want[off:], p)
 			}
+			zero := func(off, n int64, fua bool) {
+				if err := c.do(&blockdev.Request{Op: blockdev.OpZero, Range: blockdev.Range{Off: off, Len: n}, Unmap: true, FUA: fua}); err != nil {
+					t.Fatal(err)
+				}
+				clear(want[off : off+n])
+			}
+			survives := func(what string) {
+				t.Helper()
+				for _, n := range []string{"a", "b"} {
+					got := make([]byte, volumeSize)
+					if _, err := l.nodes[n].mem.Clone(memdev.CrashOptions{}).ReadAt(got, 0); err != nil {
+						t.Fatal(err)
+					}
+					if !bytes.Equal(got, want) {
+						t.Errorf("%s lost %s", n, what)
+					}
+				}
+			}
 			put(0, pattern(8192, 1), false)
 			put(100_000, pattern(3000, 2), false)
-			if err := c.do(&blockdev.Request{Op: blockdev.OpZero, Range: blockdev.Range{Off: 4096, Len: 4096}, Unmap: true}); err != nil {
-				t.Fatal(err)
-			}
-			clear(want[4096:8192])
+			zero(4096, 4096, false)
 			if err := c.flush(); err != nil {
 				t.Fatal(err)
 			}
-			put(1<<20, pattern(70_000, 3), true) // several segments
+			survives("what was flushed")
+			put(1<<20, pattern(70_000, 3), true)
+			survives("a forced write of several segments")
 			put(2<<20, pattern(512, 4), true)
-			put(3<<20, pattern(4096, 5), true)
-			if err := c.do(&blockdev.Request{Op: blockdev.OpZero, Range: blockdev.Range{Off: 3 << 20, Len: 512}, FUA: true}); err != nil {
-				t.Fatal(err)
-			}
-			clear(want[3<<20 : 3<<20+512])
-			for _, n := range []string{"a", "b"} {
-				after := l.nodes[n].mem.Clone(memdev.CrashOptions{})
-				got := make([]byte, volumeSize)
-				if _, err := after.ReadAt(got, 0); err != nil {
-					t.Fatal(err)
-				}
-				if !bytes.Equal(got, want) {
-					t.Errorf("%s lost what was acknowledged as durable", n)
-				}
-			}
+			survives("a forced write of a sector")
+			zero(1<<20, 4096, true)
+			survives("a forced zeroing")
 		})
 	}
 }

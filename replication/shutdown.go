@@ -42,11 +42,14 @@ func (r *Replica) shutdown() error {
 	}
 	r.stop()
 	r.work.close()
-	r.work.wait()
+	if err := r.unlessStalled(func() error { r.work.wait(); return nil }); err != nil {
+		return err
+	}
 	if !healthy || r.super.Failed() || r.super.Inconsistent() {
 		return nil
 	}
-	if err := r.lastFlush(); err != nil {
+	if err := r.unlessStalled(r.dev.Flush); err != nil {
+		r.noteFailure(err)
 		return fmt.Errorf("flush %s before stopping: %w", r.cfg.Volume.Name, err)
 	}
 	return r.super.SetClean(&cluster.Clean{Incarnation: r.cfg.Incarnation, Process: r.cfg.Process})
@@ -82,22 +85,18 @@ func (r *Replica) whenQuiet() error {
 	}
 }
 
-func (r *Replica) lastFlush() error {
+// unlessStalled runs f, which waits for the device, until it ends or the device hangs; then f is left behind.
+func (r *Replica) unlessStalled(f func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- r.dev.Flush() }() // waited for here, unless the device hangs
+	go func() { done <- f() }()
 	look := time.NewTicker(r.cfg.DropAfter / 8)
 	defer look.Stop()
-	for {
+	for !r.dev.Stalled() {
 		select {
 		case err := <-done:
-			if err != nil {
-				r.noteFailure(err)
-			}
 			return err
 		case <-look.C:
-			if r.dev.Stalled() {
-				return blockdev.ErrStalled
-			}
 		}
 	}
+	return fmt.Errorf("stop volume %s: %w", r.cfg.Volume.Name, blockdev.ErrStalled)
 }
