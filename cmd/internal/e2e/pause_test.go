@@ -26,7 +26,7 @@ func TestT83PrimaryStoppedAndContinued(t *testing.T) {
 		if _, err := c.WriteAt(stamped(block, 3*round+1), block*StampSize); err != nil {
 			t.Fatal(err)
 		}
-		r.signal(syscall.SIGSTOP, old)
+		r.pause(old)
 		// In flight while it stands still: reads and writes that lie in its socket.
 		at := blockdev.Range{Off: block * StampSize, Len: StampSize}
 		read := c.Start(nbdclient.Op{Cmd: nbdproto.CmdRead, Range: at, Data: make([]byte, StampSize)})
@@ -63,7 +63,7 @@ func TestT83ShortPauseOfThePrimary(t *testing.T) {
 	l := r.load()
 	before := r.vol()
 	for range 5 {
-		r.signal(syscall.SIGSTOP, before.Primary)
+		r.pause(before.Primary)
 		time.Sleep(300 * time.Millisecond)
 		r.signal(syscall.SIGCONT, before.Primary)
 		l.more(20)
@@ -83,7 +83,7 @@ func TestT84StandbyStoppedAndContinued(t *testing.T) {
 	before := r.vol()
 	standby := other(before.Primary)
 	for range 3 {
-		r.signal(syscall.SIGSTOP, standby)
+		r.pause(standby)
 		l.more(100)
 		s := r.until("it was dropped", func(s *apiStatus) bool { return s.Quorum && !isMember(standby)(s) })
 		if s.Volumes[0].State == "healthy" || slices.Contains(s.Volumes[0].Promotable, standby) {
@@ -105,7 +105,7 @@ func TestT85WitnessStoppedAndContinued(t *testing.T) {
 	l := r.load()
 	r.until("the witness leads: no primary should", func(s *apiStatus) bool { return s.Leader == "gamma" })
 	before := r.vol()
-	r.signal(syscall.SIGSTOP, "gamma")
+	r.pause("gamma")
 	r.until("a data node leads", func(s *apiStatus) bool { return s.Quorum && s.Leader != "gamma" })
 	l.more(200)
 	v := r.vol()
@@ -127,7 +127,7 @@ func TestT87AllStoppedAndContinuedInAnyOrder(t *testing.T) {
 	l := r.load()
 	for i, order := range orders {
 		before := r.vol()
-		r.signal(syscall.SIGSTOP, orders[(i+2)%len(orders)]...)
+		r.pause(orders[(i+2)%len(orders)]...)
 		time.Sleep(time.Second) // the lease is 840 ms
 		for _, n := range order {
 			r.signal(syscall.SIGCONT, n)
@@ -146,7 +146,7 @@ func TestT87AllStoppedAndContinuedInAnyOrder(t *testing.T) {
 // ha-admin passes by a node that accepts connections and answers nothing.
 func TestT83AdminPassesByAStoppedNode(t *testing.T) {
 	r := healthy(t, Config{})
-	r.signal(syscall.SIGSTOP, "gamma")
+	r.pause("gamma")
 	ctx, cancel := r.within()
 	defer cancel()
 	out, errs, code := r.AdminAt(ctx, r.socket("gamma")+","+r.socket("alpha"), "status", "-o", "json")
