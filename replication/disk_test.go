@@ -383,3 +383,35 @@ func TestCleanStopUnderLoadLeavesTheMarkLast(t *testing.T) {
 		t.Errorf("%d drops, members %+v, mark %v", l.drops(), l.volume().Members, b.sb.mark())
 	}
 }
+
+// R25: what was taken and has not returned from the disk is waited for before the mark, also where no worker has it.
+func TestCleanStopWaitsForTheLastWrite(t *testing.T) {
+	for _, inline := range []bool{true, false} {
+		l := formed(t, labConfig{inline: inline}, "a", "b")
+		a, b := l.nodes["a"], l.nodes["b"]
+		c := a.serving().client(t)
+		a.connected("b")
+		held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Times: 1, Stall: true})
+		answer := c.begin(writeReq(0, pattern(4096, 1)))
+		l.await("the write to reach the disk", func() bool { return held.Waiting() == 1 })
+		b.stop()
+		time.Sleep(20 * time.Millisecond)
+		if len(b.done) != 0 || b.sb.mark() != nil {
+			t.Error("stopped, or marked, with a write on the disk")
+		}
+		held.Remove()
+		err := <-b.done
+		b.done <- nil
+		if err != nil || b.sb.mark() == nil {
+			t.Errorf("stopped with %v, mark %v", err, b.sb.mark())
+		}
+		if err := b.dev.Close(); err != nil {
+			t.Error(err)
+		}
+		b.start()
+		if err := <-answer; err != nil {
+			t.Error(err)
+		}
+		l.same("a", "b")
+	}
+}
