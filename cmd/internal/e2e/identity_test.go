@@ -155,7 +155,7 @@ func TestM70ClonedDirectory(t *testing.T) {
 
 // faults.md M59, M60, M66, M57: the superblock of a member is missing, of another volume, or damaged.
 func TestM66SuperblockMissingForeignOrDamaged(t *testing.T) {
-	r := healthy(t, Config{RTO: "60s"}) // a member is dropped after 15 s: it comes back as one
+	r := healthy(t, Config{RTO: "30s"}) // a member is dropped after 7.5 s: it comes back as one
 	l := r.load()
 	primary := r.vol().Primary
 	standby := other(primary)

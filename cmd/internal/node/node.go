@@ -133,7 +133,7 @@ func (n *Node) openGossip() (err error) {
 		return nil // no links, no gossip: it is a hint only
 	}
 	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes,
-		Base: max(n.cfg.Timers.Lease/10, 50*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged})
+		Base: min(max(n.cfg.Timers.Lease/10, 50*time.Millisecond), 200*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged})
 	if err != nil {
 		return fmt.Errorf("heartbeat links: %w", err)
 	}
