@@ -154,9 +154,10 @@ func (s *store) judge(op string, err error) error {
 	return err
 }
 
-// giveUp ends the calling goroutine where raft would panic.
+// giveUp ends the calling goroutine where raft would panic. A store that failed may have been closed meanwhile, by
+// whoever heard of the failure first.
 func (s *store) giveUp() {
-	if !s.closed.Load() {
+	if s.broken.Load() || !s.closed.Load() {
 		runtime.Goexit()
 	}
 }
