@@ -7,6 +7,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/filedev"
+	"hacluster/heartbeat/cluster"
 )
 
 // A write through both replicas, over loopback: from Submit to Done. Expected: at depth 1 the cost of one message each
@@ -14,22 +15,30 @@ import (
 // package adds must not allocate; what is left is gRPC's.
 func BenchmarkMirror4K(b *testing.B) {
 	for _, depth := range []int{1, 32} {
-		b.Run(fmt.Sprintf("QD%d", depth), func(b *testing.B) { benchmarkMirror(b, depth, 4096, "a", "b") })
+		b.Run(fmt.Sprintf("QD%d", depth), func(b *testing.B) { benchmarkMirror(b, true, depth, 4096, "a", "b") })
+	}
+}
+
+// The same with a worker for each operation, as on a backing that waits for its disk: two more changes of goroutine on
+// each side.
+func BenchmarkMirror4KWorkers(b *testing.B) {
+	for _, depth := range []int{1, 32} {
+		b.Run(fmt.Sprintf("QD%d", depth), func(b *testing.B) { benchmarkMirror(b, false, depth, 4096, "a", "b") })
 	}
 }
 
 // Expected: bound by copying through the loopback and by the checksum on the standby.
 func BenchmarkMirror1M(b *testing.B) {
 	for _, depth := range []int{1, 8} {
-		b.Run(fmt.Sprintf("QD%d", depth), func(b *testing.B) { benchmarkMirror(b, depth, 1<<20, "a", "b") })
+		b.Run(fmt.Sprintf("QD%d", depth), func(b *testing.B) { benchmarkMirror(b, true, depth, 1<<20, "a", "b") })
 	}
 }
 
 // The same without a second replica: what deciding and the local backing cost.
-func BenchmarkLone4K(b *testing.B) { benchmarkMirror(b, 1, 4096, "a") }
+func BenchmarkLone4K(b *testing.B) { benchmarkMirror(b, true, 1, 4096, "a") }
 
-func benchmarkMirror(b *testing.B, depth, size int, names ...string) {
-	l := formed(b, labConfig{inline: true, size: 64 << 20, tmpfs: true}, names...)
+func benchmarkMirror(b *testing.B, inline bool, depth, size int, names ...string) {
+	l := formed(b, labConfig{inline: inline, size: 64 << 20, tmpfs: true}, names...)
 	a := l.nodes["a"]
 	ten := a.serving()
 	for _, n := range names[1:] {
@@ -77,4 +86,32 @@ func tmpfs(tb testing.TB, size int64) blockdev.Device {
 		tb.Fatal(err)
 	}
 	return d
+}
+
+// What this package does for a write allocates nothing: what BenchmarkMirror4K counts is gRPC's and the stream's.
+func TestWriteOfALoneMemberAllocatesNothing(t *testing.T) {
+	for _, inline := range []bool{true, false} {
+		l := newLab(t, labConfig{inline: inline}, "a", "b")
+		a := l.nodes["a"]
+		l.nodes["b"].cable.cut()
+		l.form("a")
+		l.promote("a", cluster.BasisFirst)
+		a.grant()
+		e := a.serving().Export()
+		done := make(chan error, 1)
+		req := writeReq(0, pattern(4096, 1))
+		req.Done = func(r *blockdev.Request) { done <- r.Err }
+		write := func() {
+			e.Submit(req)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		for range 100 {
+			write()
+		}
+		if n := testing.AllocsPerRun(2000, write); n >= 1 && !raceEnabled {
+			t.Errorf("inline=%t: %v allocations for a write", inline, n)
+		}
+	}
 }

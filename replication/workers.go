@@ -37,6 +37,11 @@ func (w *workers) do(j job) {
 	if w.closed {
 		return
 	}
+	if w.head > len(w.jobs)/2 && len(w.jobs) == cap(w.jobs) { // a queue that is never empty must not grow for ever
+		n := copy(w.jobs, w.jobs[w.head:])
+		clear(w.jobs[n:])
+		w.jobs, w.head = w.jobs[:n], 0
+	}
 	w.jobs = append(w.jobs, j)
 	switch {
 	case w.idle > 0:
