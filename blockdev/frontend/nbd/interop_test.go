@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -229,12 +228,15 @@ func TestOurClientWithQemuNbd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		cmd.Process.Signal(os.Interrupt)
+		cmd.Process.Kill() // an interrupt would be lost on one that is still starting
 		cmd.Wait()
 	}()
-	eventually(t, "qemu-nbd listens", func() bool {
-		_, err := os.Stat(socket)
-		return !errors.Is(err, os.ErrNotExist)
+	eventually(t, "qemu-nbd listens", func() bool { // the socket is there before anybody listens on it
+		c, err := net.Dial("unix", socket)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
 	})
 	exerciseClient(t, "nbd+unix:///vol?socket="+socket, 4<<20)
 }
