@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Proto is what is spoken on a connection of the node's TCP port.
@@ -12,13 +13,15 @@ type Proto byte
 // The protocols. The numbers are on the wire.
 const (
 	ProtoRaft Proto = 1
-	// ProtoGRPC carries replication, control and administration.
+	// ProtoGRPC carries control and administration.
 	ProtoGRPC Proto = 2
+	// ProtoData carries the block data of one volume to one peer.
+	ProtoData Proto = 3
 )
 
-var protos = []Proto{ProtoRaft, ProtoGRPC}
+var protos = []Proto{ProtoRaft, ProtoGRPC, ProtoData}
 
-func (p Proto) known() bool { return p == ProtoRaft || p == ProtoGRPC }
+func (p Proto) known() bool { return slices.Contains(protos, p) }
 
 func (p Proto) String() string {
 	switch p {
@@ -26,6 +29,8 @@ func (p Proto) String() string {
 		return "raft"
 	case ProtoGRPC:
 		return "grpc"
+	case ProtoData:
+		return "data"
 	}
 	return fmt.Sprintf("protocol %d", byte(p))
 }
