@@ -187,7 +187,7 @@ func TestProtocolsReachTheirListeners(t *testing.T) {
 			got <- p.String() + " got " + string(b)
 		})
 	}
-	want := map[string]bool{"raft got raft": true, "grpc got grpc": true}
+	want := map[string]bool{"raft got raft": true, "grpc got grpc": true, "data got data": true}
 	for _, p := range protos {
 		if _, err := f.dial(p).Write([]byte(p.String())); err != nil {
 			t.Fatal(err)
