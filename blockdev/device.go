@@ -47,6 +47,13 @@ type Mapper interface {
 	Extents(r Range, fn func(e Range, hole bool) bool) error
 }
 
+// Reopener is implemented by devices in which a failed Flush is final for as long as they are open. Reopen opens the
+// same thing anew without giving it free meanwhile, so that a Flush counts again for what is written from then on; what
+// was written before and may be lost is the caller's to write again. It is refused while an operation is in flight.
+type Reopener interface {
+	Reopen() error
+}
+
 // Range is a contiguous range of bytes.
 type Range struct{ Off, Len int64 }
 

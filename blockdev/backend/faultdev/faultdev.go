@@ -31,6 +31,7 @@ var (
 	_ blockdev.Device       = (*Dev)(nil)
 	_ blockdev.VectorWriter = (*Dev)(nil)
 	_ blockdev.Mapper       = (*Dev)(nil)
+	_ blockdev.Reopener     = (*Dev)(nil)
 )
 
 // New wraps dev, which it closes with itself.
@@ -116,6 +117,9 @@ func (d *Dev) Flush() error {
 func (d *Dev) Extents(r blockdev.Range, fn func(e blockdev.Range, hole bool) bool) error {
 	return forward.Extents(d.inner, r, fn)
 }
+
+// Reopen implements blockdev.Reopener. No rule meets it.
+func (d *Dev) Reopen() error { return forward.Reopen(d.inner) }
 
 // Close implements blockdev.Device. Like that of a hung disk it waits for stalled operations: release them first.
 func (d *Dev) Close() error { return d.inner.Close() }

@@ -17,7 +17,7 @@
 //	          are read, changed and written back while no other such write touches them.
 //
 // A failed flush or durable write is final (R23): what it lost is unknown, and the kernel reports it only once, so every
-// later flush of the Dev fails as well.
+// later flush of the Dev fails as well, until Reopen, whose caller writes all of the content again.
 //
 // The composition root opens one for each replica; replication reads and writes it.
 package filedev
@@ -25,6 +25,7 @@ package filedev
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -68,13 +69,15 @@ var (
 // Dev is an open, held backing. Make one with Open.
 type Dev struct {
 	path        string
-	fd          int
+	fd          int // for I/O
+	held        int // has the locks of the hold; the same as fd until Reopen
 	size        int64
 	backingSize int64
 	isBlock     bool
 	direct      bool
 	attachment  string
 
+	life    sync.Mutex // one Close or Reopen at a time
 	gate    gate
 	edges   blockLocks
 	syncs   syncs
@@ -126,10 +129,16 @@ func (d *Dev) Fast() bool { return !d.direct }
 
 // Close gives the backing free. It does not flush.
 func (d *Dev) Close() error {
+	d.life.Lock()
+	defer d.life.Unlock()
 	if !d.gate.close() {
 		return fmt.Errorf("close %s: %w", d.path, blockdev.ErrClosed)
 	}
-	if err := unix.Close(d.fd); err != nil {
+	var err error
+	if d.fd != d.held {
+		err = unix.Close(d.fd)
+	}
+	if err = errors.Join(err, unix.Close(d.held)); err != nil {
 		return fmt.Errorf("close %s: %w", d.path, err)
 	}
 	return nil

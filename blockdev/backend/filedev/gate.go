@@ -3,17 +3,22 @@ package filedev
 import (
 	"math"
 	"sync/atomic"
+
+	"hacluster/blockdev"
 )
 
 // gate counts operations in flight and lets close wait for them. It costs an operation two atomic additions.
 type gate struct {
-	// state is the number of operations inside; below zero once closed.
+	// state is the number of operations inside; below zero once closed, and while paused.
 	state atomic.Int64
 	idle  chan struct{} // closed by the last one out
 	ended atomic.Bool
 }
 
-const closedGate = math.MinInt64
+const (
+	closedGate = math.MinInt64
+	pausedGate = closedGate / 2
+)
 
 func newGate() gate { return gate{idle: make(chan struct{})} }
 
@@ -47,3 +52,17 @@ func (g *gate) close() bool {
 		}
 	}
 }
+
+// pause ends admission until resume. It waits for nobody: with somebody inside it is refused. The caller keeps it apart
+// from close.
+func (g *gate) pause() error {
+	if g.state.CompareAndSwap(0, pausedGate) {
+		return nil
+	}
+	if g.state.Load() < 0 {
+		return blockdev.ErrClosed
+	}
+	return ErrBusy
+}
+
+func (g *gate) resume() { g.state.Add(-pausedGate) }

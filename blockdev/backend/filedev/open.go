@@ -33,7 +33,7 @@ func (s system) open(path string, cfg Config) (_ *Dev, err error) {
 			_ = unix.Close(fd) // the error that is returned says more
 		}
 	}()
-	d := &Dev{path: path, fd: fd, size: cfg.Size, isBlock: t.isBlock, gate: newGate(), syncs: newSyncs()}
+	d := &Dev{path: path, fd: fd, held: fd, size: cfg.Size, isBlock: t.isBlock, gate: newGate(), syncs: newSyncs()}
 	if d.backingSize, err = sizeOf(fd, t, cfg); err != nil {
 		return nil, err
 	}

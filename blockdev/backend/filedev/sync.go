@@ -144,6 +144,13 @@ func (s *syncs) durably(do func() error) error {
 	return err
 }
 
+// forget begins anew after the backing was opened anew. Nothing runs meanwhile.
+func (s *syncs) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = nil
+}
+
 func finalError(err error) error {
 	return fmt.Errorf("an earlier flush or durable write failed and what it lost is unknown, so the replica needs a resync: %w", err)
 }

@@ -48,6 +48,7 @@ var (
 	_ blockdev.Device       = (*Dev)(nil)
 	_ blockdev.VectorWriter = (*Dev)(nil)
 	_ blockdev.Mapper       = (*Dev)(nil)
+	_ blockdev.Reopener     = (*Dev)(nil)
 )
 
 // New watches dev, which it closes with itself.
@@ -113,6 +114,13 @@ func (d *Dev) Flush() error {
 	s := d.slots.enter(blockdev.OpFlush, blockdev.Range{})
 	defer d.leave(s)
 	return d.inner.Flush()
+}
+
+// Reopen implements blockdev.Reopener. It is timed like a flush: it waits for the disk as one does.
+func (d *Dev) Reopen() error {
+	s := d.slots.enter(blockdev.OpFlush, blockdev.Range{})
+	defer d.leave(s)
+	return forward.Reopen(d.inner)
 }
 
 // Extents implements blockdev.Mapper. It is not timed: it reads metadata and calls back into the caller.

@@ -44,3 +44,11 @@ func Len(segments [][]byte) int64 {
 	}
 	return n
 }
+
+// Reopen opens d anew; a device that knows no difference stays as it is.
+func Reopen(d blockdev.Device) error {
+	if r, ok := d.(blockdev.Reopener); ok {
+		return r.Reopen()
+	}
+	return nil
+}
