@@ -30,12 +30,14 @@ func (o *op) run() {
 
 func (t *Tenure) doLocal(o *op, by caller) {
 	var err error
+	began := o.localBegins()
 	switch {
 	case t.isGone(): // its outcome is unknown in any case: the device is left alone
 	case o.IsCopy():
 		err = readCopy(t.r.dev, o)
 	default:
 		err = apply(t.r.dev, o)
+		t.r.meter.localDone(o, began)
 	}
 	var now cluster.Instant
 	if err != nil || o.IsCopy() {

@@ -25,6 +25,7 @@ type peerLink struct {
 	sender *link.Sender
 	stream uint64
 	pings  uint64
+	probe  probe
 
 	mu     sync.Mutex
 	reason string // of the last disconnect or refusal
@@ -131,7 +132,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	copier := newCopier(p, stream, outbox)
 	goes.Go(func() { copier.run(ctx) })
 	t.mu.Lock()
-	p.outbox, p.sender, p.stream = outbox, sender, stream
+	p.outbox, p.sender, p.stream, p.probe = outbox, sender, stream, probe{}
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Up(now, p.node, stream, g) })
 	stop := context.AfterFunc(ctx, sender.Close)
@@ -181,6 +182,7 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 	switch r.Kind {
 	case wire.Ack:
 		core.Acked(now, p.node, stream, r.Seq)
+		p.probe.acked(r.Seq, p.t.r.meter.acks[p.node])
 	case wire.Pong:
 		core.Alive(now, p.node, stream)
 	case wire.Nack:
@@ -192,6 +194,9 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 func (p *peerLink) queueLocked(a *primary.Action) {
 	if p.outbox == nil {
 		return // the stream broke; the Core hears of it
+	}
+	if a.Kind == primary.Send && !a.Op.IsCopy() {
+		p.probe.sent(a.Num)
 	}
 	if err := p.outbox.Put(p.frame(a)); err != nil {
 		p.sender.Close() // full or ended: the next stream replays

@@ -232,6 +232,7 @@ func (s *session) refuse(err error) {
 	switch {
 	case errors.Is(err, standby.ErrStale), errors.Is(err, context.Canceled):
 	case errors.Is(err, wire.ErrChecksum):
+		s.r.meter.sums.Add(1)
 		s.refuseWith(wire.BadChecksum, err)
 	case errors.As(err, &gap):
 		s.refuseWith(wire.BadOrder, err)

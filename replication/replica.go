@@ -94,6 +94,7 @@ type Replica struct {
 	super Superblock
 	log   *slog.Logger
 	work  *workers
+	meter meter
 	kick  chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
 	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
 	noting  chan struct{}
@@ -133,6 +134,11 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
+	var peers []string
+	for _, p := range cfg.Volume.Replicas {
+		peers = append(peers, p.Node)
+	}
+	r.meter.init(peers)
 	if super != nil {
 		r.recv = standby.New(super.Epoch(), super.Inconsistent())
 	} else {

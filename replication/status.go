@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"sync/atomic"
 	"time"
 
 	"hacluster/blockdev"
@@ -27,29 +26,18 @@ type PeerStatus struct {
 	Reason          string // why there is no stream, or the last one ended
 }
 
-// counters count clients' operations.
-type counters struct{ readOps, writeOps, readBytes, writeBytes atomic.Uint64 }
-
-func (c *counters) count(req *blockdev.Request) {
-	switch req.Op {
-	case blockdev.OpRead:
-		c.readOps.Add(1)
-		c.readBytes.Add(uint64(req.Range.Len))
-	case blockdev.OpWrite, blockdev.OpZero:
-		c.writeOps.Add(1)
-		c.writeBytes.Add(uint64(req.Range.Len))
-	}
-}
-
 // Serving tells how it stands, if this node is primary.
 func (r *Replica) Serving() (s Serving, ok bool) {
 	t := r.Tenure()
 	if t == nil {
 		return s, false
 	}
+	c, b := r.meter.counts(), &t.base
+	since := func(now, before *[blockdev.OpFlush + 1]uint64, op blockdev.Op) uint64 { return now[op] - before[op] }
 	s = Serving{Volume: r.cfg.Volume.Name, Epoch: t.epoch, Suspended: !t.gate.try(),
-		ReadOps: t.counts.readOps.Load(), WriteOps: t.counts.writeOps.Load(),
-		ReadBytes: t.counts.readBytes.Load(), WriteBytes: t.counts.writeBytes.Load()}
+		ReadOps: since(&c.ops, &b.ops, blockdev.OpRead), ReadBytes: since(&c.bytes, &b.bytes, blockdev.OpRead),
+		WriteOps:   since(&c.ops, &b.ops, blockdev.OpWrite) + since(&c.ops, &b.ops, blockdev.OpZero),
+		WriteBytes: since(&c.bytes, &b.bytes, blockdev.OpWrite) + since(&c.bytes, &b.bytes, blockdev.OpZero)}
 	now := r.node.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -24,8 +24,8 @@ type Tenure struct {
 	kick      chan struct{}        // to tick: look now; room for one: a reminder, not a count
 	acked     atomic.Bool          // a client's write or flush was acknowledged
 
-	gate   gate
-	counts counters
+	gate gate
+	base counts // of the replica's meter when the tenure began
 
 	mu      sync.Mutex
 	core    *primary.Core
@@ -41,7 +41,7 @@ type Tenure struct {
 
 func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	now := r.node.Now()
-	t := &Tenure{r: r, epoch: vol.Epoch, peers: map[string]*peerLink{}, gone: make(chan struct{}),
+	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
 		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
 	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.cfg.DropAfter}, vol, now)
 	for _, n := range t.core.Peers() {

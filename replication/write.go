@@ -13,12 +13,13 @@ import (
 // op is one operation on its way: what the Core knows of it, and the data.
 type op struct {
 	primary.Op
-	t    *Tenure
-	req  *blockdev.Request // of a client; nil: our own
-	buf  *blockdev.Buf     // payload of a write; a reference of its own, for it outlives the request
-	sum  uint32
-	zero bool       // a copy whose content is all zeroes
-	done chan error // of our own flush: gets the outcome; room for one
+	t     *Tenure
+	req   *blockdev.Request // of a client; nil: our own
+	buf   *blockdev.Buf     // payload of a write; a reference of its own, for it outlives the request
+	sum   uint32
+	zero  bool       // a copy whose content is all zeroes
+	began stamp      // of a client's operation that is timed; zero: it is not
+	done  chan error // of our own flush: gets the outcome; room for one
 	// refs is one for the Core until its Release, and one for each Complete that was taken and not carried out: the
 	// two may be taken by different goroutines, and the second must not give away what the first still reports.
 	refs atomic.Int32
@@ -44,7 +45,7 @@ func (o *op) release() {
 	if o.buf != nil {
 		o.buf.Free()
 	}
-	o.t, o.req, o.buf, o.sum, o.zero, o.done = nil, nil, nil, 0, false, nil
+	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.done = nil, nil, nil, 0, false, 0, nil
 	o.Reset()
 	ops.Put(o)
 }
@@ -54,8 +55,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Submit starts a client's operation; the order of calls is the order of admission (R33). It waits for nothing but a
 // backing that takes a write without waiting for a disk. How much is under way is bounded by the frontends.
 func (t *Tenure) Submit(req *blockdev.Request) {
-	t.counts.count(req)
+	began := t.r.meter.begin(req)
 	o := t.newOp(req.Op, req.Range)
+	o.began = began
 	o.req, o.FUA, o.Unmap, o.sum = req, req.FUA, req.Unmap, req.Sum
 	if req.Op == blockdev.OpRead {
 		t.read(o)

@@ -1,0 +1,167 @@
+package replication
+
+import (
+	"sync/atomic"
+
+	"hacluster/blockdev"
+)
+
+// Stage is a part of an operation's way that is timed.
+type Stage uint8
+
+// The stages.
+const (
+	StageRead       Stage = iota // a read, from Submit to Done
+	StageWrite                   // a write or zeroing, from Submit to Done
+	StageFlush                   // a flush, from Submit to Done
+	StageLocalWrite              // the part of a write or zeroing on the local backing
+	StageLocalFlush              // the part of a flush on the local backing
+	numStages
+)
+
+// sampleMask: of reads and writes one in eight is timed, the first included. Three readings of the clock for each
+// would cost a small write some per cent of its processor time; its count costs nothing that can be measured.
+const sampleMask = 8 - 1
+
+// meter counts what a replica does, over all its tenures. The data path only adds to it.
+type meter struct {
+	ops    [blockdev.OpFlush + 1]atomic.Uint64 // by operation
+	bytes  [blockdev.OpFlush + 1]atomic.Uint64
+	errors atomic.Uint64 // operations that were answered with an error
+	sums   atomic.Uint64 // entries whose checksum did not fit
+	disk   atomic.Uint64 // failed or stalled operations of the backing
+	stages [numStages]Histogram
+	acks   map[string]*Histogram // by peer, from queueing an entry to its acknowledgement; the keys never change
+}
+
+func (m *meter) init(peers []string) {
+	m.acks = make(map[string]*Histogram, len(peers))
+	for _, p := range peers {
+		m.acks[p] = new(Histogram)
+	}
+}
+
+// begin counts a client's operation and says from when to time it; zero: it is not timed.
+func (m *meter) begin(req *blockdev.Request) stamp {
+	n := m.ops[req.Op].Add(1)
+	m.bytes[req.Op].Add(uint64(req.Range.Len))
+	if req.Op != blockdev.OpFlush && n&sampleMask != 1 {
+		return 0
+	}
+	return takeStamp()
+}
+
+// done counts an operation of a client that is answered.
+func (m *meter) done(o *op) {
+	if o.Err != nil {
+		m.errors.Add(1)
+	}
+	if o.began == 0 {
+		return
+	}
+	s := StageWrite
+	switch o.Kind {
+	case blockdev.OpRead:
+		s = StageRead
+	case blockdev.OpFlush:
+		s = StageFlush
+	}
+	m.stages[s].Observe(o.began.to(takeStamp()))
+}
+
+// localBegins is when the local part of an operation that is timed begins.
+func (o *op) localBegins() stamp {
+	if o.began == 0 {
+		return 0
+	}
+	return takeStamp()
+}
+
+// localDone times the local part of a write or flush.
+func (m *meter) localDone(o *op, began stamp) {
+	if began == 0 {
+		return
+	}
+	s := StageLocalWrite
+	if o.Kind == blockdev.OpFlush {
+		s = StageLocalFlush
+	}
+	m.stages[s].Observe(began.to(takeStamp()))
+}
+
+// probe times one entry at a time on its way to a peer and back.
+type probe struct {
+	num uint64
+	at  stamp // zero: none is under way
+}
+
+func (p *probe) sent(num uint64) {
+	if p.at == 0 {
+		p.num, p.at = num, takeStamp()
+	}
+}
+
+func (p *probe) acked(num uint64, h *Histogram) {
+	if p.at != 0 && num >= p.num {
+		h.Observe(p.at.to(takeStamp()))
+		p.at = 0
+	}
+}
+
+// counts are the figures of clients' operations at one moment.
+type counts struct{ ops, bytes [blockdev.OpFlush + 1]uint64 }
+
+func (m *meter) counts() (c counts) {
+	for i := range m.ops {
+		c.ops[i], c.bytes[i] = m.ops[i].Load(), m.bytes[i].Load()
+	}
+	return c
+}
+
+// Figures are what a replica counted since it was opened.
+type Figures struct {
+	Volume string
+	// Ops and Bytes are of clients, by blockdev.Op.
+	Ops, Bytes [blockdev.OpFlush + 1]uint64
+	// Errors are operations answered with an error.
+	Errors uint64
+	// ChecksumErrors are entries of a stream whose checksum did not fit; DiskErrors failed or stalled operations of
+	// the backing.
+	ChecksumErrors, DiskErrors uint64
+	Stages                     [numStages]Latency
+	Acks                       map[string]Latency // by peer
+	// InFlight is how many of the clients' operations are admitted and not complete; Taken and TakenBytes what this
+	// replica took as a standby and has not written.
+	InFlight, Taken int
+	TakenBytes      int64
+}
+
+// The limits of Figures.Taken and TakenBytes.
+const (
+	MaxTaken      = maxTaken
+	MaxTakenBytes = maxTakenBytes
+)
+
+// Figures reads the counts.
+func (r *Replica) Figures() Figures {
+	m := &r.meter
+	c := m.counts()
+	f := Figures{Volume: r.cfg.Volume.Name, Ops: c.ops, Bytes: c.bytes, Errors: m.errors.Load(), ChecksumErrors: m.sums.Load(),
+		DiskErrors: m.disk.Load(), Acks: make(map[string]Latency, len(m.acks))}
+	for i := range m.stages {
+		f.Stages[i] = m.stages[i].Read()
+	}
+	for p, h := range m.acks {
+		f.Acks[p] = h.Read()
+	}
+	r.mu.Lock()
+	f.Taken, f.TakenBytes = r.recv.Outstanding(), r.taken
+	t := r.tenure
+	r.mu.Unlock()
+	if t != nil {
+		t.mu.Lock()
+		f.InFlight = t.core.InFlight()
+		t.mu.Unlock()
+	}
+	return f
+}
