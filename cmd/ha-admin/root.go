@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/identity/pki"
 )
 
 const (
@@ -99,18 +100,17 @@ func (a *app) root() *cobra.Command {
 	a.flags = root
 	a.globalFlags(root)
 	root.AddCommand(a.statusCommand(), a.failoverCommand(), a.failoversCommand(), a.volumeCommand(), a.nodeCommand(),
-		a.eventsCommand(), a.configCommand())
+		a.eventsCommand(), a.configCommand(), a.pkiCommand())
 	root.AddCommand(notYet("maintenance on|off", "suspend automatic failover"),
 		notYet("fence NODE", "turn a node off"),
-		notYet("apply FILE", "change the running cluster to what the file says"),
-		notYet("pki init|node|user|rotate", "manage certificates"))
+		notYet("apply FILE", "change the running cluster to what the file says"))
 	return root
 }
 
 func (a *app) globalFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.servers, "server", nil, "who to ask: host:port or unix:///path, several by commas, the first that answers serves (default: the local daemon's socket)")
-	f.StringVar(&a.pki, "pki", "", "folder with the certificates (not supported yet)")
+	f.StringVar(&a.pki, "pki", "", "`folder` with the certificates (default "+pki.DefaultPath+")")
 	f.BoolVar(&a.insecure, "insecure", false, "no TLS; loopback addresses only")
 	f.StringVarP(&a.output, "output", "o", "table", "table or json")
 	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for the answer")
@@ -181,6 +181,10 @@ func showHelp(c *cobra.Command, _ []string) error {
 // none, one and atMostOne check the number of arguments and say what is wanted.
 func none(c *cobra.Command, args []string) error { return wantArgs(c, args, 0, 0) }
 func one(c *cobra.Command, args []string) error  { return wantArgs(c, args, 1, 1) }
+
+// some wants one or more, anyNumber takes what comes.
+func some(c *cobra.Command, args []string) error { return wantArgs(c, args, 1, len(args)) }
+func anyNumber(*cobra.Command, []string) error   { return nil }
 
 func atMostOne(c *cobra.Command, args []string) error { return wantArgs(c, args, 0, 1) }
 
