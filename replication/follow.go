@@ -16,6 +16,9 @@ func (r *Replica) follow(ctx context.Context) {
 			r.stopServing("the replica is out of service")
 			continue
 		}
+		if !problem && r.reopen() {
+			return // its end kicks
+		}
 		switch a := role.Next(f).(type) {
 		case nil:
 			return
@@ -68,7 +71,7 @@ func (r *Replica) reportLocked() cluster.Report {
 		rep.Stalled = r.dev.Stalled()
 	}
 	rep.Epoch, rep.LastSeq, rep.Inconsistent = r.recv.Epoch(), r.recv.LastNum(), r.recv.Inconsistent()
-	rep.Problem = r.problem
+	rep.Problem, rep.Doing = r.problem, r.doing
 	rep.Fresh = r.cfg.Fresh && r.vol.Epoch == 0
 	return rep
 }
@@ -148,9 +151,8 @@ func (r *Replica) serve(ctx context.Context, e cluster.Epoch) bool {
 		r.unusable(fmt.Sprintf("the clean-stop mark cannot be removed: %v", err))
 		return false
 	}
-	// A replica whose disk failed gets here by a person's word only.
-	if err := r.setHealth(func(_, failed *bool) error { *failed = false; return nil }); err != nil {
-		r.unusable(fmt.Sprintf("the mark of the failed disk cannot be removed: %v", err))
+	if r.super.Failed() { // a replica whose disk failed gets here by a person's word only
+		r.refresh(e)
 		return false
 	}
 	r.mu.Lock()

@@ -29,6 +29,7 @@ func (r *Replica) setHealth(change func(inconsistent, failed *bool) error) error
 // noteFailure notes a failed write or flush, before any further answer (R23). false: it could not be noted.
 func (r *Replica) noteFailure(cause error) bool {
 	r.meter.disk.Add(1)
+	r.failures.Add(1)
 	err := r.setHealth(func(_, failed *bool) error {
 		if !*failed {
 			r.log.Error("the backing device failed: the replica is no candidate until it has been resynced", "error", cause)

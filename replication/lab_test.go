@@ -58,6 +58,7 @@ type labConfig struct {
 	suspend  time.Duration
 	deadline time.Duration
 	tmpfs    bool // backings are files; without faults, and read by nobody else
+	kernel   bool // backings lose what a failed flush was to make durable
 }
 
 // labNode is one node: it outlives its processes.
@@ -66,6 +67,7 @@ type labNode struct {
 	name    string
 	addr    string
 	mem     *memdev.Dev
+	disk    *kernelDisk
 	faults  *faultdev.Dev
 	sb      *superRecord
 	cable   cable
@@ -85,6 +87,7 @@ type labNode struct {
 	conns   map[string]*grpc.ClientConn
 	handler func(context.Context, *link.Session) error // in the place of the replica
 	giveUps []string
+	events  []string
 
 	// What a test has the leader answer to a give-up; nil: the promotion of another member.
 	onGiveUp func(to string, failed bool) error
@@ -279,7 +282,14 @@ func (n *labNode) start() {
 	n.process++
 	n.l.apply(cluster.Command{StartNode: &cluster.StartNode{Node: n.name, DataDir: n.name, Start: n.process, Boot: fmt.Sprintf("%x", n.boot[:])}})
 	n.mem = n.mem.Reopen()
-	faults := faultdev.New(n.mem)
+	inner := blockdev.Device(n.mem)
+	if n.l.conf.kernel {
+		if n.disk == nil {
+			n.disk = newKernelDisk(n.l.conf.size)
+		}
+		inner = n.disk.open(n.mem)
+	}
+	faults := faultdev.New(inner)
 	if n.l.conf.tmpfs {
 		faults = faultdev.New(tmpfs(n.l.t, n.l.conf.size))
 	}
@@ -488,6 +498,12 @@ func (v labNodeView) Greet(ctx context.Context, peer string, h wire.Hello) (*lin
 
 func (v labNodeView) Serving(string, cluster.Epoch)  {}
 func (v labNodeView) FirstAck(string, cluster.Epoch) {}
+
+func (v labNodeView) Event(_, kind, _ string) {
+	v.n.mu.Lock()
+	defer v.n.mu.Unlock()
+	v.n.events = append(v.n.events, kind)
+}
 
 // logger writes to the test's log when asked to.
 func logger(t testing.TB, node string) *slog.Logger {

@@ -70,6 +70,9 @@ func (r *Replica) forget(s *session) {
 	}
 	r.receiving--
 	r.changeLocked()
+	if r.spoiltLocked() {
+		r.wake() // Run opens the backing anew when no stream is left
+	}
 }
 
 // send hands replies to the connection.
@@ -164,6 +167,9 @@ func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, 
 	if r.tenure != nil {
 		busy++ // still primary of an older epoch: Run ends that first
 	}
+	if r.spoiltLocked() {
+		busy++ // the backing is opened anew first: Run does, when the last stream is gone
+	}
 	if r.unnoted > 0 || !role.MayAnswer(r.factsLocked()) {
 		return wire.RefusedNotReady, false, r.watchLocked()
 	}
@@ -172,6 +178,7 @@ func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, 
 		return 0, true, nil
 	case standby.Wait:
 		r.supersedeLocked(nil)
+		r.wake()
 		return wire.RefusedNotReady, false, r.watchLocked()
 	case standby.RefuseOlder:
 		return wire.RefusedOlderEpoch, false, nil

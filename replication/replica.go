@@ -14,6 +14,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hacluster/blockdev"
@@ -40,6 +41,8 @@ type Node interface {
 	// Serving tells that the volume accepts I/O in this epoch, FirstAck that a client got its first acknowledgement.
 	Serving(volume string, e cluster.Epoch)
 	FirstAck(volume string, e cluster.Epoch)
+	// Event records something that an operator should find in the history. It does not wait.
+	Event(volume, kind, text string)
 }
 
 // Superblock is the replica's own record on stable storage. Each setter returns when the change is durable.
@@ -60,6 +63,7 @@ type Backing interface {
 	blockdev.Device
 	blockdev.VectorWriter
 	blockdev.Mapper
+	blockdev.Reopener
 	Stalled() bool
 }
 
@@ -100,24 +104,29 @@ type Replica struct {
 	noting  chan struct{}
 	digests chan struct{} // a token for each digest request being answered
 	goes    sync.WaitGroup
+	// failures counts writes and flushes of the backing that failed, and stalls.
+	failures atomic.Uint64
 
 	mu        sync.Mutex     // taken before the mutex of a Tenure where both are held
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
 	applied   cluster.Volume // as our own log shows it
 	recv      *standby.Receiver
-	queue     order.Queue   // entries taken from a primary and not returned
-	tenure    *Tenure       // while primary
-	draining  int           // local operations of ended tenures that have not returned
-	session   *session      // the stream that is being received, nil: none
-	problem   string        // why the replica must not be used any more
-	proposing bool          // a proposal of the role is on its way
-	unnoted   int           // failures that are not on stable storage yet
-	receiving int           // streams that were accepted and have not been left by Replicate
-	digesting int           // digest requests being answered
-	full      bool          // a stream waits for room among the entries
-	taken     int64         // bytes of entries taken and not returned
-	stopped   bool          // no goroutine is begun any more
-	changed   chan struct{} // closed when outstanding work or the record changed; nil: nobody waits for that
+	queue     order.Queue     // entries taken from a primary and not returned
+	tenure    *Tenure         // while primary
+	draining  int             // local operations of ended tenures that have not returned
+	session   *session        // the stream that is being received, nil: none
+	problem   string          // why the replica must not be used any more
+	proposing bool            // a proposal of the role is on its way
+	unnoted   int             // failures that are not on stable storage yet
+	receiving int             // streams that were accepted and have not been left by Replicate
+	digesting int             // digest requests being answered
+	full      bool            // a stream waits for room among the entries
+	taken     int64           // bytes of entries taken and not returned
+	stopped   bool            // no goroutine is begun any more
+	reopened  uint64          // failures when the backing was opened
+	again     cluster.Instant // before it no other try to reopen or refresh
+	doing     string          // what keeps the replica from its role at the moment, for the status
+	changed   chan struct{}   // closed when outstanding work or the record changed; nil: nobody waits for that
 }
 
 // New makes a Replica that owns dev and super; it does nothing before Run.

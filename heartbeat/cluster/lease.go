@@ -43,6 +43,8 @@ type Report struct {
 	Clean *Clean `json:"clean,omitempty"`
 	// Problem says why the backing cannot be used, for the operator; empty when it can.
 	Problem string `json:"problem,omitempty"`
+	// Doing says what the replica is at before it can take its role, for the operator; mostly empty.
+	Doing string `json:"doing,omitempty"`
 }
 
 // Usable reports whether the replica may be promoted as far as its own health goes.

@@ -64,6 +64,8 @@ func (v *view) notServed(vol *cluster.Volume) string {
 		switch {
 		case rep == nil:
 			why = append(why, m+" does not answer")
+		case rep.Doing != "" && m == vol.Primary:
+			why = append(why, m+": "+rep.Doing)
 		case !rep.Usable():
 			why = append(why, fmt.Sprintf("the replica on %s cannot be used: %s", m, problemOf(rep)))
 		case rep.Incarnation != vol.Members[m].Incarnation && !rep.Clean.Matches(vol.Members[m]):
@@ -88,6 +90,8 @@ func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report,
 		return "an operation of its backing device is outstanding past its deadline"
 	case slices.Contains(vol.Held, node):
 		return fmt.Sprintf("it may hold acknowledged writes that the others lack: `ha-admin volume resync %s --target %s --discard-target-data` has them overwritten", vol.Name, node)
+	case rep.Doing != "":
+		return rep.Doing
 	case rep.Failed:
 		return "a write or flush of its backing device failed: it is resynced when the device works"
 	case peer != nil && peer.Reason != "":

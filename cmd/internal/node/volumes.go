@@ -370,6 +370,7 @@ func (r replicaNode) GiveUp(ctx context.Context, volume string, e cluster.Epoch,
 func (r replicaNode) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
 	return r.n.peers.Greet(ctx, peer, h)
 }
+func (r replicaNode) Event(volume, kind, text string)         { r.n.events.add(kind, volume, text) }
 func (r replicaNode) Serving(volume string, e cluster.Epoch)  { r.n.vols.tell(volume, e, false) }
 func (r replicaNode) FirstAck(volume string, e cluster.Epoch) { r.n.vols.tell(volume, e, true) }
 
