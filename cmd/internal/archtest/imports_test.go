@@ -58,19 +58,22 @@ var pure = []string{
 // homes lists where a module of others may be imported; nil: anywhere. What is not listed may not be imported at all:
 // replacing a module shall touch one folder, so say which one it is.
 var homes = map[string][]string{
-	"github.com/hashicorp/raft":       {"heartbeat/consensus"},
-	"github.com/hashicorp/raft-wal":   {"heartbeat/consensus"},
-	"github.com/hashicorp/go-hclog":   {"heartbeat/consensus"},
-	"go.etcd.io/bbolt":                {"heartbeat/consensus"},
-	"github.com/hashicorp/memberlist": {"heartbeat/membership"},
-	"google.golang.org/grpc":          {"cmd/internal/api", "cmd/internal/control", "cmd/internal/node", "replication/link", "proto"},
-	"google.golang.org/protobuf":      {"cmd/internal/api", "proto"},
-	"github.com/hashicorp/hcl/v2":     {"cmd/internal/config"},
-	"github.com/zclconf/go-cty":       {"cmd/internal/config"},
-	"github.com/spf13/cobra":          {"cmd/ha-admin"},
-	"github.com/coreos/go-systemd":    {"cmd/haclusterd"},
-	"golang.org/x/sys":                nil,
-	"golang.org/x/sync":               nil,
+	"github.com/hashicorp/raft":         {"heartbeat/consensus"},
+	"github.com/hashicorp/raft-wal":     {"heartbeat/consensus"},
+	"github.com/hashicorp/go-hclog":     {"heartbeat/consensus"},
+	"go.etcd.io/bbolt":                  {"heartbeat/consensus"},
+	"github.com/hashicorp/memberlist":   {"heartbeat/membership"},
+	"google.golang.org/grpc":            {"cmd/internal/api", "cmd/internal/control", "cmd/internal/node", "replication/link", "proto"},
+	"google.golang.org/protobuf":        {"cmd/internal/api", "proto"},
+	"github.com/hashicorp/hcl/v2":       {"cmd/internal/config"},
+	"github.com/zclconf/go-cty":         {"cmd/internal/config"},
+	"github.com/spf13/cobra":            {"cmd/ha-admin"},
+	"github.com/coreos/go-systemd":      {"cmd/haclusterd"},
+	"github.com/anishathalye/porcupine": {"cmd/internal/lab/history"},
+	"github.com/prometheus":             {"cmd/internal/metrics"},
+	"github.com/hanwen/go-fuse/v2":      {"cmd/internal/lab/disk"},
+	"golang.org/x/sys":                  nil,
+	"golang.org/x/sync":                 nil,
 }
 
 // within reports whether name is one of the packages or lies below one.
@@ -117,7 +120,7 @@ func direct(from, to string, no func(why string)) {
 		no("generated code knows nothing of ours")
 	case within(to, "cmd") && !within(from, "cmd"):
 		no("cmd is where everything meets, nothing below knows it")
-	case within(to, "cmd/internal/e2e", "cmd/internal/sim", "cmd/internal/archtest") && !within(from, "cmd/internal/e2e"):
+	case within(to, "cmd/internal/e2e", "cmd/internal/sim", "cmd/internal/archtest", "cmd/internal/lab") && !within(from, "cmd/internal/e2e", "cmd/internal/lab"):
 		no("the program does not know its tests")
 	}
 }
@@ -195,6 +198,7 @@ func TestBrokenRulesAreSeen(t *testing.T) {
 		{"cmd/ha-admin", "hacluster/cmd/internal/node", ""},
 		{"cmd/ha-admin", "", "hacluster/cmd/internal/node"},
 		{"cmd/internal/node", "hacluster/cmd/internal/sim", ""},
+		{"cmd/internal/node", "hacluster/cmd/internal/lab/disk", ""},
 		{"replication", "hacluster/cmd/internal/config", ""},
 		{"proto/admin/v1", "hacluster/blockdev", ""},
 		{"replication/primary", "", "hacluster/replication/link"},

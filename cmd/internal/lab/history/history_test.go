@@ -1,0 +1,140 @@
+package history
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+const ms = time.Millisecond
+
+func w(seq uint64, from, to time.Duration) Op {
+	return Op{Who: "w", Kind: Write, Seq: seq, Server: "a", Sent: from * ms, Answered: to * ms}
+}
+
+func maybe(seq uint64, from time.Duration) Op {
+	return Op{Who: "w", Kind: Write, Seq: seq, Server: "a", Sent: from * ms, Unknown: true}
+}
+
+func r(seq uint64, from, to time.Duration) Op {
+	return Op{Who: "r", Kind: Read, Seq: seq, Server: "a", Sent: from * ms, Answered: to * ms}
+}
+
+func TestHistoriesOfOneBlock(t *testing.T) {
+	for name, c := range map[string]struct {
+		ops []Op
+		bad string // a word of the reason; empty: fine
+	}{
+		"zeroes before the first write":               {[]Op{r(0, 1, 2), w(1, 3, 4), r(1, 5, 6)}, ""},
+		"a read beside a write sees either":           {[]Op{w(1, 1, 2), w(2, 3, 9), r(1, 4, 5), r(2, 6, 7)}, ""},
+		"new, then old":                               {[]Op{w(1, 1, 2), w(2, 3, 19), r(2, 4, 5), r(1, 6, 7)}, "stale"},
+		"a lost acknowledged write":                   {[]Op{w(1, 1, 2), w(2, 3, 4), r(1, 5, 6)}, "stale"},
+		"zeroes after an acknowledged write":          {[]Op{w(1, 1, 2), r(0, 5, 6)}, "stale"},
+		"what nobody wrote":                           {[]Op{w(1, 1, 2), r(7, 5, 6)}, "nobody wrote"},
+		"what is written only later":                  {[]Op{r(1, 1, 2), w(1, 3, 4)}, "later"},
+		"unknown and never seen":                      {[]Op{w(1, 1, 2), maybe(2, 3), r(1, 5, 6), w(3, 7, 8), r(3, 9, 10)}, ""},
+		"unknown, takes effect late":                  {[]Op{w(1, 1, 2), maybe(2, 3), r(1, 5, 6), r(2, 7, 8)}, ""},
+		"unknown, seen, then un-seen":                 {[]Op{w(1, 1, 2), maybe(2, 3), r(2, 5, 6), r(1, 7, 8)}, "stale"},
+		"unknown, after a newer one, is lawful":       {[]Op{w(1, 1, 2), maybe(2, 3), w(3, 4, 5), r(3, 6, 7), r(2, 8, 9)}, ""},
+		"unknown, seen, overwritten, seen again":      {[]Op{maybe(2, 3), r(2, 4, 5), w(3, 6, 7), r(2, 8, 9)}, "stale"},
+		"unknown, after a newer one, but then undone": {[]Op{w(1, 1, 2), maybe(2, 3), w(3, 4, 5), r(3, 6, 7), r(2, 8, 9), r(3, 10, 11)}, "no order"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad, undecided := Registers(c.ops, time.Minute)
+			if len(undecided) > 0 {
+				t.Fatal("undecided")
+			}
+			if (c.bad == "") != (len(bad) == 0) || c.bad != "" && !strings.Contains(bad[0].Why, c.bad) {
+				t.Fatalf("found %v, want %q", bad, c.bad)
+			}
+		})
+	}
+}
+
+// Histories of a real register, with answers that get lost, pass; with one acknowledged write forgotten they do not.
+func TestRandomHistoriesOfARegister(t *testing.T) {
+	seed := rand.Uint64()
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	for round := range 200 {
+		var ops []Op
+		var value uint64
+		now := time.Duration(0)
+		for i := uint64(1); i < 60; i++ {
+			now += 10
+			switch {
+			case rnd.IntN(3) > 0:
+				ops = append(ops, r(value, now, now+1+time.Duration(rnd.IntN(9))))
+			case rnd.IntN(3) == 0: // unknown; it took effect or not
+				ops = append(ops, maybe(i, now))
+				if rnd.IntN(2) == 0 {
+					value = i
+				}
+			default:
+				ops = append(ops, w(i, now, now+5))
+				value = i
+			}
+		}
+		if bad, undecided := Registers(ops, time.Minute); len(undecided)+len(bad) > 0 {
+			t.Fatalf("seed %d round %d: %v, undecided %v", seed, round, bad, undecided)
+		}
+		ops = append(ops, r(value, now+10, now+11), w(100, now+20, now+25), r(value, now+30, now+31))
+		if bad, _ := Registers(ops, time.Minute); len(bad) != 1 {
+			t.Fatalf("seed %d round %d: the acknowledged write 100 is lost, and nobody says so", seed, round)
+		}
+	}
+}
+
+func TestLostCountsAcknowledgedWritesOnly(t *testing.T) {
+	ops := []Op{w(1, 1, 2), w(2, 3, 4), maybe(3, 5), w(4, 7, 8), r(1, 9, 10)}
+	if n := Lost(ops); n != 2 {
+		t.Fatalf("%d lost, want 2", n)
+	}
+	if n := Lost(append(ops, r(4, 11, 12))); n != 0 {
+		t.Fatalf("%d lost, want 0", n)
+	}
+}
+
+func by(server string, from, to time.Duration) Op {
+	return Op{Who: server, Kind: Write, Server: server, Sent: from * ms, Answered: to * ms}
+}
+
+func TestPrimariesOneAtAnyInstant(t *testing.T) {
+	ab := []Tenure{{1, "a"}, {2, "b"}}
+	aba := append(ab, Tenure{3, "a"})
+	for name, c := range map[string]struct {
+		ops     []Op
+		tenures []Tenure
+		fine    bool
+	}{
+		"one primary":                              {[]Op{by("a", 1, 2), by("a", 3, 4)}, ab, true},
+		"handed over":                              {[]Op{by("a", 1, 2), by("b", 3, 4)}, ab, true},
+		"a late answer":                            {[]Op{by("a", 1, 9), by("b", 3, 4)}, ab, true},
+		"an answer sent after the other began":     {[]Op{by("b", 3, 4), by("a", 5, 9)}, ab, false},
+		"interleaved":                              {[]Op{by("a", 1, 2), by("b", 3, 4), by("a", 5, 6)}, ab, false},
+		"interleaved, with the epochs to explain":  {[]Op{by("a", 1, 2), by("b", 3, 4), by("a", 5, 6)}, aba, true},
+		"and once more":                            {[]Op{by("a", 1, 2), by("b", 3, 4), by("a", 5, 6), by("b", 7, 8)}, aba, false},
+		"a stranger":                               {[]Op{by("c", 1, 2)}, aba, false},
+		"a late answer two tenures ago":            {[]Op{by("a", 1, 2), by("b", 3, 8), by("a", 4, 5), by("b", 3, 9)}, aba, true},
+		"never the primary it might have been yet": {[]Op{by("b", 3, 4), by("a", 5, 6), by("b", 7, 8)}, aba, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if bad := Primaries(c.ops, c.tenures); c.fine != (len(bad) == 0) {
+				t.Fatalf("%v", bad)
+			}
+		})
+	}
+}
+
+func TestGapAndOutage(t *testing.T) {
+	ops := []Op{by("a", 1, 2), by("a", 3, 4), by("a", 5, 30), by("b", 20, 25), by("b", 26, 27)}
+	if gap, began := LongestGap(ops, 0, 30*ms); gap != 21*ms || began != 4*ms {
+		t.Errorf("gap %v from %v", gap, began)
+	}
+	if d, ok := Outage(ops, 10*ms); !ok || d != 21*ms {
+		t.Errorf("outage %v %v", d, ok)
+	}
+	if _, ok := Outage(ops, 28*ms); ok {
+		t.Error("an outage that has not ended")
+	}
+}

@@ -1,0 +1,154 @@
+package history
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// Violation is a block whose answers no order explains.
+type Violation struct {
+	Block int64  `json:"block"`
+	Why   string `json:"why"`
+	Ops   []Op   `json:"ops"` // around the place, by time of sending
+}
+
+func (v Violation) String() string { return fmt.Sprintf("block %d: %s", v.Block, v.Why) }
+
+// Registers checks each block for linearizability (Herlihy and Wing, 1990). undecided are blocks for which the search
+// took too long: that proves nothing, either way. A block holds zeroes before its first write.
+func Registers(ops []Op, patience time.Duration) (bad []Violation, undecided []int64) {
+	blocks := map[int64][]Op{}
+	for _, o := range ops {
+		blocks[o.Block] = append(blocks[o.Block], o)
+	}
+	deadline := time.Now().Add(patience)
+	for _, b := range slices.Sorted(maps.Keys(blocks)) {
+		all := blocks[b]
+		slices.SortFunc(all, func(x, y Op) int { return cmp.Compare(x.Sent, y.Sent) })
+		if v, ok := plain(b, all); !ok {
+			bad = append(bad, v)
+			continue
+		}
+		switch search(all, max(time.Until(deadline), time.Second)) {
+		case porcupine.Illegal:
+			bad = append(bad, Violation{Block: b, Why: "no order of its operations explains every answer", Ops: all})
+		case porcupine.Unknown:
+			undecided = append(undecided, b)
+		}
+	}
+	return bad, undecided
+}
+
+// plain finds what can be said in plain words: an answer that was never written, that comes before its write, or that
+// is older than a write which was acknowledged before the read began.
+func plain(block int64, ops []Op) (v Violation, ok bool) {
+	writes := map[uint64]Op{}
+	for _, o := range ops {
+		if o.Kind == Write {
+			writes[o.Seq] = o
+		}
+	}
+	effective := ends(ops)
+	for i, r := range ops {
+		if r.Kind != Read || r.Unknown {
+			continue
+		}
+		say := func(format string, args ...any) (Violation, bool) {
+			return Violation{Block: block, Why: r.String() + ": " + fmt.Sprintf(format, args...), Ops: around(ops, i)}, false
+		}
+		w, known := writes[r.Seq]
+		switch {
+		case r.Seq != 0 && !known:
+			return say("nobody wrote that")
+		case known && w.Sent >= r.Answered:
+			return say("it was written later: %v", w)
+		}
+		end := effective[r.Seq] // of zeroes: before all
+		for _, later := range writes {
+			if later.Sent > end && effective[later.Seq] < r.Sent {
+				return say("stale: acknowledged or seen in between was %v", later)
+			}
+		}
+	}
+	return v, true
+}
+
+// ends says for each write by when it has taken effect: when it was acknowledged, or first seen.
+func ends(ops []Op) map[uint64]time.Duration {
+	end := map[uint64]time.Duration{}
+	for _, o := range ops {
+		if o.Kind == Write {
+			end[o.Seq] = math.MaxInt64
+			if !o.Unknown {
+				end[o.Seq] = o.Answered
+			}
+		}
+	}
+	for _, o := range ops {
+		if e, ok := end[o.Seq]; ok && o.Kind == Read && !o.Unknown {
+			end[o.Seq] = min(e, o.Answered)
+		}
+	}
+	return end
+}
+
+// search looks for an order. A write of unknown outcome that nobody saw may be left out: never is an order, too.
+func search(ops []Op, patience time.Duration) porcupine.CheckResult {
+	effective := ends(ops)
+	var h []porcupine.Operation
+	clients := map[string]int{}
+	for _, o := range ops {
+		end := o.Answered
+		switch {
+		case o.Kind == Read && o.Unknown, o.Kind == Write && effective[o.Seq] == math.MaxInt64:
+			continue
+		case o.Kind == Write && o.Unknown:
+			end = effective[o.Seq]
+		}
+		id, ok := clients[o.Who]
+		if !ok {
+			id = len(clients)
+			clients[o.Who] = id
+		}
+		h = append(h, porcupine.Operation{ClientId: id, Input: o, Call: int64(o.Sent), Return: int64(end)})
+	}
+	return porcupine.CheckOperationsTimeout(register, h, patience)
+}
+
+// register is the model: it holds the number of the last write.
+var register = porcupine.Model{
+	Init: func() any { return uint64(0) },
+	Step: func(state, input, _ any) (bool, any) {
+		o := input.(Op)
+		if o.Kind == Write {
+			return true, o.Seq
+		}
+		return state.(uint64) == o.Seq, state
+	},
+}
+
+func around(ops []Op, i int) []Op { return slices.Clone(ops[max(i-8, 0):min(i+9, len(ops))]) }
+
+// Lost counts acknowledged writes that the last read of their block does not know any more: the loss that a user sees.
+func Lost(ops []Op) (lost int) {
+	last := map[int64]Op{}
+	for _, o := range ops {
+		if l, ok := last[o.Block]; o.Kind == Read && !o.Unknown && (!ok || o.Sent > l.Sent) {
+			last[o.Block] = o
+		}
+	}
+	effective := ends(ops)
+	for _, o := range ops {
+		r, ok := last[o.Block]
+		if ok && o.Kind == Write && !o.Unknown && o.Answered < r.Sent && o.Sent > effective[r.Seq] {
+			lost++
+		}
+	}
+	return lost
+}

@@ -1,0 +1,55 @@
+package topology
+
+import (
+	"os"
+	"strings"
+	"text/template"
+)
+
+const file = `cluster "lab" {
+  rto      = "{{.RTO}}"
+  data_dir = "{{.Dir}}/nodes/${node.name}/data"
+}
+{{range .Nodes}}node "{{.Name}}" {
+{{- if .Witness}}
+  role    = "witness"{{end}}
+  address = "{{.Repl}}:7400"
+  links   = ["{{.HB1}}:7401", "{{.HB2}}:7401"]
+  http    = ""
+}
+{{end}}volume "vol" {
+  size = "{{.Size}}"
+  mode = "sync"
+  replica "alpha" { device = "{{.Dir}}/nodes/alpha/vol.img" }
+  replica "beta" { device = "{{.Dir}}/nodes/beta/vol.img" }
+  export {
+    nbd    = ["tcp://${node.host}:10809"]
+    attach = "none"
+  }
+{{.Extra}}
+}
+`
+
+// writeConfig writes cluster.hcl, one file for all nodes.
+func (l *Lab) writeConfig(s *State) error {
+	type node struct {
+		Name, Repl, HB1, HB2 string
+		Witness              bool
+	}
+	var nodes []node
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.Role == Host {
+			continue
+		}
+		nodes = append(nodes, node{n.Name, s.Address(n, Replication), s.Address(n, Heartbeat1), s.Address(n, Heartbeat2), n.Role == Witness})
+	}
+	var text strings.Builder
+	err := template.Must(template.New("cluster.hcl").Parse(file)).Execute(&text, map[string]any{
+		"RTO": s.Config.RTO, "Dir": l.Dir, "Nodes": nodes, "Size": s.Config.Size, "Extra": s.Config.Extra,
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(l.File(), []byte(text.String()), 0o644)
+}
