@@ -171,6 +171,11 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 			return ""
 		}
 		return fmt.Sprintf("%s is not the last primary", p.Candidate)
+	case BasisAllLost:
+		if member && p.Candidate != v.Primary && slices.Contains(p.Leave, v.Primary) {
+			return ""
+		}
+		return fmt.Sprintf("%s is no member, or the last primary does not leave", p.Candidate)
 	case BasisFirst:
 		if member && v.Primary == "" {
 			return ""

@@ -160,6 +160,7 @@ func TestPromotionIsVoid(t *testing.T) { // R6, R7
 		"clean, mark of another incarnation": func(s *State, p *Promote) { p.Basis, p.Clean = BasisClean, &Clean{incB, 1} },
 		"clean, mark of another process":     func(s *State, p *Promote) { p.Basis, p.Clean = BasisClean, &Clean{incA, 2} },
 		"last primary that is not":           func(s *State, p *Promote) { p.Basis = BasisLastPrimary },
+		"all lost, the last primary stays":   func(s *State, p *Promote) { p.Basis = BasisAllLost },
 		"hand-over to another incarnation":   func(s *State, p *Promote) { p.Basis, p.Member.Incarnation = BasisHandOver, incB },
 		"first, of a volume that had one":    func(s *State, p *Promote) { p.Basis = BasisFirst },
 		"clean, of no member": func(s *State, p *Promote) {
@@ -215,6 +216,11 @@ func TestWhoStaysInTheSetAtAPromotion(t *testing.T) { // R6, R23, R25, R29
 			p.Member.Incarnation = incB
 			return p
 		}, "[p]", ""},
+		"all lost their memory, p its disk": {nil, func(s *State) *Promote {
+			p := promote(s, "s", BasisAllLost)
+			p.Member.Incarnation, p.Leave = incB, []string{"p"}
+			return p
+		}, "[s]", ""},
 		"clean": {nil, func(s *State) *Promote {
 			p := promote(s, "s", BasisClean)
 			p.Clean, p.Member.Incarnation = &Clean{incA, 1}, incB
@@ -431,8 +437,8 @@ func TestRandomLogsKeepTheInvariants(t *testing.T) {
 			var c Command
 			switch rng.IntN(9) {
 			case 0:
-				bases := []Basis{BasisFirst, BasisHandOver, BasisUnchanged, BasisClean, BasisLastPrimary, BasisForced}
-				c.Promote = &Promote{On: o, Term: 5, Candidate: n, Member: m, Basis: bases[rng.IntN(6)], Clean: &Clean{incA, 1}, Leave: []string{pick()}[:rng.IntN(2)]}
+				bases := []Basis{BasisFirst, BasisHandOver, BasisUnchanged, BasisClean, BasisLastPrimary, BasisAllLost, BasisForced}
+				c.Promote = &Promote{On: o, Term: 5, Candidate: n, Member: m, Basis: bases[rng.IntN(len(bases))], Clean: &Clean{incA, 1}, Leave: []string{pick()}[:rng.IntN(2)]}
 			case 1, 2:
 				c.Drop = &Drop{On: o, Node: n}
 			case 3, 4, 5:

@@ -85,6 +85,7 @@ const (
 	BasisUnchanged   Basis = "unchanged incarnation"
 	BasisClean       Basis = "clean-stop mark"
 	BasisLastPrimary Basis = "last primary, every member lost its memory"
+	BasisAllLost     Basis = "every member lost its memory, the last primary its disk too"
 	BasisForced      Basis = "forced by a person"
 )
 

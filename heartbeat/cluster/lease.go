@@ -52,6 +52,19 @@ func (r *Report) Usable() bool {
 	return r.Held && !r.Failed && !r.Inconsistent && !r.Stalled && r.Problem == ""
 }
 
+// LostMemory reports whether the replica's own word is that what member had in memory is gone. One that could not open
+// its backing does not know, unless its machine was restarted.
+func (r *Report) LostMemory(m Member) bool {
+	switch i := r.Incarnation; {
+	case i == m.Incarnation || i.Boot == "":
+		return false
+	case i.Boot != m.Incarnation.Boot:
+		return true
+	default:
+		return i.Attachment != ""
+	}
+}
+
 // Grant is the leader's answer: the volumes that the node leads, at which epoch, for how long from the moment the
 // request was sent (R8, R9).
 type Grant struct {

@@ -159,7 +159,8 @@ func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.C
 //
 // In this order: an unchanged incarnation other than the last primary's; the last primary itself, unchanged, when no
 // other was heard for a lease or none is left; a clean-stop mark; the last primary, when every member lost its memory
-// and none has a mark. A changed one waits while an unchanged member may live.
+// and none has a mark; any other, when the last primary says as well that its disk failed. A changed one waits while an
+// unchanged member may live, however long that takes: a person may know better.
 func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
 	names := candidates(v, a, reports)
 	all := len(reports) == len(v.Members)
@@ -188,12 +189,17 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 		return promotion(v, a, reports, names[0], cluster.BasisFirst) // nothing was written yet that memory could lose
 	}
 	for n, r := range reports {
-		if r.Incarnation == v.Members[n].Incarnation {
-			return nil // unchanged but unusable: a person decides
+		if !r.LostMemory(v.Members[n]) {
+			return nil // unchanged but unusable, or it cannot tell: a person decides
 		}
 	}
-	if r, ok := reports[v.Primary]; ok && r.Usable() {
+	last, ok := reports[v.Primary]
+	switch {
+	case ok && last.Usable():
 		return promotion(v, a, reports, v.Primary, cluster.BasisLastPrimary)
+	case ok && last.Failed && len(names) > 0:
+		// All lost memory alike, so what was flushed is on each of them, and none has more than that for sure.
+		return promotion(v, a, reports, names[0], cluster.BasisAllLost)
 	}
 	return nil
 }
@@ -228,7 +234,7 @@ func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report,
 	}
 	for _, m := range v.MemberNames() {
 		o, heard := reports[m]
-		lost := heard && o.Incarnation != v.Members[m].Incarnation && !o.Clean.Matches(v.Members[m])
+		lost := heard && o.LostMemory(v.Members[m]) && !o.Clean.Matches(v.Members[m])
 		if m != n && (lost || m == v.Primary && a.failed) {
 			p.Leave = append(p.Leave, m)
 		}

@@ -117,6 +117,11 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 	}
 	same := func(g *rig, n string) { g.restart(n, incA) }
 	bad := func(g *rig, n string) { g.report(n, func(r *cluster.Report) { r.Failed = true }) }
+	hangs := func(g *rig, n string) { g.report(n, func(r *cluster.Report) { r.Stalled = true }) }
+	closed := func(g *rig, n, boot string) {
+		g.restart(n, cluster.Incarnation{Boot: boot})
+		g.report(n, func(r *cluster.Report) { r.Held, r.Problem = false, "it cannot be opened" })
+	}
 	sole := func(g *rig) { g.change(func(v *cluster.Volume) { v.Version++; delete(v.Members, "s") }) }
 	for name, c := range map[string]struct {
 		prepare func(g *rig)
@@ -135,22 +140,33 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 			clean(g, "s")
 			g.report("s", func(r *cluster.Report) { r.Clean.Process = 7 })
 		}, "", "", nil},
-		"p lost its memory, s has not":              {func(g *rig) { lost(g, "p") }, "s", cluster.BasisUnchanged, []string{"p"}},
-		"p lost its memory, s is gone":              {func(g *rig) { lost(g, "p"); gone(g, "s") }, "", "", nil},
-		"p lost its memory, s has failed":           {func(g *rig) { lost(g, "p"); bad(g, "s") }, "", "", nil},
-		"both lost their memory":                    {func(g *rig) { lost(g, "p"); lost(g, "s") }, "p", cluster.BasisLastPrimary, []string{"s"}},
-		"both lost it, p cannot be used":            {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p") }, "", "", nil},
-		"both lost it, s stopped cleanly":           {func(g *rig) { lost(g, "p"); clean(g, "s") }, "s", cluster.BasisClean, []string{"p"}},
-		"both stopped cleanly":                      {func(g *rig) { clean(g, "p"); clean(g, "s") }, "p", cluster.BasisClean, nil},
-		"p is a new process, s is well":             {func(g *rig) { same(g, "p") }, "s", cluster.BasisUnchanged, nil},
-		"p is a new process, s is gone":             {func(g *rig) { same(g, "p"); gone(g, "s") }, "p", cluster.BasisUnchanged, nil},
-		"p is a new process, s lost its memory":     {func(g *rig) { same(g, "p"); lost(g, "s") }, "p", cluster.BasisUnchanged, []string{"s"}},
-		"p alone lost its memory, no other member":  {func(g *rig) { sole(g); lost(g, "p") }, "p", cluster.BasisLastPrimary, nil},
-		"p alone is a new process, no other member": {func(g *rig) { sole(g); same(g, "p") }, "p", cluster.BasisUnchanged, nil},
-		"s is not held":                             {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Held = false }) }, "", "", nil},
-		"s is inconsistent":                         {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Inconsistent = true }) }, "", "", nil},
-		"s is stalled":                              {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Stalled = true }) }, "", "", nil},
-		"s cannot be used":                          {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Problem = "x" }) }, "", "", nil},
+		"p lost its memory, s has not":             {func(g *rig) { lost(g, "p") }, "s", cluster.BasisUnchanged, []string{"p"}},
+		"p lost its memory, s is gone":             {func(g *rig) { lost(g, "p"); gone(g, "s") }, "", "", nil},
+		"p lost its memory, s has failed":          {func(g *rig) { lost(g, "p"); bad(g, "s") }, "", "", nil},
+		"both lost their memory":                   {func(g *rig) { lost(g, "p"); lost(g, "s") }, "p", cluster.BasisLastPrimary, []string{"s"}},
+		"both lost it, p's disk failed too":        {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p") }, "s", cluster.BasisAllLost, []string{"p"}},
+		"both lost it, both disks failed":          {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p"); bad(g, "s") }, "", "", nil},
+		"both lost it, p hangs":                    {func(g *rig) { lost(g, "p"); lost(g, "s"); hangs(g, "p") }, "", "", nil},
+		"both lost it, p is gone, its disk failed": {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p"); gone(g, "p") }, "", "", nil},
+		"p lost it and failed, s is gone":          {func(g *rig) { lost(g, "p"); bad(g, "p"); gone(g, "s") }, "", "", nil},
+		"p lost it and failed, s is unchanged but cannot be used": {func(g *rig) {
+			lost(g, "p")
+			bad(g, "p")
+			g.report("s", func(r *cluster.Report) { r.Problem = "x" })
+		}, "", "", nil},
+		"p lost it, s was not restarted and cannot open its backing": {func(g *rig) { lost(g, "p"); closed(g, "s", incA.Boot) }, "", "", nil},
+		"p lost it, s was restarted and cannot open its backing":     {func(g *rig) { lost(g, "p"); closed(g, "s", incB.Boot) }, "p", cluster.BasisLastPrimary, []string{"s"}},
+		"both lost it, s stopped cleanly":                            {func(g *rig) { lost(g, "p"); clean(g, "s") }, "s", cluster.BasisClean, []string{"p"}},
+		"both stopped cleanly":                                       {func(g *rig) { clean(g, "p"); clean(g, "s") }, "p", cluster.BasisClean, nil},
+		"p is a new process, s is well":                              {func(g *rig) { same(g, "p") }, "s", cluster.BasisUnchanged, nil},
+		"p is a new process, s is gone":                              {func(g *rig) { same(g, "p"); gone(g, "s") }, "p", cluster.BasisUnchanged, nil},
+		"p is a new process, s lost its memory":                      {func(g *rig) { same(g, "p"); lost(g, "s") }, "p", cluster.BasisUnchanged, []string{"s"}},
+		"p alone lost its memory, no other member":                   {func(g *rig) { sole(g); lost(g, "p") }, "p", cluster.BasisLastPrimary, nil},
+		"p alone is a new process, no other member":                  {func(g *rig) { sole(g); same(g, "p") }, "p", cluster.BasisUnchanged, nil},
+		"s is not held":     {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Held = false }) }, "", "", nil},
+		"s is inconsistent": {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Inconsistent = true }) }, "", "", nil},
+		"s is stalled":      {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Stalled = true }) }, "", "", nil},
+		"s cannot be used":  {func(g *rig) { gone(g, "p"); g.report("s", func(r *cluster.Report) { r.Problem = "x" }) }, "", "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)

@@ -68,14 +68,76 @@ func (v *view) notServed(vol *cluster.Volume) string {
 			why = append(why, m+": "+rep.Doing)
 		case !rep.Usable():
 			why = append(why, fmt.Sprintf("the replica on %s cannot be used: %s", m, problemOf(rep)))
-		case rep.Incarnation != vol.Members[m].Incarnation && !rep.Clean.Matches(vol.Members[m]):
+		case rep.LostMemory(vol.Members[m]) && !rep.Clean.Matches(vol.Members[m]):
 			why = append(why, m+" restarted with its machine, so writes since its last flush are at risk")
 		}
 	}
 	if len(why) == 0 {
 		return "a primary is being chosen"
 	}
-	return fmt.Sprintf("only %s may serve: %s", strings.Join(vol.MemberNames(), ", "), strings.Join(why, "; "))
+	return fmt.Sprintf("only %s may serve: %s%s", strings.Join(vol.MemberNames(), ", "), strings.Join(why, "; "), v.advice(vol))
+}
+
+// advice names what a person can do where nobody is promoted without one: wait for those who are away, or go on with
+// what is there. Empty where the leader will find a primary by itself (package failover).
+func (v *view) advice(vol *cluster.Volume) string {
+	away, lost := 0, 0
+	for _, m := range vol.MemberNames() {
+		rep := v.report(m, vol.Name)
+		switch {
+		case rep == nil:
+			away++
+		case rep.Usable() && (!rep.LostMemory(vol.Members[m]) || rep.Clean.Matches(vol.Members[m])), rep.Doing != "":
+			return ""
+		case rep.LostMemory(vol.Members[m]):
+			lost++
+		}
+	}
+	last := v.report(vol.Primary, vol.Name)
+	if lost == len(vol.Members) && last != nil && (last.Usable() || last.Failed && v.anyUsable(vol)) {
+		return ""
+	}
+	to := v.lastResort(vol)
+	switch {
+	case to == "" && away > 0:
+		return "; start those that do not answer"
+	case to == "":
+		return "; repair one of them and restart its haclusterd"
+	}
+	force := fmt.Sprintf("`ha-admin failover %s --to %s --force --accept-data-loss` goes on with what %s has, after it has said what may be lost", vol.Name, to, to)
+	if away > 0 {
+		return "; start those that do not answer; if they never return, " + force
+	}
+	return "; " + force
+}
+
+func (v *view) anyUsable(vol *cluster.Volume) bool {
+	return slices.ContainsFunc(vol.MemberNames(), func(m string) bool {
+		rep := v.report(m, vol.Name)
+		return rep != nil && rep.Usable()
+	})
+}
+
+// lastResort is the replica that a person can have promoted by force: a member before others, the last primary before
+// other members, a sound disk before one that failed.
+func (v *view) lastResort(vol *cluster.Volume) (best string) {
+	rank := 0
+	for _, c := range vol.Replicas {
+		rep := v.report(c.Node, vol.Name)
+		if rep == nil || !rep.Held || rep.Stalled || rep.Inconsistent || rep.Problem != "" || rep.Epoch == 0 {
+			continue
+		}
+		at := 1
+		for bit, is := range []bool{c.Node == vol.Primary, vol.IsMember(c.Node), !rep.Failed && vol.IsMember(c.Node)} {
+			if is {
+				at += 2 << bit
+			}
+		}
+		if at > rank {
+			best, rank = c.Node, at
+		}
+	}
+	return best
 }
 
 func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report, peer *control.Peer) string {

@@ -137,6 +137,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 	b, err := v.openBacking(st, vol, rep.Device, conf.IO)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
+		cfg.Incarnation = cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:])} // whether it was detached is not known
 		if v.told[vol.Name] != h.broken {
 			v.n.log.Error("replica cannot be opened", "volume", vol.Name, "device", rep.Device, "error", err)
 		}

@@ -39,7 +39,7 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, Clean, Drops, Admits, Rejoins int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rejoins int
 	Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped                                       int
 }
 
@@ -207,6 +207,9 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 		switch c.Promote.Basis {
 		case cluster.BasisHandOver:
 			w.counts.HandOvers++
+		case cluster.BasisAllLost:
+			w.counts.AllLost++
+			w.oracle.lostMemory = true
 		case cluster.BasisLastPrimary:
 			w.counts.LastPrimary++
 			w.oracle.lostMemory = true

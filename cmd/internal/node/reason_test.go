@@ -1,0 +1,58 @@
+package node
+
+import (
+	"strings"
+	"testing"
+
+	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
+)
+
+// What an operator reads of a volume that nobody serves: why, and the exact command where a person has to decide (R25).
+func TestStatusNamesTheCommandWhereAPersonDecides(t *testing.T) {
+	before, after := cluster.Incarnation{Boot: "1", Attachment: "x"}, cluster.Incarnation{Boot: "2", Attachment: "x"}
+	vol := &cluster.Volume{Name: "db", Epoch: 3, Primary: "a", Replicas: []cluster.Replica{{Node: "a"}, {Node: "b"}},
+		Members: map[string]cluster.Member{"a": {Incarnation: before, Process: 1}, "b": {Incarnation: before, Process: 1}}}
+	const force = "`ha-admin failover db --to "
+	lost := func(r *cluster.Report) { r.Incarnation = after }
+	failed := func(r *cluster.Report) { r.Incarnation, r.Failed = after, true }
+	same := func(*cluster.Report) {}
+	bad := func(r *cluster.Report) { r.Failed = true }
+	closed := func(r *cluster.Report) {
+		*r = cluster.Report{Volume: "db", Problem: "no such file", Incarnation: after}
+	}
+	clean := func(r *cluster.Report) {
+		r.Incarnation, r.Clean = after, &cluster.Clean{Incarnation: before, Process: 1}
+	}
+	for name, c := range map[string]struct {
+		a, b   func(*cluster.Report) // nil: it does not answer
+		want   string                // in the reason; empty: nothing is asked of a person
+		starts bool                  // the absent are asked for
+	}{
+		"a is away, b lost its memory":      {nil, lost, force + "b --force --accept-data-loss`", true},
+		"b is away, a lost its memory":      {lost, nil, force + "a --force --accept-data-loss`", true},
+		"a is away, b is unchanged":         {nil, same, "", false},
+		"a is away, b stopped cleanly":      {nil, clean, "", false},
+		"a is away, b failed":               {nil, bad, force + "b ", true},
+		"both lost it":                      {lost, lost, "", false},
+		"both lost it, a's disk failed":     {failed, lost, "", false},
+		"both lost it, both disks failed":   {failed, failed, force + "a ", false},
+		"a lost it, b cannot open its disk": {closed, closed, "repair one of them", false},
+		"both are away":                     {nil, nil, "", true},
+		"a failed, b lost it":               {bad, lost, force + "b ", false},
+	} {
+		v := &view{quorum: true, local: map[string]*control.LocalReply{}}
+		for n, f := range map[string]func(*cluster.Report){"a": c.a, "b": c.b} {
+			if f == nil {
+				continue
+			}
+			r := cluster.Report{Volume: "db", Incarnation: before, Process: 2, Epoch: 3, Held: true}
+			f(&r)
+			v.local[n] = &control.LocalReply{Node: n, Reports: []cluster.Report{r}}
+		}
+		got := v.notServed(vol)
+		if !strings.Contains(got, c.want) || c.want == "" && strings.Contains(got, "--force") || strings.Contains(got, "start those") != c.starts {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
