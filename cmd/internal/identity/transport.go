@@ -2,24 +2,43 @@
 // port (Raft, replication, control, administration) takes its listener and its connections from a Transport, so that
 // what a connection must prove is decided here and nowhere else.
 //
-// There is one mode so far: insecure. Connections are plain TCP between loopback addresses and begin with a preface of
-// eight bytes that names the protocol, as ALPN will. The package refuses to run without consent to that, refuses any
-// address that is not a loopback address, and never guesses: a connection without a correct preface is closed.
+// There are two modes. With TLS (1.3, certificates on both sides) the protocol is named by ALPN: h2, ha-raft, ha-data.
+// Whoever calls must show a certificate of this cluster: a node's for Raft and block data, a node's or a user's for
+// gRPC. Whoever is called must be the very node that the configuration has at that address. PeerOf tells the protocols
+// who it is, so that they can hold it against what is claimed in their messages. Certificates and keys come from a PKI
+// folder (package pki) and are replaced while the daemon runs by Reload.
 //
-// The daemon wires it: New once, Listen once for the node's address, a Listener for each protocol, Dial for the peers.
+// Insecure, connections are plain TCP between loopback addresses and begin with a preface of eight bytes that names the
+// protocol. The package refuses any address that is not a loopback address then.
+//
+// It never guesses: a connection that is not exactly as it should be is closed. The log says why, at most once in ten
+// seconds for each reason; the other side learns no more than TLS has to tell it. How many connections may be in the
+// handshake, and for how long, is bounded.
+//
+//	material.go  what the PKI folder held      verify.go  who a certificate speaks for, and refusals
+//	tls.go       the TLS of both sides         reload.go  new certificates, old connections, ends of validity
+//	mux.go       the node's port               preface.go, listener.go, unix.go
+//
+// The daemon wires it: New once, Listen once for the node's address, a Listener for each protocol, Dial for the peers,
+// Reload at SIGHUP, Close at the end. ha-admin dials as a user.
 package identity
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hacluster/cmd/internal/identity/pki"
 )
 
 // ErrNotLoopback: an address that leaves the machine was used without TLS.
@@ -27,18 +46,33 @@ var ErrNotLoopback = errors.New("not a loopback address: without TLS only loopba
 
 // Config is how connections are built. Zero values are the defaults.
 type Config struct {
-	// Insecure consents to plain TCP on loopback addresses. There is nothing else yet: New refuses without it.
+	// Insecure consents to plain TCP on loopback addresses. What is said of certificates below does not count then.
 	Insecure bool
+	// PKI is the folder of certificates and keys. Default /etc/hacluster/pki.
+	PKI string
+	// Cluster is the cluster's name; empty: that of the own certificate.
+	Cluster string
+	// Node is whose certificate is used. Empty: that of the user User, or of the first user whose certificate is there.
+	Node, User string
+	// NodeAt says which node must answer at an address; nil: any node of the cluster may. An address that it does not
+	// know is not called.
+	NodeAt func(addr string) (name string, ok bool)
+	// KnownNode says whether the configuration has a node of that name; nil: all are taken.
+	KnownNode func(name string) bool
+	// Grace is how long connections last whose certificate hangs on an authority that a Reload removed: time to bring a
+	// node that was forgotten its new certificate. Default 1 minute.
+	Grace time.Duration
 	// UserTimeout is how long sent data may stay unacknowledged before the kernel gives a connection up
 	// (TCP_USER_TIMEOUT). Shorter finds a dead cable sooner and takes a congested one for dead. Default 5 s.
 	UserTimeout time.Duration
 	// KeepAlive is the idle time after which the kernel probes the other side. Default 5 s.
 	KeepAlive time.Duration
-	// HandshakeTimeout is how long an accepted connection may take to send its preface. Default 5 s.
+	// HandshakeTimeout is how long a TLS handshake may take, or an accepted connection to send its preface. Default 5 s.
 	HandshakeTimeout time.Duration
-	// MaxHandshakes is how many connections may owe their preface at once; one more closes the oldest. Default 128.
+	// MaxHandshakes is how many accepted connections may be in the handshake, or owe their preface, at once. One more
+	// closes the oldest of the address that has most of them. Default 128.
 	MaxHandshakes int
-	// MaxConns is how many connections with a preface may be open at once; one more is closed. Default 1024.
+	// MaxConns is how many accepted connections beyond the handshake may be open at once; one more is closed. Default 1024.
 	MaxConns int
 	// Backlog is how many connections of one protocol wait to be accepted; one more is closed. Default 64.
 	Backlog int
@@ -49,6 +83,10 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	if c.PKI == "" {
+		c.PKI = pki.DefaultPath
+	}
+	setDefault(&c.Grace, time.Minute)
 	setDefault(&c.UserTimeout, 5*time.Second)
 	setDefault(&c.KeepAlive, 5*time.Second)
 	setDefault(&c.HandshakeTimeout, 5*time.Second)
@@ -68,18 +106,38 @@ func setDefault[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// Transport builds listeners and connections. It holds no resources and may be used concurrently.
-type Transport struct{ cfg Config }
+// Transport builds listeners and connections. It may be used concurrently.
+type Transport struct {
+	cfg      Config
+	log      *limitedLog
+	material atomic.Pointer[material] // nil without TLS
+	done     chan struct{}            // closed by Close
+	wg       sync.WaitGroup           // sweep
 
-// New returns a Transport, or says why this node may not open its port.
-func New(cfg Config) (*Transport, error) {
-	if !cfg.Insecure {
-		return nil, errors.New("TLS is not supported yet: run with --insecure on loopback addresses")
-	}
-	return &Transport{cfg: cfg.withDefaults()}, nil
+	mu       sync.Mutex
+	closed   bool
+	sweeping bool
+	open     map[net.Conn]*x509.Certificate // TLS connections and the other side's certificate
 }
 
-// Dial connects to addr and announces the protocol. The connection has no deadline.
+// New returns a Transport, or says why this node may not open its port: a *MaterialError when certificates are to
+// blame.
+func New(cfg Config) (*Transport, error) {
+	t := &Transport{cfg: cfg.withDefaults(), done: make(chan struct{}), open: map[net.Conn]*x509.Certificate{}}
+	t.log = newLimitedLog(t.cfg.Logger, t.cfg.LogInterval)
+	if cfg.Insecure {
+		return t, nil
+	}
+	m, err := load(t.cfg, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	t.material.Store(m)
+	return t, nil
+}
+
+// Dial connects to addr for the protocol. With TLS, the node that answers has proved to be the one which the
+// configuration has there. The connection has no deadline.
 func (t *Transport) Dial(ctx context.Context, addr string, proto Proto) (net.Conn, error) {
 	if !proto.known() {
 		return nil, fmt.Errorf("dial %s: %v is not a protocol of this node", addr, proto)
@@ -89,9 +147,16 @@ func (t *Transport) Dial(ctx context.Context, addr string, proto Proto) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	if err := announce(ctx, c, proto); err != nil {
+	if t.cfg.Insecure {
+		err = announce(ctx, c, proto)
+	} else if s, errTLS := t.secure(ctx, c, addr, proto); errTLS == nil {
+		return s, nil
+	} else {
+		err = errTLS
+	}
+	if err != nil {
 		c.Close()
-		return nil, fmt.Errorf("dial %s: send the preface: %w", addr, err)
+		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
 	return c, nil
 }
@@ -106,14 +171,44 @@ func announce(ctx context.Context, c net.Conn, proto Proto) error {
 	}
 	p := newPreface(proto)
 	if _, err := c.Write(p[:]); err != nil {
-		return err
+		return fmt.Errorf("send the preface: %w", err)
 	}
 	return c.SetWriteDeadline(time.Time{})
 }
 
-// ListenTCP listens on a port that needs no preface (NBD, HTTP), under the same rules for addresses and sockets.
+// ListenTCP listens on a port where other protocols begin in plain text (NBD, HTTP), under the same rules for addresses
+// and sockets. NBD goes on with TLS by NBDServer.
 func (t *Transport) ListenTCP(addr string) (net.Listener, error) {
-	return t.listen(addr)
+	ln, err := t.listen(addr)
+	if err != nil {
+		return nil, err
+	}
+	return plainListener{ln, t}, nil
+}
+
+type plainListener struct {
+	*net.TCPListener
+	t *Transport
+}
+
+func (l plainListener) Accept() (net.Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	return &plainConn{c, l.t}, nil
+}
+
+// plainConn can be found when it is to be closed after a reload. It embeds *net.TCPConn, so that writev and socket
+// options stay reachable.
+type plainConn struct {
+	*net.TCPConn
+	t *Transport
+}
+
+func (c *plainConn) Close() error {
+	c.t.forget(c)
+	return c.TCPConn.Close()
 }
 
 func (t *Transport) listen(addr string) (*net.TCPListener, error) {
@@ -132,7 +227,7 @@ func (t *Transport) keepAlive() net.KeepAliveConfig {
 // control sees each address after it was resolved and before it is used. Accepted connections inherit the option.
 func (t *Transport) control(_, addr string, raw syscall.RawConn) error {
 	// An address without a host, which means every interface, does not parse.
-	if ap, err := netip.ParseAddrPort(addr); err != nil || !ap.Addr().Unmap().IsLoopback() {
+	if ap, err := netip.ParseAddrPort(addr); t.cfg.Insecure && (err != nil || !ap.Addr().Unmap().IsLoopback()) {
 		return fmt.Errorf("%q: %w", addr, ErrNotLoopback)
 	}
 	var opt error
