@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
 )
 
 // Stage is a part of an operation's way that is timed.
@@ -34,10 +35,12 @@ type meter struct {
 	acks   map[string]*Histogram // by peer, from queueing an entry to its acknowledgement; the keys never change
 }
 
-func (m *meter) init(peers []string) {
-	m.acks = make(map[string]*Histogram, len(peers))
-	for _, p := range peers {
-		m.acks[p] = new(Histogram)
+func (m *meter) init(self string, replicas []cluster.Replica) {
+	m.acks = make(map[string]*Histogram, len(replicas))
+	for _, r := range replicas {
+		if r.Node != self {
+			m.acks[r.Node] = new(Histogram)
+		}
 	}
 }
 

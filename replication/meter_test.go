@@ -88,7 +88,7 @@ func TestFiguresTellWhatClientsDidAndHowLongItTook(t *testing.T) {
 // additions), a fifth of that on average, and no allocation.
 func BenchmarkMeter(b *testing.B) {
 	r := &Replica{}
-	r.meter.init(nil)
+	r.meter.init("a", nil)
 	req := &blockdev.Request{Op: blockdev.OpWrite, Range: blockdev.Range{Len: 4096}}
 	o := &op{}
 	o.Kind = blockdev.OpWrite

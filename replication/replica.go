@@ -143,11 +143,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
-	var peers []string
-	for _, p := range cfg.Volume.Replicas {
-		peers = append(peers, p.Node)
-	}
-	r.meter.init(peers)
+	r.meter.init(cfg.Node, cfg.Volume.Replicas)
 	if super != nil {
 		r.recv = standby.New(super.Epoch(), super.Inconsistent())
 	} else {

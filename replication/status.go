@@ -22,8 +22,9 @@ type Serving struct {
 type PeerStatus struct {
 	Node string
 	primary.Progress
-	RateBytesPerSec int64  // of the resync, over its last seconds
-	Reason          string // why there is no stream, or the last one ended
+	Lag             time.Duration // age of the oldest entry that it has not acknowledged
+	RateBytesPerSec int64         // of the resync, over its last seconds
+	Reason          string        // why there is no stream, or the last one ended
 }
 
 // Serving tells how it stands, if this node is primary.
@@ -44,8 +45,12 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 	for _, n := range t.core.Peers() {
 		p := t.peers[n]
 		g := t.core.Peer(n)
+		var lag time.Duration
+		if g.UnackedSince != 0 {
+			lag = max(now.Sub(g.UnackedSince), 0)
+		}
 		p.mu.Lock()
-		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Reason: p.reason, RateBytesPerSec: p.rate.of(now, g)})
+		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, Reason: p.reason, RateBytesPerSec: p.rate.of(now, g)})
 		p.mu.Unlock()
 	}
 	return s, true

@@ -24,6 +24,9 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
 
+// version is set by the linker.
+var version = "unknown"
+
 type options struct {
 	config, node, dataDir, pki, logFormat, logLevel string
 	insecure                                        bool
@@ -59,6 +62,7 @@ func run(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "haclusterd:", err)
 		return 1
 	}
+	n.Version = version
 	reload(ctx, o, &level, log)
 	go systemd(ctx, n.Ready())
 	go func() {

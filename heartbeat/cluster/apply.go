@@ -139,6 +139,10 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	if old != "" && old != p.Candidate && v.IsMember(old) && p.Basis != BasisHandOver {
 		v.Previous = old
 	}
+	if v.Promotions == nil {
+		v.Promotions = map[Basis]uint64{}
+	}
+	v.Promotions[p.Basis]++
 	if old != "" {
 		s.beganFailover(c, v, old)
 	}
@@ -212,6 +216,7 @@ func (s *State) drop(c Command, v *Volume) string {
 	}
 	if v.IsMember(d.Node) { // else nothing to do, but the version rises: a late admission is void
 		delete(v.Members, d.Node)
+		v.Drops++
 		s.event(c, "member dropped", v, d.Node, fmt.Sprintf("%s left the in-sync set: %s; it is now %v", d.Node, d.Reason, v.MemberNames()))
 	}
 	return ""
@@ -232,6 +237,7 @@ func (s *State) admit(c Command, v *Volume) string {
 		return fmt.Sprintf("node %q holds no replica", a.Node)
 	}
 	v.Members[a.Node] = a.Member
+	v.Admissions++
 	s.event(c, "member admitted", v, a.Node, fmt.Sprintf("%s holds every write; the in-sync set is %v", a.Node, v.MemberNames()))
 	return ""
 }

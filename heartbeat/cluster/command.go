@@ -89,6 +89,11 @@ const (
 	BasisForced      Basis = "forced by a person"
 )
 
+// Bases are all reasons.
+func Bases() []Basis {
+	return []Basis{BasisFirst, BasisHandOver, BasisUnchanged, BasisClean, BasisLastPrimary, BasisForced}
+}
+
 // Promote makes Candidate the primary of the next epoch.
 type Promote struct {
 	On

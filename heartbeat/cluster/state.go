@@ -63,6 +63,11 @@ type Volume struct {
 	Held []string `json:"held,omitempty"`
 	// InitialFrom is what a person decided about replicas with content: the node whose data is kept.
 	InitialFrom string `json:"initial_from,omitempty"`
+	// Drops and Admissions count changes of the set, Promotions those of the primary by what they rested on, since the
+	// volume exists: the history is bounded, these are not.
+	Drops      uint64           `json:"drops,omitempty"`
+	Admissions uint64           `json:"admissions,omitempty"`
+	Promotions map[Basis]uint64 `json:"promotions,omitempty"`
 }
 
 // Replica reports whether node holds a replica of the volume, and which.
@@ -94,6 +99,7 @@ func (v Volume) Clone() Volume {
 	v.Replicas = slices.Clone(v.Replicas)
 	v.Members = maps.Clone(v.Members)
 	v.Held = slices.Clone(v.Held)
+	v.Promotions = maps.Clone(v.Promotions)
 	return v
 }
 

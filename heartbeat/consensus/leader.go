@@ -59,6 +59,7 @@ type Stats struct {
 	SnapshotIndex uint64
 	Connections   int
 	Calls         int // calls of this package that wait for an outcome
+	MaxCalls      int // the limit of that
 	Failed        bool
 }
 
@@ -77,6 +78,7 @@ func (r *Raft) Stats() Stats {
 		SnapshotIndex: snapshot,
 		Connections:   conns,
 		Calls:         len(r.places),
+		MaxCalls:      maxCalls,
 		Failed:        r.failure.Load() != nil,
 	}
 }

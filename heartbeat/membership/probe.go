@@ -40,6 +40,7 @@ func (p *prober) next(r *remote, link int) uint64 {
 		p.links[r.links[link]] = l
 	}
 	l.seq++
+	r.links[link].probes.Add(1)
 	l.sent[l.seq%window] = time.Now()
 	return l.seq
 }
@@ -58,6 +59,7 @@ func (p *prober) answered(e echo) (rtt time.Duration, ok bool) {
 	if sent.IsZero() {
 		return 0, false
 	}
+	e.from.links[e.link].echoes.Add(1)
 	rtt = e.at.Sub(*sent)
 	*sent = time.Time{}
 	return rtt, true

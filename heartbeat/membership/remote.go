@@ -29,6 +29,8 @@ type remoteLink struct {
 	addr    atomic.Pointer[netip.AddrPort] // nil until the address is resolved
 	up      atomic.Bool
 	rtt     atomic.Int64
+	probes  atomic.Uint64 // sent, and answered
+	echoes  atomic.Uint64
 }
 
 func newRemote(n Node, ports int) *remote {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -354,5 +355,20 @@ func TestVirtualAddressesDiffer(t *testing.T) {
 			t.Errorf("%s: %v (also of %q)", name, a, other)
 		}
 		seen[a] = name
+	}
+}
+
+func TestProbesAndTheirAnswersAreCountedPerLink(t *testing.T) {
+	r := newRemote(Node{Name: "b", Links: []string{"192.0.2.1:1", "192.0.2.2:1"}}, 2)
+	m := &Membership{remotes: []*remote{r}}
+	p := newProber(7)
+	first, second := p.next(r, 0), p.next(r, 0)
+	p.next(r, 1)
+	for _, seq := range []uint64{first, first, second + 5} { // answered, answered twice, never asked
+		p.answered(echo{from: r, link: 0, instance: 7, seq: seq, at: time.Now()})
+	}
+	want := []LinkCounts{{"b", "192.0.2.1:1", 2, 1}, {"b", "192.0.2.2:1", 1, 0}}
+	if got := m.LinkCounts(); !slices.Equal(got, want) {
+		t.Errorf("counted %+v, want %+v", got, want)
 	}
 }

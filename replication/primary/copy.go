@@ -81,12 +81,16 @@ type Progress struct {
 	Connected, Member, Resyncing bool
 	RemainingBytes, TotalBytes   int64
 	UnackedBytes                 int64
+	UnackedSince                 Instant // when the oldest unacknowledged entry was queued; zero: there is none
 }
 
 // Peer tells how it stands with node.
 func (c *Core) Peer(node string) Progress {
 	p := c.peers[node]
 	g := Progress{Connected: p.connected, Member: p.member, UnackedBytes: p.bytes, TotalBytes: c.vol.Size}
+	if p.out.len() > 0 {
+		g.UnackedSince = p.out.at(0).at
+	}
 	if p.plan != nil && !p.member {
 		g.Resyncing, g.RemainingBytes = p.connected, p.plan.Remaining()
 	}

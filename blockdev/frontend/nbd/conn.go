@@ -84,6 +84,7 @@ func (c *conn) logEnd(err error) {
 	c.mu.Unlock()
 	switch {
 	case errors.Is(err, errSlowReader):
+		c.srv.slow.Add(1)
 		c.log.Warn("nbd connection closed", "reason", err)
 	default:
 		c.log.Debug("nbd connection closed", "reason", err)

@@ -117,6 +117,9 @@ func TestN31TwoHundredConnectionsAndTheLimit(t *testing.T) {
 	if b := over.wantClosed(); len(b) != 0 {
 		t.Fatalf("the 201st was greeted: %q", b)
 	}
+	if n := r.Stats().Refused; n != 1 {
+		t.Errorf("%d connections are counted as refused", n)
+	}
 	ws[0].nc.Close()
 	eventually(t, "a place is free", func() bool { return r.Stats().Connections < 200 })
 	r.serves()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,8 @@ type Server struct {
 	log     *slog.Logger
 	budget  budget
 	refused throttle
+	turned  atomic.Uint64 // connections refused because there were too many
+	slow    atomic.Uint64 // connections closed because the client did not take its answers
 
 	mu     sync.Mutex
 	conns  int
@@ -72,6 +75,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		if !s.admit() {
 			nc.Close()
+			s.turned.Add(1)
 			s.refused.do(func() {
 				s.log.Warn("nbd connection refused: too many connections", "limit", s.cfg.MaxConnections,
 					"client", nc.RemoteAddr().String())
@@ -150,14 +154,20 @@ func (s *Server) Close() error {
 type Stats struct {
 	Connections   int
 	BytesInFlight int64
+	// Refused counts connections beyond the limit, Slow those closed because the client did not take its answers.
+	Refused, Slow uint64
 }
+
+// Limits is what the server runs with, defaults filled in.
+func (s *Server) Limits() Config { return s.cfg }
 
 // Stats returns the present numbers.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	n := s.conns
 	s.mu.Unlock()
-	return Stats{Connections: n, BytesInFlight: s.budget.inUse()}
+	return Stats{Connections: n, BytesInFlight: s.budget.inUse(),
+		Refused: s.turned.Load(), Slow: s.slow.Load()}
 }
 
 // throttle lets something happen once in ten seconds, so that a client cannot fill the log.

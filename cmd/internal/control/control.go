@@ -140,6 +140,7 @@ type (
 		Resyncing       bool   `json:"resyncing"`
 		RemainingBytes  int64  `json:"remaining_bytes"`
 		UnackedBytes    int64  `json:"unacked_bytes"`
+		LagMs           int64  `json:"lag_ms"` // age of the oldest unacknowledged entry
 		RateBytesPerSec int64  `json:"rate_bytes_per_s"`
 		Reason          string `json:"reason"`
 	}

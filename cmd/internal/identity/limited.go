@@ -19,6 +19,7 @@ type limitedLog struct {
 type logLine struct {
 	last       time.Time
 	suppressed int
+	total      uint64
 }
 
 func newLimitedLog(l *slog.Logger, interval time.Duration) *limitedLog {
@@ -40,6 +41,7 @@ func (l *limitedLog) due(reason string, now time.Time) (suppressed int, due bool
 		line = &logLine{}
 		l.lines[reason] = line
 	}
+	line.total++
 	if !line.last.IsZero() && now.Sub(line.last) < l.interval {
 		line.suppressed++
 		return 0, false

@@ -277,7 +277,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 	}
 	out.Reason = replicaReason(vol, node, out.State, rep, peer)
 	if peer != nil {
-		out.LagBytes = peer.UnackedBytes
+		out.LagBytes, out.LagMs = peer.UnackedBytes, peer.LagMs
 	}
 	if !vol.IsMember(node) {
 		out.DirtyBytes = vol.Size // without a map every block counts as differing (R16)

@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"time"
+
+	"hacluster/cmd/internal/metrics"
 )
 
-// serveHTTP answers /healthz (the process lives) and /readyz (it has joined and caught up).
+// serveHTTP answers /healthz (the process lives), /readyz (it has joined and caught up) and /metrics (its figures).
 func (n *Node) serveHTTP(ctx context.Context) error {
 	if n.me.HTTP == "" {
 		<-ctx.Done()
@@ -22,6 +24,7 @@ func (n *Node) serveHTTP(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET /metrics", metrics.Handler(n.snapshot))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if why := n.notReady(); why != "" {
 			http.Error(w, why, http.StatusServiceUnavailable)
@@ -43,11 +46,8 @@ func (n *Node) serveHTTP(ctx context.Context) error {
 }
 
 func (n *Node) notReady() string {
-	n.mu.Lock()
-	ready := n.ready
-	n.mu.Unlock()
 	switch {
-	case !ready:
+	case !n.isReady():
 		return "not part of the cluster yet, or not caught up"
 	case n.leaderName() == "":
 		return errNoLeader.Error()

@@ -82,6 +82,7 @@ func (n *Node) onLeader(term uint64, leader bool) {
 	}
 	n.leading = l
 	n.mu.Unlock()
+	n.won.Add(1)
 	n.log.Info("leading the Raft group", "term", term)
 	l.goes.Go(l.run)
 }
@@ -317,7 +318,7 @@ func (l *leading) proposeAside(c cluster.Command, then func(error)) {
 	l.goes.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
 		defer cancel()
-		res, _, err := l.raft.Propose(ctx, c.Encode())
+		res, err := l.commit(ctx, c)
 		if r, ok := res.(cluster.Result); ok && r.Void != "" {
 			l.n.log.Debug("command void", "why", r.Void)
 		}
@@ -345,11 +346,18 @@ func (l *leading) propose(ctx context.Context, c cluster.Command) (cluster.Resul
 			return cluster.Result{}, consensus.ErrNotLeader
 		}
 	}
-	res, _, err := l.raft.Propose(ctx, c.Encode())
+	res, err := l.commit(ctx, c)
 	if err != nil {
 		return cluster.Result{}, err
 	}
 	return res.(cluster.Result), nil
+}
+
+func (l *leading) commit(ctx context.Context, c cluster.Command) (any, error) {
+	began := time.Now()
+	res, _, err := l.raft.Propose(ctx, c.Encode())
+	l.n.commits.Observe(time.Since(began))
+	return res, err
 }
 
 func (l *leading) giveUp(ctx context.Context, g failover.GiveUp) error {

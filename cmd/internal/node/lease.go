@@ -136,6 +136,13 @@ func (l *leaseHolder) remaining() time.Duration {
 	return max(l.holder.Remaining(l.n.now()), 0)
 }
 
+// underWay is how many requests wait for their answer.
+func (l *leaseHolder) underWay() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.flying
+}
+
 // giveUp ends the lease on a volume here, then tells the leader. Not heeded is an error; the lease is gone all the
 // same, until a request made from now on is granted.
 func (l *leaseHolder) giveUp(ctx context.Context, volume string, e cluster.Epoch, to string, failed bool) error {

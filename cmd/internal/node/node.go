@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,6 +33,7 @@ import (
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
 	"hacluster/heartbeat/membership"
+	"hacluster/replication"
 	"hacluster/replication/link"
 )
 
@@ -59,6 +61,11 @@ type Node struct {
 	failOnce sync.Once
 	joined   chan struct{} // closed when raft is open
 	readyc   chan struct{} // closed when this process is registered
+
+	// Version of the program, for who looks at its figures. Set it before Run.
+	Version string
+	won     atomic.Uint64         // elections
+	commits replication.Histogram // what this node proposed as leader
 
 	mu        sync.Mutex
 	raft      *consensus.Raft

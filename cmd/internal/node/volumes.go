@@ -31,6 +31,7 @@ type volumes struct {
 	end  context.CancelFunc
 
 	mu   sync.Mutex
+	nbd  *nbd.Server // nil before run
 	all  map[string]*held
 	done bool
 
@@ -226,6 +227,12 @@ func (v *volumes) replicas() (all []*replication.Replica) {
 	return all
 }
 
+func (v *volumes) server() *nbd.Server {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.nbd
+}
+
 func (v *volumes) reports() (all []cluster.Report) {
 	for _, r := range v.replicas() {
 		all = append(all, r.Report())
@@ -247,7 +254,7 @@ func (v *volumes) serving() (all []control.Serving) {
 				ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes}
 			for _, p := range s.Peers {
 				out.Peers = append(out.Peers, control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
-					RemainingBytes: p.RemainingBytes, UnackedBytes: p.UnackedBytes, RateBytesPerSec: p.RateBytesPerSec, Reason: p.Reason})
+					RemainingBytes: p.RemainingBytes, UnackedBytes: p.UnackedBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, Reason: p.Reason})
 			}
 			all = append(all, out)
 		}
@@ -308,6 +315,9 @@ func (v *volumes) serveNBD(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	v.mu.Lock()
+	v.nbd = server
+	v.mu.Unlock()
 	var goes sync.WaitGroup
 	stop = func() {
 		if err := server.Close(); err != nil {

@@ -1,0 +1,131 @@
+package metrics
+
+import "time"
+
+// Snapshot is what one node knows at one moment. Counts are since the start of its process unless they say otherwise.
+type Snapshot struct {
+	Node, Cluster string
+	Version       string // of the program
+	Ready         bool
+	Lease         time.Duration // what is left of it
+	ConfigVersion uint64        // of the configuration that this node runs with
+	Raft          *Raft         // nil: not part of a group yet
+	Links         []Link
+	Gossip        Gossip
+	NBD           NBD
+	// HandshakeRefusals of the node's port, by reason.
+	HandshakeRefusals map[string]uint64
+	Queues            []Queue
+	Certificates      []Certificate // none without TLS
+	Volumes           []Volume
+}
+
+// Latency is a histogram: Cumulative[i] took Bounds[i] seconds or less.
+type Latency struct {
+	Bounds     []float64
+	Cumulative []uint64
+	Count      uint64
+	SumSeconds float64
+}
+
+// Raft is the node's part in the group.
+type Raft struct {
+	Leads        bool
+	LeaderKnown  bool
+	Term         uint64
+	LastIndex    uint64
+	CommitIndex  uint64
+	AppliedIndex uint64
+	LastContact  time.Duration // since a leader spoke to this node; zero on the leader
+	Won          uint64        // elections
+	Commits      Latency       // of commands that this node proposed as leader
+}
+
+// Link is one path to one peer.
+type Link struct {
+	Peer, Address          string
+	Up                     bool
+	RTT                    time.Duration
+	ProbesSent, ProbesLost uint64
+}
+
+// Gossip counts packets of the heartbeat links.
+type Gossip struct{ Copies, Unsent, Dropped, Garbage, Foreign uint64 }
+
+// NBD is what clients do to the node as such.
+type NBD struct {
+	Connections   int
+	BytesInFlight int64
+	Refused, Slow uint64
+}
+
+// Queue is something that is bounded.
+type Queue struct {
+	Name, Volume  string // Volume is empty for the node's own
+	Length, Limit float64
+}
+
+// Certificate is one that this node holds.
+type Certificate struct {
+	Name     string
+	NotAfter time.Time
+}
+
+// Volume is one volume as this node sees it.
+type Volume struct {
+	Name string
+	Size int64
+	// Of the replicated state:
+	Epoch             uint64
+	Primary           string
+	Drops, Admissions uint64
+	Promotions        map[string]uint64 // by basis; every basis is there
+	LastFailover      *Failover
+	Replicas          []Replica
+	// Of this node's replica; nil without one.
+	Local *Local
+	// Of this node as primary; nil when it is not.
+	Serving *Serving
+}
+
+// Failover is the newest one of a volume.
+type Failover struct {
+	At     time.Time
+	RTO    time.Duration
+	Target time.Duration
+	Stages map[string]time.Duration
+}
+
+// Replica is one copy of a volume as the replicated state has it.
+type Replica struct {
+	Node   string
+	Member bool
+}
+
+// Local is what the node's own replica counted.
+type Local struct {
+	Ops, Bytes                 map[string]uint64 // by operation
+	Errors                     uint64
+	ChecksumErrors, DiskErrors uint64
+	Failed, Inconsistent       bool
+	Stalled                    bool
+	Stages                     map[string]Latency
+	Acks                       map[string]Latency // by peer
+}
+
+// Serving is what a primary tells.
+type Serving struct {
+	Suspended bool
+	Peers     []Peer
+}
+
+// Peer is one standby as its primary sees it.
+type Peer struct {
+	Node                    string
+	Connected, Resyncing    bool
+	LagBytes                int64
+	Lag                     time.Duration
+	DirtyBytes              int64
+	ResyncTotal, ResyncDone int64
+	ResyncRate              int64 // bytes per second
+}
