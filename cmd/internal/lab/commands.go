@@ -14,25 +14,32 @@ import (
 
 // order is that of the help text.
 var order = []string{"up", "down", "status", "start", "stop", "exec", "kill", "pause", "resume",
-	"cut", "oneway", "loss", "flap", "slow", "heal"}
+	"cut", "oneway", "loss", "flap", "slow", "heal", "list", "run", "matrix", "matrix-ci"}
 
 func commands() map[string]command {
 	return map[string]command{
-		"up":     {"[--plain] [--witnesses N]", "make a lab and start its daemons", up},
-		"down":   {"", "end everything of a lab and remove it, also what a crash left of one", down},
-		"status": {"", "what labs there are, and how the nodes and faults of this one stand", status},
-		"start":  {"[NODE...]", "start daemons", each(func(l *topology.Lab, n string) error { return l.Start(n) })},
-		"stop":   {"[NODE...]", "stop daemons in order (SIGTERM)", each(func(l *topology.Lab, n string) error { return l.Stop(n, 30*time.Second) })},
-		"exec":   {"NODE COMMAND...", "run a command as on a node", inside},
-		"kill":   {"NODE...", "end all processes of a node (SIGKILL)", each((*topology.Lab).Kill)},
-		"pause":  {"NODE...", "stop all processes of a node as they stand (SIGSTOP)", each((*topology.Lab).Pause)},
-		"resume": {"NODE...", "let them go on (SIGCONT)", each((*topology.Lab).Resume)},
-		"cut":    {"A B [--link NETWORK] [--port N]", "lose every packet between two nodes", pair(topology.Cut)},
-		"oneway": {"FROM TO [--link NETWORK] [--port N]", "lose every packet of one direction", pair(topology.OneWay)},
-		"loss":   {"A B PERCENT [--link NETWORK]", "lose some packets between two nodes", loss},
-		"flap":   {"A B [--link NETWORK] [--on 1s] [--off 1s] [--for 10s]", "cut and heal in turn; returns when it is over", flap},
-		"slow":   {"NODE RATE [--link NETWORK]", "limit what a node sends into a network (default repl), such as 1mbit", slow},
-		"heal":   {"", "undo every fault of the network, let what is paused or hung go on", heal},
+		"up":        {"[--plain] [--witnesses N]", "make a lab and start its daemons", up},
+		"down":      {"", "end everything of a lab and remove it, also what a crash left of one", down},
+		"status":    {"", "what labs there are, and how the nodes and faults of this one stand", status},
+		"start":     {"[NODE...]", "start daemons", each(func(l *topology.Lab, n string) error { return l.Start(n) })},
+		"stop":      {"[NODE...]", "stop daemons in order (SIGTERM)", each(func(l *topology.Lab, n string) error { return l.Stop(n, 30*time.Second) })},
+		"exec":      {"NODE COMMAND...", "run a command as on a node", inside},
+		"kill":      {"NODE...", "end all processes of a node (SIGKILL)", each((*topology.Lab).Kill)},
+		"pause":     {"NODE...", "stop all processes of a node as they stand (SIGSTOP)", each((*topology.Lab).Pause)},
+		"resume":    {"NODE...", "let them go on (SIGCONT)", each((*topology.Lab).Resume)},
+		"cut":       {"A B [--link NETWORK] [--port N]", "lose every packet between two nodes", pair(topology.Cut)},
+		"oneway":    {"FROM TO [--link NETWORK] [--port N]", "lose every packet of one direction", pair(topology.OneWay)},
+		"loss":      {"A B PERCENT [--link NETWORK]", "lose some packets between two nodes", loss},
+		"flap":      {"A B [--link NETWORK] [--on 1s] [--off 1s] [--for 10s]", "cut and heal in turn; returns when it is over", flap},
+		"slow":      {"NODE RATE [--link NETWORK]", "limit what a node sends into a network (default repl), such as 1mbit", slow},
+		"list":      {"", "the scenarios", list},
+		"run":       {"SCENARIO... [--out DIR] [--seed N] [--keep]", "run scenarios, each in a lab of its own, and judge", runCommand},
+		"matrix":    {"[--out DIR] [--seed N]", "run all scenarios", matrix(false)},
+		"matrix-ci": {"[--out DIR] [--seed N]", "run the most telling scenarios", matrix(true)},
+		// Called by the program itself.
+		"cell":  {"SCENARIO --lab NAME", "the inner half of a run, on the clients' host", cell},
+		"guard": {"--lab NAME --for LIMIT", "the watchdog of a run", guard},
+		"heal":  {"", "undo every fault of the network, let what is paused or hung go on", heal},
 	}
 }
 

@@ -51,6 +51,7 @@ type Config struct {
 	RTO       string // default "2s"
 	Size      string // of the volume, default "64MiB"
 	Extra     string // more lines of the volume block
+	Disks     bool   // the nodes' folders lie on disks that can lose power, fail and hang
 }
 
 var goodName = regexp.MustCompile(`^[a-z0-9-]{1,24}$`)

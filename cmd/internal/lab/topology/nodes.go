@@ -26,6 +26,9 @@ const (
 // ClientHost is the name of the host of the client network.
 const ClientHost = "client"
 
+// User is the name of the user whose certificate clients have.
+const User = "client"
+
 // Volume is the name of the one volume.
 const Volume = "vol"
 

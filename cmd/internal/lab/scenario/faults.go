@@ -1,0 +1,196 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"hacluster/cmd/internal/lab/topology"
+)
+
+// Role names a node by what it is when the fault strikes.
+type Role func(r *Run) string
+
+// The roles.
+var (
+	P Role = (*Run).Primary
+	S Role = (*Run).Standby
+	W Role = (*Run).Witness
+	C Role = func(*Run) string { return topology.ClientHost }
+)
+
+func names(r *Run, roles []Role) (all []string) {
+	for _, role := range roles {
+		all = append(all, role(r))
+	}
+	return all
+}
+
+// Kill ends nodes at once and starts them again when it is mended.
+func Kill(roles ...Role) Fault {
+	return func(_ context.Context, r *Run) (Injected, error) {
+		nodes := names(r, roles)
+		for _, n := range nodes {
+			if err := r.Lab.Kill(n); err != nil {
+				return Injected{}, err
+			}
+		}
+		return Injected{
+			Bites: func() (string, bool, error) {
+				for _, n := range nodes {
+					if ids, err := r.Lab.Pids(n); err != nil || len(ids) > 0 {
+						return fmt.Sprintf("processes %v of %s run", ids, n), false, err
+					}
+				}
+				return fmt.Sprintf("no process of %v is left", nodes), true, nil
+			},
+			Mend: func(context.Context) error { return r.Lab.Start(nodes...) },
+		}, nil
+	}
+}
+
+// Stop ends nodes in order and starts them again when it is mended.
+func Stop(roles ...Role) Fault {
+	kill := Kill(roles...)
+	return func(ctx context.Context, r *Run) (Injected, error) {
+		for _, n := range names(r, roles) {
+			if err := r.Lab.Stop(n, toStop); err != nil {
+				return Injected{}, err
+			}
+		}
+		return kill(ctx, r) // nothing is left to kill: it proves that, and starts them again
+	}
+}
+
+// Pause stops nodes as they stand.
+func Pause(roles ...Role) Fault {
+	return func(_ context.Context, r *Run) (Injected, error) {
+		nodes := names(r, roles)
+		for _, n := range nodes {
+			if err := r.Lab.Pause(n); err != nil {
+				return Injected{}, err
+			}
+		}
+		return Injected{
+			Bites: func() (string, bool, error) {
+				for _, n := range nodes {
+					if frozen, err := r.Lab.Frozen(n); err != nil || !frozen {
+						return n + " is not in state T", false, err
+					}
+				}
+				return fmt.Sprintf("every thread of %v is in state T", nodes), true, nil
+			},
+			Mend: func(context.Context) (err error) {
+				for _, n := range nodes {
+					err = errors.Join(err, r.Lab.Resume(n))
+				}
+				return err
+			},
+		}, nil
+	}
+}
+
+// Lose puts rules in force.
+func Lose(rules func(r *Run) []topology.Rule) Fault {
+	return func(_ context.Context, r *Run) (Injected, error) {
+		all := rules(r)
+		if err := r.Lab.Add(all...); err != nil {
+			return Injected{}, err
+		}
+		return Injected{
+			Bites: func() (string, bool, error) { return lost(r, all) },
+			Mend:  func(context.Context) error { return r.Lab.Remove(all...) },
+		}, nil
+	}
+}
+
+// lost proves that each rule lost packets.
+func lost(r *Run, rules []topology.Rule) (proof string, ok bool, err error) {
+	ok = true
+	for _, rule := range rules {
+		n, err := r.Lab.Dropped(rule.From, rule.To)
+		if err != nil {
+			return proof, false, err
+		}
+		if proof != "" {
+			proof += ", "
+		}
+		proof += fmt.Sprintf("%v lost %d packets", rule, n)
+		ok = ok && n > 0
+	}
+	return proof, ok, nil
+}
+
+// Cut loses everything between a and each of the others, on one network or, with "", on all.
+func Cut(network string, a Role, others ...Role) Fault {
+	return Lose(func(r *Run) (all []topology.Rule) {
+		for _, b := range others {
+			all = append(all, topology.Cut(a(r), b(r), network)...)
+		}
+		return all
+	})
+}
+
+// OneWay loses one direction.
+func OneWay(network string, from, to Role) Fault {
+	return Lose(func(r *Run) []topology.Rule { return topology.OneWay(from(r), to(r), network) })
+}
+
+// Lossy loses some packets between all nodes.
+func Lossy(percent int) Fault {
+	return Lose(func(r *Run) (all []topology.Rule) {
+		nodes := r.All()
+		for i, a := range nodes {
+			for _, b := range nodes[i+1:] {
+				all = append(all, topology.Lossy(a, b, "", percent)...)
+			}
+		}
+		return all
+	})
+}
+
+// Flap cuts and heals in turn until it is mended.
+func Flap(on, off time.Duration, a, b Role) Fault {
+	return func(ctx context.Context, r *Run) (Injected, error) {
+		rules := topology.Cut(a(r), b(r), "")
+		flapping, stop := context.WithCancel(ctx)
+		var done sync.WaitGroup
+		var err error
+		done.Go(func() { err = r.Lab.Flap(flapping, rules, on, off) })
+		var seen string
+		return Injected{
+			Bites: func() (string, bool, error) {
+				proof, ok, err := lost(r, rules)
+				if err != nil { // between two cuts there are no rules
+					return proof, false, nil
+				}
+				seen = proof
+				return seen, ok, nil
+			},
+			Mend: func(context.Context) error {
+				stop()
+				done.Wait()
+				return err
+			},
+		}, nil
+	}
+}
+
+// Slow limits the rate of what a node sends into the replication network.
+func Slow(rate string, role Role) Fault {
+	return func(_ context.Context, r *Run) (Injected, error) {
+		sh := topology.Shape{Node: role(r), Network: topology.Replication, Rate: rate}
+		if err := r.Lab.Slow(sh); err != nil {
+			return Injected{}, err
+		}
+		return Injected{
+			Bites: func() (string, bool, error) {
+				n, err := r.Lab.Held(sh)
+				return fmt.Sprintf("%d packets of %s had to wait for %s", n, sh.Node, rate), n > 0, err
+			},
+			Mend: func(context.Context) error { return r.Lab.Heal() },
+		}, nil
+	}
+}

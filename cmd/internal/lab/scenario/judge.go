@@ -1,0 +1,170 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/lab/history"
+)
+
+// afterwards reads everything back, judges the record, stops the daemons and compares the replicas.
+func (r *Run) afterwards(ctx context.Context, stopWatching func()) error {
+	reading, cancel := context.WithTimeout(ctx, toStop)
+	defer cancel()
+	if err := r.Client.ReadAll(reading); err != nil {
+		r.res.fail(err.Error())
+	}
+	if _, err := r.healthy(ctx, toHeal); err != nil {
+		r.res.fail("after the load: " + err.Error())
+	}
+	if err := r.pastFailovers(ctx); err != nil {
+		return err
+	}
+	end := r.watch.present()
+	stopWatching()
+	r.judge(end)
+	r.stopAndCompare(end.Primary)
+	r.readLogs()
+	return nil
+}
+
+// pastFailovers asks for the list of failovers, from any node.
+func (r *Run) pastFailovers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, toStop)
+	defer cancel()
+	var sockets []string
+	for _, n := range r.state.Daemons() {
+		sockets = append(sockets, socket(r.Lab, n))
+	}
+	c, err := api.Dial(ctx, sockets, api.DialSocket)
+	if err != nil {
+		return fmt.Errorf("ask for the failovers: %w", err)
+	}
+	defer c.Close()
+	past, err := c.Failovers(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the failovers: %w", err)
+	}
+	r.watch.learn(past)
+	return nil
+}
+
+// judge holds the record against the rules.
+func (r *Run) judge(end View) {
+	rec := r.Client.Record()
+	_, tenures, two := r.watch.timeline()
+	r.figures(rec.Ops, rec.Errors, tenures)
+	for _, what := range append(two, rec.Broken...) {
+		r.res.fail(what)
+	}
+	bad, undecided := history.Registers(rec.Ops, toJudge)
+	for i, v := range bad {
+		if i == 5 {
+			r.res.fail(fmt.Sprintf("and %d more blocks", len(bad)-i))
+			break
+		}
+		r.res.fail(v.String())
+	}
+	if len(undecided) > 0 {
+		r.res.broken(fmt.Sprintf("the search for an order took too long for %d blocks: nothing is proven of them", len(undecided)))
+	}
+	if r.res.LostWrites > 0 {
+		r.res.fail(fmt.Sprintf("%d acknowledged writes are lost", r.res.LostWrites))
+	}
+	for _, what := range history.Primaries(rec.Ops, tenures) {
+		r.res.fail(what)
+	}
+	if r.res.Changes > r.s.Expect.Changes {
+		r.res.fail(fmt.Sprintf("the role moved %d times, %d at most are right: %v", r.res.Changes, r.s.Expect.Changes, tenures))
+	}
+	if len(rec.Errors) > 0 && !r.s.Expect.Errors {
+		r.res.fail(fmt.Sprintf("clients saw errors: %v", rec.Errors))
+	}
+	r.service(rec.Ops)
+}
+
+// figures counts and times.
+func (r *Run) figures(ops []history.Op, errs map[string]int, tenures []history.Tenure) {
+	for _, o := range ops {
+		switch {
+		case o.Unknown:
+			r.res.Unknown++
+		case o.Kind == history.Write:
+			r.res.Writes++
+		default:
+			r.res.Reads++
+		}
+	}
+	r.res.Errors = errs
+	r.res.Changes = history.Switches(tenures)
+	r.res.LostWrites = history.Lost(ops)
+	gap, _ := history.LongestGap(ops, r.fault, r.mended)
+	r.res.LongestGap = ms(gap)
+	if d, ok := history.Outage(ops, r.fault); ok {
+		r.res.OutageMs = ms(d)
+	}
+}
+
+// service judges availability by the record.
+func (r *Run) service(ops []history.Op) {
+	limit := r.s.Expect.Within
+	if limit == 0 {
+		limit = within
+	}
+	switch r.s.Expect.Service {
+	case GoesOn, Moves, Survives, Waits:
+		if time.Duration(r.res.LongestGap)*time.Millisecond > limit {
+			r.res.fail(fmt.Sprintf("nothing was acknowledged for %d ms, %v at most are right", r.res.LongestGap, limit))
+		}
+	case Suspends:
+		// What was sent after the last lease ended cannot be answered before the mending. A lease is shorter than the RTO target.
+		rto, err := time.ParseDuration(r.state.Config.RTO)
+		if err != nil {
+			r.res.broken(err.Error())
+		}
+		for _, o := range ops {
+			if !o.Unknown && o.Sent > r.fault+rto && o.Answered < r.mended {
+				r.res.fail(fmt.Sprintf("nobody may be answered, but this was: %v", o))
+				break
+			}
+		}
+	}
+}
+
+// stopAndCompare stops the daemons, the primary after its standby so that the role stays, and compares the replicas.
+func (r *Run) stopAndCompare(primary string) {
+	for _, n := range []string{r.Other(primary), primary, r.Witness()} {
+		if err := r.Lab.Stop(n, toStop); err != nil {
+			r.res.fail(err.Error())
+		}
+	}
+	places, err := compare(r.Lab.Backing(r.Other(primary)), r.Lab.Backing(primary))
+	if err != nil {
+		r.res.fail(err.Error())
+	}
+	if len(places) > 0 {
+		r.res.fail(fmt.Sprintf("the replicas differ in %d blocks or more, the first at byte %d", len(places), places[0]))
+	}
+}
+
+// readLogs looks for what a daemon must never say.
+func (r *Run) readLogs() {
+	for _, n := range r.state.Daemons() {
+		b, err := os.ReadFile(r.Lab.Log(n))
+		if err != nil {
+			r.res.broken(err.Error())
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			for _, word := range []string{"panic:", "fatal error:", "WARNING: DATA RACE"} {
+				if strings.HasPrefix(line, word) {
+					r.res.fail(fmt.Sprintf("%s says: %s", n, strings.TrimSpace(line)))
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,56 @@
+package scenario
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Line is a result in one line, with the reasons below it when it did not pass.
+func (r Result) Line() string {
+	line := fmt.Sprintf("%-7s %-26s %5.1f s  outage %s, longest gap %d ms, moved %d, lost %d, %d writes, %d reads, %d unknown",
+		r.Verdict, r.Scenario, r.DurationSec, r.outage(), r.LongestGap, r.Changes, r.LostWrites, r.Writes, r.Reads, r.Unknown)
+	for _, why := range r.Reasons {
+		line += "\n          " + why
+	}
+	return line
+}
+
+func (r Result) outage() string {
+	if r.OutageMs < 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d ms", r.OutageMs)
+}
+
+// Markdown is the table of many results.
+func Markdown(all []Result) string {
+	var b strings.Builder
+	b.WriteString("| scenario | faults.md | service | verdict | outage | longest gap | moved | lost writes | healed in | writes | unknown | proof |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, r := range all {
+		verdict := r.Verdict
+		if verdict != Passed {
+			verdict = "**" + verdict + "**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %d ms | %d | %d | %d ms | %d | %d | %s |\n", r.Scenario, r.Covers, r.Expected, verdict,
+			r.outage(), r.LongestGap, r.Changes, r.LostWrites, r.HealMs, r.Writes, r.Unknown, cell(r.Proof))
+	}
+	for _, r := range all {
+		if r.Verdict != Passed {
+			fmt.Fprintf(&b, "\n%s, %s:\n", r.Scenario, r.Verdict)
+			for _, why := range r.Reasons {
+				fmt.Fprintf(&b, "- %s\n", why)
+			}
+		}
+	}
+	return b.String()
+}
+
+// cell keeps a text within its cell of the table.
+func cell(s string) string {
+	s = strings.NewReplacer("|", "/", "\n", " ").Replace(s)
+	if len(s) > 90 {
+		s = s[:90] + "..."
+	}
+	return s
+}

@@ -1,0 +1,50 @@
+package scenario
+
+import (
+	"strconv"
+	"time"
+)
+
+// The verdicts.
+const (
+	Passed = "passed"
+	Failed = "failed" // the cluster did wrong
+	Broken = "broken" // nothing is proven: the fault did not bite, or the laboratory itself failed
+)
+
+// Result is what a run showed.
+type Result struct {
+	Scenario string   `json:"scenario"`
+	Covers   string   `json:"covers"`
+	Expected Service  `json:"expected"`
+	Verdict  string   `json:"verdict"`
+	Reasons  []string `json:"reasons"` // why it did not pass
+	Proof    string   `json:"proof"`   // that the fault bit
+
+	OutageMs    int64          `json:"outage_ms"`      // last acknowledgement before the fault to the first one after; -1: none came
+	LongestGap  int64          `json:"longest_gap_ms"` // without an acknowledgement, from the fault to its mending
+	LostWrites  int            `json:"lost_writes"`    // acknowledged, and gone in the end
+	Changes     int            `json:"changes"`        // of the primary
+	HealMs      int64          `json:"heal_ms"`        // from the mending to healthy
+	Writes      int            `json:"writes"`         // acknowledged
+	Reads       int            `json:"reads"`
+	Unknown     int            `json:"unknown"` // operations that were never answered
+	Errors      map[string]int `json:"errors"`  // answers that were errors, by NBD error number
+	DurationSec float64        `json:"duration_seconds"`
+}
+
+func (r *Result) fail(reason string) {
+	r.Reasons = append(r.Reasons, reason)
+	if r.Verdict != Broken {
+		r.Verdict = Failed
+	}
+}
+
+func (r *Result) broken(reason string) {
+	r.Reasons = append(r.Reasons, reason)
+	r.Verdict = Broken
+}
+
+func itoa(n uint64) string { return strconv.FormatUint(n, 10) }
+
+func ms(d time.Duration) int64 { return d.Milliseconds() }

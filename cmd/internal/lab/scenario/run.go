@@ -1,0 +1,314 @@
+package scenario
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/lab/client"
+	"hacluster/cmd/internal/lab/history"
+	"hacluster/cmd/internal/lab/topology"
+)
+
+// Config of a run.
+type Config struct {
+	Lab  *topology.Lab // up, no daemon started
+	TLS  *tls.Config   // of the clients; nil: without
+	Seed uint64        // of what is random in faults
+	Log  *slog.Logger
+}
+
+// Run is one run of one scenario. Faults and phases use what it exports.
+type Run struct {
+	Lab    *topology.Lab
+	Client *client.Client
+	Rand   *rand.Rand
+
+	cfg     Config
+	s       Scenario
+	state   topology.State
+	watch   *watcher
+	res     Result
+	primary string // when the fault strikes
+	fault   time.Duration
+	mended  time.Duration
+	started time.Time
+}
+
+// The bounds of a run's parts. They are for a cluster that does wrong: one that does right needs far less.
+const (
+	toStart  = 60 * time.Second
+	toBite   = 10 * time.Second
+	toHeal   = 90 * time.Second
+	toStop   = 60 * time.Second
+	toJudge  = 60 * time.Second
+	within   = 15 * time.Second
+	warmUp   = 40 // answers of each data node's primary before the fault
+	afterAll = 40 // and after the mending
+)
+
+// Do runs a scenario and judges it.
+func Do(ctx context.Context, s Scenario, cfg Config) (Result, Evidence) {
+	r := &Run{cfg: cfg, s: s, Lab: cfg.Lab, started: time.Now(), Rand: rand.New(rand.NewPCG(cfg.Seed, 7))}
+	r.res = Result{Scenario: s.Name, Covers: s.Covers, Expected: s.Expect.Service, Verdict: Passed, OutageMs: -1, Errors: map[string]int{}}
+	err := r.run(ctx)
+	if err != nil {
+		var b *brokenError
+		if errors.As(err, &b) {
+			r.res.broken(err.Error())
+		} else {
+			r.res.fail(err.Error())
+		}
+	}
+	r.res.DurationSec = time.Since(r.started).Seconds()
+	return r.res, r.evidence()
+}
+
+// Evidence is what the judgement rests on.
+type Evidence struct {
+	Record   client.Record    `json:"record"`
+	Timeline []View           `json:"timeline"`
+	Tenures  []history.Tenure `json:"tenures"`
+	FaultAt  time.Duration    `json:"fault_at"`
+	MendedAt time.Duration    `json:"mended_at"`
+}
+
+func (r *Run) evidence() Evidence {
+	e := Evidence{FaultAt: r.fault, MendedAt: r.mended}
+	if r.Client != nil {
+		e.Record = r.Client.Record()
+	}
+	if r.watch != nil {
+		e.Timeline, e.Tenures, _ = r.watch.timeline()
+	}
+	return e
+}
+
+// brokenError: the laboratory failed, not the cluster.
+type brokenError struct{ error }
+
+func broken(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &brokenError{fmt.Errorf("%s: %w", what, err)}
+}
+
+func (r *Run) run(ctx context.Context) (err error) {
+	if r.state, err = r.Lab.State(); err != nil {
+		return broken("the lab", err)
+	}
+	r.watch = newWatcher(r.Lab, r.state.Daemons())
+	r.Client = client.New(client.Config{Servers: r.servers(), TLS: r.cfg.TLS, FUA: r.s.FUA})
+	watching, stopWatching := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { r.watch.run(watching) })
+	defer background.Wait()
+	defer stopWatching()
+	if err := r.Lab.Start(); err != nil {
+		return broken("start", err)
+	}
+	if _, err := r.healthy(ctx, toStart); err != nil {
+		return fmt.Errorf("after the first start: %w", err)
+	}
+	loading, stopLoad := context.WithCancel(ctx)
+	defer stopLoad()
+	loaded := make(chan struct{})
+	go func() {
+		defer close(loaded)
+		r.Client.Run(loading)
+	}()
+	err = r.story(ctx)
+	stopLoad()
+	<-loaded
+	if err != nil {
+		return err
+	}
+	return r.afterwards(ctx, stopWatching)
+}
+
+// servers are the places where clients look for the volume.
+func (r *Run) servers() (all []client.Server) {
+	scheme := "nbds"
+	if r.state.Config.Plain {
+		scheme = "nbd"
+	}
+	for i := range r.state.Nodes {
+		if n := &r.state.Nodes[i]; n.Role == topology.Data {
+			uri := fmt.Sprintf("%s://%s:%d/%s", scheme, r.state.Address(n, topology.Replication), topology.NBDPort, topology.Volume)
+			all = append(all, client.Server{Node: n.Name, URI: uri})
+		}
+	}
+	return all
+}
+
+// story is what happens under load.
+func (r *Run) story(ctx context.Context) error {
+	if err := r.answers(ctx, "", warmUp, within); err != nil {
+		return fmt.Errorf("before the fault: %w", err)
+	}
+	if r.s.Phase != nil {
+		if err := r.s.Phase(ctx, r); err != nil {
+			return broken("the phase before the fault", err)
+		}
+	}
+	before, err := r.watch.until(ctx, func(v View) bool { return v.Primary != "" })
+	if err != nil {
+		return err
+	}
+	r.primary = before.Primary
+	r.cfg.Log.Info("the fault strikes", "scenario", r.s.Name, "primary", r.primary, "epoch", before.Epoch)
+	r.fault = history.Clock()
+	in, err := r.s.Fault(ctx, r)
+	if err != nil {
+		return broken("inject the fault", err)
+	}
+	expected := r.during(ctx, in)
+	r.mended = history.Clock()
+	r.cfg.Log.Info("the fault is mended", "scenario", r.s.Name)
+	if in.Mend != nil {
+		if err := in.Mend(ctx); err != nil {
+			return errors.Join(expected, broken("mend the fault", err))
+		}
+	}
+	if expected != nil {
+		r.res.Reasons = append(r.res.Reasons, r.lastSaid())
+		return expected
+	}
+	took, err := r.healthy(ctx, toHeal)
+	if err != nil {
+		return fmt.Errorf("after the fault was mended: %w", err)
+	}
+	r.res.HealMs = ms(took)
+	return r.answers(ctx, "", afterAll, within)
+}
+
+// during proves that the fault bites and waits for what is expected of the service, for Hold at least.
+func (r *Run) during(ctx context.Context, in Injected) error {
+	held := time.NewTimer(r.s.Hold)
+	defer held.Stop()
+	if err := r.bites(ctx, in); err != nil {
+		return err
+	}
+	limit := r.s.Expect.Within
+	if limit == 0 {
+		limit = within
+	}
+	var err error
+	switch r.s.Expect.Service {
+	case GoesOn:
+		err = r.answers(ctx, r.primary, afterAll, limit)
+	case Moves:
+		err = r.answers(ctx, r.Other(r.primary), afterAll, limit)
+	case Survives:
+		err = r.answers(ctx, "", afterAll, limit)
+	case Suspends, Waits, Unseen: // judged by the record
+	}
+	if err != nil {
+		return fmt.Errorf("the service %s: %w", r.s.Expect.Service, err)
+	}
+	select {
+	case <-held.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	switch r.s.Expect.Service {
+	case GoesOn:
+		return r.answers(ctx, r.primary, 1, limit)
+	case Moves, Survives:
+		return r.answers(ctx, "", 1, limit)
+	}
+	return nil
+}
+
+func (r *Run) bites(ctx context.Context, in Injected) error {
+	if in.Bites == nil {
+		return broken("the fault", errors.New("it has no proof"))
+	}
+	ctx, cancel := context.WithTimeout(ctx, toBite)
+	defer cancel()
+	for {
+		proof, ok, err := in.Bites()
+		if err != nil {
+			return broken("prove the fault", err)
+		}
+		if ok {
+			r.res.Proof = proof
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return broken("the fault", errors.New("it was injected and does not bite: "+proof))
+		}
+	}
+}
+
+// answers waits for n answers, one after the other, to what was sent from now on.
+func (r *Run) answers(ctx context.Context, server string, n int, limit time.Duration) error {
+	for range n {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		err := r.Client.WaitAnswer(ctx, server, history.Clock())
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// healthy waits until every replica is a member and the volume is served.
+func (r *Run) healthy(ctx context.Context, limit time.Duration) (took time.Duration, err error) {
+	from := history.Clock()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if _, err := r.watch.until(ctx, func(v View) bool { return v.State == api.VolumeHealthy && len(v.InSync) == 2 }); err != nil {
+		return 0, fmt.Errorf("not healthy within %v: %s", limit, r.lastSaid())
+	}
+	return history.Clock() - from, nil
+}
+
+func (r *Run) lastSaid() string {
+	var all []string
+	for _, v := range r.watch.said() {
+		if v.Err != "" {
+			all = append(all, v.Node+" does not answer")
+			continue
+		}
+		all = append(all, fmt.Sprintf("%s says quorum %v, leader %q, epoch %d, primary %q, %s, in sync %v", v.Node, v.Quorum, v.Leader, v.Epoch, v.Primary, v.State, v.InSync))
+	}
+	return strings.Join(all, "; ")
+}
+
+// Primary is the node that leads the volume when the fault strikes.
+func (r *Run) Primary() string { return r.primary }
+
+// Standby is the other one.
+func (r *Run) Standby() string { return r.Other(r.primary) }
+
+// Witness is the first witness.
+func (r *Run) Witness() string {
+	i := slices.IndexFunc(r.state.Nodes, func(n topology.Node) bool { return n.Role == topology.Witness })
+	return r.state.Nodes[i].Name
+}
+
+// All are the nodes that run daemons.
+func (r *Run) All() []string { return r.state.Daemons() }
+
+// Other is the data node that is not this one.
+func (r *Run) Other(node string) string {
+	for _, n := range r.state.Nodes {
+		if n.Role == topology.Data && n.Name != node {
+			return n.Name
+		}
+	}
+	return ""
+}

@@ -1,0 +1,80 @@
+package scenario
+
+import (
+	"time"
+
+	"hacluster/cmd/internal/lab/topology"
+)
+
+// Table is every scenario there is.
+func Table() []Scenario {
+	return []Scenario{
+		// Crashes.
+		{Name: "kill-primary", Covers: "K109", What: "SIGKILL on the primary", CI: true, Fault: Kill(P), Hold: 2 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "kill-standby", Covers: "K109", What: "SIGKILL on the standby", Fault: Kill(S), Hold: 2 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "kill-witness", Covers: "K109 K112", What: "the witness is lost", CI: true, Fault: Kill(W), Hold: 4 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "kill-all", Covers: "K109 K111", What: "all daemons killed at once and started again", CI: true, Fault: Kill(P, S, W), Hold: 3 * time.Second,
+			Expect: Expect{Service: Suspends, Changes: 1}},
+		{Name: "restart-all", Covers: "K111", What: "all daemons stopped in order and started again", Fault: Stop(S, P, W), Hold: time.Second,
+			Expect: Expect{Service: Suspends, Changes: 1}},
+		// Pauses.
+		{Name: "pause-primary", Covers: "T83", What: "SIGSTOP on the primary for many leases, then SIGCONT", CI: true, Fault: Pause(P), Hold: 8 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "pause-primary-30s", Covers: "T83", What: "the same for 30 s", Fault: Pause(P), Hold: 30 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "pause-primary-briefly", Covers: "T83", What: "SIGSTOP on the primary for less than its lease", RTO: "8s", Fault: Pause(P), Hold: 300 * time.Millisecond,
+			Expect: Expect{Service: Waits}},
+		{Name: "pause-standby", Covers: "T84", What: "SIGSTOP on the standby", Fault: Pause(S), Hold: 5 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "pause-witness", Covers: "T85", What: "SIGSTOP on the witness", Fault: Pause(W), Hold: 5 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "pause-all", Covers: "T87", What: "SIGSTOP on all three", Fault: Pause(P, S, W), Hold: 4 * time.Second,
+			Expect: Expect{Service: Suspends, Changes: 1}},
+		// Cuts.
+		{Name: "cut-primary", Covers: "X98", What: "P | S W: the primary alone", CI: true, Fault: Cut("", P, S, W), Hold: 5 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "cut-standby", Covers: "X99", What: "S | P W: the standby alone", CI: true, Fault: Cut("", S, P, W), Hold: 5 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "cut-witness", Covers: "X100", What: "W | P S: the witness alone", Fault: Cut("", W, P, S), Hold: 5 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "cut-primary-standby", Covers: "X101", What: "P and S do not reach each other, both reach W", CI: true, Fault: Cut("", P, S), Hold: 6 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "cut-primary-witness", Covers: "X101", What: "P and W do not reach each other, both reach S", Fault: Cut("", P, W), Hold: 6 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "cut-replication", Covers: "X107", What: "the replication network between P and S is cut, the heartbeats are not", Fault: Cut(topology.Replication, P, S), Hold: 6 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "cut-heartbeat", Covers: "X107", What: "one heartbeat network of two is cut", Fault: Cut(topology.Heartbeat1, P, S, W), Hold: 5 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "cut-heartbeats", Covers: "X107", What: "no gossip reaches the primary, block data and Raft do", Fault: Lose(func(r *Run) (all []topology.Rule) {
+			for _, n := range []string{r.Standby(), r.Witness()} {
+				all = append(all, topology.Cut(r.Primary(), n, topology.Heartbeat1)...)
+				all = append(all, topology.Cut(r.Primary(), n, topology.Heartbeat2)...)
+			}
+			return all
+		}), Hold: 5 * time.Second, Expect: Expect{Service: GoesOn}},
+		{Name: "cut-clients", Covers: "X106", What: "the clients do not reach the primary", Fault: Cut("", C, P), Hold: 5 * time.Second,
+			Expect: Expect{Service: Unseen}},
+		{Name: "oneway-primary-standby", Covers: "X102", What: "what P sends does not reach S", CI: true, Fault: OneWay("", P, S), Hold: 6 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "oneway-standby-primary", Covers: "X102", What: "what S sends does not reach P", Fault: OneWay("", S, P), Hold: 6 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "oneway-primary-witness", Covers: "X102", What: "what P sends does not reach W", Fault: OneWay("", P, W), Hold: 6 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "oneway-witness-primary", Covers: "X102", What: "what W sends does not reach P", Fault: OneWay("", W, P), Hold: 6 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		// Bad cables.
+		{Name: "flap", Covers: "X103", What: "P-S: 1 s cut, 1 s healed, in turn", CI: true, Fault: Flap(time.Second, time.Second, P, S), Hold: 12 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 2}},
+		{Name: "flap-5min", Covers: "X103", What: "the same for five minutes", Fault: Flap(time.Second, time.Second, P, S), Hold: 5 * time.Minute,
+			Expect: Expect{Service: Survives, Changes: 4}},
+		{Name: "loss-5", Covers: "X104", What: "5 % of all packets are lost", Fault: Lossy(5), Hold: 6 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 2}},
+		{Name: "loss-30", Covers: "X104", What: "30 % of all packets are lost", RTO: "10s", Fault: Lossy(30), Hold: 10 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 2, Within: 30 * time.Second}},
+		{Name: "slow-link", Covers: "X104", What: "the primary sends 2 Mbit/s into the replication network", CI: true, Fault: Slow("2mbit", P), Hold: 6 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+	}
+}
