@@ -1,14 +1,19 @@
 package replication
 
 import (
+	"slices"
 	"sync"
 
 	"hacluster/blockdev"
+	"hacluster/replication/link"
 	"hacluster/replication/primary"
 )
 
 // actions is what the Core asked for in one call: taken under the lock, carried out without it.
-type actions struct{ list []primary.Action }
+type actions struct {
+	list []primary.Action
+	send []*link.Outbox // got something to send
+}
 
 var actionLists = sync.Pool{New: func() any { return new(actions) }}
 
@@ -31,15 +36,17 @@ func (t *Tenure) takeLocked() *actions {
 		return nil
 	}
 	for i := range acts.list {
-		t.noteLocked(&acts.list[i])
+		t.noteLocked(acts, &acts.list[i])
 	}
 	return acts
 }
 
-func (t *Tenure) noteLocked(a *primary.Action) {
+func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 	switch a.Kind {
 	case primary.Begin, primary.Send, primary.Ping:
-		t.peers[a.Node].queueLocked(a)
+		if o := t.peers[a.Node].queueLocked(a); o != nil && !slices.Contains(acts.send, o) {
+			acts.send = append(acts.send, o)
+		}
 	case primary.Disconnect:
 		t.peers[a.Node].closeLocked() // now: later it might be another stream
 	case primary.StartLocal:
@@ -53,11 +60,16 @@ func (t *Tenure) noteLocked(a *primary.Action) {
 	}
 }
 
-// run carries actions out, without the lock.
+// run carries actions out, without the lock. What goes to the peers goes first: they work while the local backing does.
 func (t *Tenure) run(acts *actions, by caller) {
 	if acts == nil {
 		return
 	}
+	for _, o := range acts.send {
+		o.Flush()
+	}
+	clear(acts.send)
+	acts.send = acts.send[:0]
 	for i := range acts.list {
 		t.carryOut(&acts.list[i], by)
 	}

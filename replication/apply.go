@@ -88,6 +88,7 @@ func (s *session) roomLocked(ctx context.Context) error {
 		r.full = true
 		changed := r.watchLocked()
 		r.mu.Unlock()
+		s.box.Flush() // what is done may be told meanwhile
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -103,17 +104,24 @@ func (s *session) roomLocked(ctx context.Context) error {
 // start carries an entry out: at once where that does not wait for a disk, else in a worker.
 func (r *Replica) start(e *entry) {
 	if r.cfg.Inline && e.frame.Kind == wire.Write && e.frame.Flags&wire.FUA == 0 {
-		e.run()
+		e.carryOut() // the acknowledgement goes with those of all that the reader has
 		return
 	}
 	r.work.do(e)
 }
 
-// run carries an entry out, and then those that waited for it alone.
+// run is an entry in a worker.
 func (e *entry) run() {
+	box := e.s.box
+	e.carryOut()
+	box.Flush()
+}
+
+// carryOut carries an entry out, and then those that waited for it alone.
+func (e *entry) carryOut() {
 	var room [8]*order.Item
 	for _, it := range e.s.r.finish(e, e.s.r.applyFrame(e), room[:0]) {
-		it.Owner.(*entry).run()
+		it.Owner.(*entry).carryOut()
 	}
 }
 

@@ -11,8 +11,7 @@ import (
 )
 
 // A write through both replicas, over loopback: from Submit to Done. Expected: at depth 1 the cost of one message each
-// way through gRPC, some tens of microseconds on an idle machine; at depth 32 several writes share a message. What this
-// package adds must not allocate; what is left is gRPC's.
+// way and of waking both readers; at depth 32 several writes share a message. Neither side allocates.
 func BenchmarkMirror4K(b *testing.B) {
 	for _, depth := range []int{1, 32} {
 		b.Run(fmt.Sprintf("QD%d", depth), func(b *testing.B) { benchmarkMirror(b, true, depth, 4096, "a", "b") })
@@ -88,7 +87,7 @@ func tmpfs(tb testing.TB, size int64) blockdev.Device {
 	return d
 }
 
-// What this package does for a write allocates nothing: what BenchmarkMirror4K counts is gRPC's and the stream's.
+// What a write needs without a peer allocates nothing.
 func TestWriteOfALoneMemberAllocatesNothing(t *testing.T) {
 	for _, inline := range []bool{true, false} {
 		l := newLab(t, labConfig{inline: inline}, "a", "b")

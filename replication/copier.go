@@ -72,6 +72,7 @@ func (c *copier) ask() {
 			c.p.disconnect("a digest request cannot be sent: " + err.Error()) // the chunk goes back to the plan with it
 			return
 		}
+		c.outbox.Flush()
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
@@ -84,7 +83,6 @@ type labNode struct {
 	dev     *timed.Dev
 	stop    context.CancelFunc
 	done    chan error
-	conns   map[string]*grpc.ClientConn
 	handler func(context.Context, *link.Session) error // in the place of the replica
 	giveUps []string
 	events  []string
@@ -114,8 +112,7 @@ func newLab(t testing.TB, conf labConfig, names ...string) *lab {
 	init.Volumes = append(init.Volumes, create)
 	l.apply(cluster.Command{Init: &init})
 	for i, n := range names {
-		node := &labNode{l: l, name: n, mem: memdev.New(memdev.Config{Size: conf.size}), sb: &superRecord{}, boot: wire.ID{byte(i + 1)},
-			conns: map[string]*grpc.ClientConn{}}
+		node := &labNode{l: l, name: n, mem: memdev.New(memdev.Config{Size: conf.size}), sb: &superRecord{}, boot: wire.ID{byte(i + 1)}}
 		node.cable.init()
 		l.nodes[n] = node
 		node.listen()
@@ -147,13 +144,6 @@ func (l *lab) close() {
 		if err := n.halt(); err != nil && !errors.Is(err, errFault) {
 			l.t.Errorf("stop of %s: %v", n.name, err)
 		}
-	}
-	for _, n := range l.nodes {
-		n.mu.Lock()
-		for _, c := range n.conns {
-			c.Close()
-		}
-		n.mu.Unlock()
 	}
 }
 
@@ -337,14 +327,13 @@ func (n *labNode) listen() {
 		n.l.t.Fatal(err)
 	}
 	n.addr = ln.Addr().String()
-	srv := grpc.NewServer(link.ServerOptions()...)
-	svc := link.Register(srv, n)
+	srv := link.NewServer(n, logger(n.l.t, n.name))
 	var goes sync.WaitGroup
 	goes.Go(func() { _ = srv.Serve(ln) })
 	n.l.t.Cleanup(func() {
-		srv.Stop()
+		_ = ln.Close()
+		srv.Close()
 		goes.Wait()
-		svc.Wait()
 	})
 }
 
@@ -365,19 +354,13 @@ func (n *labNode) impersonate(h func(context.Context, *link.Session) error) {
 	n.handler = h
 }
 
-// conn is the connection from n to another node; both cables can break it.
-func (n *labNode) conn(to *labNode) *grpc.ClientConn {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if c := n.conns[to.name]; c != nil {
-		return c
-	}
-	c, err := link.ClientConn(to.addr, func(ctx context.Context, addr string) (net.Conn, error) { return to.cable.dial(ctx, addr, &n.cable) })
+// dial opens a stream from n to another node; both cables can break it.
+func (n *labNode) dial(ctx context.Context, to *labNode, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
+	c, err := to.cable.dial(ctx, to.addr, &n.cable)
 	if err != nil {
-		n.l.t.Error(err)
+		return nil, wire.HelloReply{}, err
 	}
-	n.conns[to.name] = c
-	return c
+	return link.Dial(ctx, c, h)
 }
 
 // grant gives the node a lease on what it leads.
@@ -493,7 +476,7 @@ func (l *lab) handOn(from *labNode, to string, failed bool) error {
 }
 
 func (v labNodeView) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
-	return link.Dial(ctx, v.n.conn(v.n.l.nodes[peer]), h)
+	return v.n.dial(ctx, v.n.l.nodes[peer], h)
 }
 
 func (v labNodeView) Serving(string, cluster.Epoch)  {}

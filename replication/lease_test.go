@@ -298,7 +298,7 @@ func greet(t *testing.T, l *lab, change func(*wire.Hello)) (wire.HelloReply, err
 	change(&h)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	s, reply, err := link.Dial(ctx, l.nodes["a"].conn(l.nodes["b"]), h)
+	s, reply, err := l.nodes["a"].dial(ctx, l.nodes["b"], h)
 	if s != nil {
 		s.Close()
 	}
@@ -352,11 +352,7 @@ func TestGapInTheSequenceIsRefused(t *testing.T) {
 	l.nodes["a"].expire()
 	h := wire.Hello{Cluster: wire.ID{15: 1}, Volume: wire.ID{15: 7}, VolumeName: "v", Size: volumeSize, BlockSize: blockdev.BlockSize,
 		Epoch: 1, Primary: "a", Process: 1, Stream: 1000, Target: "b"}
-	s, _, err := link.Dial(t.Context(), l.nodes["a"].conn(l.nodes["b"]), h)
-	for try := 0; errors.Is(err, link.ErrEnded) && try < 100; try++ { // the connection notices late that its cable is whole
-		time.Sleep(20 * time.Millisecond)
-		s, _, err = link.Dial(t.Context(), l.nodes["a"].conn(l.nodes["b"]), h)
-	}
+	s, _, err := l.nodes["a"].dial(t.Context(), l.nodes["b"], h)
 	if err != nil {
 		t.Fatal(err)
 	}

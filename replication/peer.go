@@ -122,10 +122,10 @@ var outboxLimits = link.OutboxLimits{Bytes: 1 << 30, Frames: 1 << 16}
 func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender, g primary.Greeting) {
 	t := p.t
 	ctx, cancel := context.WithCancel(ctx)
-	outbox := link.NewOutbox(outboxLimits)
+	outbox := link.NewOutbox(sender, outboxLimits)
 	var goes sync.WaitGroup
 	goes.Go(func() {
-		if err := outbox.Run(ctx, sender.Send); err != nil {
+		if err := outbox.Run(ctx); err != nil {
 			sender.Close()
 		}
 	})
@@ -190,17 +190,20 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 	}
 }
 
-// queueLocked puts what the Core sends into the stream's outbox, in the Core's order.
-func (p *peerLink) queueLocked(a *primary.Action) {
+// queueLocked puts what the Core sends into the stream's outbox, in the Core's order. The outbox is to be flushed
+// without the lock; nil: nothing is to be sent.
+func (p *peerLink) queueLocked(a *primary.Action) *link.Outbox {
 	if p.outbox == nil {
-		return // the stream broke; the Core hears of it
+		return nil // the stream broke; the Core hears of it
 	}
 	if a.Kind == primary.Send && !a.Op.IsCopy() {
 		p.probe.sent(a.Num)
 	}
 	if err := p.outbox.Put(p.frame(a)); err != nil {
 		p.sender.Close() // full or ended: the next stream replays
+		return nil
 	}
+	return p.outbox
 }
 
 func (p *peerLink) frame(a *primary.Action) wire.Frame {

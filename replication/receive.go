@@ -24,10 +24,9 @@ type session struct {
 	stream uint64
 	box    *link.ReplyBox
 
-	silent   atomic.Bool   // nothing is acknowledged any more
-	refusal  sync.Once     // one refusal ends a stream
-	refused  atomic.Bool   // a refusal is in the box
-	answered chan struct{} // closed when the refusal was handed to the connection
+	silent  atomic.Bool // nothing is acknowledged any more
+	refusal sync.Once   // one refusal ends a stream
+	refused atomic.Bool // a refusal is in the box
 }
 
 // helloWait bounds how long a greeting waits for older work to end on the device before the primary has to try again.
@@ -36,8 +35,7 @@ const helloWait = 500 * time.Millisecond
 // Replicate takes a primary's stream in until it ends. It returns when the stream is over; what was taken from it may
 // still be on its way to the device, and no other stream is answered before that has ended (R2).
 func (r *Replica) Replicate(ctx context.Context, ls *link.Session) error {
-	s := &session{r: r, link: ls, epoch: cluster.Epoch(ls.Hello().Epoch), stream: ls.Hello().Stream, box: link.NewReplyBox(),
-		answered: make(chan struct{})}
+	s := &session{r: r, link: ls, epoch: cluster.Epoch(ls.Hello().Epoch), stream: ls.Hello().Stream, box: link.NewReplyBox(ls)}
 	reply := r.greet(ctx, s)
 	if reply.Code != wire.Accepted {
 		return ls.Reply(reply)
@@ -49,7 +47,7 @@ func (r *Replica) Replicate(ctx context.Context, ls *link.Session) error {
 	r.log.Info("standby of a primary", "primary", ls.Hello().Primary, "epoch", s.epoch, "stream", s.stream)
 	var replies sync.WaitGroup
 	replies.Go(func() {
-		if s.box.Run(ctx, s.send) != nil {
+		if s.box.Run(ctx) != nil {
 			ls.Close()
 		}
 	})
@@ -75,17 +73,6 @@ func (r *Replica) forget(s *session) {
 	}
 }
 
-// send hands replies to the connection.
-func (s *session) send(replies ...wire.Reply) error {
-	err := s.link.Send(replies...)
-	for i := range replies {
-		if replies[i].Kind == wire.Nack {
-			close(s.answered)
-		}
-	}
-	return err
-}
-
 // lastWord waits until a refusal is on its way: the primary drops us for it, or counts it (R21, R23). A primary that
 // does not read is not waited for.
 func (s *session) lastWord(ctx context.Context) {
@@ -94,10 +81,7 @@ func (s *session) lastWord(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, helloWait)
 	defer cancel()
-	select {
-	case <-s.answered:
-	case <-ctx.Done():
-	}
+	s.box.Drain(ctx)
 }
 
 // greet answers a Hello: the pure receiver judges it, we store what it wants stored and wait for what it waits for.
@@ -216,6 +200,9 @@ func (s *session) receive(ctx context.Context) error {
 		return err
 	}
 	for {
+		if !s.link.Buffered() {
+			s.box.Flush() // one message for the acknowledgements of all that a read brought
+		}
 		b, err := s.link.Recv()
 		if err != nil {
 			if !errors.Is(err, link.ErrClosed) && !errors.Is(err, link.ErrEnded) {
@@ -257,6 +244,7 @@ func (s *session) refuseWith(code wire.Code, err error) {
 			s.refused.Store(false)
 			s.link.Close()
 		}
+		s.box.Flush()
 	})
 }
 
@@ -290,6 +278,7 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 // digest answers a digest request beside the stream. The primary asks for few at a time; more wait here.
 func (s *session) digest(ctx context.Context, id uint64, at blockdev.Range) {
 	r := s.r
+	s.box.Flush() // what is done may be told meanwhile
 	select {
 	case r.digests <- struct{}{}:
 	case <-ctx.Done():
@@ -312,6 +301,7 @@ func (s *session) answerDigest(id uint64, at blockdev.Range) {
 	if s.box.Put(reply) != nil {
 		s.link.Close()
 	}
+	s.box.Flush()
 	<-r.digests
 	r.mu.Lock()
 	defer r.mu.Unlock()

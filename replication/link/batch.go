@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"hacluster/blockdev"
 	"hacluster/replication/wire"
 )
 
@@ -12,8 +13,10 @@ import (
 type Batch struct {
 	wire.Batch
 
-	in   incoming
-	refs atomic.Int32
+	chunk *chunk        // in which small payloads lie, nil: none
+	buf   *blockdev.Buf // in which large ones lie, aligned as a Buf is, nil: none
+	piece [1][]byte
+	refs  atomic.Int32
 }
 
 var batches = sync.Pool{New: func() any { return new(Batch) }}
@@ -22,6 +25,30 @@ func newBatch() *Batch {
 	b := batches.Get().(*Batch)
 	b.refs.Store(1)
 	return b
+}
+
+// readPayload takes the n bytes of payload that the head, which was checked, demands.
+func (b *Batch) readPayload(in *input, n int) error {
+	switch {
+	case n == 0:
+		return nil
+	case n < largePayload:
+		in.ahead = chunkSize
+		p, err := in.take(n)
+		if err != nil {
+			return within(err)
+		}
+		in.c.ref()
+		b.chunk, b.piece[0] = in.c, p
+	default:
+		b.buf = blockdev.NewBuf(n)
+		if err := in.into(b.buf.Bytes()); err != nil {
+			return err
+		}
+		b.piece[0] = b.buf.Bytes()
+	}
+	b.SetPayload(b.piece[:])
+	return nil
 }
 
 // Ref takes one more reference.
@@ -37,6 +64,12 @@ func (b *Batch) Free() {
 		panic("link: Batch freed more often than referenced")
 	}
 	b.Reset()
-	b.in.free()
+	if b.chunk != nil {
+		b.chunk.free()
+	}
+	if b.buf != nil {
+		b.buf.Free()
+	}
+	b.chunk, b.buf, b.piece[0] = nil, nil, nil
 	batches.Put(b)
 }

@@ -3,15 +3,12 @@ package link
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
 
 	"hacluster/replication/wire"
 )
@@ -24,7 +21,7 @@ func TestRefusalReachesThePrimary(t *testing.T) {
 			Boot: wire.ID{5}, Attachment: "8:16", Process: 2, Epoch: 9, Stream: 12, LastSeq: 4, Flags: wire.ReplicaFailed,
 		}
 		addr := serve(t, func(_ context.Context, s *Session) error { return s.Reply(want) })
-		_, got, err := Dial(t.Context(), connect(t, addr, tcpDial), hello())
+		_, got, err := Dial(t.Context(), connect(t, addr), hello())
 		var refused *RefusedError
 		if !errors.As(err, &refused) || refused.Reply != want || got != want {
 			t.Errorf("%v: %v, reply %+v", code, err, got)
@@ -63,11 +60,11 @@ func TestG51PeerThatNeverAnswersIsBoundedByTheDeadline(t *testing.T) {
 		addr  string
 		ready func()
 	}{
-		"TCP without HTTP/2":     {l.Addr().String(), func() { acceptSilently(t, l) }},
+		"TCP and nothing else":   {l.Addr().String(), func() { acceptSilently(t, l) }},
 		"standby without answer": {silent, func() { <-greeted }},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		conn := connect(t, c.addr, tcpDial)
+		conn := connect(t, c.addr)
 		done := make(chan error, 1)
 		go func() {
 			_, _, err := Dial(ctx, conn, hello())
@@ -94,21 +91,9 @@ func acceptSilently(t *testing.T, l net.Listener) {
 	}
 }
 
-func TestDialSaysThatNobodyListens(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	_, _, err = Dial(t.Context(), connect(t, l.Addr().String(), tcpDial), hello())
-	if !errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), "refused") {
-		t.Errorf("%v", err)
-	}
-}
-
 func TestDialsDeadlineDoesNotEndTheStream(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s, _, err := Dial(ctx, connect(t, serve(t, apply(nil)), tcpDial), hello())
+	s, _, err := Dial(ctx, connect(t, serve(t, apply(nil))), hello())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,25 +106,36 @@ func TestDialsDeadlineDoesNotEndTheStream(t *testing.T) {
 	awaitAck(t, s, 1)
 }
 
-// greetRaw opens a stream whose first message is msg and returns what ends it.
+// greetRaw opens a stream whose first message is msg, with a prefix of its own, and returns what answers it.
 func greetRaw(t *testing.T, addr string, msg []byte) (wire.HelloReply, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	stream, err := connect(t, addr, tcpDial).NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
-		"/"+serviceName+"/"+streamName, grpc.CallContentSubtype(codecName))
+	return answerTo(t, addr, prefixed(msg))
+}
+
+// prefixed is a message without payload as it stands on the wire.
+func prefixed(msg []byte) []byte {
+	b := append(make([]byte, prefixSize), msg...)
+	putPrefix(b, len(msg), 0)
+	return b
+}
+
+// answerTo sends bytes as they are.
+func answerTo(t *testing.T, addr string, b []byte) (wire.HelloReply, error) {
+	t.Helper()
+	conn := connect(t, addr)
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	in := newInput(conn)
+	defer in.close()
+	head, _, err := in.message(greetingLimits)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := stream.SendMsg(&outgoing{bufs: mem.BufferSlice{mem.SliceBuffer(msg)}}); err != nil {
-		t.Fatal(err)
-	}
-	var in incoming
-	if err := stream.RecvMsg(&in); err != nil {
 		return wire.HelloReply{}, err
 	}
-	defer in.free()
-	return wire.DecodeHelloReply(in.view())
+	return wire.DecodeHelloReply([][]byte{head})
 }
 
 // faults.md G54: a primary of a version that is not spoken here is told which are.
@@ -158,7 +154,7 @@ func TestG54UnknownVersionIsRefusedByNumber(t *testing.T) {
 	if err != nil || r.Code != wire.RefusedVersion || r.VersionMin != wire.VersionMin || r.VersionMax != wire.Version {
 		t.Errorf("%v %+v", err, r)
 	}
-	_, _, err = Dial(t.Context(), connect(t, addr, tcpDial), h)
+	_, _, err = Dial(t.Context(), connect(t, addr), h)
 	var refused *RefusedError
 	if !errors.As(err, &refused) || refused.Reply.Code != wire.RefusedVersion {
 		t.Errorf("Dial: %v", err)
@@ -172,48 +168,46 @@ func TestGarbageInsteadOfAGreetingNeverReachesTheHandler(t *testing.T) {
 	})
 	for name, msg := range map[string][]byte{
 		"empty": nil, "text": []byte("hello"), "a batch": batchBytes(t, 7, 3, wire.Frame{Kind: wire.Ping}),
-		"half a greeting": helloBytes(t, hello())[:100],
+		"half a greeting": helloBytes(t, hello())[:100], "zeroes": make([]byte, 400),
 	} {
-		if _, err := greetRaw(t, addr, msg); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("%s: %v, want %v", name, err, codes.InvalidArgument)
+		var bye *goodbyeError
+		if _, err := greetRaw(t, addr, msg); !errors.As(err, &bye) || !strings.Contains(bye.text, wire.ErrMalformed.Error()) {
+			t.Errorf("%s: %v, want to be told that it is malformed", name, err)
+		}
+	}
+	// What is no message at all, and lengths that no memory is taken for (R28).
+	payload, head := make([]byte, prefixSize), make([]byte, prefixSize)
+	putPrefix(payload, 200, 1<<31)
+	putPrefix(head, 1<<31, 0)
+	for name, b := range map[string][]byte{"HTTP": []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "G47 head": head, "G47 payload": payload} {
+		if _, err := answerTo(t, addr, b); err == nil {
+			t.Errorf("%s: answered like a greeting", name)
 		}
 	}
 }
 
 func TestStreamWithoutGreetingIsClosed(t *testing.T) {
-	addr := serveWith(t, &Service{helloTime: 20 * time.Millisecond, handler: handlerFunc(func(context.Context, *Session) error {
+	s := NewServer(handlerFunc(func(context.Context, *Session) error {
 		t.Error("the handler was called")
 		return nil
-	})})
-	stream, err := connect(t, addr, tcpDial).NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
-		"/"+serviceName+"/"+streamName, grpc.CallContentSubtype(codecName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := stream.RecvMsg(new(incoming)); status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("%v, want %v", err, codes.DeadlineExceeded)
+	}), slog.New(slog.DiscardHandler))
+	s.helloTime = 20 * time.Millisecond
+	addr := serveWith(t, s)
+	for name, b := range map[string][]byte{"silent": {}, "half a prefix": {1, 2, 3}, "half a greeting": helloBytes(t, hello())[:100]} {
+		if _, err := answerTo(t, addr, b); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %v, want the end of the connection", name, err)
+		}
 	}
 }
 
-// A caller with another codec, or of another method with this one, gets an error; the server stays.
-func TestForeignCodecsAreRefused(t *testing.T) {
-	addr := serve(t, apply(nil))
-	conn := connect(t, addr, tcpDial)
-	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/"+serviceName+"/"+streamName)
-	if err != nil {
+// R28: the greeting's deadline is not that of the stream.
+func TestIdleStreamSurvivesTheGreetingsDeadline(t *testing.T) {
+	s := NewServer(apply(nil), slog.New(slog.DiscardHandler))
+	s.helloTime = 50 * time.Millisecond
+	st := dial(t, serveWith(t, s))
+	<-time.After(2 * s.helloTime)
+	if err := st.Send([]wire.Frame{{Kind: wire.Flush, Seq: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.CloseSend(); err != nil {
-		t.Fatal(err)
-	}
-	if err := stream.RecvMsg(new(incoming)); err == nil {
-		t.Error("a stream with the codec of protobuf is served")
-	}
-	if _, err := (codec{}).Marshal("text"); err == nil {
-		t.Error("text is encoded")
-	}
-	if err := (codec{}).Unmarshal(nil, new(string)); err == nil {
-		t.Error("text is decoded")
-	}
-	dial(t, addr)
+	awaitAck(t, st, 1)
 }

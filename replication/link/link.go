@@ -1,27 +1,25 @@
-// Package link carries the messages of package wire between a primary and a standby: one stream for each volume and
-// peer, over gRPC. It moves block data without copying it: a write's buffer goes out by reference, and what came in is
-// handed on as the segments in which it was received.
+// Package link carries the messages of package wire between a primary and a standby: one TCP connection, plain or TLS,
+// for each volume and peer. Connections are brought by the caller; what is spoken on them is decided here.
 //
 //	primary                                         standby
-//	Dial -> Sender                                  Register -> Handler.Replicate(ctx, Session)
-//	  Outbox --Run--> Sender.Send    ----------->     Session.Recv -> Batch
-//	                  Sender.Recv    <-----------     Session.Send <--Run-- ReplyBox
+//	Dial -> Sender                                  Server.Serve -> Handler.Replicate(ctx, Session)
+//	  Outbox.Put, Flush -> Sender    ----------->     Session.Recv -> Batch
+//	              Sender.Recv        <-----------     Session <- ReplyBox.Ack, Put, Flush
 //
-// What it checks, so that no caller has to: versions; that each message belongs to the stream's epoch and number (R2);
-// that sequence numbers follow each other without a gap; that what is acknowledged was sent and not acknowledged
-// before. What it does not do: decide who is primary, write to a device, retry, or reconnect. A stream that broke is
-// over; the caller dials another.
+// In the order in which a write passes them: outbox.go collects frames, pump.go decides which goroutine sends them,
+// sender.go makes a message, output.go hands it to the socket; input.go takes messages off the socket, session.go checks
+// them, batch.go holds their memory, replybox.go collects what is answered. server.go keeps the standby's connections.
 //
-// Nothing but Dial, Register, ClientConn and ServerOptions knows that there is gRPC, so that a connection of another
-// kind can take its place.
+// What it checks, so that no caller has to: versions; lengths before memory is taken (R28); that each message belongs to
+// the stream's epoch and number (R2); that sequence numbers follow each other without a gap; that what is acknowledged
+// was sent and not acknowledged before. What it does not do: decide who is primary, write to a device, retry, connect
+// or reconnect. A stream that broke is over; the caller dials another.
 package link
 
 import (
 	"errors"
 	"fmt"
 	"io"
-
-	"google.golang.org/grpc/status"
 
 	"hacluster/replication/wire"
 )
@@ -51,13 +49,18 @@ func (e *RefusedError) Error() string {
 	return s
 }
 
+// goodbyeError is the last word of a standby that ends a stream.
+type goodbyeError struct{ text string }
+
+func (e *goodbyeError) Error() string { return fmt.Sprintf("the peer says %q", e.text) }
+
 // ended says why a stream is over, in this package's words.
 func ended(err error) error {
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, ErrProtocol), errors.Is(err, ErrClosed):
+		return err
+	case err == io.EOF:
 		return fmt.Errorf("%w by the peer", ErrEnded)
-	}
-	if s, ok := status.FromError(err); ok {
-		return fmt.Errorf("%w: %s: %s", ErrEnded, s.Code(), s.Message())
 	}
 	return fmt.Errorf("%w: %w", ErrEnded, err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/crc32"
+	"log/slog"
 	"net"
 	"reflect"
 	"sync"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 
 	"hacluster/blockdev"
 	"hacluster/replication/wire"
@@ -28,35 +28,33 @@ func (f handlerFunc) Replicate(ctx context.Context, s *Session) error { return f
 
 // serve runs a server on a loopback port and returns its address.
 func serve(t testing.TB, h handlerFunc) string {
-	return serveWith(t, &Service{handler: h, helloTime: helloTime})
+	t.Helper()
+	return serveWith(t, NewServer(h, slog.New(slog.DiscardHandler)))
 }
 
-func serveWith(t testing.TB, s *Service) string {
+func serveWith(t testing.TB, s *Server) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer(ServerOptions()...)
-	s.register(srv)
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = srv.Serve(l) })
+	wg.Go(func() {
+		if err := s.Serve(l); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
 	t.Cleanup(func() {
-		srv.Stop()
+		l.Close()
+		s.Close()
 		wg.Wait()
-		s.Wait()
 	})
 	return l.Addr().String()
 }
 
-func tcpDial(ctx context.Context, addr string) (net.Conn, error) {
-	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
-}
-
-func connect(t testing.TB, addr string, dial func(context.Context, string) (net.Conn, error)) *grpc.ClientConn {
+func connect(t testing.TB, addr string) net.Conn {
 	t.Helper()
-	conn, err := ClientConn(addr, dial)
+	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +73,7 @@ func dial(t testing.TB, addr string) *Sender {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	s, _, err := Dial(ctx, connect(t, addr, tcpDial), hello())
+	s, _, err := Dial(ctx, connect(t, addr), hello())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +116,7 @@ func mustReturn(t *testing.T, bufs ...*blockdev.Buf) {
 	})
 }
 
-// eventually waits for what happens inside of gRPC, which tells nobody.
+// eventually waits for what happens inside, which tells nobody.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

@@ -22,17 +22,32 @@ type OutboxLimits struct {
 // of sending. Frames are sent in the order in which they were put.
 type Outbox struct {
 	limits OutboxLimits
-	wake   chan struct{} // sent to by Put, received by Run; room for one: a reminder, not a count
+	to     framer
+	pump   pump
 
 	mu      sync.Mutex
 	waiting []wire.Frame // each holds a reference to its Buf
 	frames  int          // waiting or being sent
 	bytes   int
-	ended   bool // Run has returned
+	ended   bool // what is put now would never be sent
+
+	// The owner's of pump:
+	taken []wire.Frame // from waiting, as one slice
+	rest  []wire.Frame // of taken: not yet in a message
+	now   []wire.Frame // of taken: the message that is on its way
 }
 
-// NewOutbox returns an empty Outbox. Its Run must be called once, and frames put before wait for it.
-func NewOutbox(limits OutboxLimits) *Outbox {
+// framer makes messages of frames: a Sender.
+type framer interface {
+	begin(frames []wire.Frame) error
+	output() output
+}
+
+// NewOutbox returns an empty Outbox for s. Its Run must be called once, and what a full socket does not take at once
+// waits for it.
+func NewOutbox(s *Sender, limits OutboxLimits) *Outbox { return newOutbox(s, limits) }
+
+func newOutbox(to framer, limits OutboxLimits) *Outbox {
 	def := func(v *int, d int) {
 		if *v <= 0 {
 			*v = d
@@ -42,11 +57,13 @@ func NewOutbox(limits OutboxLimits) *Outbox {
 	def(&limits.Frames, 16384)
 	def(&limits.MessageBytes, 1<<20)
 	limits.MessageBytes = min(limits.MessageBytes, wire.MaxBatchPayload)
-	return &Outbox{limits: limits, wake: make(chan struct{}, 1)}
+	o := &Outbox{limits: limits, to: to}
+	o.pump = newPump(o)
+	return o
 }
 
-// Put adds a frame and never waits. It takes its own reference to the frame's Buf. The error is ErrFull at a limit
-// and ErrClosed after Run has returned; then the frame was not taken.
+// Put adds a frame and never waits. It takes its own reference to the frame's Buf. The frame goes with the next Flush.
+// The error is ErrFull at a limit and ErrClosed after Run has returned; then the frame was not taken.
 func (o *Outbox) Put(f wire.Frame) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -63,12 +80,11 @@ func (o *Outbox) Put(f wire.Frame) error {
 	o.waiting = append(o.waiting, f)
 	o.frames++
 	o.bytes += n
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
 	return nil
 }
+
+// Flush sends what was put: at once and from here, if the socket has room and nobody else is sending. It never waits.
+func (o *Outbox) Flush() { o.pump.flush() }
 
 // Queued is the payload, in bytes, that was put and not yet sent.
 func (o *Outbox) Queued() int {
@@ -77,39 +93,25 @@ func (o *Outbox) Queued() int {
 	return o.bytes
 }
 
-// Run sends what is put, with send, until ctx ends (nil) or send fails (its error). What then waits is dropped, and
+// Run sends what Flush could not, until ctx ends (nil) or sending fails (its error). What then waits is dropped, and
 // its references are given back.
-func (o *Outbox) Run(ctx context.Context, send func([]wire.Frame) error) error {
-	var taken, rest []wire.Frame // rest is what of taken is not sent yet
-	defer func() { o.end(rest) }()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-o.wake:
-		}
-		taken = o.take(taken)
-		for rest = taken; len(rest) > 0; {
-			if ctx.Err() != nil {
-				return nil
-			}
-			n := o.fill(rest)
-			if err := send(rest[:n]); err != nil {
-				return err
-			}
-			o.sent(rest[:n])
-			rest = rest[n:]
-		}
-	}
-}
+func (o *Outbox) Run(ctx context.Context) error { return o.pump.run(ctx) }
 
-// take swaps what waits for an empty slice.
-func (o *Outbox) take(empty []wire.Frame) []wire.Frame {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	taken := o.waiting
-	o.waiting = empty[:0]
-	return taken
+func (o *Outbox) out() output { return o.to.output() }
+
+func (o *Outbox) load() (bool, error) {
+	if len(o.rest) == 0 {
+		o.mu.Lock()
+		o.taken, o.waiting = o.waiting, o.taken[:0]
+		o.mu.Unlock()
+		o.rest = o.taken
+	}
+	if len(o.rest) == 0 {
+		return false, nil
+	}
+	n := o.fill(o.rest)
+	o.now, o.rest = o.rest[:n], o.rest[n:]
+	return true, o.to.begin(o.now)
 }
 
 // fill is the number of frames that go into the next message; at least one.
@@ -123,16 +125,20 @@ func (o *Outbox) fill(frames []wire.Frame) int {
 	return n
 }
 
-func (o *Outbox) sent(frames []wire.Frame) {
-	bytes := release(frames)
+func (o *Outbox) sent() (more bool) {
+	n, bytes := len(o.now), release(o.now)
+	o.now = nil
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.frames -= len(frames)
+	o.frames -= n
 	o.bytes -= bytes
+	return len(o.rest) > 0 || len(o.waiting) > 0
 }
 
-func (o *Outbox) end(unsent []wire.Frame) {
-	release(unsent)
+func (o *Outbox) drop() {
+	release(o.now)
+	release(o.rest)
+	o.now, o.rest = nil, nil
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	release(o.waiting)

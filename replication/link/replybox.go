@@ -14,27 +14,46 @@ const maxWaitingReplies = 1024
 // ReplyBox collects a standby's replies and sends all that wait as one message. Acknowledgements are prefixes, so
 // only the newest waits.
 type ReplyBox struct {
-	wake chan struct{} // sent to by Ack and Put, received by Run; room for one: a reminder, not a count
+	to   replier
+	pump pump
 
 	mu      sync.Mutex
 	ack     uint64 // newest
-	sent    uint64 // last one taken to be sent
+	sentAck uint64 // last one taken to be sent
 	waiting []wire.Reply
-	ended   bool // Run has returned
+	under   int // replies of the message that is on its way
+	ended   bool
+	empty   chan struct{} // closed when nothing waits any more, or at the end; nil: nobody waits for that
+
+	now []wire.Reply // the owner's of pump: the message that is on its way
 }
 
-// NewReplyBox returns an empty ReplyBox. Its Run must be called once, and replies put before wait for it.
-func NewReplyBox() *ReplyBox { return &ReplyBox{wake: make(chan struct{}, 1)} }
+// replier makes messages of replies: a Session.
+type replier interface {
+	begin(replies []wire.Reply) error
+	output() output
+}
 
-// Ack says that all frames up to seq are written. It never waits; a seq below an earlier one says nothing new.
+// NewReplyBox returns an empty ReplyBox for s. Its Run must be called once, and what a full socket does not take at
+// once waits for it.
+func NewReplyBox(s *Session) *ReplyBox { return newReplyBox(s) }
+
+func newReplyBox(to replier) *ReplyBox {
+	b := &ReplyBox{to: to}
+	b.pump = newPump(b)
+	return b
+}
+
+// Ack says that all frames up to seq are written. It never waits; a seq below an earlier one says nothing new. It goes
+// with the next Flush.
 func (b *ReplyBox) Ack(seq uint64) {
 	b.mu.Lock()
 	b.ack = max(b.ack, seq)
 	b.mu.Unlock()
-	b.remind()
 }
 
-// Put adds another reply and never waits. The error is ErrFull at the limit and ErrClosed after Run has returned.
+// Put adds another reply and never waits. It goes with the next Flush. The error is ErrFull at the limit and ErrClosed
+// after Run has returned.
 func (b *ReplyBox) Put(r wire.Reply) error {
 	if r.Kind == wire.Ack {
 		b.Ack(r.Seq)
@@ -49,50 +68,45 @@ func (b *ReplyBox) Put(r wire.Reply) error {
 		return ErrFull
 	}
 	b.waiting = append(b.waiting, r)
-	b.remind()
 	return nil
 }
 
-func (b *ReplyBox) remind() {
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
-}
+// Flush sends what was put: at once and from here, if the socket has room and nobody else is sending. It never waits.
+func (b *ReplyBox) Flush() { b.pump.flush() }
 
-// Run sends what is put, with send, until ctx ends (nil) or send fails (its error).
-func (b *ReplyBox) Run(ctx context.Context, send func(...wire.Reply) error) error {
-	defer b.end()
-	var batch []wire.Reply
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-b.wake:
-		}
-		for batch = b.take(batch); len(batch) > 0; batch = b.take(batch) {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err := send(batch...); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// take moves what fits into one message to batch, the acknowledgement first.
-func (b *ReplyBox) take(batch []wire.Reply) []wire.Reply {
+// Drain waits until all that was put is handed to the connection, or never will be, or ctx ends.
+func (b *ReplyBox) Drain(ctx context.Context) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	clear(batch)
-	batch = batch[:0]
-	if b.ack > b.sent {
-		b.sent = b.ack
-		batch = append(batch, wire.Reply{Kind: wire.Ack, Seq: b.ack})
+	if b.ended || len(b.waiting) == 0 && b.under == 0 {
+		b.mu.Unlock()
+		return
+	}
+	if b.empty == nil {
+		b.empty = make(chan struct{})
+	}
+	empty := b.empty
+	b.mu.Unlock()
+	select {
+	case <-empty:
+	case <-ctx.Done():
+	}
+}
+
+// Run sends what Flush could not, until ctx ends (nil) or sending fails (its error).
+func (b *ReplyBox) Run(ctx context.Context) error { return b.pump.run(ctx) }
+
+func (b *ReplyBox) out() output { return b.to.output() }
+
+// load takes what fits into one message, the acknowledgement first.
+func (b *ReplyBox) load() (bool, error) {
+	b.mu.Lock()
+	b.now = b.now[:0]
+	if b.ack > b.sentAck {
+		b.sentAck = b.ack
+		b.now = append(b.now, wire.Reply{Kind: wire.Ack, Seq: b.ack})
 	}
 	n, blobs := 0, 0
-	for n < len(b.waiting) && len(batch)+n < wire.MaxFrames {
+	for n < len(b.waiting) && len(b.now)+n < wire.MaxFrames {
 		r := &b.waiting[n]
 		blobs += len(r.Digests) + min(len(r.Text), wire.MaxText)
 		if blobs > wire.MaxBlobs {
@@ -100,15 +114,39 @@ func (b *ReplyBox) take(batch []wire.Reply) []wire.Reply {
 		}
 		n++
 	}
-	batch = append(batch, b.waiting[:n]...)
+	b.now = append(b.now, b.waiting[:n]...)
 	rest := copy(b.waiting, b.waiting[n:])
 	clear(b.waiting[rest:])
 	b.waiting = b.waiting[:rest]
-	return batch
+	b.under = len(b.now)
+	b.mu.Unlock()
+	if len(b.now) == 0 {
+		return false, nil
+	}
+	return true, b.to.begin(b.now)
 }
 
-func (b *ReplyBox) end() {
+func (b *ReplyBox) sent() (more bool) {
+	clear(b.now)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.under = 0
+	if len(b.waiting) == 0 {
+		b.emptyLocked()
+	}
+	return len(b.waiting) > 0 || b.ack > b.sentAck
+}
+
+func (b *ReplyBox) drop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting, b.ended = nil, true
+	b.emptyLocked()
+}
+
+func (b *ReplyBox) emptyLocked() {
+	if b.empty != nil {
+		close(b.empty)
+		b.empty = nil
+	}
 }

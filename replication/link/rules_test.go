@@ -3,9 +3,8 @@ package link
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
-
-	"google.golang.org/grpc/mem"
 
 	"hacluster/blockdev"
 	"hacluster/replication/wire"
@@ -76,7 +75,7 @@ func TestAckOfAnEarlierStreamsFramesIsAccepted(t *testing.T) {
 		}
 		b.Free()
 		return s.Send(wire.Reply{Kind: wire.Ack, Seq: 20})
-	}), tcpDial), hello())
+	})), hello())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +108,7 @@ func TestRepliesOfAnotherStreamAreAProtocolError(t *testing.T) {
 			change(&s.hello)
 			return accept(s)
 		})
-		if _, _, err := Dial(t.Context(), connect(t, addr, tcpDial), hello()); !errors.Is(err, ErrProtocol) {
+		if _, _, err := Dial(t.Context(), connect(t, addr), hello()); !errors.Is(err, ErrProtocol) {
 			t.Errorf("acceptance of %s: %v, want %v", name, err, ErrProtocol)
 		}
 	}
@@ -118,7 +117,7 @@ func TestRepliesOfAnotherStreamAreAProtocolError(t *testing.T) {
 // sendRaw sends bytes that Sender would refuse to send.
 func sendRaw(t *testing.T, s *Sender, msg []byte) {
 	t.Helper()
-	if err := s.stream.SendMsg(&outgoing{bufs: mem.BufferSlice{mem.SliceBuffer(msg)}}); err != nil {
+	if _, err := s.conn.Write(prefixed(msg)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -141,17 +140,17 @@ func TestStandbyRefusesBrokenMessages(t *testing.T) {
 		msg  []byte
 		want error
 	}{
-		"G46 gap between messages":   {batchBytes(t, 7, 3, flush(3)), wire.ErrOrder},
-		"G45 message again":          {batchBytes(t, 7, 3, flush(1)), wire.ErrOrder},
-		"G42 older epoch":            {batchBytes(t, 6, 3, flush(2)), ErrProtocol},
-		"another stream's message":   {batchBytes(t, 7, 2, flush(2)), ErrProtocol},
-		"N18 range past the volume":  {batchBytes(t, 7, 3, beyond), wire.ErrLimit},
-		"message cut short":          {torn[:len(torn)-1], wire.ErrMalformed},
-		"garbage":                    {[]byte("GET / HTTP/1.1\r\n\r\n"), wire.ErrMalformed},
-		"empty message":              {nil, wire.ErrMalformed},
-		"N22 payload is not there":   {batchWithoutPayload(t), wire.ErrMalformed},
-		"greeting in mid-stream":     {helloBytes(t, hello()), wire.ErrMalformed},
-		"G47 over the largest write": {make([]byte, wire.MaxMessage+1), ErrEnded},
+		"G46 gap between messages":  {batchBytes(t, 7, 3, flush(3)), wire.ErrOrder},
+		"G45 message again":         {batchBytes(t, 7, 3, flush(1)), wire.ErrOrder},
+		"G42 older epoch":           {batchBytes(t, 6, 3, flush(2)), ErrProtocol},
+		"another stream's message":  {batchBytes(t, 7, 2, flush(2)), ErrProtocol},
+		"N18 range past the volume": {batchBytes(t, 7, 3, beyond), wire.ErrLimit},
+		"message cut short":         {torn[:len(torn)-1], wire.ErrMalformed},
+		"garbage":                   {[]byte("GET / HTTP/1.1\r\n\r\n"), wire.ErrMalformed},
+		"empty message":             {nil, wire.ErrMalformed},
+		"N22 payload is not there":  {batchWithoutPayload(t), wire.ErrMalformed},
+		"greeting in mid-stream":    {helloBytes(t, hello()), wire.ErrMalformed},
+		"G47 over the largest head": {make([]byte, maxFramesHead+1), wire.ErrLimit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := make(chan error, 1)
@@ -201,8 +200,8 @@ func helloBytes(t *testing.T, h wire.Hello) []byte {
 
 // faults.md G49: the payload that does not match is refused by a nack that names it.
 func TestG49WrongChecksumIsRefused(t *testing.T) {
-	applied := 0
-	s := dial(t, serve(t, apply(func(*wire.Frame) { applied++ })))
+	var applied atomic.Int32
+	s := dial(t, serve(t, apply(func(*wire.Frame) { applied.Add(1) })))
 	b := fill(4096, 1)
 	f := writeFrame(1, b)
 	f.Sum++
@@ -213,8 +212,8 @@ func TestG49WrongChecksumIsRefused(t *testing.T) {
 	if err != nil || len(replies) != 1 || replies[0].Kind != wire.Nack || replies[0].Seq != 1 || replies[0].Code != wire.BadChecksum {
 		t.Fatalf("%v %+v", err, replies)
 	}
-	if _, err := s.Recv(); !errors.Is(err, ErrEnded) || applied != 0 {
-		t.Errorf("after the nack: %v, %d applied", err, applied)
+	if _, err := s.Recv(); !errors.Is(err, ErrEnded) || applied.Load() != 0 {
+		t.Errorf("after the nack: %v, %d applied", err, applied.Load())
 	}
 	mustReturn(t, b)
 }

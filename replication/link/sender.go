@@ -3,57 +3,49 @@ package link
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync/atomic"
-
-	"google.golang.org/grpc"
+	"time"
 
 	"hacluster/replication/wire"
 )
 
-const (
-	serviceName = "hacluster.replication.v1.Replication"
-	streamName  = "Replicate"
-)
-
-// Sender is the primary's end of a stream. Send and Recv may run at the same time, each in one goroutine; Close may
-// be called from any, and ends both.
-//
-// References to Bufs come back when their bytes are written or the stream is closed. When the connection itself breaks,
-// gRPC forgets what it was writing, at most a message for each stream: those Bufs are left to the garbage collector and
-// never see their last Free. So a Buf's end must not be what a budget waits for.
+// Sender is the primary's end of a stream. Send, or an Outbox, and Recv may be used at the same time, each by one
+// goroutine; Close may be called from any, and ends both.
 type Sender struct {
 	hello  wire.Hello
-	stream grpc.ClientStream
-	cancel context.CancelFunc
+	conn   net.Conn
 	closed atomic.Bool
-	sent   atomic.Uint64 // last sequence number handed to Send, or known to the standby from an earlier stream
+	sent   atomic.Uint64 // last sequence number begun to be sent, or known to the standby from an earlier stream
 
-	// Send's own.
-	order wire.Order
-	out   outgoing
+	// Of whoever sends:
+	to     output
+	order  wire.Order
+	head   []byte
+	pieces [][]byte
 
-	// Recv's own.
+	// Recv's own:
+	in      *input
 	acked   uint64
-	in      incoming
 	replies wire.Replies
 }
 
-// Dial greets the standby behind conn. ctx bounds the greeting only: a peer that accepts and never answers costs that
-// long. Afterwards the stream lives until Close or until it breaks. The reply is what the standby said, if it said
-// anything; its refusal is a *RefusedError. hello's versions may be left zero.
-func Dial(ctx context.Context, conn grpc.ClientConnInterface, hello wire.Hello) (*Sender, wire.HelloReply, error) {
+// Dial greets the standby at the other end of conn, and owns conn from then on. ctx bounds the greeting only: a peer
+// that accepts and never answers costs that long. Afterwards the stream lives until Close or until it breaks. The reply
+// is what the standby said, if it said anything; its refusal is a *RefusedError. hello's versions may be left zero.
+func Dial(ctx context.Context, conn net.Conn, hello wire.Hello) (*Sender, wire.HelloReply, error) {
 	if hello.VersionMin == 0 && hello.VersionMax == 0 {
 		hello.VersionMin, hello.VersionMax = wire.VersionMin, wire.Version
 	}
-	streamCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Sender{hello: hello, cancel: cancel}
-	stop := context.AfterFunc(ctx, cancel)
-	reply, err := s.greet(streamCtx, conn)
+	s := &Sender{hello: hello, conn: conn, to: newOutput(conn), in: newInput(conn)}
+	stop := context.AfterFunc(ctx, s.Close)
+	reply, err := s.greet()
 	if !stop() && err == nil {
-		err = ctx.Err() // too late: the stream is cancelled already
+		err = ErrClosed // too late: the stream is closed already
 	}
 	if err != nil {
 		s.Close()
+		s.in.close()
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w (%w)", err, context.Cause(ctx))
 		}
@@ -62,26 +54,19 @@ func Dial(ctx context.Context, conn grpc.ClientConnInterface, hello wire.Hello) 
 	return s, reply, nil
 }
 
-func (s *Sender) greet(ctx context.Context, conn grpc.ClientConnInterface) (wire.HelloReply, error) {
-	msg, err := wire.AppendHello(nil, s.hello)
+func (s *Sender) greet() (wire.HelloReply, error) {
+	msg, err := wire.AppendHello(make([]byte, prefixSize), s.hello)
 	if err != nil {
 		return wire.HelloReply{}, err
 	}
-	desc := &grpc.StreamDesc{StreamName: streamName, ClientStreams: true, ServerStreams: true}
-	s.stream, err = conn.NewStream(ctx, desc, "/"+serviceName+"/"+streamName,
-		grpc.CallContentSubtype(codecName), grpc.MaxCallRecvMsgSize(wire.MaxReplies))
+	putPrefix(msg, len(msg)-prefixSize, 0)
+	_, sendErr := s.conn.Write(msg)
+	// When sending failed because the stream is over, receiving tells why.
+	head, _, err := s.in.message(greetingLimits)
 	if err != nil {
 		return wire.HelloReply{}, ended(err)
 	}
-	s.out.bufs = bufsOf(msg, nil)
-	sendErr := s.stream.SendMsg(&s.out)
-	s.out.free()
-	// When sending failed because the stream is over, receiving tells why.
-	if err := s.stream.RecvMsg(&s.in); err != nil {
-		return wire.HelloReply{}, ended(err)
-	}
-	defer s.in.free()
-	reply, err := wire.DecodeHelloReply(s.in.view())
+	reply, err := wire.DecodeHelloReply([][]byte{head})
 	switch {
 	case err != nil:
 		return reply, err
@@ -97,12 +82,14 @@ func (s *Sender) greet(ctx context.Context, conn grpc.ClientConnInterface) (wire
 	return reply, nil
 }
 
-// Send hands frames over as one message: at most wire.MaxFrames with wire.MaxBatchPayload bytes, or one alone. It
-// takes its own references to their Bufs and keeps none of the frames. It returns when the message is on its way, and
-// waits while the peer reads too slowly. After an error the stream is over; Recv tells why.
-func (s *Sender) Send(frames []wire.Frame) error {
-	head, err := wire.AppendBatch(make([]byte, 0, wire.HeaderSize+len(frames)*wire.FrameSize),
+func (s *Sender) output() output { return s.to }
+
+// begin makes frames the next message: at most wire.MaxFrames with wire.MaxBatchPayload bytes, or one alone. They and
+// their Bufs stay as they are until it is through. After an error nothing of them was sent and the stream can go on.
+func (s *Sender) begin(frames []wire.Frame) error {
+	head, err := wire.AppendBatch(append(s.head[:0], make([]byte, prefixSize)...),
 		wire.Batch{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Frames: frames}, s.hello.Size)
+	s.head = head
 	if err != nil {
 		return fmt.Errorf("send to node %q: %w", s.hello.Target, err)
 	}
@@ -111,20 +98,37 @@ func (s *Sender) Send(frames []wire.Frame) error {
 	}
 	// Before the message can arrive, so that no acknowledgement overtakes it.
 	s.sent.Store(max(s.sent.Load(), s.order.Last()))
-	s.out.bufs = bufsOf(head, frames)
-	err = s.stream.SendMsg(&s.out)
-	s.out.free()
-	return s.outcome(err)
+	s.pieces = append(s.pieces[:0], head)
+	payload := 0
+	for i := range frames {
+		if b := frames[i].Buf; b != nil {
+			s.pieces = append(s.pieces, b.Bytes())
+			payload += len(b.Bytes())
+		}
+	}
+	putPrefix(head, len(head)-prefixSize, payload)
+	s.to.begin(s.pieces)
+	return nil
+}
+
+// Send hands frames over as one message. It returns when the message is on its way, and waits while the peer reads too
+// slowly. After an error of the connection the stream is over; Recv tells why.
+func (s *Sender) Send(frames []wire.Frame) error {
+	if err := s.begin(frames); err != nil {
+		return err
+	}
+	return s.outcome(s.to.finish())
 }
 
 // Recv waits for the next message from the standby. The replies are valid until the next Recv; their Digests and
 // Text for good. An acknowledgement is greater than all before it and covers only what was sent.
 func (s *Sender) Recv() ([]wire.Reply, error) {
-	if err := s.stream.RecvMsg(&s.in); err != nil {
+	head, _, err := s.in.message(repliesLimits)
+	if err != nil {
 		return nil, s.outcome(err)
 	}
-	defer s.in.free()
-	if err := s.replies.Decode(s.in.view()); err != nil {
+	segments := [1][]byte{head}
+	if err := s.replies.Decode(segments[:]); err != nil {
 		return nil, s.broken(fmt.Errorf("%w: %w", ErrProtocol, err))
 	}
 	if err := s.checkReplies(); err != nil {
@@ -158,7 +162,7 @@ func (s *Sender) checkReplies() error {
 
 // broken ends the stream for what the peer did.
 func (s *Sender) broken(err error) error {
-	s.cancel()
+	s.hangUp()
 	return fmt.Errorf("receive from node %q: %w", s.hello.Target, err)
 }
 
@@ -169,11 +173,18 @@ func (s *Sender) outcome(err error) error {
 	if s.closed.Load() {
 		return ErrClosed
 	}
+	s.hangUp() // whichever side found it out, the other one must not wait for it
 	return fmt.Errorf("node %q: %w", s.hello.Target, ended(err))
 }
 
 // Close ends the stream at once: what is still on its way may or may not arrive. Calls that wait return ErrClosed.
 func (s *Sender) Close() {
 	s.closed.Store(true)
-	s.cancel()
+	s.hangUp()
+}
+
+// hangUp closes the connection. A deadline in the past comes first: closing TLS waits for a Write that waits.
+func (s *Sender) hangUp() {
+	_ = s.conn.SetDeadline(time.Unix(1, 0))
+	_ = s.conn.Close()
 }

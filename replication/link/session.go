@@ -4,24 +4,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-
-	"google.golang.org/grpc"
+	"net"
+	"sync/atomic"
+	"time"
 
 	"hacluster/replication/wire"
 )
 
-// Session is the standby's end of a stream. Recv and Send may run at the same time, each in one goroutine; Close may
-// be called from any, and ends both.
+// Session is the standby's end of a stream. Recv and Send, or a ReplyBox, may be used at the same time, each by one
+// goroutine; Close may be called from any, and ends both.
 type Session struct {
 	hello  wire.Hello
-	stream grpc.ServerStream
-	close  sync.Once
-	closed chan struct{} // closed by Close
+	conn   net.Conn
+	ctx    context.Context // ends with the stream
+	cancel context.CancelFunc
+	closed atomic.Bool
 
-	in    incoming   // the greeting's; batches have their own
-	order wire.Order // Recv's own
-	out   outgoing   // Send's own
+	// Recv's own:
+	in    *input
+	order wire.Order
+
+	// Of whoever sends:
+	to     output
+	head   []byte
+	pieces [1][]byte
+}
+
+func newSession(conn net.Conn) *Session {
+	s := &Session{conn: conn, in: newInput(conn), to: newOutput(conn)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
 }
 
 // Hello is the greeting with which the stream began.
@@ -36,11 +48,8 @@ func (s *Session) Reply(r wire.HelloReply) error {
 	if r.Code == wire.Accepted {
 		r.Epoch, r.Stream = s.hello.Epoch, s.hello.Stream
 	}
-	msg, err := wire.AppendHelloReply(nil, r)
-	if err != nil {
-		return fmt.Errorf("answer node %q: %w", s.hello.Primary, err)
-	}
-	return s.send(msg)
+	msg, err := wire.AppendHelloReply(s.headRoom(), r)
+	return s.send(msg, err)
 }
 
 // Recv waits for the next message of the primary. All of it was checked but the payloads (wire.Frame.Verify): its
@@ -57,52 +66,99 @@ func (s *Session) Recv() (*Batch, error) {
 }
 
 func (s *Session) recv(b *Batch) error {
-	if err := s.stream.RecvMsg(&b.in); err != nil {
+	head, payload, err := s.in.message(framesLimits)
+	if err != nil {
 		return s.outcome(err)
 	}
-	if err := b.Decode(b.in.view(), s.hello.Size); err != nil {
-		return s.fromPrimary(fmt.Errorf("%w: %w", ErrProtocol, err))
+	if err := s.check(b, head, payload); err != nil {
+		return s.fromPrimary(err)
 	}
-	if b.Epoch != s.hello.Epoch || b.Stream != s.hello.Stream {
-		return s.fromPrimary(protocolError("frames of epoch %d stream %d on the stream %d of epoch %d",
-			b.Epoch, b.Stream, s.hello.Stream, s.hello.Epoch))
+	if err := b.readPayload(s.in, payload); err != nil {
+		return s.outcome(err)
 	}
-	if err := s.order.Check(b.Frames); err != nil {
-		return s.fromPrimary(fmt.Errorf("%w: %w", ErrProtocol, err))
+	if s.closed.Load() {
+		return ErrClosed
 	}
 	return nil
 }
 
-// Send hands replies over as one message: at most wire.MaxFrames with wire.MaxBlobs bytes of digests and texts.
-func (s *Session) Send(replies ...wire.Reply) error {
-	msg, err := wire.AppendReplies(make([]byte, 0, wire.HeaderSize+len(replies)*wire.ReplySize),
-		wire.Replies{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Items: replies})
+// check decodes a message's head and judges it, before memory is taken for the payload.
+func (s *Session) check(b *Batch, head []byte, payload int) error {
+	if err := b.DecodeHead(head, payload, s.hello.Size); err != nil {
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	if b.Epoch != s.hello.Epoch || b.Stream != s.hello.Stream {
+		return protocolError("frames of epoch %d stream %d on the stream %d of epoch %d",
+			b.Epoch, b.Stream, s.hello.Stream, s.hello.Epoch)
+	}
+	if err := s.order.Check(b.Frames); err != nil {
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return nil
+}
+
+// Buffered reports whether something of the next message is here already, so that the next Recv will not wait long.
+func (s *Session) Buffered() bool { return s.in.buffered() > 0 }
+
+func (s *Session) output() output { return s.to }
+
+// begin makes replies the next message: at most wire.MaxFrames with wire.MaxBlobs bytes of digests and texts.
+func (s *Session) begin(replies []wire.Reply) error {
+	msg, err := wire.AppendReplies(s.headRoom(), wire.Replies{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Items: replies})
+	return s.load(msg, err)
+}
+
+// headRoom is memory for a message, with room for its prefix.
+func (s *Session) headRoom() []byte { return append(s.head[:0], make([]byte, prefixSize)...) }
+
+// keepHead: what a message of many digests needed is not kept.
+const keepHead = 64 << 10
+
+func (s *Session) load(msg []byte, err error) error {
+	if s.head = msg; cap(msg) > keepHead {
+		s.head = nil
+	}
 	if err != nil {
 		return fmt.Errorf("answer node %q: %w", s.hello.Primary, err)
 	}
-	return s.send(msg)
+	putPrefix(msg, len(msg)-prefixSize, 0)
+	s.pieces[0] = msg
+	s.to.begin(s.pieces[:])
+	return nil
 }
 
-func (s *Session) send(msg []byte) error {
-	s.out.bufs = bufsOf(msg, nil)
-	err := s.stream.SendMsg(&s.out)
-	s.out.free()
-	return s.outcome(err)
+// Send hands replies over as one message, and waits while the primary does not read.
+func (s *Session) Send(replies ...wire.Reply) error {
+	if err := s.begin(replies); err != nil {
+		return err
+	}
+	return s.outcome(s.to.finish())
 }
 
-// Close ends the stream at once. Calls that wait return ErrClosed, and the context that Replicate was given ends.
-func (s *Session) Close() { s.close.Do(func() { close(s.closed) }) }
+func (s *Session) send(msg []byte, err error) error {
+	if err := s.load(msg, err); err != nil {
+		return err
+	}
+	return s.outcome(s.to.finish())
+}
+
+// Close ends the stream at once. Calls that wait return ErrClosed, and the context that Replicate was given ends. What
+// was sent before still reaches the primary.
+func (s *Session) Close() {
+	s.closed.Store(true)
+	s.cancel()
+	_ = s.conn.SetDeadline(time.Unix(1, 0)) // for calls that wait; what comes after sees closed
+	hangUp(s.conn)
+}
 
 func (s *Session) outcome(err error) error {
 	if err == nil {
 		return nil
 	}
-	select {
-	case <-s.closed:
+	if s.closed.Load() {
 		return ErrClosed
-	default:
-		return s.fromPrimary(ended(err))
 	}
+	return s.fromPrimary(ended(err))
 }
 
 func (s *Session) fromPrimary(err error) error {
@@ -111,11 +167,11 @@ func (s *Session) fromPrimary(err error) error {
 
 // readHello receives the greeting. A primary that speaks no version of ours is told so.
 func (s *Session) readHello() error {
-	if err := s.stream.RecvMsg(&s.in); err != nil {
+	head, _, err := s.in.message(greetingLimits)
+	if err != nil {
 		return ended(err)
 	}
-	defer s.in.free()
-	hello, err := wire.DecodeHello(s.in.view())
+	hello, err := wire.DecodeHello([][]byte{head})
 	var version *wire.VersionError
 	if errors.As(err, &version) {
 		return errors.Join(err, s.Reply(wire.HelloReply{Code: wire.RefusedVersion, Text: err.Error()}))
@@ -126,6 +182,3 @@ func (s *Session) readHello() error {
 	s.hello = hello
 	return nil
 }
-
-// context ends with the stream.
-func (s *Session) context() context.Context { return s.stream.Context() }

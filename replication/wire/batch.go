@@ -10,6 +10,7 @@ type Batch struct {
 	Frames        []Frame
 
 	segments [][]byte // what the frames' Payload are cut from; kept for the next Decode
+	payload  int      // bytes of payload that the records demand
 }
 
 // AppendBatch appends the message without its payloads to dst. They follow on the wire, each Write's Buf in turn.
@@ -50,16 +51,48 @@ func checkBuf(f *Frame) error {
 // Decode decodes a whole message for a volume of the given size. b's memory is used again. The payloads are cut from
 // segments, which therefore must stay as they are while the frames are in use. After an error b holds nothing.
 func (b *Batch) Decode(segments [][]byte, size int64) error {
-	if err := b.decode(segments, size); err != nil {
+	c := newCursor(segments)
+	err := b.decode(&c, size)
+	if err == nil && b.payload != c.left {
+		err = malformed("%d payload bytes follow %d frames that have %d", c.left, len(b.Frames), b.payload)
+	}
+	if err != nil {
 		b.Reset()
 		return err
 	}
+	b.cutPayloads(&c, len(segments))
 	return nil
 }
 
-func (b *Batch) decode(segments [][]byte, size int64) error {
+// DecodeHead decodes a message whose payloads, said to be so many bytes, are still to come: SetPayload follows. So a
+// receiver takes no memory for them before all records were checked. b's memory is used again; nothing of head is kept.
+// After an error b holds nothing.
+func (b *Batch) DecodeHead(head []byte, payload int, size int64) error {
+	segments := [1][]byte{head}
+	c := newCursor(segments[:])
+	err := b.decode(&c, size)
+	switch {
+	case err != nil:
+	case c.left != 0:
+		err = malformed("%d bytes follow the records of %d frames", c.left, len(b.Frames))
+	case b.payload != payload:
+		err = malformed("%d payload bytes are announced for %d frames that have %d", payload, len(b.Frames), b.payload)
+	}
+	if err != nil {
+		b.Reset()
+	}
+	return err
+}
+
+// SetPayload gives the frames of a head their payloads, cut from segments as Decode does it. The caller has read as
+// many bytes as DecodeHead was told.
+func (b *Batch) SetPayload(segments [][]byte) {
 	c := newCursor(segments)
-	h, err := decodeHeader(&c, KindBatch)
+	b.cutPayloads(&c, len(segments))
+}
+
+func (b *Batch) decode(c *cursor, size int64) error {
+	h, err := decodeHeader(c, KindBatch)
 	if err != nil {
 		return err
 	}
@@ -69,13 +102,10 @@ func (b *Batch) decode(segments [][]byte, size int64) error {
 	b.Reset()
 	b.Epoch, b.Stream = h.epoch, h.stream
 	t := tally{frames: int(h.count)}
-	if err := b.decodeRecords(&c, &t, size); err != nil {
+	if err := b.decodeRecords(c, &t, size); err != nil {
 		return err
 	}
-	if t.payload != c.left {
-		return malformed("%d payload bytes follow %d frames that have %d", c.left, h.count, t.payload)
-	}
-	b.cutPayloads(&c, len(segments))
+	b.payload = t.payload
 	return nil
 }
 
