@@ -38,7 +38,11 @@ func (a *app) connect(ctx context.Context) (*api.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	return api.Dial(ctx, servers, dial)
+	c, err := api.Dial(ctx, servers, dial)
+	if err == nil {
+		a.prefer(c.Server)
+	}
+	return c, err
 }
 
 // whom lists who may be asked: --server, or the local daemon.

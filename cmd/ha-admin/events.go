@@ -21,24 +21,8 @@ func (a *app) eventsCommand() *cobra.Command {
 			return c.Events(ctx, false, a.printEvent)
 		})
 	})
-	c.Flags().BoolVar(&follow, "follow", false, "go on with what happens, until interrupted")
+	c.Flags().BoolVar(&follow, "follow", false, "go on with what happens, until interrupted; when the node goes away, the next of --server is asked")
 	return c
-}
-
-// followEvents has no limit but the operator's patience; only to connect has one.
-func (a *app) followEvents(ctx context.Context) error {
-	c, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.Events(ctx, true, a.printEvent); err != nil {
-		return err
-	}
-	if ctx.Err() == nil {
-		return api.Unavailable("%s ended the events: it stops, or its reader was too slow: ask again or ask another node", c.Server)
-	}
-	return nil
 }
 
 // printEvent prints one line for each, in JSON too, so that a follower can read line by line.

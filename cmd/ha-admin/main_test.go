@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -273,6 +275,7 @@ type stopAfter struct {
 	buf    bytes.Buffer
 	text   string
 	cancel context.CancelFunc
+	seen   map[string]func() // called once, when their text was printed
 }
 
 func (w *stopAfter) Write(p []byte) (int, error) {
@@ -281,6 +284,12 @@ func (w *stopAfter) Write(p []byte) (int, error) {
 	w.buf.Write(p)
 	if strings.Contains(w.buf.String(), w.text) {
 		w.cancel()
+	}
+	for text, f := range w.seen {
+		if strings.Contains(w.buf.String(), text) {
+			delete(w.seen, text)
+			f()
+		}
 	}
 	return len(p), nil
 }
@@ -310,16 +319,68 @@ func TestEventsAreFollowedUntilInterrupted(t *testing.T) {
 	node.More <- api.Event{Seq: 3, At: at}
 	code, out = until(t, `"seq":3`, "events", "--follow", "--server", server, "-o", "json")
 	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 0 || len(lines) != 2 ||
-		lines[0] != `{"seq":1,"at":"2026-11-22T10:00:00Z","node":"alpha","kind":"primary","volume":"pgdata","text":"first"}` {
+		lines[0] != `{"seq":1,"number":0,"at":"2026-11-22T10:00:00Z","node":"alpha","kind":"primary","volume":"pgdata","text":"first"}` {
 		t.Errorf("code %d, output\n%s", code, out)
 	}
-	close(node.More)
-	if o := admin(t, "events", "--follow", "--server", server); o.code != 4 || !strings.Contains(o.err, "ended the events") {
-		t.Errorf("a node that ends the events: %+v", o)
+	admin(t, "events", "--follow", "--server", "/nowhere/admin.sock").wantFailure(t, 4, "nobody answers")
+}
+
+// A follower that is told the same history by another node prints what is new in it.
+func TestEventsAreFollowedOnTheNextServerWithoutRepeating(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	event := func(number uint64, second int, text string) api.Event {
+		return api.Event{Number: number, At: at.Add(time.Duration(second) * time.Second), Node: "n", Kind: "k", Text: text}
+	}
+	first := &apitest.Node{More: make(chan api.Event), Journal: []api.Event{event(1, 0, "one"), event(0, 1, "seen by the first"), event(2, 2, "two")}}
+	close(first.More) // it ends the stream
+	next := &apitest.Node{More: make(chan api.Event), Journal: []api.Event{event(1, 0, "one"), event(0, 1, "old, seen by the next"), event(2, 2, "two"),
+		event(0, 3, "new, seen by the next"), event(3, 1, "three")}}
+	code, out := until(t, "three", "events", "--follow", "--server", apitest.Serve(t, first)+","+apitest.Serve(t, next))
+	var told []string
+	for line := range strings.Lines(out) {
+		if i := strings.LastIndex(line, "  "); i > 0 && !strings.HasPrefix(line, "ha-admin") {
+			told = append(told, strings.TrimSpace(line[i:]))
+		}
+	}
+	if want := []string{"one", "seen by the first", "two", "new, seen by the next", "three"}; code != 0 || !slices.Equal(told, want) {
+		t.Errorf("code %d, told %q, want %q\n%s", code, told, want, out)
+	}
+	if !strings.Contains(out, "ended the events") {
+		t.Errorf("the change of server is not mentioned:\n%s", out)
+	}
+}
+
+func TestWatchGoesOnWithTheNextServer(t *testing.T) {
+	dir := t.TempDir()
+	stop := apitest.ServeAt(t, &apitest.Node{Doc: api.Status{Cluster: "first"}}, filepath.Join(dir, "a"))
+	apitest.ServeAt(t, &apitest.Node{Doc: api.Status{Cluster: "second"}}, filepath.Join(dir, "b"))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	w := &stopAfter{text: "cluster second", cancel: cancel, seen: map[string]func(){"cluster first": stop}}
+	if code := run(ctx, []string{"status", "--watch", "--interval", "100ms", "--server", filepath.Join(dir, "a") + "," + filepath.Join(dir, "b")}, w, w); code != 0 {
+		t.Errorf("code %d, output\n%s", code, w.buf.String())
+	}
+	if out := w.buf.String(); !strings.Contains(out, "cluster second") || strings.Contains(out, "\x1b") {
+		t.Errorf("output\n%q", out)
+	}
+}
+
+func TestTerminalIsRedrawnInPlace(t *testing.T) {
+	var out bytes.Buffer
+	s := &screen{out: &out, redraw: true}
+	for _, text := range []string{"one\ntwo\n", "three\n"} {
+		fmt.Fprint(s, text)
+		if err := s.show(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "\x1b[2J\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J" + "\x1b[Hthree\x1b[K\n\x1b[J"; out.String() != want {
+		t.Errorf("wrote %q, want %q", out.String(), want)
 	}
 }
 
 func TestStatusIsWatchedUntilInterrupted(t *testing.T) {
+	admin(t, "status", "--watch", "--interval", "1ms", "--server", "/nowhere").wantFailure(t, 2, "100ms or more")
 	server := apitest.Serve(t, &apitest.Node{Doc: api.Status{Cluster: "shop"}})
 	code, out := until(t, "shop", "status", "--watch", "--server", server)
 	if code != 0 || !strings.Contains(out, "cluster shop") {

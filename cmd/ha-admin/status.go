@@ -11,19 +11,18 @@ import (
 	"hacluster/cmd/internal/api"
 )
 
-// watchEvery is how often --watch looks.
-const watchEvery = time.Second
-
 func (a *app) statusCommand() *cobra.Command {
 	var watch bool
+	var every time.Duration
 	c := command("status [VOLUME]", "tell how the cluster and its volumes are", atMostOne, func(ctx context.Context, args []string) error {
 		volume := strings.Join(args, "")
 		if watch {
-			return a.watchStatus(ctx, volume)
+			return a.watchStatus(ctx, volume, every)
 		}
 		return a.ask(ctx, func(ctx context.Context, c *api.Client) error { return a.status(ctx, c, volume) })
 	})
-	c.Flags().BoolVar(&watch, "watch", false, "look again each second, until interrupted")
+	c.Flags().BoolVar(&watch, "watch", false, "look again and again, until interrupted; when a node goes away, the next of --server is asked")
+	c.Flags().DurationVar(&every, "interval", defaultInterval, "with --watch: how often")
 	return c
 }
 
@@ -36,34 +35,6 @@ func (a *app) status(ctx context.Context, c *api.Client, volume string) error {
 		return a.printDocument(doc)
 	}
 	return a.print(statusTable(st))
-}
-
-// watchStatus goes on when a node goes away: that is what one watches for.
-func (a *app) watchStatus(ctx context.Context, volume string) error {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
-		err := a.ask(ctx, func(ctx context.Context, c *api.Client) error { return a.status(ctx, c, volume) })
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil && api.KindOf(err) != api.KindUnavailable {
-			return err
-		}
-		if err != nil {
-			fmt.Fprintf(a.err, "ha-admin: %s\n", oneLine(err.Error()))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if a.output == "table" {
-			if err := a.print("\n"); err != nil {
-				return err
-			}
-		}
-	}
 }
 
 // statusTable shows the document to a person.

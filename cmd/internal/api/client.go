@@ -128,7 +128,7 @@ func (c *Client) Events(ctx context.Context, follow bool, fn func(Event) error) 
 		case err != nil:
 			return fromStatus(c.Server, answered(stream.Trailer()), err)
 		}
-		if err := fn(Event{Seq: e.GetSeq(), At: e.GetAt().AsTime(), Node: e.GetNode(), Kind: e.GetKind(), Volume: e.GetVolume(), Text: e.GetText()}); err != nil {
+		if err := fn(Event{Seq: e.GetSeq(), Number: e.GetNumber(), At: e.GetAt().AsTime(), Node: e.GetNode(), Kind: e.GetKind(), Volume: e.GetVolume(), Text: e.GetText()}); err != nil {
 			return err
 		}
 	}

@@ -110,7 +110,8 @@ type Journal interface {
 
 // Event is one thing that happened.
 type Event struct {
-	Seq    uint64    `json:"seq"` // the node's own count: a gap tells a follower that it was too slow
+	Seq    uint64    `json:"seq"`    // the node's own count: a gap tells a follower that it was too slow
+	Number uint64    `json:"number"` // in the cluster's own history, the same on every node; 0: only this node noticed it
 	At     time.Time `json:"at"`
 	Node   string    `json:"node"`
 	Kind   string    `json:"kind"`

@@ -142,7 +142,7 @@ func (s *server) NodeRemove(ctx context.Context, r *adminv1.NodeRemoveRequest) (
 func (s *server) Events(r *adminv1.EventsRequest, stream adminv1.Admin_EventsServer) error {
 	ctx := stream.Context()
 	err := s.node.Events(ctx, r.GetFollow(), func(e Event) error {
-		return stream.Send(&adminv1.Event{Seq: e.Seq, At: timestamppb.New(e.At), Node: e.Node, Kind: e.Kind, Volume: e.Volume, Text: e.Text})
+		return stream.Send(&adminv1.Event{Seq: e.Seq, Number: e.Number, At: timestamppb.New(e.At), Node: e.Node, Kind: e.Kind, Volume: e.Volume, Text: e.Text})
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil

@@ -66,7 +66,7 @@ func (j *journal) copy(st *cluster.State) {
 			continue
 		}
 		j.seen = e.Number
-		j.addLocked(api.Event{At: time.UnixMilli(e.AtMillis).UTC(), Node: e.Node, Kind: e.Kind, Volume: e.Volume, Text: e.Text})
+		j.addLocked(api.Event{Number: e.Number, At: time.UnixMilli(e.AtMillis).UTC(), Node: e.Node, Kind: e.Kind, Volume: e.Volume, Text: e.Text})
 	}
 }
 

@@ -1235,13 +1235,15 @@ func (x *EventsRequest) GetFollow() bool {
 }
 
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"` // the node's own count, upwards without gaps
-	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
-	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
-	Volume        string                 `protobuf:"bytes,5,opt,name=volume,proto3" json:"volume,omitempty"` // empty: not about one volume
-	Text          string                 `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Seq    uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"` // the node's own count, upwards without gaps
+	At     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Node   string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Kind   string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	Volume string                 `protobuf:"bytes,5,opt,name=volume,proto3" json:"volume,omitempty"` // empty: not about one volume
+	Text   string                 `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	// The number of an event of the cluster's own history, the same on every node; 0 for what only this node noticed.
+	Number        uint64 `protobuf:"varint,7,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1316,6 +1318,13 @@ func (x *Event) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *Event) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 type ConfigShowRequest struct {
@@ -1398,6 +1407,134 @@ func (x *ConfigShowReply) GetDocument() []byte {
 	return nil
 }
 
+type ApplyRequest struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the file, for messages
+	File              []byte                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"` // its content
+	PlanOnly          bool                   `protobuf:"varint,3,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"`
+	OnVersion         uint64                 `protobuf:"varint,4,opt,name=on_version,json=onVersion,proto3" json:"on_version,omitempty"`                         // the configuration's version that was planned on; 0: the present one
+	DisconnectClients bool                   `protobuf:"varint,5,opt,name=disconnect_clients,json=disconnectClients,proto3" json:"disconnect_clients,omitempty"` // consent: clients of volumes that are removed are cut off
+	DeleteData        bool                   `protobuf:"varint,6,opt,name=delete_data,json=deleteData,proto3" json:"delete_data,omitempty"`                      // the data of volumes that are removed is deleted
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *ApplyRequest) Reset() {
+	*x = ApplyRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyRequest) ProtoMessage() {}
+
+func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
+func (*ApplyRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ApplyRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApplyRequest) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *ApplyRequest) GetPlanOnly() bool {
+	if x != nil {
+		return x.PlanOnly
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetOnVersion() uint64 {
+	if x != nil {
+		return x.OnVersion
+	}
+	return 0
+}
+
+func (x *ApplyRequest) GetDisconnectClients() bool {
+	if x != nil {
+		return x.DisconnectClients
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetDeleteData() bool {
+	if x != nil {
+		return x.DeleteData
+	}
+	return false
+}
+
+type ApplyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // JSON, as `ha-admin apply -o json` prints it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyReply) Reset() {
+	*x = ApplyReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyReply) ProtoMessage() {}
+
+func (x *ApplyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
+func (*ApplyReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ApplyReply) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
 var File_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_admin_v1_admin_proto_rawDesc = "" +
@@ -1472,17 +1609,30 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x11\n" +
 	"\x0fNodeRemoveReply\"'\n" +
 	"\rEventsRequest\x12\x16\n" +
-	"\x06follow\x18\x01 \x01(\bR\x06follow\"\x99\x01\n" +
+	"\x06follow\x18\x01 \x01(\bR\x06follow\"\xb1\x01\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06volume\x18\x05 \x01(\tR\x06volume\x12\x12\n" +
-	"\x04text\x18\x06 \x01(\tR\x04text\"\x13\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\x12\x16\n" +
+	"\x06number\x18\a \x01(\x04R\x06number\"\x13\n" +
 	"\x11ConfigShowRequest\"-\n" +
 	"\x0fConfigShowReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument2\xba\a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"\xc2\x01\n" +
+	"\fApplyRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\fR\x04file\x12\x1b\n" +
+	"\tplan_only\x18\x03 \x01(\bR\bplanOnly\x12\x1d\n" +
+	"\n" +
+	"on_version\x18\x04 \x01(\x04R\tonVersion\x12-\n" +
+	"\x12disconnect_clients\x18\x05 \x01(\bR\x11disconnectClients\x12\x1f\n" +
+	"\vdelete_data\x18\x06 \x01(\bR\n" +
+	"deleteData\"(\n" +
+	"\n" +
+	"ApplyReply\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument2\x85\b\n" +
 	"\x05Admin\x12L\n" +
 	"\x06Status\x12!.hacluster.admin.v1.StatusRequest\x1a\x1f.hacluster.admin.v1.StatusReply\x12R\n" +
 	"\bFailover\x12#.hacluster.admin.v1.FailoverRequest\x1a!.hacluster.admin.v1.FailoverReply\x12U\n" +
@@ -1497,7 +1647,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"NodeRemove\x12%.hacluster.admin.v1.NodeRemoveRequest\x1a#.hacluster.admin.v1.NodeRemoveReply\x12H\n" +
 	"\x06Events\x12!.hacluster.admin.v1.EventsRequest\x1a\x19.hacluster.admin.v1.Event0\x01\x12X\n" +
 	"\n" +
-	"ConfigShow\x12%.hacluster.admin.v1.ConfigShowRequest\x1a#.hacluster.admin.v1.ConfigShowReplyB\"Z hacluster/proto/admin/v1;adminv1b\x06proto3"
+	"ConfigShow\x12%.hacluster.admin.v1.ConfigShowRequest\x1a#.hacluster.admin.v1.ConfigShowReply\x12I\n" +
+	"\x05Apply\x12 .hacluster.admin.v1.ApplyRequest\x1a\x1e.hacluster.admin.v1.ApplyReplyB\"Z hacluster/proto/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1511,7 +1662,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: hacluster.admin.v1.StatusRequest
 	(*StatusReply)(nil),           // 1: hacluster.admin.v1.StatusReply
@@ -1539,16 +1690,18 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*Event)(nil),                 // 23: hacluster.admin.v1.Event
 	(*ConfigShowRequest)(nil),     // 24: hacluster.admin.v1.ConfigShowRequest
 	(*ConfigShowReply)(nil),       // 25: hacluster.admin.v1.ConfigShowReply
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*ApplyRequest)(nil),          // 26: hacluster.admin.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 27: hacluster.admin.v1.ApplyReply
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: hacluster.admin.v1.FailoverReply.failover:type_name -> hacluster.admin.v1.Failover
 	6,  // 1: hacluster.admin.v1.FailoversReply.failovers:type_name -> hacluster.admin.v1.Failover
-	26, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
+	28, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
 	7,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
 	10, // 4: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
 	17, // 5: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
-	26, // 6: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	28, // 6: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0,  // 7: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
 	2,  // 8: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
 	4,  // 9: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
@@ -1560,19 +1713,21 @@ var file_admin_v1_admin_proto_depIdxs = []int32{
 	20, // 15: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
 	22, // 16: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
 	24, // 17: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
-	1,  // 18: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
-	3,  // 19: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
-	5,  // 20: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
-	9,  // 21: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
-	12, // 22: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
-	14, // 23: hacluster.admin.v1.Admin.ResyncAllow:output_type -> hacluster.admin.v1.ResyncAllowReply
-	16, // 24: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
-	19, // 25: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
-	21, // 26: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
-	23, // 27: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
-	25, // 28: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
-	18, // [18:29] is the sub-list for method output_type
-	7,  // [7:18] is the sub-list for method input_type
+	26, // 18: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
+	1,  // 19: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
+	3,  // 20: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
+	5,  // 21: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
+	9,  // 22: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
+	12, // 23: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
+	14, // 24: hacluster.admin.v1.Admin.ResyncAllow:output_type -> hacluster.admin.v1.ResyncAllowReply
+	16, // 25: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
+	19, // 26: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
+	21, // 27: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
+	23, // 28: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
+	25, // 29: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
+	27, // 30: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
+	19, // [19:31] is the sub-list for method output_type
+	7,  // [7:19] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -1589,7 +1744,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

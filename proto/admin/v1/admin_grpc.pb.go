@@ -41,6 +41,7 @@ const (
 	Admin_NodeRemove_FullMethodName   = "/hacluster.admin.v1.Admin/NodeRemove"
 	Admin_Events_FullMethodName       = "/hacluster.admin.v1.Admin/Events"
 	Admin_ConfigShow_FullMethodName   = "/hacluster.admin.v1.Admin/ConfigShow"
+	Admin_Apply_FullMethodName        = "/hacluster.admin.v1.Admin/Apply"
 )
 
 // AdminClient is the client API for Admin service.
@@ -66,6 +67,9 @@ type AdminClient interface {
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	// ConfigShow gives the configuration that the asked node runs with.
 	ConfigShow(ctx context.Context, in *ConfigShowRequest, opts ...grpc.CallOption) (*ConfigShowReply, error)
+	// Apply plans how the running cluster is changed to what a file says, and does it unless only the plan is wanted. It
+	// returns when the change is committed and the nodes that answer run with it.
+	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyReply, error)
 }
 
 type adminClient struct {
@@ -195,6 +199,16 @@ func (c *adminClient) ConfigShow(ctx context.Context, in *ConfigShowRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyReply)
+	err := c.cc.Invoke(ctx, Admin_Apply_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -218,6 +232,9 @@ type AdminServer interface {
 	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
 	// ConfigShow gives the configuration that the asked node runs with.
 	ConfigShow(context.Context, *ConfigShowRequest) (*ConfigShowReply, error)
+	// Apply plans how the running cluster is changed to what a file says, and does it unless only the plan is wanted. It
+	// returns when the change is committed and the nodes that answer run with it.
+	Apply(context.Context, *ApplyRequest) (*ApplyReply, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -260,6 +277,9 @@ func (UnimplementedAdminServer) Events(*EventsRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) ConfigShow(context.Context, *ConfigShowRequest) (*ConfigShowReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfigShow not implemented")
+}
+func (UnimplementedAdminServer) Apply(context.Context, *ApplyRequest) (*ApplyReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Apply not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -473,6 +493,24 @@ func _Admin_ConfigShow_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Apply_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Apply(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Apply_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Apply(ctx, req.(*ApplyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -519,6 +557,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ConfigShow",
 			Handler:    _Admin_ConfigShow_Handler,
+		},
+		{
+			MethodName: "Apply",
+			Handler:    _Admin_Apply_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
