@@ -70,6 +70,10 @@ func openDirectory(cfg Config, log *bridge) (*directory, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make Raft directory: %w", err)
 	}
+	// Votes and entries are as durable as the name of the folder that they lie in.
+	if err := syncDirectory(filepath.Dir(cfg.Dir)); err != nil {
+		return nil, fmt.Errorf("make Raft directory: %w", err)
+	}
 	d, err := lockDirectory(cfg.Dir)
 	if err != nil {
 		return nil, err

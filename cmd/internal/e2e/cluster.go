@@ -29,10 +29,11 @@ type Config struct {
 	RTO     string // default "2s"
 	Size    string // of the one volume, "vol"; default "1GiB"
 	IO      string // auto, buffered or direct; default auto
-	Disks   string // folder of the backings; default Dir
+	Disks   string // folder of the backings; default Dir, and below it when not absolute. ${node.name} in it stands for the node
 	Extra   string // more lines of the volume block
 	Cluster string // more lines of the cluster block
 	Env     []string
+	BootIDs bool // each node runs with a boot id of its own, the content of BootID(node); only root may
 }
 
 // Nodes of every cluster, in order; the last is the witness.
@@ -97,6 +98,9 @@ func New(cfg Config) (*Cluster, error) {
 	def(&cfg.Size, "1GiB")
 	def(&cfg.IO, "auto")
 	def(&cfg.Disks, cfg.Dir)
+	if !filepath.IsAbs(cfg.Disks) {
+		cfg.Disks = filepath.Join(cfg.Dir, cfg.Disks)
+	}
 	c := &Cluster{cfg: cfg, procs: map[string]*proc{}, paused: map[string]bool{}}
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
@@ -138,7 +142,12 @@ func (c *Cluster) File() string { return filepath.Join(c.cfg.Dir, "cluster.hcl")
 func (c *Cluster) Log(node string) string { return filepath.Join(c.cfg.Dir, node+".log") }
 
 // Disk is the path of a node's backing.
-func (c *Cluster) Disk(node string) string { return filepath.Join(c.cfg.Disks, node+".img") }
+func (c *Cluster) Disk(node string) string {
+	return filepath.Join(strings.ReplaceAll(c.cfg.Disks, "${node.name}", node), node+".img")
+}
+
+// BootID is the file that a node takes for the kernel's boot id when the configuration says so.
+func (c *Cluster) BootID(node string) string { return filepath.Join(c.cfg.Dir, node+".boot_id") }
 
 // DataDir is a node's data directory.
 func (c *Cluster) DataDir(node string) string { return filepath.Join(c.cfg.Dir, node) }
@@ -180,10 +189,9 @@ func (c *Cluster) start(node string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(c.cfg.Bin, "haclusterd"), "--config", c.File(), "--node", node, "--insecure")
+	cmd := c.command(node)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), c.cfg.Env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives us
 	p := &proc{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() { // Pdeathsig follows the thread that started the process: keep one alive with it
@@ -201,6 +209,21 @@ func (c *Cluster) start(node string) error {
 	defer c.mu.Unlock()
 	c.procs[node], c.paused[node] = p, false
 	return nil
+}
+
+// command is a node's daemon, which does not outlive us. With a boot id of its own it runs in a mount namespace of its
+// own, where another file lies over the kernel's; the process stays the same.
+func (c *Cluster) command(node string) *exec.Cmd {
+	args := []string{filepath.Join(c.cfg.Bin, "haclusterd"), "--config", c.File(), "--node", node, "--insecure"}
+	if !c.cfg.BootIDs {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		return cmd
+	}
+	script := `mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"`
+	cmd := exec.Command("/bin/sh", append([]string{"-c", script, c.BootID(node)}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Unshareflags: syscall.CLONE_NEWNS}
+	return cmd
 }
 
 func (c *Cluster) proc(node string) *proc {

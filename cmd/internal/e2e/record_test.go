@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// disk is a volume in memory that notes how often it was written.
-type disk struct {
+// inMemory is a volume in memory that notes how often it was written.
+type inMemory struct {
 	mu      sync.Mutex
 	data    []byte
 	writes  int
@@ -20,7 +20,7 @@ type disk struct {
 	dropped int // this write is acknowledged and not done
 }
 
-func (d *disk) WriteAt(p []byte, off int64) (int, error) {
+func (d *inMemory) WriteAt(p []byte, off int64) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.writes++; d.writes == d.enough {
@@ -32,10 +32,10 @@ func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-func (d *disk) WriteFUA(p []byte, off int64) (int, error)     { return d.WriteAt(p, off) }
-func (d *disk) Flush() error                                  { return nil }
-func (d *disk) Server() string                                { return "here" }
-func (d *disk) ReadAt(p []byte, off int64) (n int, err error) { return copy(p, d.data[off:]), nil }
+func (d *inMemory) WriteFUA(p []byte, off int64) (int, error)     { return d.WriteAt(p, off) }
+func (d *inMemory) Flush() error                                  { return nil }
+func (d *inMemory) Server() string                                { return "here" }
+func (d *inMemory) ReadAt(p []byte, off int64) (n int, err error) { return copy(p, d.data[off:]), nil }
 
 func block(n int64, seq uint64) []byte {
 	p := make([]byte, StampSize)
@@ -83,7 +83,7 @@ func TestRecordJudgesEachBlock(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dev := &disk{data: append(make([]byte, 7*StampSize), c.holds...)}
+			dev := &inMemory{data: append(make([]byte, 7*StampSize), c.holds...)}
 			for _, r := range []*Record{&rec.Record, read} {
 				lost, err := r.Check(dev)
 				if err != nil {
@@ -100,7 +100,7 @@ func TestRecordJudgesEachBlock(t *testing.T) {
 func TestLoadFindsTheOneWriteThatWasAcknowledgedAndNotDone(t *testing.T) {
 	for _, dropped := range []int{0, 2000} { // the last one: nothing can hide it
 		ctx, cancel := context.WithCancel(t.Context())
-		d := &disk{data: make([]byte, 1<<20), enough: 2000, dropped: dropped, cancel: cancel}
+		d := &inMemory{data: make([]byte, 1<<20), enough: 2000, dropped: dropped, cancel: cancel}
 		rec, err := NewRecorder("")
 		if err != nil {
 			t.Fatal(err)

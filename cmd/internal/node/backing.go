@@ -88,7 +88,7 @@ func ioMode(m config.IO) filedev.Mode {
 
 func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, device, attachment string, known bool) (*superblock, error) {
 	if !known {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := makeDirs(v.n.cfg.DataDir(), dir); err != nil {
 			return nil, err
 		}
 		sb := meta.Superblock{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, BlockSize: blockdev.BlockSize,

@@ -113,6 +113,20 @@ func (d *dataDir) save() error {
 	return nil
 }
 
+// makeDirs makes a folder below top whose name survives a crash, with those between: what is flushed into a folder whose
+// own name is lost is lost with it. An earlier process may have made them and crashed, so they are always flushed.
+func makeDirs(top, path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	for p := path; p != top && p != filepath.Dir(p); p = filepath.Dir(p) {
+		if err := syncDir(filepath.Dir(p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func syncDir(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
