@@ -102,8 +102,9 @@ func TestWholeGroupRestartedKeepsItsState(t *testing.T) {
 			t.Errorf("HasState = %v, %v", ok, err)
 		}
 		// R32: what was applied is never less than what a restart finds.
-		if term, index, err := Reached(m.cfg.Dir); term != m.Term() || index < m.AppliedIndex() || index != m.LastIndex() || err != nil {
-			t.Errorf("Reached = %d, %d, %v; it had term %d, index %d, applied %d", term, index, err, m.Term(), m.LastIndex(), m.AppliedIndex())
+		r, err := Reached(m.cfg.Dir)
+		if r.Term != m.Term() || r.Index < m.AppliedIndex() || r.Index != m.LastIndex() || len(r.Voters) != len(group) || err != nil {
+			t.Errorf("Reached = %+v, %v; it had term %d, index %d, applied %d, %d voters", r, err, m.Term(), m.LastIndex(), m.AppliedIndex(), len(group))
 		}
 		m.start(t)
 	}

@@ -1,42 +1,74 @@
 package consensus
 
-import "fmt"
+import (
+	"fmt"
 
-// Reached tells how far the state in dir has come: its term, and the last entry of its log or snapshots. Others may
-// remember more: then the state went back, and must not vote (R32).
-func Reached(dir string) (term, index uint64, err error) {
+	"github.com/hashicorp/raft"
+)
+
+// Reach is how far the state in a directory has come.
+type Reach struct {
+	Term  uint64
+	Index uint64 // of the last entry of its log or snapshots
+	// Voters are the ids that vote by its newest configuration.
+	Voters []string
+}
+
+// Reached tells how far the state in dir has come. Others may remember more: then the state went back, and must not
+// vote (R32).
+func Reached(dir string) (Reach, error) {
 	d, err := lockDirectory(dir)
 	if err != nil {
-		return 0, 0, err
+		return Reach{}, err
 	}
 	defer func() { _ = d.close() }()
 	if _, err := d.readIdentity(); err != nil {
-		return 0, 0, err
+		return Reach{}, err
 	}
 	if err := d.openStores(newBridge(discard)); err != nil {
-		return 0, 0, err
+		return Reach{}, err
 	}
 	if used, err := d.used(); !used || err != nil {
-		return 0, 0, err
+		return Reach{}, err
 	}
+	var r Reach
 	err = guarded(func() (err error) {
-		if term, err = d.logs.GetUint64([]byte(keyCurrentTerm)); err != nil {
-			return fmt.Errorf("read the term in %s: %w", d.root, err)
-		}
-		if index, err = d.logs.LastIndex(); err != nil {
-			return fmt.Errorf("read the last index in %s: %w", d.root, err)
-		}
-		return nil
+		r, err = d.reached()
+		return err
 	})
 	if err != nil {
-		return 0, 0, err
+		return Reach{}, err
+	}
+	return r, nil
+}
+
+func (d *directory) reached() (r Reach, err error) {
+	if r.Term, err = d.logs.GetUint64([]byte(keyCurrentTerm)); err != nil {
+		return r, fmt.Errorf("read the term in %s: %w", d.root, err)
+	}
+	if r.Index, err = d.logs.LastIndex(); err != nil {
+		return r, fmt.Errorf("read the last index in %s: %w", d.root, err)
 	}
 	snaps, err := d.snaps.List()
 	if err != nil {
-		return 0, 0, fmt.Errorf("list the snapshots in %s: %w", d.root, err)
+		return r, fmt.Errorf("list the snapshots in %s: %w", d.root, err)
 	}
+	var members raft.Configuration
+	newest := uint64(0)
 	for _, s := range snaps {
-		index = max(index, s.Index)
+		r.Index = max(r.Index, s.Index)
+		if s.Index > newest {
+			newest, members = s.Index, s.Configuration
+		}
 	}
-	return term, index, nil
+	// Entries that a snapshot covers may still be in the log: those after it say the same or something newer.
+	if err := configurations(d.logs, raft.NewInmemSnapshotStore(), func(c raft.Configuration) { members = c }); err != nil {
+		return r, err
+	}
+	for _, s := range members.Servers {
+		if s.Suffrage == raft.Voter {
+			r.Voters = append(r.Voters, string(s.ID))
+		}
+	}
+	return r, nil
 }

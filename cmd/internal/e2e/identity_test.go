@@ -153,6 +153,29 @@ func TestM70ClonedDirectory(t *testing.T) {
 	r.same()
 }
 
+// R32, faults.md M70: a voter comes back with an old copy of its directory after all who could remember how far it had
+// come were restarted as well. Its number as a process fits by then: only what they kept tells.
+func TestM70OldCopyOfAVoterAfterTheOthersWereRestarted(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	clone := r.DataDir("gamma") + ".clone"
+	r.stop("gamma")
+	copyDir(t, r.DataDir("gamma"), clone)
+	r.start("gamma")
+	r.untilLog("gamma", "process=2") // it has come further than the copy
+	r.admin(0, "failover", "vol")
+	r.until("healthy", Healthy)
+	r.stop("alpha") // the others have a new term, which gamma voted for or hears of
+	r.start("alpha")
+	r.until("healthy", Healthy)
+	r.stop("gamma", "alpha", "beta")
+	empty(t, r.DataDir("gamma"))
+	copyDir(t, clone, r.DataDir("gamma"))
+	r.start("alpha", "beta", "gamma")
+	r.ends("gamma", 1)
+	r.untilLog("gamma", "others remember")
+	r.until("the others serve without it", func(s *api.Status) bool { return s.Quorum && len(s.Volumes[0].InSync) == 2 })
+}
+
 // faults.md M59, M60, M66, M57: the superblock of a member is missing, of another volume, or damaged.
 func TestM66SuperblockMissingForeignOrDamaged(t *testing.T) {
 	r := healthy(t, Config{RTO: "30s"}) // a member is dropped after 7.5 s: it comes back as one

@@ -39,9 +39,9 @@ func (n *Node) look(ctx context.Context) view {
 		for _, s := range servers {
 			v.voters[s.ID] = s.Voter
 		}
-		if v.state.ID == "" && n.known != nil {
-			v.state = n.known
-		}
+	}
+	if !v.quorum && v.state.ID == "" && n.known != nil {
+		v.state = n.known
 	}
 	var mu sync.Mutex
 	var goes sync.WaitGroup

@@ -88,26 +88,13 @@ func (d *dataDir) file() string { return filepath.Join(d.path, "identity.json") 
 // raftID is this node's name in the Raft group: a wiped directory has another.
 func (d *dataDir) raftID() string { return d.id.Node + "-" + d.id.ID[:12] }
 
-// save writes the identity so that a crash leaves the old or the new one: new file, flush, rename, flush the folder.
+// save writes the identity so that a crash leaves the old or the new one.
 func (d *dataDir) save() error {
 	b, err := json.MarshalIndent(d.id, "", " ")
 	if err != nil {
 		return fmt.Errorf("encode the node's identity: %w", err)
 	}
-	tmp := d.file() + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("write the node's identity: %w", err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, d.file())
-	}
-	if err == nil {
-		err = syncDir(d.path)
-	}
-	if err != nil {
+	if err := replaceFile(d.file(), b); err != nil {
 		return fmt.Errorf("write the node's identity: %w", err)
 	}
 	return nil
@@ -125,6 +112,23 @@ func makeDirs(top, path string) error {
 		}
 	}
 	return nil
+}
+
+// replaceFile gives a file new content, durably: a crash leaves the old or the new one.
+func replaceFile(path string, b []byte) error {
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(path string) error {

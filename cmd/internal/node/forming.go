@@ -16,7 +16,7 @@ import (
 // Raft before: an empty voter under a known name could vote twice.
 func (n *Node) join(ctx context.Context) error {
 	if n.old {
-		if err := n.checkReached(ctx); err != nil {
+		if err := n.checkReached(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
 		return n.openRaft(nil)

@@ -53,7 +53,7 @@ type Node struct {
 	lease  *leaseHolder
 	vols   *volumes
 	events *journal
-	seen   seenBook
+	seen   *seenBook
 	known  *cluster.State // kept by an earlier process, nil without; for status only
 	fatal  chan error     // what ends the process; room for one
 	failed chan struct{}  // closed with it
@@ -126,6 +126,7 @@ func (n *Node) open() (err error) {
 	n.vols = newVolumes(n)
 	n.openRaft = n.raftOpener()
 	n.known = n.lastKnown()
+	n.seen = n.loadSeen()
 	return nil
 }
 
@@ -175,6 +176,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.join(life) })
 	g.Go(func() error { return n.lease.run(life) })
 	g.Go(func() error { return n.vols.run(life) })
+	g.Go(func() error { return n.keepSeen(life) })
 	g.Go(func() error { return n.register(life) })
 	g.Go(func() error { return n.events.follow(life, n.state) })
 	g.Go(func() error { return n.keepKnown(life) })

@@ -1,11 +1,19 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"hash/crc32"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"time"
 
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/consensus"
@@ -13,19 +21,160 @@ import (
 
 // seenBook is what this node remembers of each voter: the highest term, and the newest committed entry that it had
 // (R32). Neither goes back while its disk keeps what it stored, so a voter that has less was restored or rolled back.
+//
+// It is kept on disk as well, for all who remember may be restarted while one is being rolled back: at each new term,
+// when an index grew by seenStep, and at the end. A crash may forget the last step of the index, never a term that was
+// noted a moment before.
 type seenBook struct {
-	mu sync.Mutex
-	by map[string]control.Seen // by Raft id; as many as ever voted while this process lived
+	mu   sync.Mutex
+	by   map[string]control.Seen // by Raft id; at most maxSeen
+	kept map[string]control.Seen // as on disk
+	news chan struct{}           // to keepSeen: there is something to write; room for one
+}
+
+const (
+	seenStep = 256 // entries
+	maxSeen  = 64
+)
+
+func newSeenBook() *seenBook {
+	return &seenBook{by: map[string]control.Seen{}, kept: map[string]control.Seen{}, news: make(chan struct{}, 1)}
 }
 
 func (b *seenBook) note(raftID string, s control.Seen) {
+	if raftID == "" {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.by == nil {
-		b.by = map[string]control.Seen{}
+	old, known := b.by[raftID]
+	if !known && len(b.by) >= maxSeen {
+		return // far more than ever voted: whoever sends this makes names up
 	}
-	old := b.by[raftID]
-	b.by[raftID] = control.Seen{Term: max(old.Term, s.Term), Index: max(old.Index, s.Index)}
+	s = control.Seen{Term: max(old.Term, s.Term), Index: max(old.Index, s.Index)}
+	b.by[raftID] = s
+	if k := b.kept[raftID]; s.Term > k.Term || s.Index >= k.Index+seenStep {
+		select {
+		case b.news <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// forget drops what is remembered of ids that are not among those given: they never vote again.
+func (b *seenBook) forget(except map[string]bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.by, func(id string, _ control.Seen) bool { return !except[id] })
+}
+
+// save writes what is not on disk yet, so that a crash leaves the old file or the new one.
+func (b *seenBook) save(path string) error {
+	now := b.all()
+	b.mu.Lock()
+	same := maps.Equal(now, b.kept)
+	b.mu.Unlock()
+	if same {
+		return nil
+	}
+	if err := replaceFile(path, encodeSeen(now)); err != nil {
+		return fmt.Errorf("keep what is remembered of the voters: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kept = now
+	return nil
+}
+
+// load reads what an earlier process kept; none is no error.
+func (b *seenBook) load(path string) error {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	by, err := decodeSeen(raw)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.by, b.kept = by, maps.Clone(by)
+	return nil
+}
+
+// The file is a line with format and checksum (CRC-32C, hexadecimal) of the rest, and the rest in JSON.
+const seenFormat = "hacluster voters 1"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func encodeSeen(by map[string]control.Seen) []byte {
+	body, err := json.Marshal(by)
+	if err != nil {
+		panic("node: encode what is remembered of the voters: " + err.Error()) // plain data: cannot happen
+	}
+	return fmt.Appendf(nil, "%s %08x\n%s", seenFormat, crc32.Checksum(body, castagnoli), body)
+}
+
+func decodeSeen(raw []byte) (map[string]control.Seen, error) {
+	head, body, _ := bytes.Cut(raw, []byte{'\n'})
+	if want := fmt.Sprintf("%s %08x", seenFormat, crc32.Checksum(body, castagnoli)); string(head) != want {
+		return nil, fmt.Errorf("it begins with %.60q, %q is expected: it is damaged, or of another version", head, want)
+	}
+	by := map[string]control.Seen{}
+	if err := json.Unmarshal(body, &by); err != nil {
+		return nil, err
+	}
+	return by, nil
+}
+
+func (n *Node) seenFile() string { return filepath.Join(n.cfg.DataDir(), "voters") }
+
+// loadSeen begins with what an earlier process remembered. A damaged file is not used: the others remember too.
+func (n *Node) loadSeen() *seenBook {
+	b := newSeenBook()
+	if err := b.load(n.seenFile()); err != nil {
+		n.log.Warn("what was remembered of the voters is not used", "error", err)
+	}
+	return b
+}
+
+// seenPause bounds how often it is written.
+const seenPause = 500 * time.Millisecond
+
+// keepSeen writes what is remembered of the voters as it grows, and once more at the end.
+func (n *Node) keepSeen(ctx context.Context) error {
+	told := ""
+	for {
+		select {
+		case <-n.seen.news:
+		case <-ctx.Done():
+		}
+		if ids := n.raftIDs(); len(ids) > 0 {
+			n.seen.forget(ids)
+		}
+		err := n.seen.save(n.seenFile())
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			n.log.Error("a restart of this node forgets how far the voters had come", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(seenPause):
+		}
+	}
+}
+
+// raftIDs are the ids of the cluster's nodes, none before its state is known here.
+func (n *Node) raftIDs() map[string]bool {
+	ids := map[string]bool{}
+	for _, node := range n.state.get().Nodes {
+		ids[node.RaftID] = true
+	}
+	return ids
 }
 
 func (b *seenBook) of(raftID string) control.Seen {
@@ -46,25 +195,57 @@ func (n *Node) reached(r *consensus.Raft) control.Seen {
 }
 
 // checkReached asks the others, before Raft is opened and could vote, whether they remember more of this node than it
-// remembers itself. Who does not answer cannot be asked; it takes a majority to give a vote any weight.
+// remembers itself. It waits until as many voters have answered as it takes, with this one, to give a vote any weight;
+// whoever does not answer by then cannot be asked.
 func (n *Node) checkReached(ctx context.Context) error {
-	term, index, err := consensus.Reached(filepath.Join(n.cfg.DataDir(), "raft"))
+	mine, err := consensus.Reached(filepath.Join(n.cfg.DataDir(), "raft"))
 	if err != nil {
 		return fmt.Errorf("raft state: %w", err)
 	}
+	need := 0
+	if slices.Contains(mine.Voters, n.dir.raftID()) {
+		need = len(mine.Voters) / 2 // and this one are a majority
+	}
+	for told := false; ; {
+		if n.askReached(ctx, mine.Voters) >= need {
+			break
+		}
+		if !told {
+			told = true
+			n.log.Warn("waiting for other voters before taking part", "needed", need)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	if s := n.seen.of(n.dir.raftID()); s.Term > mine.Term || s.Index > mine.Index {
+		return fmt.Errorf("%s was restored or copied: its Raft state has term %d and entries up to %d, others remember term %d and entry %d of it; "+
+			"it must not vote with an old state: run `ha-admin node remove %s`, empty the directory, start, and run `ha-admin node add %s`",
+			n.cfg.DataDir(), mine.Term, mine.Index, s.Term, s.Index, n.me.Name, n.me.Name)
+	}
+	return nil
+}
+
+// askReached asks every other node once and counts the voters that answered.
+func (n *Node) askReached(ctx context.Context, voters []string) (answered int) {
+	var mu sync.Mutex
 	var goes sync.WaitGroup
 	for _, name := range n.others("") {
 		goes.Go(func() {
-			if h, err := n.hello(ctx, name); err == nil {
-				n.seen.note(n.dir.raftID(), h.Seen)
+			h, err := n.hello(ctx, name)
+			if err != nil {
+				return
+			}
+			n.seen.note(n.dir.raftID(), h.Seen)
+			mu.Lock()
+			defer mu.Unlock()
+			if slices.Contains(voters, h.RaftID) {
+				answered++
 			}
 		})
 	}
 	goes.Wait()
-	if s := n.seen.of(n.dir.raftID()); s.Term > term || s.Index > index {
-		return fmt.Errorf("%s was restored or copied: its Raft state has term %d and entries up to %d, others remember term %d and entry %d of it; "+
-			"it must not vote with an old state: run `ha-admin node remove %s`, empty the directory, start, and run `ha-admin node add %s`",
-			n.cfg.DataDir(), term, index, s.Term, s.Index, n.me.Name, n.me.Name)
-	}
-	return nil
+	return answered
 }

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"hacluster/cmd/internal/control"
+)
+
+func seenIn(t *testing.T, path string) map[string]control.Seen {
+	t.Helper()
+	b := newSeenBook()
+	if err := b.load(path); err != nil {
+		t.Fatal(err)
+	}
+	return b.all()
+}
+
+// R32: what a process remembered of a voter is there for the next one, and neither number ever goes back.
+func TestVotersAreRememberedOverARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "voters")
+	b := newSeenBook()
+	b.note("c-1", control.Seen{Term: 7, Index: 900})
+	b.note("c-1", control.Seen{Term: 6, Index: 1000})
+	if err := b.save(path); err != nil {
+		t.Fatal(err)
+	}
+	next := newSeenBook()
+	if err := next.load(path); err != nil {
+		t.Fatal(err)
+	}
+	next.note("c-1", control.Seen{Term: 3, Index: 5})
+	if got := next.of("c-1"); got != (control.Seen{Term: 7, Index: 1000}) {
+		t.Errorf("remembered %+v", got)
+	}
+}
+
+// It is asked to be written at a new term and in steps of the index, not at every entry.
+func TestVotersAreWrittenInSteps(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "voters")
+	b := newSeenBook()
+	wanted := func() bool {
+		select {
+		case <-b.news:
+			return true
+		default:
+			return false
+		}
+	}
+	for i, c := range []struct {
+		seen control.Seen
+		want bool
+	}{
+		{control.Seen{Term: 1, Index: 1}, true}, {control.Seen{Term: 1, Index: 1 + seenStep/2}, false}, {control.Seen{Term: 1, Index: 1 + seenStep}, true},
+		{control.Seen{Term: 1, Index: 2 + seenStep}, false}, {control.Seen{Term: 2, Index: 2}, true}, {control.Seen{Term: 2}, false},
+	} {
+		b.note("c", c.seen)
+		if got := wanted(); got != c.want {
+			t.Errorf("%d: %+v wants to be written: %t", i, c.seen, got)
+		}
+		if c.want {
+			if err := b.save(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := seenIn(t, path)["c"]; got != (control.Seen{Term: 2, Index: 2 + seenStep}) {
+		t.Errorf("on disk: %+v", got)
+	}
+}
+
+// faults.md M57: whatever byte is damaged, the file is refused, and so is a short one; a crash before the renaming
+// leaves the old one.
+func TestDamagedMemoryOfTheVotersIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "voters")
+	b := newSeenBook()
+	b.note("c", control.Seen{Term: 1, Index: 1})
+	if err := b.save(path); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		bad := append([]byte(nil), good...)
+		bad[i] ^= 1
+		if by, err := decodeSeen(bad); err == nil {
+			t.Errorf("byte %d changed: read as %v", i, by)
+		}
+		if by, err := decodeSeen(good[:i]); err == nil {
+			t.Errorf("cut at %d: read as %v", i, by)
+		}
+	}
+	if err := os.WriteFile(path+".new", good[:10], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := seenIn(t, path)["c"].Term; got != 1 {
+		t.Errorf("term %d", got)
+	}
+}
+
+// R28: who makes names up does not make it grow, and voters that are gone are forgotten.
+func TestMemoryOfTheVotersIsBounded(t *testing.T) {
+	b := newSeenBook()
+	b.note("a", control.Seen{Term: 1})
+	b.note("", control.Seen{Term: 1})
+	for i := range 1000 {
+		b.note(fmt.Sprint(i), control.Seen{Term: 1})
+	}
+	if n := len(b.all()); n != maxSeen {
+		t.Errorf("%d names", n)
+	}
+	b.forget(map[string]bool{"a": true})
+	if by := b.all(); len(by) != 1 || by["a"].Term != 1 {
+		t.Errorf("left %v", by)
+	}
+}
