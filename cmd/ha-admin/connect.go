@@ -87,28 +87,31 @@ func (a *app) nodeName() string {
 	return name
 }
 
-// dialer refuses what would leave the machine without TLS before anything is sent.
+// dialer refuses what would leave the machine without TLS before anything is sent. Certificates are read only when a
+// server is not a local socket.
 func (a *app) dialer(servers []string) (api.Dialer, error) {
 	var transport *identity.Transport
+	remote := false
 	for _, s := range servers {
 		if _, local := socketPath(s); local {
 			continue
 		}
-		if !a.insecure {
-			return nil, api.Failed("TLS to %s: not supported yet: use the local daemon's socket, or --insecure with a loopback address", s)
-		}
+		remote = true
 		host, _, err := net.SplitHostPort(s)
 		if err != nil {
 			return nil, api.BadRequest("--server %s: host:port or unix:///path is wanted", s)
+		}
+		if !a.insecure {
+			continue
 		}
 		if ip, err := netip.ParseAddr(host); err == nil && !ip.Unmap().IsLoopback() {
 			return nil, api.Refused("--insecure to %s: without TLS only loopback addresses are allowed: use the local daemon's socket there", s)
 		}
 	}
-	if a.insecure {
+	if remote {
 		var err error
-		if transport, err = identity.New(identity.Config{Insecure: true}); err != nil {
-			return nil, err
+		if transport, err = identity.New(identity.Config{Insecure: a.insecure, PKI: a.folder().Path, User: a.user}); err != nil {
+			return nil, api.Failed("%v", err)
 		}
 	}
 	return func(ctx context.Context, server string) (net.Conn, error) {

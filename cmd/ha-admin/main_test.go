@@ -218,8 +218,8 @@ func TestNodesPortIsAskedWithInsecureOnly(t *testing.T) {
 	defer apitest.ServeOn(t, node, mux.Listener(identity.ProtoGRPC))()
 	addr := mux.Addr().String()
 	admin(t, "status", "--insecure", "--server", addr).wantSuccess(t)
-	admin(t, "status", "--server", addr).wantFailure(t, 1, "TLS", "not supported yet", "--insecure")
-	admin(t, "status", "--server", addr, "--pki", "/etc/hacluster/pki").wantFailure(t, 1, "not supported yet")
+	admin(t, "status", "--server", addr).wantFailure(t, 1, "TLS", "/etc/hacluster/pki/ca.crt", "ha-admin pki init", "--insecure")
+	admin(t, "status", "--server", addr, "--pki", "/nowhere").wantFailure(t, 1, "/nowhere/ca.crt", "no such file")
 	admin(t, "status", "--insecure", "--server", "10.255.255.1:7400").wantFailure(t, 3, "only loopback addresses")
 	if len(node.Calls()) != 1 {
 		t.Errorf("asked: %v", node.Calls())

@@ -26,6 +26,7 @@ type app struct {
 
 	servers  []string
 	pki      string
+	user     string
 	insecure bool
 	output   string
 	timeout  time.Duration
@@ -111,6 +112,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
 	f.StringSliceVar(&a.servers, "server", nil, "who to ask: host:port or unix:///path, several by commas, the first that answers serves (default: the local daemon's socket)")
 	f.StringVar(&a.pki, "pki", "", "`folder` with the certificates (default "+pki.DefaultPath+")")
+	f.StringVar(&a.user, "user", "", "as which user of the certificates' folder to speak with host:port (default: the first one there)")
 	f.BoolVar(&a.insecure, "insecure", false, "no TLS; loopback addresses only")
 	f.StringVarP(&a.output, "output", "o", "table", "table or json")
 	f.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for the answer")
@@ -125,8 +127,8 @@ func (a *app) checkFlags() error {
 		return fmt.Errorf("unknown output %q: -o table or -o json is wanted", a.output)
 	case a.timeout <= 0:
 		return fmt.Errorf("--timeout %v: more than zero is wanted, such as 10s", a.timeout)
-	case a.insecure && a.pki != "":
-		return errors.New("--pki and --insecure contradict each other: one of them is wanted")
+	case a.insecure && (a.pki != "" || a.user != ""):
+		return errors.New("--pki and --user contradict --insecure: either is wanted")
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 // Command haclusterd is the daemon of one server, or of a witness: flags, signals and exit codes. Everything else is in
 // package node.
 //
+// SIGHUP: certificates, authorities, gossip keys and the log level are read again.
+//
 // Exit codes: 0 stopped cleanly, 2 the configuration is wrong and nothing was touched, 1 anything else.
 package main
 
@@ -10,15 +12,20 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/identity"
+	"hacluster/cmd/internal/identity/pki"
 	"hacluster/cmd/internal/node"
 )
 
@@ -28,8 +35,8 @@ func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
 var version = "unknown"
 
 type options struct {
-	config, node, dataDir, pki, logFormat, logLevel string
-	insecure                                        bool
+	config, node, dataDir, pki, logFormat, logLevel, levelFile string
+	insecure                                                   bool
 }
 
 func run(args []string, stderr io.Writer) int {
@@ -47,7 +54,7 @@ func run(args []string, stderr io.Writer) int {
 		return 2
 	}
 	slog.SetDefault(log)
-	cfg, err := config.Load(o.config, config.Options{Node: o.node, Insecure: o.insecure, DataDir: o.dataDir})
+	cfg, err := config.Load(o.config, config.Options{Node: o.node, Insecure: o.insecure, DataDir: o.dataDir, PKI: o.pki})
 	if err == nil {
 		err = cfg.Supported()
 	}
@@ -55,15 +62,25 @@ func run(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, err)
 		return 2
 	}
+	if o.levelFile == "" {
+		o.levelFile = filepath.Join(cfg.DataDir(), "log_level")
+	}
+	if err := readLevel(o, &level); err != nil {
+		fmt.Fprintln(stderr, "haclusterd:", err)
+		return 2
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	n, err := node.New(cfg, log)
 	if err != nil {
 		fmt.Fprintln(stderr, "haclusterd:", err)
+		if _, certs := errors.AsType[*identity.MaterialError](err); certs {
+			return 2
+		}
 		return 1
 	}
 	n.Version = version
-	reload(ctx, o, &level, log)
+	reload(ctx, o, &level, n, log)
 	go systemd(ctx, n.Ready())
 	go func() {
 		<-n.Failed()
@@ -86,9 +103,10 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.StringVar(&o.config, "config", "/etc/hacluster/cluster.hcl", "the cluster's `file`, the same on every server")
 	f.StringVar(&o.node, "node", host, "this server's `name` in the file")
 	f.StringVar(&o.dataDir, "data-dir", "", "keep state in `dir` instead of the file's data_dir")
-	f.StringVar(&o.pki, "pki", "/etc/hacluster/pki", "`dir` of certificates and keys")
+	f.StringVar(&o.pki, "pki", pki.DefaultPath, "`dir` of certificates and keys, made by ha-admin pki: ca.crt, gossip.key, node-NAME.crt and .key; read at the start and at SIGHUP")
 	f.StringVar(&o.logFormat, "log-format", "text", "`text` or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "`level`: debug, info, warn or error")
+	f.StringVar(&o.levelFile, "log-level-file", "", "`file` with one level, which goes before --log-level; absent: no matter; read at the start and at SIGHUP (default DATA_DIR/log_level)")
 	f.BoolVar(&o.insecure, "insecure", false, "no TLS; accepted only when every address of the file is a loopback address")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -116,13 +134,28 @@ func newLogger(o options, level *slog.LevelVar, w io.Writer) (*slog.Logger, erro
 
 func setLevel(level *slog.LevelVar, s string) error {
 	if err := level.UnmarshalText([]byte(s)); err != nil {
-		return fmt.Errorf("--log-level %q: debug, info, warn or error is wanted", s)
+		return fmt.Errorf("log level %q: debug, info, warn or error is wanted", s)
 	}
 	return nil
 }
 
-// reload switches between the configured log level and debug at each SIGHUP.
-func reload(ctx context.Context, o options, level *slog.LevelVar, log *slog.Logger) {
+// readLevel sets the log level that the file names, or that of the command line when there is no file.
+func readLevel(o options, level *slog.LevelVar) error {
+	b, err := os.ReadFile(o.levelFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return setLevel(level, o.logLevel)
+	}
+	if err != nil {
+		return fmt.Errorf("read the log level: %w", err)
+	}
+	if err := setLevel(level, strings.TrimSpace(string(b[:min(len(b), 64)]))); err != nil {
+		return fmt.Errorf("%s: %w", o.levelFile, err)
+	}
+	return nil
+}
+
+// reload reads certificates, keys and the log level again at each SIGHUP. What is unusable stays as it was.
+func reload(ctx context.Context, o options, level *slog.LevelVar, n *node.Node, log *slog.Logger) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	go func() {
@@ -133,12 +166,13 @@ func reload(ctx context.Context, o options, level *slog.LevelVar, log *slog.Logg
 				return
 			case <-hup:
 			}
-			if level.Level() == slog.LevelDebug {
-				_ = setLevel(level, o.logLevel) // was accepted at the start
-			} else {
-				level.Set(slog.LevelDebug)
+			before := level.Level()
+			if err := readLevel(o, level); err != nil {
+				log.Error("the log level stays as it was", "level", before, "error", err)
+			} else if now := level.Level(); now != before {
+				log.Warn("log level changed", "from", before, "to", now)
 			}
-			log.Warn("log level changed by SIGHUP", "level", level.Level())
+			_ = n.Reload() // it has logged what is wrong
 		}
 	}()
 }

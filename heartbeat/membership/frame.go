@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"sync/atomic"
 )
 
 // A datagram between links, little-endian:
@@ -77,28 +78,37 @@ func (p probe) echo() probe {
 // codec makes and checks frames of one cluster. Safe for concurrent use.
 type codec struct {
 	cluster [8]byte
-	seals   []cipher.AEAD // the first one seals; none: plain text
+	sealed  atomic.Pointer[[]cipher.AEAD] // the first one seals; none: plain text
 }
 
 func newCodec(cluster string, keys [][]byte) (*codec, error) {
 	c := &codec{cluster: hash8("cluster", cluster)}
+	return c, c.setKeys(keys)
+}
+
+func (c *codec) seals() []cipher.AEAD { return *c.sealed.Load() }
+
+// setKeys replaces the keys, all at once, or none when it returns an error.
+func (c *codec) setKeys(keys [][]byte) error {
+	seals := []cipher.AEAD{}
 	for i, k := range keys {
 		// A key of our own, so that nonces of probes and of memberlist never meet.
 		own, err := hkdf.Key(sha256.New, k, nil, "hacluster heartbeat probe", 32)
 		if err != nil {
-			return nil, fmt.Errorf("gossip key %d: %w", i+1, err)
+			return fmt.Errorf("gossip key %d: %w", i+1, err)
 		}
 		block, err := aes.NewCipher(own)
 		if err != nil {
-			return nil, fmt.Errorf("gossip key %d: %w", i+1, err)
+			return fmt.Errorf("gossip key %d: %w", i+1, err)
 		}
 		seal, err := cipher.NewGCMWithRandomNonce(block)
 		if err != nil {
-			return nil, fmt.Errorf("gossip key %d: %w", i+1, err)
+			return fmt.Errorf("gossip key %d: %w", i+1, err)
 		}
-		c.seals = append(c.seals, seal)
+		seals = append(seals, seal)
 	}
-	return c, nil
+	c.sealed.Store(&seals)
+	return nil
 }
 
 func (c *codec) header(kind frameKind) []byte {
@@ -134,16 +144,16 @@ func (c *codec) encodeProbe(kind frameKind, p probe) []byte {
 	body = binary.LittleEndian.AppendUint64(body, p.instance)
 	body = binary.LittleEndian.AppendUint64(body, p.seq)
 	body = append(body, p.link, 0, 0, 0, 0, 0, 0, 0)
-	if len(c.seals) > 0 {
-		return finish(c.seals[0].Seal(b, nil, body, authenticated(b)))
+	if seals := c.seals(); len(seals) > 0 {
+		return finish(seals[0].Seal(b, nil, body, authenticated(b)))
 	}
 	return finish(append(b, body...))
 }
 
 // probeLen is how long an encoded probe is.
 func (c *codec) probeLen() int {
-	if len(c.seals) > 0 {
-		return headerLen + probeBodyLen + c.seals[0].Overhead()
+	if seals := c.seals(); len(seals) > 0 {
+		return headerLen + probeBodyLen + seals[0].Overhead()
 	}
 	return headerLen + probeBodyLen
 }
@@ -172,7 +182,7 @@ func gossipOf(b []byte) []byte { return b[gossipLen:] }
 // decodeProbe opens a checked ping or echo.
 func (c *codec) decodeProbe(b []byte) (probe, error) {
 	body := b[headerLen:]
-	if len(c.seals) > 0 {
+	if len(c.seals()) > 0 {
 		var err error
 		if body, err = c.open(b); err != nil {
 			return probe{}, err
@@ -191,7 +201,7 @@ func (c *codec) decodeProbe(b []byte) (probe, error) {
 }
 
 func (c *codec) open(b []byte) ([]byte, error) {
-	for _, s := range c.seals {
+	for _, s := range c.seals() {
 		if body, err := s.Open(nil, nil, b[headerLen:], authenticated(b)); err == nil {
 			return body, nil
 		}

@@ -39,10 +39,7 @@ func (m *Membership) gossipConfig() *memberlist.Config {
 	c.EnableCompression = false
 	c.UDPBufferSize = gossipPayload
 	c.HandoffQueueDepth = 256
-	if len(m.cfg.Keys) > 0 {
-		// Keys were validated; a keyring of valid keys does not fail.
-		c.Keyring, _ = memberlist.NewKeyring(m.cfg.Keys, m.cfg.Keys[0])
-	}
+	c.Keyring = m.ring
 	return c
 }
 

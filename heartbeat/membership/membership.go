@@ -18,7 +18,10 @@ package membership
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
+
+	"github.com/hashicorp/memberlist"
 
 	"hacluster/heartbeat"
 )
@@ -28,6 +31,7 @@ type Membership struct {
 	cfg       Config
 	timing    timing
 	codec     *codec
+	ring      *memberlist.Keyring // the gossip's keys, the same as the codec's; nil without
 	remotes   []*remote
 	byName    map[string]*remote
 	byID      map[nodeID]*remote
@@ -39,6 +43,8 @@ type Membership struct {
 	inbox  inbox         // from the ports to Run
 	wake   chan struct{} // poked for Run when something came that should not wait for its timer; capacity 1
 	rejoin chan struct{} // poked by Run when a peer answers that the gossip does not know; capacity 1
+
+	changing sync.Mutex // one SetKeys at a time works on the ring and the codec
 
 	running  atomic.Bool
 	view     atomic.Pointer[[]heartbeat.Peer]
@@ -64,6 +70,10 @@ func New(cfg Config) (*Membership, error) {
 		notifier: newNotifier(cfg.OnChange),
 		wake:     make(chan struct{}, 1),
 		rejoin:   make(chan struct{}, 1),
+	}
+	if len(cfg.Keys) > 0 {
+		// Keys were validated; a keyring of valid keys does not fail.
+		m.ring, _ = memberlist.NewKeyring(cfg.Keys, cfg.Keys[0])
 	}
 	for _, n := range cfg.Nodes {
 		if n.Name == cfg.Node {

@@ -4,8 +4,8 @@
 // decides nothing, keeps no state and opens no listener: haclusterd brings the Node and the grpc.Server, ha-admin and
 // nodes that pass a question on bring the connection.
 //
-// Who may ask is settled before a call gets here: by the mode of the local socket (0600), and by whoever accepts
-// connections on the node's port.
+// Who asks is settled before a call gets here, by packages identity and caller; what they may do is decided by a table
+// of methods and roles (roles.go), for every call.
 package api
 
 import (

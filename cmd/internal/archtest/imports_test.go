@@ -63,7 +63,7 @@ var homes = map[string][]string{
 	"github.com/hashicorp/go-hclog":     {"heartbeat/consensus"},
 	"go.etcd.io/bbolt":                  {"heartbeat/consensus"},
 	"github.com/hashicorp/memberlist":   {"heartbeat/membership"},
-	"google.golang.org/grpc":            {"cmd/internal/api", "cmd/internal/control", "cmd/internal/node", "proto"},
+	"google.golang.org/grpc":            {"cmd/internal/api", "cmd/internal/caller", "cmd/internal/control", "cmd/internal/node", "proto"},
 	"google.golang.org/protobuf":        {"cmd/internal/api", "proto"},
 	"github.com/hashicorp/hcl/v2":       {"cmd/internal/config"},
 	"github.com/zclconf/go-cty":         {"cmd/internal/config"},

@@ -23,6 +23,8 @@ type Config struct {
 	Self string `json:"-"`
 	// Insecure: no TLS and no gossip key, because every address is a loopback address.
 	Insecure bool `json:"-"`
+	// PKI is the folder of certificates and keys that the command line names; they count unless Insecure.
+	PKI string `json:"-"`
 
 	Cluster Cluster
 	// Nodes and Volumes are in the order of the file.

@@ -13,6 +13,8 @@ type Options struct {
 	Node string
 	// Insecure: --insecure was given. It is refused unless every address is a loopback address.
 	Insecure bool
+	// PKI is the folder of certificates and keys.
+	PKI string
 	// DataDir goes before the file's data_dir, when set.
 	DataDir string
 }
@@ -39,11 +41,7 @@ func Load(path string, o Options) (*Config, error) {
 		r.add(pos{text: o.Node}, "this node is not in the file", "name one of these with --node: "+known(nodeNames(c.Nodes)))
 	}
 	c.checkInsecure(&r.report)
-	all := append(r.problems, c.unsupported()...)
-	if !o.Insecure {
-		all = append(all, c.unsupportedTLS())
-	}
-	if err := all.sorted().err(); err != nil {
+	if err := append(r.problems, c.unsupported()...).sorted().err(); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -116,7 +114,7 @@ func decode(path string, src []byte, o Options) (*Config, *reader) {
 	if err != nil {
 		return nil, r
 	}
-	c := &Config{File: path, Insecure: o.Insecure, dataDir: o.DataDir}
+	c := &Config{File: path, Insecure: o.Insecure, PKI: o.PKI, dataDir: o.DataDir}
 	c.Nodes = r.nodes(root)
 	if n, ok := findNode(c.Nodes, o.Node); ok {
 		c.Self = n.Name

@@ -161,11 +161,9 @@ func TestLoadRefusesANodeThatIsNotInTheFile(t *testing.T) {
 	}
 }
 
-func TestLoadRefusesToStartWithoutInsecure(t *testing.T) {
-	_, err := Load(write(t, loopback(t)), Options{Node: "alpha"})
-	want := []string{"cluster.hcl:1: not supported yet, TLS between nodes, loopback addresses and --insecure are wanted: the daemon refuses to start without"}
-	if diff := cmp.Diff(want, linesOf(t, err)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+func TestLoadTakesLoopbackAddressesWithTLSToo(t *testing.T) {
+	if c := load(t, loopback(t), Options{Node: "alpha", PKI: "/somewhere"}); c.Insecure || c.PKI != "/somewhere" {
+		t.Errorf("insecure %v, pki %q", c.Insecure, c.PKI)
 	}
 }
 
@@ -235,16 +233,13 @@ func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 	}
 }
 
-func TestNBDOverTCPBeyondLoopbackNeedsTLS(t *testing.T) {
+func TestNBDOverTCPBeyondLoopbackIsTakenWithTLSOnly(t *testing.T) {
 	src := strings.NewReplacer(`"127.0.0.1:7480"`, `"127.0.0.1:7480"`, "127.0.0.1:74", "10.7.0.1:74", "127.0.0.2:74", "10.7.0.2:74",
 		"127.0.0.3:74", "10.7.0.3:74", "127.0.1.", "10.8.1.").Replace(loopback(t))
-	rep, err := check("cluster.hcl", []byte(src), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []string{`cluster.hcl:30: not supported yet, "tcp://${node.host}:10809", NBD over tcp needs TLS: a loopback address or a unix socket is wanted: the daemon refuses to start with it`}
-	if diff := cmp.Diff(want, linesOf(t, rep.Unsupported)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	load(t, src, Options{Node: "alpha"})
+	_, err := Load(write(t, src), Options{Node: "alpha", Insecure: true})
+	if err == nil || !strings.Contains(err.Error(), "cluster.hcl:30: --insecure with an address that is no loopback address") {
+		t.Errorf("%v", err)
 	}
 }
 

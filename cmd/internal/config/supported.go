@@ -66,16 +66,5 @@ func (v Volume) unsupported(r *refusal) {
 		if a := rep.Export.Attach; a != "" && a != AttachAuto && a != AttachNone {
 			r.not(rep.Export.at, `attach = "none" is wanted`)
 		}
-		for _, l := range rep.Export.NBD {
-			if l.Network == "tcp" && !isLoopback(l.Address) {
-				r.not(l.at, "NBD over tcp needs TLS: a loopback address or a unix socket is wanted")
-			}
-		}
 	}
-}
-
-// unsupportedTLS is what a start without --insecure asks for.
-func (c *Config) unsupportedTLS() Problem {
-	return Problem{File: c.File, Line: c.Cluster.at.line, What: "not supported yet", Text: "TLS between nodes",
-		Want: "loopback addresses and --insecure are wanted: the daemon refuses to start without"}
 }

@@ -2,7 +2,8 @@
 // the questions of a confirmation round, proposals for the leader, hand-overs, the forming of a cluster. Messages are
 // plain Go structs in JSON: they are few and small, and a reader of a capture can read them.
 //
-// It decides nothing and opens nothing: the node implements Handler and brings the connections.
+// It decides nothing and opens nothing: the node implements Handler and brings the connections. Who may call is held
+// against certificates and the cluster's id by Guard, before a Handler sees anything.
 package control
 
 import (
@@ -12,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/metadata"
 
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/failover"
@@ -172,20 +174,29 @@ func Register(r grpc.ServiceRegistrar, h Handler) {
 }
 
 func method[Req, Resp any](name string, call func(Handler, context.Context, *Req) (*Resp, error)) grpc.MethodDesc {
-	return grpc.MethodDesc{MethodName: name, Handler: func(srv any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+	return grpc.MethodDesc{MethodName: name, Handler: func(srv any, ctx context.Context, dec func(any) error, guard grpc.UnaryServerInterceptor) (any, error) {
 		req := new(Req)
 		if err := dec(req); err != nil {
 			return nil, err
 		}
-		return call(srv.(Handler), ctx, req)
+		do := func(ctx context.Context, req any) (any, error) { return call(srv.(Handler), ctx, req.(*Req)) }
+		if guard == nil {
+			return do(ctx, req)
+		}
+		return guard(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: "/" + serviceName + "/" + name}, do)
 	}}
 }
 
 // Client speaks to one node. The zero Client is not usable.
-type Client struct{ Conn grpc.ClientConnInterface }
+type Client struct {
+	Conn grpc.ClientConnInterface
+	// Of is the caller's own cluster, which every call names.
+	Of Cluster
+}
 
 func call[Resp, Req any](ctx context.Context, c Client, name string, req *Req) (*Resp, error) {
 	resp := new(Resp)
+	ctx = metadata.AppendToOutgoingContext(ctx, clusterKey, c.Of.Name, clusterIDKey, c.Of.ID)
 	err := c.Conn.Invoke(ctx, "/"+serviceName+"/"+name, req, resp, grpc.CallContentSubtype(codecName), grpc.MaxCallRecvMsgSize(maxMessage))
 	if err != nil {
 		return nil, err

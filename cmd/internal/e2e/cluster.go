@@ -33,6 +33,7 @@ type Config struct {
 	Extra   string // more lines of the volume block
 	Cluster string // more lines of the cluster block
 	Env     []string
+	TLS     bool // certificates are made by `ha-admin pki`; else --insecure
 	BootIDs bool // each node runs with a boot id of its own, the content of BootID(node); only root may
 }
 
@@ -113,10 +114,15 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = t.Execute(f, map[string]any{"Name": "e2e", "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": Nodes, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
+	err = t.Execute(f, map[string]any{"Name": clusterName, "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": Nodes, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
 		"NBD": c.port + 2, "Size": cfg.Size, "IO": cfg.IO, "Disks": cfg.Disks, "Extra": cfg.Extra, "Cluster": cfg.Cluster})
-	return c, errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Close()); err != nil || !cfg.TLS {
+		return c, err
+	}
+	return c, c.firstPKI()
 }
+
+const clusterName = "e2e"
 
 // findPorts picks loopback addresses that nobody uses: 127.N.0.x for an N of its own.
 func (c *Cluster) findPorts() error {
@@ -214,7 +220,8 @@ func (c *Cluster) start(node string) error {
 // command is a node's daemon, which does not outlive us. With a boot id of its own it runs in a mount namespace of its
 // own, where another file lies over the kernel's; the process stays the same.
 func (c *Cluster) command(node string) *exec.Cmd {
-	args := []string{filepath.Join(c.cfg.Bin, "haclusterd"), "--config", c.File(), "--node", node, "--insecure"}
+	args := []string{filepath.Join(c.cfg.Bin, "haclusterd"), "--config", c.File(), "--node", node}
+	args = append(args, c.security(node)...)
 	if !c.cfg.BootIDs {
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -136,6 +136,10 @@ func New(cfg Config) (*Transport, error) {
 	return t, nil
 }
 
+// Refused counts a refusal by somebody who looks at more than the handshake, and logs it, at most once in LogInterval
+// for each reason. Reasons are constants.
+func (t *Transport) Refused(reason string, args ...any) { t.log.warn(reason, args...) }
+
 // Dial connects to addr for the protocol. With TLS, the node that answers has proved to be the one which the
 // configuration has there. The connection has no deadline.
 func (t *Transport) Dial(ctx context.Context, addr string, proto Proto) (net.Conn, error) {

@@ -145,15 +145,12 @@ func (n *Node) form(ctx context.Context, replies map[string]*control.HelloReply)
 func (n *Node) agree(f *cluster.Init) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.formation, n.dir.id.Formation = f, f
+	n.formation.Store(f)
+	n.dir.id.Formation = f
 	return n.dir.save()
 }
 
-func (n *Node) formed() *cluster.Init {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.formation
-}
+func (n *Node) formed() *cluster.Init { return n.formation.Load() }
 
 // Hello implements control.Handler.
 func (n *Node) Hello(_ context.Context, h *control.Hello) (*control.HelloReply, error) {

@@ -9,6 +9,7 @@
 //	volumes.go    replicas and their frontends                          peers.go        connections to the other nodes
 //	serve.go      control RPCs    admin*.go  the admin service          http.go         health
 //	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
+//	trust.go      who may speak with this node, certificates     raftgreeting.go  how Raft connections begin
 //	voters.go     who votes       seen.go     what others remember of a voter      journal.go  events      stop.go  handing over
 package node
 
@@ -63,17 +64,17 @@ type Node struct {
 	readyc   chan struct{} // closed when this process is registered
 
 	// Version of the program, for who looks at its figures. Set it before Run.
-	Version string
-	won     atomic.Uint64         // elections
-	commits replication.Histogram // what this node proposed as leader
+	Version   string
+	formation atomic.Pointer[cluster.Init] // agreed to; not under mu, for connections ask while it is held
+	won       atomic.Uint64                // elections
+	commits   replication.Histogram        // what this node proposed as leader
 
-	mu        sync.Mutex
-	raft      *consensus.Raft
-	leading   *leading
-	ready     bool
-	stopping  bool
-	formation *cluster.Init
-	openRaft  func(bootstrap []consensus.Server) error
+	mu       sync.Mutex
+	raft     *consensus.Raft
+	leading  *leading
+	ready    bool
+	stopping bool
+	openRaft func(bootstrap []consensus.Server) error
 
 	wrapBacking func(volume string, dev blockdev.Device) blockdev.Device // tests put faults here
 }
@@ -81,6 +82,10 @@ type Node struct {
 // New opens the data directory and the node's port. Whatever it refuses, nothing of the volumes was touched.
 func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 	boot, err := readBootID()
+	if err != nil {
+		return nil, err
+	}
+	trans, err := newTransport(cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +106,8 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 		log.Warn("data_dir is on a memory file system: a power loss empties it", "data_dir", cfg.DataDir())
 	}
 	n := &Node{cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, old: hasRaft, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
-		state: newStateStore(), formation: dir.id.Formation, events: newJournal(cfg.Self)}
+		trans: trans, state: newStateStore(), events: newJournal(cfg.Self)}
+	n.formation.Store(dir.id.Formation)
 	if err := n.open(); err != nil {
 		dir.close()
 		return nil, err
@@ -110,10 +116,6 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 }
 
 func (n *Node) open() (err error) {
-	n.trans, err = identity.New(identity.Config{Insecure: n.cfg.Insecure, UserTimeout: n.cfg.Timers.RTO, Logger: n.log})
-	if err != nil {
-		return err
-	}
 	if n.mux, err = n.trans.Listen(n.me.Address); err != nil {
 		return fmt.Errorf("listen on %s: %w", n.me.Address, err)
 	}
@@ -121,7 +123,7 @@ func (n *Node) open() (err error) {
 		n.mux.Close()
 		return err
 	}
-	n.peers = newPeers(n.cfg, n.trans)
+	n.peers = newPeers(n.cfg, n.trans, n.clusterNow)
 	n.lease = newLeaseHolder(n)
 	n.vols = newVolumes(n)
 	n.openRaft = n.raftOpener()
@@ -140,7 +142,7 @@ func (n *Node) openGossip() (err error) {
 	if len(n.me.Links) == 0 {
 		return nil // no links, no gossip: it is a hint only
 	}
-	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes,
+	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes, Keys: n.trans.GossipKeys(),
 		Base: min(max(n.cfg.Timers.Lease/10, 50*time.Millisecond), 200*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged})
 	if err != nil {
 		return fmt.Errorf("heartbeat links: %w", err)
@@ -160,11 +162,11 @@ func (n *Node) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, life := errgroup.WithContext(life)
-	server := grpc.NewServer(control.ServerOptions()...)
+	server := n.newServer(control.ServerOptions())
 	data, streams := link.NewServer(n.vols, n.log), n.mux.Listener(identity.ProtoData)
 	control.Register(server, n)
 	api.Register(server, n)
-	local := grpc.NewServer(api.ServerOptions()...)
+	local := n.newServer(api.ServerOptions())
 	api.Register(local, n)
 	g.Go(func() error { return quiet(server.Serve(n.mux.Listener(identity.ProtoGRPC))) })
 	g.Go(func() error { return quiet(local.Serve(admin)) })
@@ -180,6 +182,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.register(life) })
 	g.Go(func() error { return n.events.follow(life, n.state) })
 	g.Go(func() error { return n.keepKnown(life) })
+	g.Go(func() error { return n.watchExpiry(life) })
 	g.Go(func() error {
 		select {
 		case err := <-n.fatal:
@@ -202,6 +205,7 @@ func (n *Node) Run(ctx context.Context) error {
 	data.Close()
 	n.peers.close()
 	n.mux.Close()
+	n.trans.Close()
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil

@@ -20,14 +20,15 @@ import (
 type peers struct {
 	cfg   *config.Config
 	trans *identity.Transport
+	of    func() control.Cluster
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
 	ended bool
 }
 
-func newPeers(cfg *config.Config, trans *identity.Transport) *peers {
-	return &peers{cfg: cfg, trans: trans, conns: map[string]*grpc.ClientConn{}}
+func newPeers(cfg *config.Config, trans *identity.Transport, of func() control.Cluster) *peers {
+	return &peers{cfg: cfg, trans: trans, of: of, conns: map[string]*grpc.ClientConn{}}
 }
 
 func (p *peers) conn(name string) (*grpc.ClientConn, error) {
@@ -55,7 +56,7 @@ func (p *peers) conn(name string) (*grpc.ClientConn, error) {
 
 func (p *peers) control(name string) (control.Client, error) {
 	c, err := p.conn(name)
-	return control.Client{Conn: c}, err
+	return control.Client{Conn: c, Of: p.of()}, err
 }
 
 // Greet opens a stream of block data.

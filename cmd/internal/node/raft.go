@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -99,7 +98,7 @@ func (n *Node) raftOpener() func([]consensus.Server) error {
 		t := n.cfg.Timers
 		r, err := consensus.Open(consensus.Config{
 			ID: n.dir.raftID(), Address: n.me.Address, Cluster: n.cfg.Cluster.Name, Dir: dir,
-			Stream: raftStream{n.mux.Listener(identity.ProtoRaft), n.trans}, Machine: n.state,
+			Stream: raftStream{n.mux.Listener(identity.ProtoRaft), n}, Machine: n.state,
 			Heartbeat: t.RaftHeartbeat, Election: t.RaftElection, LeaderLease: t.RaftLeaderLease,
 			DiskDeadline: n.cfg.Cluster.DiskDeadline, OnFail: n.fail, OnLeader: n.onLeader,
 			OnRemoved: func() {
@@ -119,15 +118,6 @@ func (n *Node) raftOpener() func([]consensus.Server) error {
 		close(n.joined)
 		return nil
 	}
-}
-
-type raftStream struct {
-	net.Listener
-	trans *identity.Transport
-}
-
-func (s raftStream) Dial(ctx context.Context, address string) (net.Conn, error) {
-	return s.trans.Dial(ctx, address, identity.ProtoRaft)
 }
 
 func (n *Node) raftIfOpen() *consensus.Raft {

@@ -54,6 +54,9 @@ func (n *Node) Propose(ctx context.Context, p *control.Propose) (*cluster.Result
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	if err := n.mayPropose(ctx, c.By); err != nil {
+		return nil, status.Error(codes.PermissionDenied, err.Error())
+	}
 	l := n.currentLeading()
 	if l == nil {
 		return nil, notLeader()

@@ -265,6 +265,9 @@ func (v *volumes) serving() (all []control.Serving) {
 // Replicate implements link.Handler.
 func (v *volumes) Replicate(ctx context.Context, s *link.Session) error {
 	h := s.Hello()
+	if no := v.sameSender(s); no != nil {
+		return s.Reply(*no)
+	}
 	r := v.replica(h.VolumeName)
 	if r == nil {
 		return s.Reply(wire.HelloReply{Code: wire.RefusedRole, Node: v.n.me.Name, Text: "no replica of this volume is open here"})
@@ -311,7 +314,7 @@ var (
 
 // serveNBD opens every NBD listener of this node's replicas; several volumes may share one.
 func (v *volumes) serveNBD(ctx context.Context) (stop func(), err error) {
-	server, err := nbd.New(v, nbd.Config{Log: v.n.log})
+	server, err := nbd.New(v, nbd.Config{Log: v.n.log, TLS: v.n.trans.NBDServer()})
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,7 @@ func run() error {
 	flag.StringVar(&cfg.Size, "size", "1GiB", "`size` of the volume")
 	flag.StringVar(&cfg.IO, "io", "auto", "auto, buffered or direct")
 	flag.StringVar(&cfg.RTO, "rto", "3s", "the RTO target")
+	flag.BoolVar(&cfg.TLS, "tls", false, "with certificates, not --insecure")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "hacluster-serve")
 	if err != nil {
