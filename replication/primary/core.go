@@ -121,6 +121,7 @@ type Core struct {
 	peers    map[string]*peer
 	names    []string // of peers, in the order of the configuration
 	diskErr  error    // the first failure of the local backing
+	unread   []*Op    // reads that it failed while another member was there; not counted by open
 	flushErr error    // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
 	draining bool
 	ready    []*order.Item
@@ -221,9 +222,18 @@ func (c *Core) noteOutcome(op *Op) {
 }
 
 // ReadDone tells that a read returned from the local backing. It is complete when every write that it overlaps is: it
-// may have seen one that a member still lacks (R29).
+// may have seen one that a member still lacks (R29). One that failed is left to the next primary, whose disk may do
+// better: as with a write, the client is told of the error only when nobody else has the data.
 func (c *Core) ReadDone(op *Op, err error) {
 	op.Err = err
+	if err != nil && c.required() > 0 {
+		if c.diskErr == nil {
+			c.diskErr = err
+		}
+		c.unread = append(c.unread, op)
+		c.act(Action{Kind: DiskFailed, Err: err})
+		return
+	}
 	for i := range c.inflight.len() {
 		w := c.inflight.at(i)
 		if w != nil && w.Kind != blockdev.OpFlush && w.Range.Overlaps(op.Range) {
@@ -269,6 +279,14 @@ func (c *Core) sweep() {
 		if p.required() {
 			least = min(least, p.seen)
 		}
+	}
+	if c.required() == 0 {
+		for i, op := range c.unread {
+			c.unread[i] = nil
+			c.act(Action{Kind: Complete, Op: op})
+			c.act(Action{Kind: Release, Op: op})
+		}
+		c.unread = c.unread[:0]
 	}
 	seq := c.minSeen // what is behind it was looked at when it returned locally
 	c.minSeen = least

@@ -23,11 +23,14 @@ type powered struct {
 	disks map[string]*disk.Disk
 }
 
+var hadiskDir string // removed by TestMain
+
 var hadisk = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "hadisk")
 	if err != nil {
 		return "", err
 	}
+	hadiskDir = dir
 	if out, err := exec.Command("go", "build", "-o", dir+"/", "hacluster/cmd/internal/lab/disk/hadisk").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build hadisk: %w: %s", err, out)
 	}

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if built.made {
 		os.RemoveAll(built.dir)
 	}
+	if hadiskDir != "" {
+		os.RemoveAll(hadiskDir)
+	}
 	os.Exit(code)
 }
 
