@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"hacluster/blockdev/deadline"
 )
 
 // fill starts a lone voter, gives it n commands, and shuts it down. With snapshots, every few of them are followed by
@@ -360,7 +362,7 @@ func truncate(t *testing.T, m *member, choose func(first, last uint64) (from, to
 	if err := d.openStores(newBridge(discard)); err != nil {
 		t.Fatal(err)
 	}
-	s := &store{under: d.logs, mark: d.mark, watch: newWatch(), fail: func(err error) { t.Error(err) }}
+	s := &store{under: d.logs, mark: d.mark, watch: deadline.New(), fail: func(err error) { t.Error(err) }}
 	first, _ := s.FirstIndex()
 	last, _ := s.LastIndex()
 	if err := s.DeleteRange(choose(first, last)); err != nil {

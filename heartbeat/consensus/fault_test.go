@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"hacluster/blockdev/deadline"
 )
 
 // faulty is a backend whose calls fail or hang on demand.
@@ -251,22 +253,22 @@ func TestD92FullDiskWhileOpeningIsAnError(t *testing.T) {
 
 func TestHangIsCountedWhileTheProcessRuns(t *testing.T) {
 	t.Parallel()
-	w := newWatch()
-	end := w.begin("append")
-	for range ticksPerDeadline {
-		if err := w.tick(time.Second); err != nil {
+	w := deadline.New()
+	end := w.Begin("append")
+	for range deadline.Ticks {
+		if err := w.Tick(time.Second); err != nil {
 			t.Fatalf("within its deadline: %v", err)
 		}
 	}
 	end()
-	end = w.begin("append")
+	end = w.Begin("append")
 	defer end()
-	for range ticksPerDeadline {
-		if err := w.tick(time.Second); err != nil {
+	for range deadline.Ticks {
+		if err := w.Tick(time.Second); err != nil {
 			t.Fatalf("another call inherits the time of the first: %v", err)
 		}
 	}
-	if err := w.tick(time.Second); err == nil {
+	if err := w.Tick(time.Second); err == nil {
 		t.Error("a call that exceeded its deadline was not found")
 	}
 }

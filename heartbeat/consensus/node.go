@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"hacluster/blockdev/deadline"
 )
 
 // Raft is this node's part in the group. Its methods may be called concurrently.
@@ -19,7 +21,7 @@ type Raft struct {
 	stream  *stream
 	trans   *transport
 	leading *leadership
-	watch   *watch
+	watch   *deadline.Watch
 	close   func() error // closes directory or memory
 
 	member  atomic.Bool // some configuration named this node, and its removal has not been reported
@@ -48,7 +50,7 @@ func Open(cfg Config) (*Raft, error) {
 	r := &Raft{
 		cfg:    cfg,
 		fsm:    &fsm{machine: cfg.Machine},
-		watch:  newWatch(),
+		watch:  deadline.New(),
 		failed: make(chan struct{}),
 		stop:   make(chan struct{}),
 		places: make(chan struct{}, maxCalls),
@@ -164,7 +166,7 @@ func (r *Raft) fail(err error) {
 
 // monitor times the store's calls (R26), reports a failure, and notices that this node was removed.
 func (r *Raft) monitor() {
-	tick := time.NewTicker(r.cfg.DiskDeadline / ticksPerDeadline)
+	tick := time.NewTicker(r.cfg.DiskDeadline / deadline.Ticks)
 	defer tick.Stop()
 	removal := time.NewTicker(r.cfg.Heartbeat)
 	defer removal.Stop()
@@ -178,7 +180,7 @@ func (r *Raft) monitor() {
 	for {
 		select {
 		case <-tick.C:
-			if err := r.watch.tick(r.cfg.DiskDeadline); err != nil {
+			if err := r.watch.Tick(r.cfg.DiskDeadline); err != nil {
 				r.fail(err)
 			}
 		case <-removal.C:

@@ -8,6 +8,8 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft"
+
+	"hacluster/blockdev/deadline"
 )
 
 // snapshots puts a header before each snapshot's content, which repeats what the library keeps beside it in a file
@@ -23,7 +25,7 @@ import (
 // The library's own checksum covers all of it, and the content.
 type snapshots struct {
 	raft.SnapshotStore
-	watch *watch
+	watch *deadline.Watch
 }
 
 const (
@@ -46,7 +48,7 @@ func encodeSnapHead(index, term, membersIndex uint64, members raft.Configuration
 
 func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, members raft.Configuration,
 	membersIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
-	defer s.watch.begin("create a snapshot")()
+	defer s.watch.Begin("create a snapshot")()
 	under, err := s.SnapshotStore.Create(version, index, term, members, membersIndex, trans)
 	if err != nil {
 		return nil, err
@@ -59,13 +61,13 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, mem
 }
 
 func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
-	defer s.watch.begin("list the snapshots")()
+	defer s.watch.Begin("list the snapshots")()
 	return s.SnapshotStore.List()
 }
 
 // Open checks a snapshot and returns its content without the header.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	defer s.watch.begin("open a snapshot")()
+	defer s.watch.Begin("open a snapshot")()
 	meta, content, err := s.SnapshotStore.Open(id)
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot %s: %w", id, err)
@@ -88,20 +90,20 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 // sink times what is written.
 type sink struct {
 	raft.SnapshotSink
-	watch *watch
+	watch *deadline.Watch
 }
 
 func (s *sink) Write(p []byte) (int, error) {
-	defer s.watch.begin("write a snapshot")()
+	defer s.watch.Begin("write a snapshot")()
 	return s.SnapshotSink.Write(p)
 }
 
 func (s *sink) Close() error {
-	defer s.watch.begin("finish a snapshot")()
+	defer s.watch.Begin("finish a snapshot")()
 	return s.SnapshotSink.Close()
 }
 
 func (s *sink) Cancel() error {
-	defer s.watch.begin("discard a snapshot")()
+	defer s.watch.Begin("discard a snapshot")()
 	return s.SnapshotSink.Cancel()
 }

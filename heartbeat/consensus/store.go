@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"hacluster/blockdev/deadline"
 )
 
 // backend is where log, term and votes are kept: raft-wal, memory, or a test's misbehaving version of them.
@@ -26,7 +28,7 @@ type backend interface {
 type store struct {
 	under  backend
 	mark   *mark // nil in memory
-	watch  *watch
+	watch  *deadline.Watch
 	fail   func(error)
 	noted  func(raft.Configuration) // called for each configuration that enters the log, committed or not
 	broken atomic.Bool              // a call failed: nothing is written any more
@@ -134,12 +136,12 @@ func (s *store) write(op string, fn func() error) error {
 	if s.broken.Load() {
 		return fmt.Errorf("%s: %w", op, ErrFailed)
 	}
-	defer s.watch.begin(op)()
+	defer s.watch.Begin(op)()
 	return s.judge(op, guarded(fn))
 }
 
 func (s *store) read(op string, fn func() error) error {
-	defer s.watch.begin(op)()
+	defer s.watch.Begin(op)()
 	return s.judge(op, guarded(fn))
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/raft"
+
+	"hacluster/blockdev/deadline"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -67,7 +69,7 @@ func (d *directory) checkSnapshots() (good, newest point, damaged []string, err 
 	if err != nil {
 		return point{}, point{}, nil, fmt.Errorf("%w: read the snapshots: %w", ErrCorrupt, err)
 	}
-	checked := &snapshots{SnapshotStore: d.snaps, watch: newWatch()}
+	checked := &snapshots{SnapshotStore: d.snaps, watch: deadline.New()}
 	for _, e := range entries {
 		if !e.IsDir() || strings.HasSuffix(e.Name(), ".tmp") {
 			continue

@@ -12,6 +12,7 @@ import (
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/filedev"
 	"hacluster/blockdev/backend/timed"
+	"hacluster/blockdev/deadline"
 	"hacluster/blockdev/meta"
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
@@ -87,6 +88,7 @@ func ioMode(m config.IO) filedev.Mode {
 }
 
 func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, device, attachment string, known bool) (*superblock, error) {
+	defer v.n.disk.Begin("open the superblock of volume " + vol.Name)()
 	if !known {
 		if err := makeDirs(v.n.cfg.DataDir(), dir); err != nil {
 			return nil, err
@@ -105,16 +107,25 @@ func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, de
 	for _, line := range f.Repaired() {
 		v.n.log.Warn("superblock repaired from its other copy", "volume", vol.Name, "what", line)
 	}
-	s := &superblock{file: f}
+	s := &superblock{file: f, disk: v.n.disk, op: "write the superblock of volume " + vol.Name}
 	if s.Epoch() > vol.Epoch && st.Nodes[v.n.me.Name].Start == v.n.dir.id.Start {
 		return nil, errors.Join(fmt.Errorf("the superblock of volume %s has epoch %d, the cluster knows %d: the cluster's state went back; do not go on before it is clear why",
 			vol.Name, s.Epoch(), vol.Epoch), f.Close())
 	}
-	return s, f.Update(func(sb *meta.Superblock) { sb.Attachment = attachment })
+	return s, s.update(func(sb *meta.Superblock) { sb.Attachment = attachment })
 }
 
-// superblock shows a meta.File as replication wants it.
-type superblock struct{ file *meta.File }
+// superblock shows a meta.File as replication wants it. Its writes are timed (R26).
+type superblock struct {
+	file *meta.File
+	disk *deadline.Watch
+	op   string
+}
+
+func (s *superblock) update(change func(*meta.Superblock)) error {
+	defer s.disk.Begin(s.op)()
+	return s.file.Update(change)
+}
 
 var _ replication.Superblock = (*superblock)(nil)
 
@@ -123,11 +134,11 @@ func (s *superblock) Inconsistent() bool   { return s.file.Get().Inconsistent }
 func (s *superblock) Failed() bool         { return s.file.Get().Failed }
 
 func (s *superblock) SetEpoch(e cluster.Epoch) error {
-	return s.file.Update(func(sb *meta.Superblock) { sb.Epoch = max(sb.Epoch, uint64(e)) })
+	return s.update(func(sb *meta.Superblock) { sb.Epoch = max(sb.Epoch, uint64(e)) })
 }
 
 func (s *superblock) SetHealth(inconsistent, failed bool) error {
-	return s.file.Update(func(sb *meta.Superblock) { sb.Inconsistent, sb.Failed = inconsistent, failed })
+	return s.update(func(sb *meta.Superblock) { sb.Inconsistent, sb.Failed = inconsistent, failed })
 }
 
 func (s *superblock) Clean() *cluster.Clean {
@@ -142,7 +153,7 @@ func (s *superblock) SetClean(c *cluster.Clean) error {
 	if c == nil && !s.file.Get().CleanStop.Valid {
 		return nil
 	}
-	return s.file.Update(func(sb *meta.Superblock) {
+	return s.update(func(sb *meta.Superblock) {
 		sb.CleanStop = meta.CleanStop{}
 		if c != nil {
 			sb.CleanStop = meta.CleanStop{Valid: true, BootID: idOf(c.Incarnation.Boot), Attachment: c.Incarnation.Attachment, Start: c.Process}

@@ -134,7 +134,10 @@ func (n *Node) form(ctx context.Context, replies map[string]*control.HelloReply)
 			return fmt.Sprintf("node %s does not agree to found the cluster: %v", name, err), nil
 		}
 	}
-	if err := n.agree(f); err != nil {
+	end := n.disk.Begin("write the node's identity")
+	err = n.agree(f)
+	end()
+	if err != nil {
 		return "", err
 	}
 	n.log.Info("founding the cluster", "cluster", f.Name, "id", f.ID)
@@ -182,7 +185,10 @@ func (n *Node) Form(_ context.Context, f *control.Form) (*control.Done, error) {
 	if f.Formation.ConfigHash != n.cfg.Hash() {
 		return nil, toStatus(errors.New("cluster.hcl differs between the nodes: install the same file everywhere"))
 	}
-	if err := n.agree(f.Formation); err != nil {
+	end := n.disk.Begin("write the node's identity")
+	err := n.agree(f.Formation)
+	end()
+	if err != nil {
 		return nil, toStatus(err)
 	}
 	return &control.Done{}, toStatus(n.openRaft(nil))

@@ -23,7 +23,10 @@ func (n *Node) keepKnown(ctx context.Context) error {
 		pause := time.Duration(0)
 		if st.ID != "" {
 			pause = knownPause
-			if err := writeKnown(n.knownFile(), st); err != nil {
+			end := n.disk.Begin("keep the known state")
+			err := writeKnown(n.knownFile(), st)
+			end()
+			if err != nil {
 				n.log.Warn("the state of the cluster is not kept for a status without quorum", "error", err)
 			}
 		}

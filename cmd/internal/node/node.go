@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/deadline"
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
@@ -55,9 +56,10 @@ type Node struct {
 	vols   *volumes
 	events *journal
 	seen   *seenBook
-	known  *cluster.State // kept by an earlier process, nil without; for status only
-	fatal  chan error     // what ends the process; room for one
-	failed chan struct{}  // closed with it
+	disk   *deadline.Watch // calls to the disk of data_dir that are outstanding
+	known  *cluster.State  // kept by an earlier process, nil without; for status only
+	fatal  chan error      // what ends the process; room for one
+	failed chan struct{}   // closed with it
 
 	failOnce sync.Once
 	joined   chan struct{} // closed when raft is open
@@ -105,7 +107,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 		}
 		log.Warn("data_dir is on a memory file system: a power loss empties it", "data_dir", cfg.DataDir())
 	}
-	n := &Node{cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, old: hasRaft, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
+	n := &Node{disk: deadline.New(), cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, old: hasRaft, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
 		trans: trans, state: newStateStore(), events: newJournal(cfg.Self)}
 	n.formation.Store(dir.id.Formation)
 	if err := n.open(); err != nil {
@@ -161,6 +163,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	defer n.timeDisk()() // to the very end: a stop writes as well
 	g, life := errgroup.WithContext(life)
 	server := n.newServer(control.ServerOptions())
 	data, streams := link.NewServer(n.vols, n.log), n.mux.Listener(identity.ProtoData)
@@ -223,6 +226,7 @@ func quiet(err error) error {
 // fail ends the process for a reason that no retry mends.
 func (n *Node) fail(err error) {
 	n.failOnce.Do(func() {
+		n.log.Error("this node ends", "error", err) // at once: what hangs may keep Run from returning it
 		n.fatal <- err
 		close(n.failed)
 	})

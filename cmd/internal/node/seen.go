@@ -155,7 +155,9 @@ func (n *Node) keepSeen(ctx context.Context) error {
 		if ids := n.raftIDs(); len(ids) > 0 {
 			n.seen.forget(ids)
 		}
+		end := n.disk.Begin("keep what is remembered of the voters")
 		err := n.seen.save(n.seenFile())
+		end()
 		if err != nil && err.Error() != told {
 			told = err.Error()
 			n.log.Error("a restart of this node forgets how far the voters had come", "error", err)

@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
+	"hacluster/blockdev/deadline"
 	"hacluster/heartbeat"
 	"hacluster/replication"
 )
@@ -68,4 +70,30 @@ func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 // gossipChanged notes what the gossip says of a peer: a hint for people, it decides nothing.
 func (n *Node) gossipChanged(c heartbeat.Change) {
 	n.events.add("peer "+c.After.State.String(), "", c.After.Name+" is "+c.After.State.String()+" on the heartbeat links")
+}
+
+// timeDisk ends the node when a call to the disk of data_dir does not return within disk_deadline (R26): what would
+// have to be noted there cannot be, so nothing may be answered any more, and no retry mends that.
+func (n *Node) timeDisk() (stop func()) {
+	after, done := n.cfg.Cluster.DiskDeadline, make(chan struct{})
+	var goes sync.WaitGroup
+	goes.Go(func() {
+		tick := time.NewTicker(after / deadline.Ticks)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if err := n.disk.Tick(after); err != nil {
+				n.fail(fmt.Errorf("data_dir %s: %w", n.cfg.DataDir(), err))
+				return
+			}
+		}
+	})
+	return func() {
+		close(done)
+		goes.Wait()
+	}
 }

@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"hacluster/cmd/internal/api"
+)
+
+// freezable puts the superblocks of a node on a file system of their own, and returns how to make its disk hang and how
+// to let it go on.
+func (r *rig) freezable(node string) (freeze, thaw func()) {
+	r.t.Helper()
+	dir := filepath.Join(r.DataDir(node), "volumes")
+	image := r.DataDir(node) + ".fs"
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	run := func(name string, args ...string) error {
+		out, err := exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			r.t.Logf("%s %v: %v: %s", name, args, err, out)
+		}
+		return err
+	}
+	if os.Geteuid() != 0 || run("truncate", "-s", "16M", image) != nil || run("mkfs.ext4", "-q", image) != nil || run("mount", "-o", "loop", image, dir) != nil {
+		r.t.Skip("a file system that can be frozen takes root, mkfs.ext4 and a loop device")
+	}
+	var once sync.Once
+	thaw = func() { once.Do(func() { _ = run("fsfreeze", "-u", dir) }) }
+	r.t.Cleanup(func() {
+		r.Close()
+		if err := run("umount", dir); err != nil {
+			r.t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return func() {
+		if run("fsfreeze", "-f", dir) != nil {
+			r.t.Skip("it cannot be frozen")
+		}
+		r.t.Cleanup(thaw)
+	}, thaw
+}
+
+// R26, faults.md D94: the disk of a superblock hangs just when a new epoch has to be stored. The node ends and says why,
+// so that the volume can go on elsewhere; afterwards it comes back.
+func TestD94HungDiskOfASuperblockEndsTheNode(t *testing.T) {
+	r := newRig(t, Config{RTO: "4s", Cluster: `  disk_deadline = "1s"`})
+	freeze, thaw := r.freezable("beta")
+	r.start()
+	r.until("healthy", Healthy)
+	l := r.load()
+	if p := r.vol().Primary; p != "alpha" {
+		r.admin(0, "failover", "vol", "--to", "alpha")
+		r.until("healthy", Healthy)
+	}
+	l.more(50)
+	freeze()
+	r.Kill("alpha") // beta is promoted and cannot store the epoch
+	r.untilLog("beta", "the disk hangs")
+	r.untilLog("beta", "write the superblock of volume vol")
+	thaw() // its process could not end before
+	r.ends("beta", 1)
+	r.start("alpha", "beta")
+	r.until("it serves again", func(s *api.Status) bool { return Healthy(s) })
+	l.more(50)
+	l.stop()
+	r.same()
+}
