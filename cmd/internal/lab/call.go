@@ -15,7 +15,8 @@ import (
 type call struct {
 	lab            string
 	bin            string
-	plain          bool
+	plain, disks   bool
+	mode, op       string
 	witnesses      int
 	link           string
 	port           int
@@ -35,6 +36,9 @@ func newCall(name string, args []string, stdout, stderr io.Writer) (*call, error
 	f.StringVar(&c.lab, "lab", "lab", "`name` of the lab")
 	f.StringVar(&c.bin, "bin", "bin", "`folder` of haclusterd and ha-admin")
 	f.BoolVar(&c.plain, "plain", false, "without TLS")
+	f.BoolVar(&c.disks, "disks", false, "the nodes' files lie on disks that can lose power, fail and hang")
+	f.StringVar(&c.mode, "mode", "drop", "what becomes of unflushed writes: drop, random or torn")
+	f.StringVar(&c.op, "op", "", "operation that a disk's fault concerns: read, write or flush; default each")
 	f.IntVar(&c.witnesses, "witnesses", 1, "how many witnesses: 1 or 3")
 	f.StringVar(&c.link, "link", "", "one `network` only: hb1, hb2, repl or client")
 	f.IntVar(&c.port, "port", 0, "one TCP or UDP `port` only: 7400 block data and Raft, 7401 gossip, 10809 NBD")

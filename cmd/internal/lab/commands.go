@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"text/tabwriter"
@@ -14,11 +15,11 @@ import (
 
 // order is that of the help text.
 var order = []string{"up", "down", "status", "start", "stop", "exec", "kill", "pause", "resume",
-	"cut", "oneway", "loss", "flap", "slow", "heal", "list", "run", "matrix", "matrix-ci"}
+	"cut", "oneway", "loss", "flap", "slow", "powercut", "disk", "heal", "list", "run", "matrix", "matrix-ci"}
 
 func commands() map[string]command {
 	return map[string]command{
-		"up":        {"[--plain] [--witnesses N]", "make a lab and start its daemons", up},
+		"up":        {"[--disks] [--witnesses N] [--plain]", "make a lab and start its daemons", up},
 		"down":      {"", "end everything of a lab and remove it, also what a crash left of one", down},
 		"status":    {"", "what labs there are, and how the nodes and faults of this one stand", status},
 		"start":     {"[NODE...]", "start daemons", each(func(l *topology.Lab, n string) error { return l.Start(n) })},
@@ -32,6 +33,8 @@ func commands() map[string]command {
 		"loss":      {"A B PERCENT [--link NETWORK]", "lose some packets between two nodes", loss},
 		"flap":      {"A B [--link NETWORK] [--on 1s] [--off 1s] [--for 10s]", "cut and heal in turn; returns when it is over", flap},
 		"slow":      {"NODE RATE [--link NETWORK]", "limit what a node sends into a network (default repl), such as 1mbit", slow},
+		"powercut":  {"NODE [SEED] [--mode drop|random|torn]", "end all processes of a node, lose what was not flushed, boot anew at its next start", powercut},
+		"disk":      {"NODE PART eio|enospc|slow MS|hang|lie|rot OFFSET LENGTH|go [--op read|write|flush]", "harm the disk of a node; PART is vol, meta, raft or all", harm},
 		"list":      {"", "the scenarios", list},
 		"run":       {"SCENARIO... [--out DIR] [--seed N] [--keep]", "run scenarios, each in a lab of its own, and judge", runCommand},
 		"matrix":    {"[--out DIR] [--seed N]", "run all scenarios", matrix(false)},
@@ -54,7 +57,11 @@ func up(_ context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	l, err := topology.Up(c.lab, topology.Config{Bin: bin, Plain: c.plain, Witnesses: c.witnesses})
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	l, err := topology.Up(c.lab, topology.Config{Bin: bin, Tools: filepath.Dir(self), Plain: c.plain, Witnesses: c.witnesses, Disks: c.disks})
 	if err != nil {
 		return err
 	}

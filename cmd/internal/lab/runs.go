@@ -148,11 +148,11 @@ func inLab(ctx context.Context, c *call, s scenario.Scenario, name string, seed 
 	if err != nil {
 		return r, err
 	}
-	l, err := topology.Up(name, topology.Config{Bin: bin, Plain: c.plain, Witnesses: c.witnesses, RTO: s.RTO, Disks: s.Disks})
+	self, err := os.Executable()
 	if err != nil {
 		return r, err
 	}
-	self, err := os.Executable()
+	l, err := topology.Up(name, topology.Config{Bin: bin, Tools: filepath.Dir(self), Plain: c.plain, Witnesses: c.witnesses, RTO: s.RTO, Disks: s.Disks})
 	if err != nil {
 		return r, err
 	}

@@ -16,6 +16,8 @@ import (
 // What a disk can be told, and tells.
 type (
 	Fault = mount.Fault
+	Kind  = mount.Kind
+	Op    = mount.Op
 	Mode  = unflushed.Mode
 	Cut   = unflushed.Cut
 	Stats = mount.Stats

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"hacluster/cmd/internal/lab/disk"
 	"hacluster/cmd/internal/lab/topology"
 )
 
@@ -193,4 +194,58 @@ func Slow(rate string, role Role) Fault {
 			Mend: func(context.Context) error { return r.Lab.Heal() },
 		}, nil
 	}
+}
+
+// PowerCut takes the power from nodes, all at once: what they had not flushed is lost, and they boot anew.
+func PowerCut(mode disk.Mode, roles ...Role) Fault {
+	kill := Kill(roles...)
+	return func(ctx context.Context, r *Run) (Injected, error) {
+		nodes := names(r, roles)
+		lost, err := r.Lab.PowerCut(mode, r.Rand.Uint64(), nodes...)
+		if err != nil {
+			return Injected{}, err
+		}
+		in, err := kill(ctx, r) // nothing is left to kill: it proves that, and starts them again
+		dead := in.Bites
+		in.Bites = func() (string, bool, error) {
+			proof, ok, err := dead()
+			return fmt.Sprintf("%s, %d unflushed writes were lost (%s)", proof, lost, mode), ok && lost > 0, err
+		}
+		return in, err
+	}
+}
+
+// Disk harms a part of a node's disk. When it is mended, the daemon is started again if it ended.
+func Disk(f disk.Fault, part string, role Role) Fault {
+	return func(_ context.Context, r *Run) (Injected, error) {
+		node := role(r)
+		d, err := r.Lab.Disk(node)
+		if err != nil {
+			return Injected{}, err
+		}
+		if f.Glob, err = topology.DiskGlob(part); err != nil {
+			return Injected{}, err
+		}
+		before, err := d.Bites(f.Kind)
+		if err != nil {
+			return Injected{}, err
+		}
+		return Injected{
+			Bites: func() (string, bool, error) {
+				n, err := d.Bites(f.Kind)
+				return fmt.Sprintf("%d operations of %s met %v", n-before, node, f), n > before, err
+			},
+			Mend: func(ctx context.Context) error { return errors.Join(d.Go(), r.restart(ctx, node)) },
+		}, d.Fault(f)
+	}
+}
+
+// restart is what a supervisor or a person does with a node whose disk was repaired.
+func (r *Run) restart(_ context.Context, node string) error {
+	if err := r.Lab.Stop(node, 10*time.Second); err != nil {
+		if err := r.Lab.Kill(node); err != nil {
+			return err
+		}
+	}
+	return r.Lab.Start(node)
 }

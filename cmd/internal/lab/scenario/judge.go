@@ -104,7 +104,7 @@ func (r *Run) figures(ops []history.Op, errs map[string]int, tenures []history.T
 	r.res.LostWrites = history.Lost(ops)
 	gap, _ := history.LongestGap(ops, r.fault, r.mended)
 	r.res.LongestGap = ms(gap)
-	if d, ok := history.Outage(ops, r.fault); ok {
+	if d, ok := history.Outage(ops, r.struck); ok {
 		r.res.OutageMs = ms(d)
 	}
 }
@@ -127,7 +127,7 @@ func (r *Run) service(ops []history.Op) {
 			r.res.broken(err.Error())
 		}
 		for _, o := range ops {
-			if !o.Unknown && o.Sent > r.fault+rto && o.Answered < r.mended {
+			if !o.Unknown && o.Sent > r.struck+rto && o.Answered < r.mended {
 				r.res.fail(fmt.Sprintf("nobody may be answered, but this was: %v", o))
 				break
 			}

@@ -1,12 +1,14 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -37,8 +39,9 @@ type Run struct {
 	state   topology.State
 	watch   *watcher
 	res     Result
-	primary string // when the fault strikes
-	fault   time.Duration
+	primary string        // when the fault strikes
+	fault   time.Duration // just before it was injected
+	struck  time.Duration // and after
 	mended  time.Duration
 	started time.Time
 }
@@ -117,7 +120,7 @@ func (r *Run) run(ctx context.Context) (err error) {
 		return broken("start", err)
 	}
 	if _, err := r.healthy(ctx, toStart); err != nil {
-		return fmt.Errorf("after the first start: %w", err)
+		return errors.Join(fmt.Errorf("after the first start: %w", err), r.allRun())
 	}
 	loading, stopLoad := context.WithCancel(ctx)
 	defer stopLoad()
@@ -133,6 +136,17 @@ func (r *Run) run(ctx context.Context) (err error) {
 		return err
 	}
 	return r.afterwards(ctx, stopWatching)
+}
+
+// allRun tells of daemons that ended by themselves: the lab or the configuration is at fault then.
+func (r *Run) allRun() error {
+	for _, n := range r.state.Daemons() {
+		if ids, err := r.Lab.Pids(n); err != nil || len(ids) == 0 {
+			log, _ := os.ReadFile(r.Lab.Log(n))
+			return broken(n, errors.Join(err, fmt.Errorf("its daemon ended: %s", bytes.TrimSpace(log[max(len(log)-500, 0):]))))
+		}
+	}
+	return nil
 }
 
 // servers are the places where clients look for the volume.
@@ -171,6 +185,7 @@ func (r *Run) story(ctx context.Context) error {
 	if err != nil {
 		return broken("inject the fault", err)
 	}
+	r.struck = history.Clock()
 	expected := r.during(ctx, in)
 	r.mended = history.Clock()
 	r.cfg.Log.Info("the fault is mended", "scenario", r.s.Name)

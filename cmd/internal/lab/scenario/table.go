@@ -3,6 +3,7 @@ package scenario
 import (
 	"time"
 
+	"hacluster/cmd/internal/lab/disk"
 	"hacluster/cmd/internal/lab/topology"
 )
 
@@ -33,6 +34,38 @@ func Table() []Scenario {
 			Expect: Expect{Service: GoesOn}},
 		{Name: "pause-all", Covers: "T87", What: "SIGSTOP on all three", Fault: Pause(P, S, W), Hold: 4 * time.Second,
 			Expect: Expect{Service: Suspends, Changes: 1}},
+		// Power.
+		{Name: "power-primary", Covers: "K110", What: "the primary loses power, unflushed writes torn", CI: true, Disks: true, Fault: PowerCut(disk.Torn, P), Hold: 2 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "power-standby", Covers: "K110", What: "the standby loses power, unflushed writes by the sector", Disks: true, Fault: PowerCut(disk.Random, S), Hold: 2 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "power-both", Covers: "K110 K111", What: "both data nodes lose power under writes with FUA", Disks: true, FUA: true, Fault: PowerCut(disk.Drop, P, S), Hold: 2 * time.Second,
+			Expect: Expect{Service: Suspends, Changes: 1}},
+		{Name: "power-all", Covers: "K110 K111", What: "all lose power under writes with FUA", CI: true, Disks: true, FUA: true, Fault: PowerCut(disk.Drop, P, S, W), Hold: 2 * time.Second,
+			Expect: Expect{Service: Suspends, Changes: 1}},
+		// Disks.
+		{Name: "disk-read-primary", Covers: "D88", What: "the primary's disk fails reads", Disks: true, Fault: Disk(disk.Fault{Kind: disk.EIO, Op: disk.Read}, topology.DiskVolume, P), Hold: 3 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "disk-write-primary", Covers: "D89", What: "the primary's disk fails writes", CI: true, Disks: true, Fault: Disk(disk.Fault{Kind: disk.EIO, Op: disk.Write}, topology.DiskVolume, P), Hold: 3 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "disk-flush-primary", Covers: "D90", What: "the primary's disk fails flushes", Disks: true, FUA: true, Fault: Disk(disk.Fault{Kind: disk.EIO, Op: disk.Flush}, topology.DiskVolume, P), Hold: 3 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "disk-write-standby", Covers: "D91", What: "the standby's disk fails writes", Disks: true, Fault: Disk(disk.Fault{Kind: disk.EIO, Op: disk.Write}, topology.DiskVolume, S), Hold: 3 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "disk-full-standby", Covers: "D91", What: "the standby's disk is full", Disks: true, Fault: Disk(disk.Fault{Kind: disk.ENOSPC, Op: disk.Write}, topology.DiskVolume, S), Hold: 3 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "disk-full-raft", Covers: "D92", What: "no space for the Raft log of the primary", Disks: true, Fault: Disk(disk.Fault{Kind: disk.ENOSPC, Op: disk.Write}, topology.DiskRaft, P), Hold: 3 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "disk-slow-standby", Covers: "D93", What: "each write of the standby takes 100 ms longer", Disks: true, Fault: Disk(disk.Fault{Kind: disk.Slow, Op: disk.Write, Delay: 100 * time.Millisecond}, topology.DiskVolume, S), Hold: 4 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "disk-slow-primary", Covers: "D93", What: "each write of the primary takes 100 ms longer", Disks: true, Fault: Disk(disk.Fault{Kind: disk.Slow, Op: disk.Write, Delay: 100 * time.Millisecond}, topology.DiskVolume, P), Hold: 4 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "disk-stall-primary", Covers: "D94", What: "the primary's disk hangs", CI: true, Disks: true, Fault: Disk(disk.Fault{Kind: disk.Hang}, topology.DiskVolume, P), Hold: 3 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1, Within: 30 * time.Second}},
+		{Name: "disk-stall-standby", Covers: "D94", What: "the standby's disk hangs", Disks: true, Fault: Disk(disk.Fault{Kind: disk.Hang}, topology.DiskVolume, S), Hold: 3 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "disk-stall-raft", Covers: "D94", What: "the disk of the primary's Raft log hangs", CI: true, Disks: true, Fault: Disk(disk.Fault{Kind: disk.Hang}, topology.DiskRaft, P), Hold: 3 * time.Second,
+			Expect: Expect{Service: Survives, Changes: 1, Within: 30 * time.Second}},
 		// Cuts.
 		{Name: "cut-primary", Covers: "X98", What: "P | S W: the primary alone", CI: true, Fault: Cut("", P, S, W), Hold: 5 * time.Second,
 			Expect: Expect{Service: Moves, Changes: 1}},

@@ -46,6 +46,7 @@ type State struct {
 // Config says what kind of lab.
 type Config struct {
 	Bin       string // folder of haclusterd and ha-admin
+	Tools     string // folder of this program and of hadisk
 	Plain     bool   // without TLS: on loopback addresses that are routed between the namespaces
 	Witnesses int    // default 1
 	RTO       string // default "2s"

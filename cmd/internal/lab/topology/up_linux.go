@@ -58,7 +58,7 @@ func Up(name string, cfg Config) (*Lab, error) {
 	}
 	err = l.update(func(s *State) error {
 		*s = State{Config: cfg, Nodes: nodes}
-		return errors.Join(l.files(s), l.cables(s))
+		return errors.Join(l.files(s), l.disks(s), l.cables(s))
 	})
 	if err != nil {
 		return nil, errors.Join(err, l.Down())
@@ -81,9 +81,19 @@ func (l *Lab) files(s *State) error {
 // certificates are made as an operator makes them.
 func (l *Lab) certificates(s *State) error {
 	pki := func(args ...string) error {
-		return run(filepath.Join(s.Config.Bin, "ha-admin"), append(append([]string{"pki"}, args...), "--pki", l.PKI(), "--config", l.File())...)
+		return run(filepath.Join(s.Config.Bin, "ha-admin"), append(append([]string{"pki"}, args...), "--pki", l.PKI())...)
 	}
-	return errors.Join(pki("init", "--cluster", "lab"), pki(append([]string{"node"}, s.Daemons()...)...), pki("user", "client", "--role", "admin"))
+	if err := pki("init", "--cluster", "lab"); err != nil {
+		return err
+	}
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; n.Role != Host {
+			if err := pki("node", n.Name, "--host", s.Address(n, Replication)); err != nil {
+				return err
+			}
+		}
+	}
+	return pki("user", User, "--role", "admin")
 }
 
 // cables makes the namespaces, switches and cables.
@@ -146,6 +156,9 @@ func (l *Lab) addresses(s *State, n *Node) error {
 // Down ends every process of the lab and removes all that belongs to it. It works on whatever is left of a lab.
 func (l *Lab) Down() error {
 	var errs []error
+	if s, err := l.State(); err == nil {
+		_ = l.releaseDisks(&s) // what hangs in one cannot be killed; whether that went well shows below
+	}
 	for _, ns := range l.namespaces() {
 		errs = append(errs, killAll("/run/netns/"+ns))
 	}

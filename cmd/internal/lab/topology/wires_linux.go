@@ -3,6 +3,4 @@ package topology
 // Wire is a cable with a bad character.
 type Wire struct{}
 
-func (l *Lab) unwire(s *State) error       { return nil }
-func (l *Lab) releaseDisks(s *State) error { return nil }
-func (l *Lab) unmountDisks() error         { return nil }
+func (l *Lab) unwire(s *State) error { return nil }
