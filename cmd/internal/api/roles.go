@@ -27,6 +27,7 @@ var leastRole = map[string]pki.Role{
 	"ConfigShow":   pki.RoleViewer,
 	"Failover":     pki.RoleOperator,
 	"ResyncAllow":  pki.RoleOperator,
+	"Apply":        pki.RoleAdmin,
 	"VolumeCreate": pki.RoleAdmin,
 	"NodeAdd":      pki.RoleAdmin,
 	"NodeRemove":   pki.RoleAdmin,

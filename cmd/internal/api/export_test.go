@@ -1,0 +1,4 @@
+package api
+
+// LeastRole is the table, for tests.
+var LeastRole = leastRole
