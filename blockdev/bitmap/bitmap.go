@@ -1,8 +1,15 @@
-// Package bitmap is a plain bitmap in memory over the blocks of a volume: a resync's list of what is left to do.
+// Package bitmap is a plain bitmap in memory over the blocks of a volume: the blocks in which two replicas may differ,
+// or a resync's list of what is left to do.
 //
-// It is sparse in both directions. Bits live in leaves of 4 KiB that are allocated when a leaf is neither all clear
-// nor all set, so that "nothing to do" and "everything to do" of a volume of any size cost a few words. It refuses bits
-// outside its length by panicking: the caller has already checked ranges, so such a bit is a broken invariant.
+// It is sparse in both directions. Bits live in leaves of 4 KiB that exist where a leaf is neither all clear nor all
+// set, and leaves hang in directories of 64 GiB of volume that exist likewise: "nothing" and "everything" of a volume of
+// any size cost a few words, and what is between costs what is set. The worst case, in blocks of 4 KiB, is 32 MiB of
+// bits for each TiB, and 84 KiB of directories.
+//
+// A part of a Bitmap can be encoded for another node, compressed by runs, and united there (AppendChunk, Merge).
+//
+// It refuses bits outside its length by panicking: the caller has already checked ranges, so such a bit is a broken
+// invariant. Bytes of others are never trusted: Merge checks all of a chunk before it changes anything.
 //
 // A Bitmap is not safe for concurrent use; whoever owns it brings the lock. Nothing here is durable: what must survive
 // a crash is kept elsewhere and loaded into a Bitmap. Resync and the may-differ maps of replication use it.
@@ -12,11 +19,13 @@ import "fmt"
 
 // Bitmap is a set of bit numbers in [0, Len()). Make one with New.
 type Bitmap struct {
-	n      int64
-	count  int64
-	leaves []*leaf // nil: all clear; full: all set
-	// spare is one leaf that went out of use, any content: a bit that is set and cleared in turn allocates nothing.
-	spare *leaf
+	n     int64
+	count int64
+	dirs  []*dir // nil: all clear; fullDir: all set
+	// spare is one leaf that went out of use, any content, and spareDir an empty dir: a bit that is set and cleared in
+	// turn allocates nothing.
+	spare    *leaf
+	spareDir *dir
 }
 
 // New returns a Bitmap of n bits, all clear.
@@ -24,7 +33,7 @@ func New(n int64) *Bitmap {
 	if n < 0 {
 		panic(fmt.Sprintf("bitmap: length %d is negative", n))
 	}
-	return &Bitmap{n: n, leaves: make([]*leaf, (n+leafBits-1)/leafBits)}
+	return &Bitmap{n: n, dirs: make([]*dir, (n+dirBits-1)/dirBits)}
 }
 
 // Len is the number of bits, set or not.
@@ -36,8 +45,17 @@ func (b *Bitmap) Count() int64 { return b.count }
 // Test reports whether bit i is set.
 func (b *Bitmap) Test(i int64) bool {
 	b.check(i, i+1)
-	l := b.leaves[i/leafBits]
-	return l == full || l != nil && l.words[i%leafBits/64]&(1<<(i%64)) != 0
+	l := b.leaf(i)
+	return l != nil && l[i%leafBits/64]&(1<<(i%64)) != 0
+}
+
+// leaf is the one that bit i lies in.
+func (b *Bitmap) leaf(i int64) *leaf {
+	d := b.dirs[i/dirBits]
+	if d == nil {
+		return nil
+	}
+	return d.leaves[i%dirBits/leafBits]
 }
 
 // Set sets the bits of [from, to).
@@ -49,69 +67,57 @@ func (b *Bitmap) Clear(from, to int64) { b.change(from, to, false) }
 func (b *Bitmap) change(from, to int64, set bool) {
 	b.check(from, to)
 	for from < to {
-		i := from / leafBits
-		end := min(to, (i+1)*leafBits)
-		b.changeLeaf(i, int(from%leafBits), int(end-i*leafBits), set)
+		i := from / dirBits
+		end := min(to, (i+1)*dirBits)
+		b.changeDir(i, from%dirBits, end-i*dirBits, set)
 		from = end
 	}
 }
 
-// changeLeaf changes bits [from, to) of leaf i. The whole leaf is swapped for nil or full without touching a word.
-func (b *Bitmap) changeLeaf(i int64, from, to int, set bool) {
-	l := b.leaves[i]
-	before := leafCount(l)
+// changeDir changes bits [from, to) of dir i. The whole dir is swapped for nil or fullDir without touching a leaf.
+func (b *Bitmap) changeDir(i, from, to int64, set bool) {
+	d := b.dirs[i]
 	switch {
-	case set && l == full, !set && l == nil:
+	case set && d == fullDir, !set && d == nil:
 		return
-	case from == 0 && to == leafBits:
-		b.retire(l)
-		l = nil
+	case from == 0 && to == dirBits:
+		if d != nil {
+			b.count -= d.set
+		}
+		d = nil
 		if set {
-			l = full
+			d = fullDir
+			b.count += dirBits
 		}
-	default:
-		l = b.writable(l)
-		l.change(from, to, set)
-		l = b.settled(l)
+		b.dirs[i] = d
+		return
 	}
-	b.leaves[i] = l
-	b.count += int64(leafCount(l) - before)
-}
-
-// Or sets every bit that is set in o. Both must be of the same length.
-func (b *Bitmap) Or(o *Bitmap) {
-	if b.n != o.n {
-		panic(fmt.Sprintf("bitmap: union of %d bits with %d bits", b.n, o.n))
+	d = b.open(i)
+	for from < to {
+		j := from / leafBits
+		end := min(to, (j+1)*leafBits)
+		b.changeLeaf(d, int(j), int(from%leafBits), int(end-j*leafBits), set)
+		from = end
 	}
-	for i, ol := range o.leaves {
-		switch {
-		case ol == nil || b.leaves[i] == full:
-		case ol == full:
-			b.changeLeaf(int64(i), 0, leafBits, true)
-		default:
-			before := leafCount(b.leaves[i])
-			l := b.writable(b.leaves[i])
-			l.or(ol)
-			l = b.settled(l)
-			b.leaves[i] = l
-			b.count += int64(leafCount(l) - before)
-		}
-	}
+	b.seal(i, d)
 }
 
 // Next returns the first set bit at or behind from; ok is false when there is none.
 func (b *Bitmap) Next(from int64) (bit int64, ok bool) {
-	for i := max(from, 0); i < b.n; i = (i/leafBits + 1) * leafBits {
-		l := b.leaves[i/leafBits]
-		switch l {
+	for i := max(from, 0); i < b.n; {
+		switch b.dirs[i/dirBits] {
 		case nil:
+			i = (i/dirBits + 1) * dirBits
 			continue
-		case full:
+		case fullDir:
 			return i, true
 		}
-		if in, ok := l.next(int(i % leafBits)); ok {
-			return i/leafBits*leafBits + int64(in), true
+		if l := b.leaf(i); l != nil {
+			if in, ok := l.next(int(i % leafBits)); ok {
+				return i/leafBits*leafBits + int64(in), true
+			}
 		}
+		i = (i/leafBits + 1) * leafBits
 	}
 	return 0, false
 }
@@ -124,19 +130,23 @@ func (b *Bitmap) NextRange(from, limit int64) (start, end int64, ok bool) {
 		return 0, 0, false
 	}
 	end = start + 1
-	for stop := min(b.n, start+limit); end < stop; {
-		switch l := b.leaves[end/leafBits]; {
-		case l == nil:
+	stop := b.n
+	if limit < b.n-start {
+		stop = start + limit
+	}
+	for end < stop {
+		l := b.leaf(end)
+		if l == nil {
 			return start, end, true
-		case l == full:
-			end = min(stop, (end/leafBits+1)*leafBits)
-		default:
-			inLeaf := int(end % leafBits)
-			run := min(int64(l.run(inLeaf)), stop-end)
-			end += run
-			if end < stop && int64(inLeaf)+run < leafBits {
-				return start, end, true
-			}
+		}
+		inLeaf := end % leafBits
+		run := int64(leafBits) - inLeaf
+		if l != full {
+			run = int64(l.run(int(inLeaf)))
+		}
+		end = min(stop, end+run)
+		if end < stop && inLeaf+run < leafBits {
+			return start, end, true
 		}
 	}
 	return start, end, true
@@ -145,43 +155,5 @@ func (b *Bitmap) NextRange(from, limit int64) (start, end int64, ok bool) {
 func (b *Bitmap) check(from, to int64) {
 	if from < 0 || to < from || to > b.n {
 		panic(fmt.Sprintf("bitmap: bits [%d, %d) of %d", from, to, b.n))
-	}
-}
-
-// writable returns l in the form that holds words.
-func (b *Bitmap) writable(l *leaf) *leaf {
-	if l != nil && l != full {
-		return l
-	}
-	c := b.spare
-	if b.spare = nil; c == nil {
-		c = &leaf{}
-	}
-	word := uint64(0)
-	if c.set = 0; l == full {
-		word, c.set = ^uint64(0), leafBits
-	}
-	for i := range c.words {
-		c.words[i] = word
-	}
-	return c
-}
-
-// settled returns the cheapest form of l.
-func (b *Bitmap) settled(l *leaf) *leaf {
-	switch l.set {
-	case 0:
-		b.retire(l)
-		return nil
-	case leafBits:
-		b.retire(l)
-		return full
-	}
-	return l
-}
-
-func (b *Bitmap) retire(l *leaf) {
-	if l != nil && l != full {
-		b.spare = l
 	}
 }
