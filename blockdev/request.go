@@ -41,6 +41,9 @@ type Request struct {
 	FUA bool
 	// Unmap permits a zeroing to give space back.
 	Unmap bool
+	// More says that the submitter has the next request at hand: what this one sends to others may wait for it, until
+	// a request without More, or what the volume offers for that.
+	More bool
 	// Err is the outcome, valid when Done is called. nil: the operation took effect as the volume's mode promises.
 	Err error
 	// Done is called exactly once, from any goroutine, and must not block. It is never called for a request whose

@@ -13,6 +13,7 @@ import (
 type actions struct {
 	list []primary.Action
 	send []*link.Outbox // got something to send
+	more bool           // it may wait for company
 }
 
 var actionLists = sync.Pool{New: func() any { return new(actions) }}
@@ -25,6 +26,23 @@ const (
 	client               // submits its own operation: may write to a backing that takes it without waiting
 	worker               // is there to wait for the disk
 )
+
+// gatherBytes is how much waits at most for company: from there on a message costs less than what the standby could
+// have done meanwhile.
+const gatherBytes = 32 << 10
+
+// push sends on to the peers what waits for company.
+func (t *Tenure) push() {
+	t.mu.Lock()
+	acts := actionLists.Get().(*actions)
+	for _, p := range t.peers {
+		if p.outbox != nil {
+			acts.send = append(acts.send, p.outbox)
+		}
+	}
+	t.mu.Unlock()
+	t.run(acts, client)
+}
 
 // takeLocked takes what the Core asks for. What goes to the peers is queued here, so that its order is the Core's, and
 // so is all that must not be overtaken by a later call. nil: nothing to carry out.
@@ -66,8 +84,11 @@ func (t *Tenure) run(acts *actions, by caller) {
 		return
 	}
 	for _, o := range acts.send {
-		o.Flush()
+		if !acts.more || o.Queued() >= gatherBytes {
+			o.Flush()
+		}
 	}
+	acts.more = false
 	clear(acts.send)
 	acts.send = acts.send[:0]
 	for i := range acts.list {

@@ -97,6 +97,9 @@ func (e *Export) ReadOnly() bool { return false }
 // Submit starts one operation.
 func (e *Export) Submit(req *blockdev.Request) { e.t.Submit(req) }
 
+// Push sends on what was submitted with More.
+func (e *Export) Push() { e.t.push() }
+
 // TryGate reports whether Gate would return nil at once.
 func (e *Export) TryGate() bool { return e.t.gate.try() }
 

@@ -88,6 +88,9 @@ func (t *Tenure) admit(o *op) {
 	t.core.Admit(now, &o.Op)
 	acts := t.takeLocked()
 	t.mu.Unlock()
+	if acts != nil {
+		acts.more = o.req != nil && o.req.More
+	}
 	t.run(acts, client)
 }
 

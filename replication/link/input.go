@@ -44,19 +44,23 @@ func (in *input) message(max limits) (head []byte, payload int, err error) {
 		return nil, 0, err
 	}
 	n, payload, err := parsePrefix(b, max)
-	var bye *goodbyeError
-	if errors.As(err, &bye) {
-		text, terr := in.take(payload)
-		if terr != nil {
-			return nil, 0, within(terr)
-		}
-		bye.text = string(text)
-	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, in.goodbye(err, payload)
 	}
 	head, err = in.take(n)
 	return head, payload, within(err)
+}
+
+// goodbye completes the peer's last word, if err is one, by the n bytes of text that follow.
+func (in *input) goodbye(err error, n int) error {
+	if bye, ok := errors.AsType[*goodbyeError](err); ok {
+		text, err := in.take(n)
+		if err != nil {
+			return within(err)
+		}
+		bye.text = string(text)
+	}
+	return err
 }
 
 // take returns the following n bytes, which lie in in.c.

@@ -33,6 +33,17 @@ type account struct {
 
 func newAccount() *account { return &account{ready: make(chan struct{}, 1)} }
 
+// take takes n bytes if that needs no waiting.
+func (b *budget) take(a *account, n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.waiting) > 0 || b.overConn(a, n) || !b.fits(a, n) {
+		return false
+	}
+	b.takeLocked(a, n)
+	return true
+}
+
 // acquire waits until n bytes may be held.
 func (b *budget) acquire(ctx context.Context, a *account, n int64) error {
 	b.mu.Lock()

@@ -30,6 +30,8 @@ type conn struct {
 	// contextName is the export for which the metadata context was negotiated.
 	contextName string
 	tryGate     func() bool // nil: the export cannot say without blocking
+	gatherer    Gatherer    // nil: nothing is gained by waiting for company
+	held        bool        // the reader's own: the export waits for the next request, or push
 	fastZero    func(blockdev.Range, bool) bool
 	gone        <-chan struct{}
 
@@ -126,6 +128,9 @@ func (c *conn) enter() {
 	if t, ok := c.export.(TryGater); ok {
 		c.tryGate = t.TryGate
 	}
+	if g, ok := c.export.(Gatherer); ok {
+		c.gatherer, c.in.before = g, c.push
+	}
 	if z, ok := c.export.(FastZeroer); ok {
 		c.fastZero = z.FastZero
 	}
@@ -162,6 +167,7 @@ func (c *conn) await(ctx context.Context, cond func() bool) error {
 		if ok {
 			return nil
 		}
+		c.push()
 		select {
 		case <-c.room:
 		case <-ctx.Done():

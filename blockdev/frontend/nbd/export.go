@@ -32,6 +32,12 @@ type TryGater interface {
 	TryGate() bool
 }
 
+// Gatherer is implemented by exports that send the effects of several requests to others at once. A request that is
+// submitted with More waits for company; Push sends on what waits, and is called before the submitter waits itself.
+type Gatherer interface {
+	Push()
+}
+
 // FastZeroer is implemented by exports that know whether zeroing r is much faster than writing it. Without it a request
 // with FAST_ZERO is answered ENOTSUP, at once.
 type FastZeroer interface {

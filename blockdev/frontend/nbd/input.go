@@ -1,10 +1,14 @@
 package nbd
 
 import (
+	"errors"
 	"hash/crc32"
 	"io"
 	"net"
+	"os"
 	"time"
+
+	"hacluster/blockdev/frontend/nbd/nbdproto"
 )
 
 const (
@@ -28,6 +32,8 @@ type input struct {
 	// stall, when not 0, is how long a client may stop within a request.
 	stall time.Duration
 	armed time.Time // the deadline set on nc; zero: none
+	// before, when not nil, is called before each read, which may wait.
+	before func()
 }
 
 func newInput(nc net.Conn) *input {
@@ -47,7 +53,7 @@ func (in *input) buffered() int { return in.end - in.pos }
 // between two items; io.ErrUnexpectedEOF: within one.
 func (in *input) next(n int) ([]byte, error) {
 	if in.buffered() < n {
-		if err := in.fill(n); err != nil {
+		if err := in.fill(n, false); err != nil {
 			return nil, err
 		}
 	}
@@ -56,27 +62,55 @@ func (in *input) next(n int) ([]byte, error) {
 	return b, nil
 }
 
-func (in *input) fill(n int) error {
+// fill reads until n bytes are there; within: something of the same item came before them.
+func (in *input) fill(n int, within bool) error {
 	in.end = copy(in.buf, in.buf[in.pos:in.end])
 	in.pos = 0
 	for in.end < n {
-		if err := in.deadline(in.end > 0); err != nil {
+		if err := in.deadline(within || in.end > 0); err != nil {
 			return err
 		}
+		in.waits()
 		k, err := in.nc.Read(in.buf[in.end:min(len(in.buf), max(n, in.end+in.ahead))])
 		in.end += k
+		if err != nil && !within && in.end == 0 && !in.armed.IsZero() && errors.Is(err, os.ErrDeadlineExceeded) {
+			in.armed = time.Time{} // it was that of an earlier request
+			if err = in.nc.SetReadDeadline(in.armed); err == nil {
+				continue
+			}
+		}
 		if err != nil && in.end < n {
-			return atItem(err, in.end > 0)
+			return atItem(err, within || in.end > 0)
 		}
 	}
 	return nil
 }
 
-// payload fills p and returns its checksum, made piece by piece while the data is in the processor's cache.
+func (in *input) waits() {
+	if in.before != nil {
+		in.before()
+	}
+}
+
+// hasRequest reports whether a whole request follows, so that nothing has to be waited for before it is there.
+func (in *input) hasRequest() bool {
+	if in.buffered() < nbdproto.RequestLen {
+		return false
+	}
+	req := nbdproto.ParseRequest(in.buf[in.pos:in.end])
+	return req.Cmd != nbdproto.CmdWrite || in.buffered()-nbdproto.RequestLen >= int(req.Len)
+}
+
+// payload fills p and returns its checksum, made piece by piece while the data is in the processor's cache. What is
+// missing of a small one is read with as much as follows it; a large one passes the buffer by.
 func (in *input) payload(p []byte) (sum uint32, err error) {
 	in.ahead = len(in.buf)
 	if len(p) >= largePayload {
 		in.ahead = minBuffer
+	} else if in.buffered() < len(p) && len(p) <= len(in.buf) {
+		if err := in.fill(len(p), true); err != nil {
+			return 0, err
+		}
 	}
 	n := copy(p, in.buf[in.pos:in.end])
 	in.pos += n
@@ -85,6 +119,7 @@ func (in *input) payload(p []byte) (sum uint32, err error) {
 		if err := in.deadline(true); err != nil {
 			return 0, err
 		}
+		in.waits()
 		if n, err = in.nc.Read(p); err != nil && n < len(p) {
 			return 0, atItem(err, true)
 		}
@@ -97,8 +132,8 @@ func (in *input) payload(p []byte) (sum uint32, err error) {
 func (in *input) discard(n int) error {
 	for n > 0 {
 		if in.buffered() == 0 {
-			if err := in.fill(1); err != nil {
-				return atItem(err, true)
+			if err := in.fill(1, true); err != nil {
+				return err
 			}
 		}
 		k := min(n, in.buffered())
@@ -108,24 +143,18 @@ func (in *input) discard(n int) error {
 	return nil
 }
 
-// deadline sets or removes the limit for the next read. It is moved only when a good part has passed: a large payload
-// arrives in many reads.
+// deadline sets the limit for the next read, if that is within a request. It is moved only when a good part has passed:
+// a large payload arrives in many reads, and a deadline for each small request would cost more than reading it. So one
+// stays set when the request is there; when it comes to pass between requests, fill removes it.
 func (in *input) deadline(within bool) error {
-	switch {
-	case in.stall == 0:
+	if in.stall == 0 || !within {
 		return nil
-	case !within:
-		if in.armed.IsZero() {
-			return nil
-		}
-		in.armed = time.Time{}
-	default:
-		at := time.Now().Add(in.stall)
-		if at.Sub(in.armed) < in.stall/4 {
-			return nil
-		}
-		in.armed = at
 	}
+	at := time.Now().Add(in.stall)
+	if at.Sub(in.armed) < in.stall/4 {
+		return nil
+	}
+	in.armed = at
 	return in.nc.SetReadDeadline(in.armed)
 }
 

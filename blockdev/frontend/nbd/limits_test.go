@@ -130,12 +130,14 @@ func TestN32SilenceBetweenRequestsIsFineWithinOneIsNot(t *testing.T) {
 	t.Parallel() // it waits
 	r := newRig(t, nbd.Config{StallTimeout: 300 * time.Millisecond})
 	idle := r.session()
-	header, payload := r.session(), r.session()
+	header, payload, begun := r.session(), r.session(), r.session()
 	header.write(req(nbdproto.CmdRead, 0, 1, 0, 4096)[:13])
 	payload.write(req(nbdproto.CmdWrite, 0, 1, 0, 1<<20, pattern(5000, 1)...))
+	begun.write(req(nbdproto.CmdWrite, 0, 1, 0, 4096)) // nothing of the payload
 	r.serves()
 	header.wantClosed()
 	payload.wantClosed()
+	begun.wantClosed()
 	idle.inStep() // silent for as long
 	if !zeroes(r.dev.Snapshot()) {
 		t.Fatal("something was written")

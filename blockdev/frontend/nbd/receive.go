@@ -10,6 +10,7 @@ import (
 
 // receive reads requests and hands them to the export until the client is done or the connection dies.
 func (c *conn) receive(ctx context.Context) error {
+	defer c.push()
 	for {
 		b, err := c.in.next(nbdproto.RequestLen)
 		if err != nil {
@@ -96,22 +97,35 @@ func (c *conn) dispatch(ctx context.Context, r *request) error {
 
 // admit hands the request to the export: the point from which its effect is the volume's affair.
 func (c *conn) admit(ctx context.Context, r *request) error {
-	if err := c.gate(ctx); err != nil {
+	if err := c.gateOfReader(ctx); err != nil {
 		c.dropData(r)
 		return err
 	}
 	c.mu.Lock()
 	c.admitted++
 	c.mu.Unlock()
+	r.More = c.gatherer != nil && c.in.hasRequest()
+	c.held = r.More
 	c.export.Submit(&r.Request)
 	return nil
+}
+
+// push sends on what waits for the next request, before the reader waits itself.
+func (c *conn) push() {
+	if c.held {
+		c.held = false
+		c.gatherer.Push()
+	}
 }
 
 // hold takes memory for the request's data.
 func (c *conn) hold(ctx context.Context, r *request) error {
 	n := weight(r.Range.Len)
-	if err := c.srv.budget.acquire(ctx, c.account, n); err != nil {
-		return err
+	if !c.srv.budget.take(c.account, n) {
+		c.push()
+		if err := c.srv.budget.acquire(ctx, c.account, n); err != nil {
+			return err
+		}
 	}
 	r.held = n
 	r.Buf = blockdev.NewBuf(int(r.Range.Len))
