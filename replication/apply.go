@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/replication/link"
 	"hacluster/replication/order"
 	"hacluster/replication/wire"
@@ -51,7 +52,11 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 		r.mu.Unlock()
 		return err
 	}
-	dup, err := r.recv.Take(s.stream, f.Seq)
+	var dup bool
+	err := s.overLocked()
+	if err == nil {
+		dup, err = r.recv.Take(s.stream, f.Seq)
+	}
 	if dup || err != nil {
 		last := r.recv.LastNum()
 		r.mu.Unlock()
@@ -127,6 +132,12 @@ func (e *entry) carryOut() {
 
 func (r *Replica) applyFrame(e *entry) error {
 	f := e.frame
+	before, after := failpoint.StandbyWrite, failpoint.StandbyWritten
+	if f.Kind == wire.Flush || f.Kind == wire.Close {
+		before, after = failpoint.StandbyFlush, failpoint.StandbyFlushed
+	}
+	failpoint.Hit(before)
+	defer failpoint.Hit(after)
 	switch f.Kind {
 	case wire.Write:
 		return r.writeFrame(f)
@@ -198,6 +209,7 @@ func (r *Replica) finish(e *entry, err error, ready []*order.Item) []*order.Item
 	}
 	r.mu.Unlock()
 	if ack && !s.silent.Load() {
+		failpoint.Hit(failpoint.StandbyAck)
 		s.box.Ack(prefix)
 	}
 	e.free()

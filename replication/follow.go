@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/role"
 )
@@ -78,6 +79,8 @@ func (r *Replica) reportLocked() cluster.Report {
 
 // storeEpoch puts the epoch on stable storage and only then lets the receiver answer in it (R2).
 func (r *Replica) storeEpoch(e cluster.Epoch) bool {
+	failpoint.Hit(failpoint.EpochStore)
+	defer failpoint.Hit(failpoint.EpochStored)
 	if err := r.super.SetEpoch(e); err != nil {
 		r.unusable(fmt.Sprintf("epoch %d cannot be stored: %v", e, err))
 		return false
@@ -88,7 +91,8 @@ func (r *Replica) storeEpoch(e cluster.Epoch) bool {
 	return true
 }
 
-// propose hands a role's command over, one at a time; the ticker of Run repeats it when the outcome stays unknown.
+// propose hands a role's command over, one at a time; the ticker of Run repeats it when the outcome stays unknown. A
+// leader that was stopped never answers, though its machine keeps the connection: the next try may find another.
 func (r *Replica) propose(ctx context.Context, c cluster.Command) {
 	r.mu.Lock()
 	busy := r.proposing
@@ -98,6 +102,8 @@ func (r *Replica) propose(ctx context.Context, c cluster.Command) {
 		return
 	}
 	r.spawn(func() {
+		ctx, cancel := context.WithTimeout(ctx, r.cfg.DropAfter)
+		defer cancel()
 		res, err := r.node.Propose(ctx, c)
 		r.mu.Lock()
 		r.proposing = false
@@ -119,6 +125,8 @@ func (r *Replica) handOn(ctx context.Context, a role.GiveUp) {
 	}
 	r.log.Error("giving the role up", "epoch", a.Epoch, "why", a.Why)
 	r.spawn(func() {
+		ctx, cancel := context.WithTimeout(ctx, r.cfg.DropAfter)
+		defer cancel()
 		if err := r.node.GiveUp(ctx, r.cfg.Volume.Name, a.Epoch, "", true); err != nil {
 			r.log.Warn("the leader did not take the give-up", "epoch", a.Epoch, "error", err)
 		}
@@ -137,16 +145,19 @@ func (r *Replica) stopServing(why string) {
 		r.mu.Unlock()
 		return
 	}
+	failpoint.Hit(failpoint.PrimaryEnd)
 	r.tenure = nil
 	r.draining += t.cut()
 	r.changeLocked()
 	r.mu.Unlock()
 	r.log.Info("no longer primary", "epoch", t.epoch, "why", why)
 	t.end()
+	failpoint.Hit(failpoint.PrimaryEnded)
 }
 
 // serve begins a tenure. A clean-stop mark is removed before the first write can come.
 func (r *Replica) serve(ctx context.Context, e cluster.Epoch) bool {
+	failpoint.Hit(failpoint.PrimaryBegin)
 	if err := r.super.SetClean(nil); err != nil {
 		r.unusable(fmt.Sprintf("the clean-stop mark cannot be removed: %v", err))
 		return false
@@ -167,6 +178,7 @@ func (r *Replica) serve(ctx context.Context, e cluster.Epoch) bool {
 	r.log.Info("primary", "epoch", e, "members", t.members())
 	t.start(context.WithoutCancel(ctx))
 	r.node.Serving(r.cfg.Volume.Name, e)
+	failpoint.Hit(failpoint.PrimaryBegun)
 	return true
 }
 

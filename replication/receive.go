@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/role"
@@ -36,7 +37,9 @@ const helloWait = 500 * time.Millisecond
 // still be on its way to the device, and no other stream is answered before that has ended (R2).
 func (r *Replica) Replicate(ctx context.Context, ls *link.Session) error {
 	s := &session{r: r, link: ls, epoch: cluster.Epoch(ls.Hello().Epoch), stream: ls.Hello().Stream, box: link.NewReplyBox(ls)}
+	failpoint.Hit(failpoint.StandbyGreet)
 	reply := r.greet(ctx, s)
+	failpoint.Hit(failpoint.StandbyGreeted)
 	if reply.Code != wire.Accepted {
 		return ls.Reply(reply)
 	}
@@ -248,6 +251,15 @@ func (s *session) refuseWith(code wire.Code, err error) {
 	})
 }
 
+// overLocked refuses what is left of a stream that another one has replaced. The Receiver knows streams by their number,
+// which is anew in each epoch: a reader that was kept from running meanwhile must not go on in a namesake of its own.
+func (s *session) overLocked() error {
+	if s.r.session != s {
+		return standby.ErrStale
+	}
+	return nil
+}
+
 // take handles one message, frame by frame.
 func (s *session) take(ctx context.Context, b *link.Batch) error {
 	for i := range b.Frames {
@@ -255,7 +267,10 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 		switch f.Kind {
 		case wire.Begin:
 			s.r.mu.Lock()
-			err := s.r.recv.Begin(s.stream, f.ID, f.Flags&wire.Resync != 0)
+			err := s.overLocked()
+			if err == nil {
+				err = s.r.recv.Begin(s.stream, f.ID, f.Flags&wire.Resync != 0)
+			}
 			s.r.mu.Unlock()
 			if err != nil {
 				return err
