@@ -39,7 +39,7 @@ var (
 func newTransport(cfg Config, over *stream, log *bridge) *transport {
 	t := &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: over, MaxPool: poolPerPeer, Timeout: rpcTimeout, Logger: log,
+			Stream: over, MaxPool: poolPerPeer, Timeout: rpcTimeout, Logger: log, MaxRPCsInFlight: 1,
 		}),
 		requests: make(chan raft.RPC),
 		patience: cfg.LeaderLease / 4,

@@ -3,6 +3,7 @@ package consensus
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -48,6 +49,18 @@ func TestHeartbeatOfNewerTermWaitsForTheMainLoop(t *testing.T) {
 	disk.release()
 	if a := (<-newer).Response.(*raft.AppendEntriesResponse); a.Term < term+1 {
 		t.Errorf("the main loop answered %+v", a)
+	}
+}
+
+// The library's pipeline can wait for itself for ever, and a node that stops then never does.
+func TestReplicationTakesNoPipeline(t *testing.T) {
+	t.Parallel()
+	group, _, _ := faultyGroup(t, 30*time.Second)
+	first := leader(t, group...)
+	peer := others(group, first)[0].cfg
+	p, err := first.trans.AppendEntriesPipeline(raft.ServerID(peer.ID), raft.ServerAddress(peer.Address))
+	if !errors.Is(err, raft.ErrPipelineReplicationNotSupported) {
+		t.Errorf("a pipeline was made: %v, %v", p, err)
 	}
 }
 
