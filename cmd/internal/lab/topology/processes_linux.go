@@ -124,7 +124,8 @@ func (l *Lab) Stop(node string, patience time.Duration) error {
 			}
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s did not stop within %v of SIGTERM: see %s", node, patience, l.Log(node))
+			err := l.signal(node, syscall.SIGQUIT) // its goroutines tell where it waits
+			return errors.Join(fmt.Errorf("%s did not stop within %v of SIGTERM: see its goroutines in its log", node, patience), err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -20,7 +21,7 @@ func Permitted() error {
 			return fmt.Errorf("a lab needs %s (Debian: iproute2, nftables, util-linux): %w", tool, err)
 		}
 	}
-	const probe = "halab-may-i"
+	probe := "halab-may-i-" + strconv.Itoa(os.Getpid())
 	if err := run("ip", "netns", "add", probe); err != nil {
 		return fmt.Errorf("network namespaces are not permitted here: %w", err)
 	}
