@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/replication/link"
 	"hacluster/replication/primary"
 )
@@ -85,7 +86,9 @@ func (t *Tenure) run(acts *actions, by caller) {
 	}
 	for _, o := range acts.send {
 		if !acts.more || o.Queued() >= gatherBytes {
+			failpoint.Hit(failpoint.PrimarySend)
 			o.Flush()
+			failpoint.Hit(failpoint.PrimarySent)
 		}
 	}
 	acts.more = false
@@ -137,6 +140,8 @@ func (t *Tenure) complete(o *op) {
 	if o.Kind != blockdev.OpRead && o.Err == nil && !t.acked.Load() && !t.acked.Swap(true) {
 		t.r.node.FirstAck(t.r.cfg.Volume.Name, t.epoch)
 	}
+	failpoint.Hit(failpoint.PrimaryAnswer)
 	req.Err = o.Err
 	req.Done(req)
+	failpoint.Hit(failpoint.PrimaryAnswered)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/replication/link"
 	"hacluster/replication/primary"
 	"hacluster/replication/wire"
@@ -101,6 +102,7 @@ func (c *copier) answer(ctx context.Context, r wire.Reply) {
 		mine = nil
 	}
 	t.mu.Unlock()
+	failpoint.Hit(failpoint.ResyncCompare)
 	copies := t.differing(chunk, mine, r.Digests)
 	t.with(func(now primary.Instant) { t.core.Compared(now, c.p.node, c.stream, chunk, copies) })
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 )
 
 // handing is how far a hand-over is. No operation is admitted but in open.
@@ -31,10 +32,13 @@ func (r *Replica) HandOver(ctx context.Context, to string) error {
 	if !t.beginHandOver() {
 		return fmt.Errorf("hand over volume %q: one is under way already, or the role has moved", r.cfg.Volume.Name)
 	}
+	failpoint.Hit(failpoint.HandOver)
 	err := t.quiesce(ctx)
+	failpoint.Hit(failpoint.HandOverQuiet)
 	if err == nil {
 		err = r.node.GiveUp(ctx, r.cfg.Volume.Name, t.epoch, to, false)
 	}
+	failpoint.Hit(failpoint.HandOverDone)
 	t.gate.refresh()
 	t.mu.Lock()
 	t.handing, t.drained = over, nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/wire"
 )
@@ -30,6 +31,8 @@ func (r *Replica) setHealth(change func(inconsistent, failed *bool) error) error
 func (r *Replica) noteFailure(cause error) bool {
 	r.meter.disk.Add(1)
 	r.failures.Add(1)
+	failpoint.Hit(failpoint.FailureNote)
+	defer failpoint.Hit(failpoint.FailureNoted)
 	err := r.setHealth(func(_, failed *bool) error {
 		if !*failed {
 			r.log.Error("the backing device failed: the replica is no candidate until it has been resynced", "error", cause)
@@ -45,7 +48,9 @@ func (r *Replica) noteFailure(cause error) bool {
 
 // markInconsistent notes, before the first block is overwritten, that the replica is in pieces until the resync ends.
 func (r *Replica) markInconsistent() error {
+	failpoint.Hit(failpoint.ResyncMark)
 	err := r.setHealth(func(inconsistent, _ *bool) error { *inconsistent = true; return nil })
+	failpoint.Hit(failpoint.ResyncMarked)
 	if err != nil {
 		r.unusable("the resync cannot be noted: " + err.Error())
 		return err
@@ -61,6 +66,8 @@ var errBroken = errors.New("an earlier operation of the stream failed")
 // closeResync notes on stable storage, before the primary hears of it, that the replica is whole (R18). A failure that
 // comes up meanwhile is noted after it, and stays.
 func (r *Replica) closeResync(s *session) error {
+	failpoint.Hit(failpoint.ResyncClose)
+	defer failpoint.Hit(failpoint.ResyncClosed)
 	err := r.setHealth(func(inconsistent, failed *bool) error {
 		if s.silent.Load() || r.broken() {
 			return errBroken // a flush that succeeds after one that failed proves nothing

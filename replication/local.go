@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 )
 
@@ -34,6 +35,7 @@ func (t *Tenure) doLocal(o *op, by caller) {
 	switch {
 	case t.isGone(): // its outcome is unknown in any case: the device is left alone
 	case o.IsCopy():
+		failpoint.Hit(failpoint.ResyncCopy)
 		err = readCopy(t.r.dev, o)
 	default:
 		err = apply(t.r.dev, o)
@@ -87,6 +89,12 @@ func (t *Tenure) isGone() bool {
 
 // apply carries a write, zeroing or flush out on a backing.
 func apply(dev blockdev.Device, o *op) (err error) {
+	before, after := failpoint.PrimaryWrite, failpoint.PrimaryWritten
+	if o.Kind == blockdev.OpFlush {
+		before, after = failpoint.PrimaryFlush, failpoint.PrimaryFlushed
+	}
+	failpoint.Hit(before)
+	defer failpoint.Hit(after)
 	switch o.Kind {
 	case blockdev.OpWrite:
 		if o.FUA {

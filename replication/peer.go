@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/primary"
@@ -163,6 +164,7 @@ func (p *peerLink) receive(stream uint64, sender *link.Sender, c *copier) error 
 			}
 		}
 		now := t.r.node.Now()
+		failpoint.Hit(failpoint.PrimaryAcked)
 		t.mu.Lock()
 		if t.ended {
 			t.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 )
 
@@ -52,6 +53,8 @@ func (r *Replica) shutdown() error {
 		r.noteFailure(err)
 		return fmt.Errorf("flush %s before stopping: %w", r.cfg.Volume.Name, err)
 	}
+	failpoint.Hit(failpoint.CleanSet)
+	defer failpoint.Hit(failpoint.CleanIsSet)
 	return r.super.SetClean(&cluster.Clean{Incarnation: r.cfg.Incarnation, Process: r.cfg.Process})
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/primary"
 )
@@ -122,13 +123,24 @@ func (t *Tenure) propose(ctx context.Context) {
 			return
 		case c := <-t.proposals:
 			ctx, cancel := context.WithTimeout(ctx, t.r.cfg.DropAfter)
-			res, err := t.r.node.Propose(ctx, c)
+			res, err := t.proposeOne(ctx, c)
 			cancel()
 			if err == nil && res.Volume != nil {
 				t.r.learn(*res.Volume)
 			}
 		}
 	}
+}
+
+// proposeOne names the kind of a proposal to who wants to crash there.
+func (t *Tenure) proposeOne(ctx context.Context, c cluster.Command) (cluster.Result, error) {
+	before, after := failpoint.Drop, failpoint.Dropped
+	if c.Admit != nil {
+		before, after = failpoint.Admit, failpoint.Admitted
+	}
+	failpoint.Hit(before)
+	defer failpoint.Hit(after)
+	return t.r.node.Propose(ctx, c)
 }
 
 func (t *Tenure) tick(ctx context.Context) {
@@ -204,6 +216,7 @@ func (t *Tenure) handOn(ctx context.Context) {
 	t.goes.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, 8*t.r.cfg.DropAfter)
 		defer cancel()
+		failpoint.Hit(failpoint.GiveUpFailed)
 		if err := t.r.node.GiveUp(ctx, t.r.cfg.Volume.Name, t.epoch, "", true); err != nil && ctx.Err() == nil {
 			t.r.log.Warn("the leader did not take the give-up", "epoch", t.epoch, "error", err)
 		}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"hacluster/blockdev/failpoint"
 )
 
 // File is an open superblock. Its methods may be called concurrently.
@@ -54,17 +56,21 @@ func create(path string, sb Superblock) error {
 	}
 	older := sb
 	older.Generation, sb.Generation = 1, 2
+	failpoint.Hit(failpoint.SuperblockCreate)
 	beside := path + ".new"
 	if err := writeSynced(beside, append(encode(&sb), encode(&older)...)); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.SuperblockCreateWritten)
 	if err := os.Rename(beside, path); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.SuperblockCreateRenamed)
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
+	defer failpoint.Hit(failpoint.SuperblockCreated)
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
@@ -211,9 +217,12 @@ func allowed(old, next *Superblock) error {
 }
 
 func (f *File) write(sb *Superblock) error {
+	failpoint.Hit(failpoint.SuperblockUpdate)
+	defer failpoint.Hit(failpoint.SuperblockUpdated)
 	if _, err := f.store.WriteAt(encode(sb), int64(sb.Generation%2)*copySize); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.SuperblockUpdateWritten)
 	return f.store.Sync()
 }
 

@@ -11,6 +11,8 @@ import (
 	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
 	"golang.org/x/sys/unix"
+
+	"hacluster/blockdev/failpoint"
 )
 
 // directory is a node's Raft state on disk:
@@ -170,9 +172,12 @@ func (d *directory) create(id string, log *bridge) error {
 	if err := meta.Close(); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RaftCreate)
 	if err := os.Rename(making.state, d.state); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RaftCreateRenamed)
+	defer failpoint.Hit(failpoint.RaftCreated)
 	return syncDirectory(d.root)
 }
 

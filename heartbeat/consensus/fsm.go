@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"hacluster/blockdev/failpoint"
 )
 
 // fsm hands raft's calls to the state machine.
@@ -22,6 +24,8 @@ type fsm struct {
 var _ raft.ConfigurationStore = (*fsm)(nil)
 
 func (f *fsm) Apply(l *raft.Log) any {
+	failpoint.Hit(failpoint.RaftApply)
+	defer failpoint.Hit(failpoint.RaftApplied)
 	result := f.machine.Apply(l.Index, l.Term, l.Data)
 	f.applied.Store(l.Index)
 	return result

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"hacluster/blockdev/deadline"
+	"hacluster/blockdev/failpoint"
 )
 
 // snapshots puts a header before each snapshot's content, which repeats what the library keeps beside it in a file
@@ -49,6 +50,7 @@ func encodeSnapHead(index, term, membersIndex uint64, members raft.Configuration
 func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, members raft.Configuration,
 	membersIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
 	defer s.watch.Begin("create a snapshot")()
+	failpoint.Hit(failpoint.RaftSnapshot)
 	under, err := s.SnapshotStore.Create(version, index, term, members, membersIndex, trans)
 	if err != nil {
 		return nil, err
@@ -100,6 +102,8 @@ func (s *sink) Write(p []byte) (int, error) {
 
 func (s *sink) Close() error {
 	defer s.watch.Begin("finish a snapshot")()
+	failpoint.Hit(failpoint.RaftSnapshotWritten)
+	defer failpoint.Hit(failpoint.RaftSnapshotFinished)
 	return s.SnapshotSink.Close()
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"hacluster/blockdev/deadline"
+	"hacluster/blockdev/failpoint"
 )
 
 // backend is where log, term and votes are kept: raft-wal, memory, or a test's misbehaving version of them.
@@ -74,6 +75,8 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
+	failpoint.Hit(failpoint.RaftAppend)
+	defer failpoint.Hit(failpoint.RaftAppended)
 	return s.write("append to the log", func() error {
 		if err := s.under.StoreLogs(logs); err != nil {
 			return err
@@ -83,6 +86,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 				s.noted(raft.DecodeConfiguration(l.Data))
 			}
 		}
+		failpoint.Hit(failpoint.RaftAppendStored)
 		return s.mark.raiseIndex(logs[len(logs)-1].Index)
 	})
 }
@@ -90,6 +94,8 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 // DeleteRange removes a prefix (after a snapshot) or a suffix (entries that another leader overruled). Before a suffix
 // goes, the mark is lowered durably; a crash in between leaves a mark that claims too little, which is harmless.
 func (s *store) DeleteRange(from, to uint64) error {
+	failpoint.Hit(failpoint.RaftTruncate)
+	defer failpoint.Hit(failpoint.RaftTruncated)
 	return s.write("truncate the log", func() error {
 		last, err := s.under.LastIndex()
 		if err != nil {
@@ -119,11 +125,14 @@ func (s *store) Set(key, value []byte) error {
 }
 
 func (s *store) SetUint64(key []byte, value uint64) error {
+	failpoint.Hit(failpoint.RaftVote)
+	defer failpoint.Hit(failpoint.RaftVoted)
 	isTerm := string(key) == keyCurrentTerm
 	err := s.write("store term or vote", func() error {
 		if err := s.under.SetUint64(key, value); err != nil || !isTerm {
 			return err
 		}
+		failpoint.Hit(failpoint.RaftVoteStored)
 		return s.mark.raiseTerm(value)
 	})
 	if err != nil && isTerm {

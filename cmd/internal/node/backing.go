@@ -13,6 +13,7 @@ import (
 	"hacluster/blockdev/backend/filedev"
 	"hacluster/blockdev/backend/timed"
 	"hacluster/blockdev/deadline"
+	"hacluster/blockdev/failpoint"
 	"hacluster/blockdev/meta"
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
@@ -152,6 +153,10 @@ func (s *superblock) Clean() *cluster.Clean {
 func (s *superblock) SetClean(c *cluster.Clean) error {
 	if c == nil && !s.file.Get().CleanStop.Valid {
 		return nil
+	}
+	if c == nil {
+		failpoint.Hit(failpoint.CleanClear)
+		defer failpoint.Hit(failpoint.CleanIsCleared)
 	}
 	return s.update(func(sb *meta.Superblock) {
 		sb.CleanStop = meta.CleanStop{}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 )
 
@@ -94,6 +95,8 @@ func (d *dataDir) save() error {
 	if err != nil {
 		return fmt.Errorf("encode the node's identity: %w", err)
 	}
+	failpoint.Hit(failpoint.IdentitySave)
+	defer failpoint.Hit(failpoint.IdentitySaved)
 	if err := replaceFile(d.file(), b); err != nil {
 		return fmt.Errorf("write the node's identity: %w", err)
 	}
@@ -125,9 +128,11 @@ func replaceFile(path string, b []byte) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.IdentityWritten)
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.IdentityRenamed)
 	return syncDir(filepath.Dir(path))
 }
 

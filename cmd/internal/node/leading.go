@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"hacluster/blockdev/failpoint"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
@@ -238,6 +239,7 @@ func (l *leading) reply(g cluster.Grant) {
 	delete(l.waiting, key)
 	l.mu.Unlock()
 	if c != nil {
+		failpoint.Hit(failpoint.LeaderGrant)
 		c <- g
 	}
 }
@@ -318,6 +320,10 @@ func (l *leading) proposeAside(c cluster.Command, then func(error)) {
 	l.goes.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
 		defer cancel()
+		if c.Promote != nil {
+			failpoint.Hit(failpoint.LeaderPromote)
+			defer failpoint.Hit(failpoint.LeaderPromoted)
+		}
 		res, err := l.commit(ctx, c)
 		if r, ok := res.(cluster.Result); ok && r.Void != "" {
 			l.n.log.Debug("command void", "why", r.Void)
@@ -361,6 +367,8 @@ func (l *leading) commit(ctx context.Context, c cluster.Command) (any, error) {
 }
 
 func (l *leading) giveUp(ctx context.Context, g failover.GiveUp) error {
+	failpoint.Hit(failpoint.LeaderGiveUp)
+	defer failpoint.Hit(failpoint.LeaderGaveUp)
 	counted := make(chan bool, 1)
 	err := l.do(ctx, func(now cluster.Instant) {
 		acts, ok := l.core.GiveUp(now, g)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"hacluster/blockdev/failpoint"
 	"hacluster/cmd/internal/control"
 	"hacluster/cmd/internal/identity"
 	"hacluster/heartbeat/cluster"
@@ -100,6 +101,7 @@ func (n *Node) raftOpener() func([]consensus.Server) error {
 			ID: n.dir.raftID(), Address: n.me.Address, Cluster: n.cfg.Cluster.Name, Dir: dir,
 			Stream: raftStream{n.mux.Listener(identity.ProtoRaft), n}, Machine: n.state,
 			Heartbeat: t.RaftHeartbeat, Election: t.RaftElection, LeaderLease: t.RaftLeaderLease,
+			SnapshotThreshold: failpoint.Often[uint64](0, 8), SnapshotInterval: failpoint.Often(0, 50*time.Millisecond),
 			DiskDeadline: n.cfg.Cluster.DiskDeadline, OnFail: n.fail, OnLeader: n.onLeader,
 			OnRemoved: func() {
 				n.fail(errors.New("this node was removed from the cluster: empty its data_dir before it is added again"))
@@ -246,7 +248,9 @@ func (n *Node) register(ctx context.Context) error {
 			c := cluster.Command{StartNode: &cluster.StartNode{Node: n.me.Name, DataDir: n.dir.id.ID, Start: n.dir.id.Start,
 				Boot: fmt.Sprintf("%x", n.boot), Config: n.cfg.Hash()}}
 			try, cancel := context.WithTimeout(ctx, n.cfg.Timers.RTO)
+			failpoint.Hit(failpoint.Register)
 			res, err := n.propose(try, c)
+			failpoint.Hit(failpoint.Registered)
 			cancel()
 			// Until the entry is applied here it may be that an earlier try of ours was taken.
 			if st := n.state.get(); err == nil && res.Void != "" && st.ID != "" && st.Index >= res.Index && st.Nodes[n.me.Name].Start != n.dir.id.Start && res.Void != told {
