@@ -125,19 +125,16 @@ func (e *entry) run() {
 // carryOut carries an entry out, and then those that waited for it alone.
 func (e *entry) carryOut() {
 	var room [8]*order.Item
-	for _, it := range e.s.r.finish(e, e.s.r.applyFrame(e), room[:0]) {
+	failpoint.HitOne(e.Barrier, failpoint.StandbyFlush, failpoint.StandbyWrite)
+	err := e.s.r.applyFrame(e)
+	failpoint.HitOne(e.Barrier, failpoint.StandbyFlushed, failpoint.StandbyWritten)
+	for _, it := range e.s.r.finish(e, err, room[:0]) {
 		it.Owner.(*entry).carryOut()
 	}
 }
 
 func (r *Replica) applyFrame(e *entry) error {
 	f := e.frame
-	before, after := failpoint.StandbyWrite, failpoint.StandbyWritten
-	if f.Kind == wire.Flush || f.Kind == wire.Close {
-		before, after = failpoint.StandbyFlush, failpoint.StandbyFlushed
-	}
-	failpoint.Hit(before)
-	defer failpoint.Hit(after)
 	switch f.Kind {
 	case wire.Write:
 		return r.writeFrame(f)

@@ -38,7 +38,9 @@ func (t *Tenure) doLocal(o *op, by caller) {
 		failpoint.Hit(failpoint.ResyncCopy)
 		err = readCopy(t.r.dev, o)
 	default:
+		failpoint.HitOne(o.Kind == blockdev.OpFlush, failpoint.PrimaryFlush, failpoint.PrimaryWrite)
 		err = apply(t.r.dev, o)
+		failpoint.HitOne(o.Kind == blockdev.OpFlush, failpoint.PrimaryFlushed, failpoint.PrimaryWritten)
 		t.r.meter.localDone(o, began)
 	}
 	var now cluster.Instant
@@ -89,12 +91,6 @@ func (t *Tenure) isGone() bool {
 
 // apply carries a write, zeroing or flush out on a backing.
 func apply(dev blockdev.Device, o *op) (err error) {
-	before, after := failpoint.PrimaryWrite, failpoint.PrimaryWritten
-	if o.Kind == blockdev.OpFlush {
-		before, after = failpoint.PrimaryFlush, failpoint.PrimaryFlushed
-	}
-	failpoint.Hit(before)
-	defer failpoint.Hit(after)
 	switch o.Kind {
 	case blockdev.OpWrite:
 		if o.FUA {

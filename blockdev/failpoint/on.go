@@ -66,5 +66,14 @@ func Hit(p Point) {
 	}
 }
 
+// HitOne hits one of two points.
+func HitOne(first bool, a, b Point) {
+	if first {
+		Hit(a)
+	} else {
+		Hit(b)
+	}
+}
+
 // Often is how often something rare happens: as usual, or as often as crashing there demands.
 func Often[T any](_, often T) T { return often }
