@@ -123,6 +123,8 @@ func TestTargetOfAResyncIsMarkedUntilItIsWhole(t *testing.T) {
 	w.more(l, 50)
 	l.lose(b, w)
 	w.end()
+	b.cable.snap() // what is left of the old stream is written in order and needs no mark
+	l.await("the old stream to end", func() bool { return b.stream() == 0 && b.quiet() })
 	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
 	b.cable.mend()
 	l.await("the resync to write", func() bool { return held.Waiting() > 0 })

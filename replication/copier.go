@@ -3,6 +3,8 @@ package replication
 import (
 	"bytes"
 	"context"
+	"errors"
+	"slices"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
@@ -27,8 +29,10 @@ type copier struct {
 	replies chan wire.Reply // sent by the receiver, received by run; as many as are asked
 }
 
+// digests are those of one chunk as it is here.
 type digests struct {
 	sums []byte
+	bad  []blockdev.Range // blocks that cannot be read; their places in sums mean nothing
 	err  error
 }
 
@@ -84,71 +88,101 @@ func (c *copier) answer(ctx context.Context, r wire.Reply) {
 		return
 	}
 	delete(c.asked, r.ID)
-	if r.Code != wire.OK {
-		c.p.disconnect("it cannot read what is to be compared: " + r.Text)
+	if r.Code != wire.OK && r.Code != wire.ReadFailed {
+		c.p.disconnect("it cannot compare: " + r.Code.String() + ": " + r.Text)
 		return
 	}
 	mine, ok := c.digest(ctx, chunk)
 	if !ok {
 		return
 	}
-	if len(mine) != len(r.Digests) {
+	if r.Code == wire.OK && len(mine.sums) != len(r.Digests) {
 		c.p.disconnect("it answered with the digests of another range")
 		return
 	}
 	t := c.t
 	t.mu.Lock()
-	if t.core.CopyAll(c.p.node) {
-		mine = nil
-	}
+	all := t.core.CopyAll(c.p.node) || r.Code != wire.OK // what it cannot read may be mended by writing it
 	t.mu.Unlock()
+	c.p.noteUnreadable(chunk, mine.bad)
 	failpoint.Hit(failpoint.ResyncCompare)
-	copies := t.differing(chunk, mine, r.Digests)
-	t.with(func(now primary.Instant) { t.core.Compared(now, c.p.node, c.stream, chunk, copies) })
+	copies := t.copies(chunk, func(i int, block blockdev.Range) bool {
+		at := i * wire.DigestSize
+		return !overlapsAny(mine.bad, block) && (all || !bytes.Equal(mine.sums[at:at+wire.DigestSize], r.Digests[at:at+wire.DigestSize]))
+	})
+	t.with(func(now primary.Instant) {
+		if len(mine.bad) > 0 {
+			t.core.Unreadable(now, c.p.node, c.stream, chunk)
+		}
+		t.core.Compared(now, c.p.node, c.stream, chunk, copies)
+	})
+}
+
+func overlapsAny(all []blockdev.Range, r blockdev.Range) bool {
+	return slices.ContainsFunc(all, r.Overlaps)
 }
 
 // digest reads our side of a chunk. A worker does it: a disk that hangs must not keep the tenure from ending.
-func (c *copier) digest(ctx context.Context, chunk blockdev.Range) (sums []byte, ok bool) {
+func (c *copier) digest(ctx context.Context, chunk blockdev.Range) (d digests, ok bool) {
 	dev, mine := c.t.r.dev, make(chan digests, 1) // of this chunk alone: whoever gave up waiting leaves its digest behind
-	c.t.r.work.do(jobFunc(func() {
-		sums, err := link.Digest(dev, chunk)
-		mine <- digests{sums, err}
-	}))
+	c.t.r.work.do(jobFunc(func() { mine <- digestOf(dev, chunk) }))
 	select {
 	case d := <-mine:
 		if d.err != nil {
 			c.p.disconnect("what is to be copied cannot be read here: " + d.err.Error())
 		}
-		return d.sums, d.err == nil
+		return d, d.err == nil
 	case <-ctx.Done():
-		return nil, false
+		return d, false
 	}
 }
 
-// differing makes one copy of each run of blocks whose digests differ; with a nil, one of the whole chunk.
-func (t *Tenure) differing(chunk blockdev.Range, a, b []byte) (copies []*primary.Op) {
-	if a == nil {
-		return []*primary.Op{&t.newOp(blockdev.OpWrite, chunk).Op}
+// maxBadBlocks is how many blocks of one chunk are found to be unreadable one by one; behind them the rest of the chunk
+// counts as unreadable too. Each may keep a dying disk busy for seconds.
+const maxBadBlocks = 16
+
+// digestOf goes block by block where the whole chunk cannot be read.
+func digestOf(dev blockdev.Device, chunk blockdev.Range) (d digests) {
+	if d.sums, d.err = link.Digest(dev, chunk); d.err == nil || errors.Is(d.err, blockdev.ErrClosed) || errors.Is(d.err, blockdev.ErrRange) {
+		return d
 	}
-	var run blockdev.Range
-	flush := func() {
-		if run.Len > 0 {
-			copies = append(copies, &t.newOp(blockdev.OpWrite, run).Op)
+	d = digests{sums: make([]byte, 0, wire.Digests(chunk)*wire.DigestSize)}
+	for off, bad := chunk.Off, 0; off < chunk.End(); off += blockdev.BlockSize {
+		block := blockdev.Range{Off: off, Len: min(blockdev.BlockSize, chunk.End()-off)}
+		var sum []byte
+		err := blockdev.ErrClosed
+		if bad < maxBadBlocks {
+			sum, err = link.Digest(dev, block)
 		}
-		run = blockdev.Range{}
+		if err != nil {
+			bad++
+			sum = make([]byte, wire.DigestSize)
+			d.bad = appendRange(d.bad, block)
+		}
+		d.sums = append(d.sums, sum...)
 	}
-	for i := 0; i < len(a); i += wire.DigestSize {
-		if bytes.Equal(a[i:i+wire.DigestSize], b[i:i+wire.DigestSize]) {
-			flush()
-			continue
-		}
-		off := chunk.Off + int64(i/wire.DigestSize)*blockdev.BlockSize
-		n := min(blockdev.BlockSize, chunk.End()-off)
-		if run.Len == 0 {
-			run.Off = off
-		}
-		run.Len += n
+	return d
+}
+
+// appendRange adds a range that lies behind all others, in one with the last where they touch.
+func appendRange(all []blockdev.Range, r blockdev.Range) []blockdev.Range {
+	if n := len(all); n > 0 && all[n-1].End() == r.Off {
+		all[n-1].Len += r.Len
+		return all
 	}
-	flush()
+	return append(all, r)
+}
+
+// copies makes one copy of each run of blocks that is wanted.
+func (t *Tenure) copies(chunk blockdev.Range, wanted func(i int, block blockdev.Range) bool) (copies []*primary.Op) {
+	var runs []blockdev.Range
+	for i, off := 0, chunk.Off; off < chunk.End(); i, off = i+1, off+blockdev.BlockSize {
+		if block := (blockdev.Range{Off: off, Len: min(blockdev.BlockSize, chunk.End()-off)}); wanted(i, block) {
+			runs = appendRange(runs, block)
+		}
+	}
+	for _, r := range runs {
+		copies = append(copies, &t.newOp(blockdev.OpWrite, r).Op)
+	}
 	return copies
 }

@@ -31,6 +31,7 @@ type peerLink struct {
 	mu     sync.Mutex
 	reason string // of the last disconnect or refusal
 	rate   rate
+	bad    unreadable
 }
 
 // Pauses between attempts to connect. A member is asked often, for writes wait for it until it is dropped.

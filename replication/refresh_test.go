@@ -113,6 +113,14 @@ func (d *kernelDisk) deny(err error) (reopens int) {
 	return d.reopens
 }
 
+// quiet reports whether nothing of a stream is on the device.
+func (n *labNode) quiet() bool {
+	r := n.get()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.recv.Outstanding() == 0 && r.receiving == 0
+}
+
 // holds reports whether the disk itself has p at off.
 func (d *kernelDisk) holds(p []byte, off int64) bool {
 	d.mu.Lock()

@@ -25,6 +25,7 @@ type PeerStatus struct {
 	Lag             time.Duration // age of the oldest entry that it has not acknowledged
 	RateBytesPerSec int64         // of the resync, over its last seconds
 	Reason          string        // why there is no stream, or the last one ended
+	Blocked         string        // what of our own disk keeps its resync from ending
 }
 
 // Serving tells how it stands, if this node is primary.
@@ -50,7 +51,7 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 			lag = max(now.Sub(g.UnackedSince), 0)
 		}
 		p.mu.Lock()
-		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, Reason: p.reason, RateBytesPerSec: p.rate.of(now, g)})
+		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, Reason: p.reason, Blocked: p.blocked(g), RateBytesPerSec: p.rate.of(now, g)})
 		p.mu.Unlock()
 	}
 	return s, true

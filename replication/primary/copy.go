@@ -1,6 +1,8 @@
 package primary
 
 import (
+	"time"
+
 	"hacluster/blockdev"
 )
 
@@ -61,8 +63,37 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 	c.advance(now, p)
 }
 
-// copyRead puts a copy that was read into its place. An unreadable range cannot be copied: the resync ends there and
-// is tried again with the next connection.
+// retryAside is how long what cannot be read here is left alone.
+const retryAside = time.Minute
+
+// Unreadable tells that a part of the chunk cannot be read here. The resync goes on with everything else and tries this
+// again after a while; until it can be read, the target is not admitted. It is called before Compared.
+func (c *Core) Unreadable(now Instant, node string, stream uint64, chunk blockdev.Range) {
+	p := c.peers[node]
+	if stream != p.stream || !p.connected || p.plan == nil {
+		return
+	}
+	c.setAside(now, p, chunk)
+}
+
+func (c *Core) setAside(now Instant, p *peer, chunk blockdev.Range) {
+	if !p.plan.Aside() {
+		p.asideAt = now
+	}
+	p.plan.SetAside(chunk)
+}
+
+// retryUnreadable hands out again what was set aside a while ago.
+func (c *Core) retryUnreadable(now Instant, p *peer) {
+	if p.connected && p.plan != nil && p.plan.Aside() && now.Sub(p.asideAt) >= retryAside {
+		p.plan.Retry()
+		p.asideAt = now
+		c.advance(now, p)
+	}
+}
+
+// copyRead puts a copy that was read into its place. One that cannot be read after all has a place in the sequence that
+// nothing fills: the connection is closed, and the next one goes on with the rest.
 func (c *Core) copyRead(now Instant, op *Op) {
 	p := c.peers[op.copyTo]
 	if op.refs == 0 { // the connection broke meanwhile
@@ -70,6 +101,9 @@ func (c *Core) copyRead(now Instant, op *Op) {
 		return
 	}
 	if op.Err != nil {
+		if p.plan != nil {
+			c.setAside(now, p, op.chunk)
+		}
 		c.disconnect(now, p, "reading what is to be copied: "+op.Err.Error())
 		return
 	}
@@ -79,6 +113,7 @@ func (c *Core) copyRead(now Instant, op *Op) {
 // Progress is what status shows of a peer.
 type Progress struct {
 	Connected, Member, Resyncing bool
+	Unreadable                   bool // a part of what is to be copied cannot be read here
 	RemainingBytes, TotalBytes   int64
 	UnackedBytes                 int64
 	UnackedSince                 Instant // when the oldest unacknowledged entry was queued; zero: there is none
@@ -92,7 +127,7 @@ func (c *Core) Peer(node string) Progress {
 		g.UnackedSince = p.out.at(0).at
 	}
 	if p.plan != nil && !p.member {
-		g.Resyncing, g.RemainingBytes = p.connected, p.plan.Remaining()
+		g.Resyncing, g.RemainingBytes, g.Unreadable = p.connected, p.plan.Remaining(), p.plan.Aside()
 	}
 	return g
 }

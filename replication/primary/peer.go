@@ -35,8 +35,9 @@ type peer struct {
 	plan        *resync.Plan // nil: a member, or never connected
 	incarnation cluster.Incarnation
 	process     uint64
-	closing     bool // the closing entry is in out
-	failed      bool // a write or flush failed there: what it reads may not be what a later flush makes durable
+	asideAt     Instant // when the plan began to set something aside, or last tried it again
+	closing     bool    // the closing entry is in out
+	failed      bool    // a write or flush failed there: what it reads may not be what a later flush makes durable
 
 	since    Instant // connected, disconnected, or gave its last sign of life
 	moved    Instant // acknowledged an entry that was new, or was given time for it
@@ -173,7 +174,9 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 func (c *Core) upResync(now Instant, p *peer, g Greeting) {
 	p.failed = g.Failed
 	if p.plan == nil || p.incarnation != g.Incarnation || g.Failed {
+		old := p.plan
 		p.plan = resync.NewPlan(c.vol.Size, c.cfg.Chunk)
+		p.plan.Inherit(old) // what cannot be read here does not depend on the target
 	}
 	p.connected, p.incarnation, p.process, p.since, p.moved = true, g.Incarnation, g.Process, now, now
 	c.act(Action{Kind: Begin, Node: p.node, Num: p.next, Resync: true})

@@ -104,6 +104,7 @@ func (c *Core) Tick(now Instant) {
 }
 
 func (c *Core) tickPeer(now Instant, p *peer) {
+	c.retryUnreadable(now, p)
 	silent := c.silence(now, p)
 	switch {
 	case p.required() && silent >= c.cfg.DropAfter:

@@ -4,6 +4,7 @@
 //	todo --Take--> comparing --Differs(0)--> done
 //	                   \--Differs(n)--> copying --n x Copied--> done
 //	any --Touch / Interrupt--> todo
+//	any --SetAside--> todo, but not handed out before Retry
 package resync
 
 import (
@@ -20,6 +21,7 @@ const ChunkSize = 1 << 20
 type Plan struct {
 	size, chunk int64
 	todo        *bitmap.Bitmap
+	aside       *bitmap.Bitmap // chunks of which a part cannot be read
 	work        map[int64]*work
 	cursor      int64
 }
@@ -32,7 +34,7 @@ type work struct {
 // NewPlan starts with every byte of size to be compared: without a map all blocks may differ (R16).
 func NewPlan(size, chunk int64) *Plan {
 	n := (size + chunk - 1) / chunk
-	p := &Plan{size: size, chunk: chunk, todo: bitmap.New(n), work: map[int64]*work{}}
+	p := &Plan{size: size, chunk: chunk, todo: bitmap.New(n), aside: bitmap.New(n), work: map[int64]*work{}}
 	p.todo.Set(0, n)
 	return p
 }
@@ -53,7 +55,7 @@ func (p *Plan) Done() bool { return p.todo.Count() == 0 }
 func (p *Plan) Take() (r blockdev.Range, ok bool) {
 	for range 2 {
 		for i, ok := p.todo.Next(p.cursor); ok; i, ok = p.todo.Next(i + 1) {
-			if p.work[i] != nil {
+			if p.work[i] != nil || p.aside.Test(i) {
 				continue
 			}
 			p.work[i] = &work{pieces: -1}
@@ -114,3 +116,27 @@ func (p *Plan) Touch(r blockdev.Range) {
 
 // Interrupt forgets what is in work: the connection broke, so its outcome is unknown and it stays to be done.
 func (p *Plan) Interrupt() { clear(p.work) }
+
+// SetAside notes that a part of the chunk cannot be read at its source. What else is in it may be copied; the chunk as a
+// whole stays to be done, so the plan is not done either, and is not handed out before Retry.
+func (p *Plan) SetAside(chunk blockdev.Range) {
+	i := chunk.Off / p.chunk
+	p.aside.Set(i, i+1)
+	p.todo.Set(i, i+1)
+	if w := p.work[i]; w != nil {
+		w.again = true
+	}
+}
+
+// Aside reports whether anything is set aside.
+func (p *Plan) Aside() bool { return p.aside.Count() > 0 }
+
+// Retry has what was set aside handed out again.
+func (p *Plan) Retry() { p.aside.Clear(0, p.aside.Len()) }
+
+// Inherit sets aside what is so in old, which this plan replaces; nil: nothing.
+func (p *Plan) Inherit(old *Plan) {
+	if old != nil {
+		p.aside = old.aside
+	}
+}

@@ -227,3 +227,36 @@ func TestRandomUseAgreesWithAPlainList(t *testing.T) { // R17
 		}
 	}
 }
+
+func TestWhatIsSetAsideIsNeitherDoneNorHandedOutBeforeRetry(t *testing.T) {
+	p := NewPlan(3*10, 10)
+	a, _ := p.Take()
+	p.SetAside(a)
+	p.Differs(a, 1)
+	p.Copied(a)
+	for range 2 {
+		c, ok := p.Take()
+		if !ok || c == a {
+			t.Fatalf("took %v, %t", c, ok)
+		}
+		p.Differs(c, 0)
+	}
+	if c, ok := p.Take(); ok || p.Done() || p.Remaining() != 10 || !p.Aside() {
+		t.Fatalf("took %v, done %t, remaining %d", c, p.Done(), p.Remaining())
+	}
+	next := NewPlan(3*10, 10)
+	next.Inherit(p)
+	for range 2 {
+		if c, ok := next.Take(); !ok || c == a {
+			t.Fatalf("after a new beginning: took %v, %t", c, ok)
+		}
+	}
+	p.Retry()
+	if c, ok := p.Take(); !ok || c != a {
+		t.Fatalf("after Retry: took %v, %t", c, ok)
+	}
+	p.Differs(a, 0)
+	if !p.Done() || p.Aside() {
+		t.Error("it is not done")
+	}
+}

@@ -145,6 +145,7 @@ type (
 		LagMs           int64  `json:"lag_ms"` // age of the oldest unacknowledged entry
 		RateBytesPerSec int64  `json:"rate_bytes_per_s"`
 		Reason          string `json:"reason"`
+		Blocked         string `json:"blocked,omitempty"` // what keeps its resync from ending
 	}
 )
 

@@ -26,7 +26,11 @@ func (v *view) reason(vol *cluster.Volume, s *api.VolumeStatus) string {
 	}
 	var bad []string
 	for _, r := range s.Replicas {
-		if r.State != api.ReplicaInSync {
+		switch {
+		case r.State == api.ReplicaInSync:
+		case r.State == api.ReplicaResyncing && r.Reason != "":
+			bad = append(bad, r.Node+" is "+r.State+": "+r.Reason)
+		default:
 			bad = append(bad, r.Node+" is "+r.State)
 		}
 	}
@@ -142,6 +146,8 @@ func (v *view) lastResort(vol *cluster.Volume) (best string) {
 
 func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report, peer *control.Peer) string {
 	switch {
+	case peer != nil && peer.Blocked != "":
+		return peer.Blocked
 	case state == api.ReplicaInSync || state == api.ReplicaResyncing:
 		return ""
 	case rep == nil:
