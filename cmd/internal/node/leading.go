@@ -316,22 +316,33 @@ func (l *leading) retry(volume string, err error) {
 	}
 }
 
+// proposeAside hands a command of the leader itself to Raft. One of unknown outcome is handed over again as it is, in the
+// same term: if it was applied already, the second is void (R7, R27). It may as well have never reached the log, and then
+// nothing else would, for the volume is granted to nobody before the record moves.
 func (l *leading) proposeAside(c cluster.Command, then func(error)) {
 	l.goes.Go(func() {
-		ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
-		defer cancel()
-		if c.Promote != nil {
-			failpoint.Hit(failpoint.LeaderPromote)
-			defer failpoint.Hit(failpoint.LeaderPromoted)
-		}
-		res, err := l.commit(ctx, c)
-		if r, ok := res.(cluster.Result); ok && r.Void != "" {
-			l.n.log.Debug("command void", "why", r.Void)
+		err := l.tryAside(c)
+		for errors.Is(err, consensus.ErrUnknown) && l.ctx.Err() == nil {
+			err = l.tryAside(c)
 		}
 		if then != nil {
 			then(err)
 		}
 	})
+}
+
+func (l *leading) tryAside(c cluster.Command) error {
+	ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
+	defer cancel()
+	if c.Promote != nil {
+		failpoint.Hit(failpoint.LeaderPromote)
+		defer failpoint.Hit(failpoint.LeaderPromoted)
+	}
+	res, err := l.commit(ctx, c)
+	if r, ok := res.(cluster.Result); ok && r.Void != "" {
+		l.n.log.Debug("command void", "why", r.Void)
+	}
+	return err
 }
 
 // propose takes anyone's command. A drop is checked against the leases first (R4).

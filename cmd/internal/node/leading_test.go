@@ -1,0 +1,85 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"hacluster/cmd/internal/config"
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/consensus"
+)
+
+// slowMachine applies nothing before it is let.
+type slowMachine struct{ let chan struct{} }
+
+func (m slowMachine) Apply(index, _ uint64, _ []byte) any {
+	<-m.let
+	return cluster.Result{Index: index}
+}
+
+func (slowMachine) Snapshot() ([]byte, error) { return nil, nil }
+func (slowMachine) Restore([]byte) error      { return nil }
+
+type loopback struct{ net.Listener }
+
+func (loopback) Dial(ctx context.Context, address string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+}
+
+// aloneInRaft is a group of one, which leads.
+func aloneInRaft(t *testing.T, m consensus.StateMachine) *consensus.Raft {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elected := make(chan struct{}, 1)
+	r, err := consensus.Open(consensus.Config{ID: "a-1", Address: ln.Addr().String(), Cluster: "test", Memory: consensus.NewMemory(),
+		Stream: loopback{ln}, Machine: m, OnLeader: func(_ uint64, leader bool) {
+			if leader {
+				elected <- struct{}{}
+			}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := r.Bootstrap([]consensus.Server{{ID: "a-1", Address: ln.Addr().String(), Voter: true}}); err != nil {
+		t.Fatal(err)
+	}
+	<-elected
+	return r
+}
+
+// R27: a promotion whose outcome is not known in time may be in the log or not. Until the record moves the volume is
+// granted to nobody, so the leader does not leave it at that: it proposes the same again.
+func TestDecisionOfUnknownOutcomeIsProposedAgain(t *testing.T) {
+	m := slowMachine{make(chan struct{})}
+	r := aloneInRaft(t, m)
+	cfg := &config.Config{}
+	cfg.Timers.RTO = 20 * time.Millisecond
+	l := &leading{n: &Node{cfg: cfg, log: slog.New(slog.DiscardHandler)}, raft: r}
+	l.ctx, l.cancel = context.WithCancel(t.Context())
+	defer l.end()
+	before := r.LastIndex()
+	told := make(chan error, 1)
+	l.proposeAside(cluster.Command{Promote: &cluster.Promote{Candidate: "a"}}, func(err error) { told <- err })
+	for r.LastIndex() < before+2 {
+		select {
+		case err := <-told:
+			t.Fatalf("left at %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	close(m.let)
+	if err := <-told; err != nil {
+		t.Errorf("told %v once it is applied", err)
+	}
+}
