@@ -2,6 +2,10 @@ package meta
 
 import "strings"
 
+// SameBacking is for what else is bound to a backing beside the superblock: whether two attachments can be of one, and
+// if not, why.
+func SameBacking(stored, now string) (why string, same bool) { return sameBacking(stored, now) }
+
 // sameBacking reports whether the two attachments can be of one backing, and if not, why. The forms are those of
 // filedev: "blk:MAJOR:MINOR:SEQ" and "file:DEV:INODE.BIRTH:SEQ".
 //
