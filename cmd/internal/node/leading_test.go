@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,7 +63,9 @@ func aloneInRaft(t *testing.T, m consensus.StateMachine) *consensus.Raft {
 // granted to nobody, so the leader does not leave it at that: it proposes the same again.
 func TestDecisionOfUnknownOutcomeIsProposedAgain(t *testing.T) {
 	m := slowMachine{make(chan struct{})}
+	let := sync.OnceFunc(func() { close(m.let) })
 	r := aloneInRaft(t, m)
+	defer let()
 	cfg := &config.Config{}
 	cfg.Timers.RTO = 20 * time.Millisecond
 	l := &leading{n: &Node{cfg: cfg, log: slog.New(slog.DiscardHandler)}, raft: r}
@@ -78,7 +81,7 @@ func TestDecisionOfUnknownOutcomeIsProposedAgain(t *testing.T) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	close(m.let)
+	let()
 	if err := <-told; err != nil {
 		t.Errorf("told %v once it is applied", err)
 	}
