@@ -189,6 +189,10 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 	case wire.Pong:
 		core.Alive(now, p.node, stream)
 	case wire.Nack:
+		if r.Code == wire.Stopping {
+			core.Leaving(now, p.node, stream)
+			return
+		}
 		core.Refused(now, p.node, stream, r.Code == wire.BadChecksum, r.Code.String()+": "+r.Text)
 	}
 }

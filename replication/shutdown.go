@@ -1,12 +1,15 @@
 package replication
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/wire"
 )
 
 // spawn runs f beside everything else; shutdown waits for it. false: it is too late.
@@ -30,7 +33,7 @@ func (r *Replica) shutdown() error {
 	r.problem = "the daemon stops"
 	r.recv.Fence(noEpoch)
 	if s := r.session; s != nil {
-		s.link.Close()
+		r.goes.Go(s.farewell)
 	}
 	r.mu.Unlock()
 	defer r.work.close()
@@ -102,4 +105,14 @@ func (r *Replica) unlessStalled(f func() error) error {
 		}
 	}
 	return fmt.Errorf("stop volume %s: %w", r.cfg.Volume.Name, blockdev.ErrStalled)
+}
+
+var errStopping = errors.New("haclusterd on this node was told to stop")
+
+// farewell tells the primary that this process stops, so that writers need not wait for it to fall silent, and closes
+// the stream.
+func (s *session) farewell() {
+	s.refuseWith(wire.Stopping, errStopping)
+	s.lastWord(context.Background())
+	s.link.Close()
 }

@@ -399,3 +399,53 @@ func TestFlushTravelsInTheStreamAtItsPlace(t *testing.T) { // R20
 	g.ack("s", n, 2)
 	g.wantDone(f)
 }
+
+// A member that says that it stops is dropped as soon as a write would wait for it, and not before: what it owes
+// nothing of it can come back to.
+func TestMemberThatStopsIsDroppedWhenAWriteWaitsForIt(t *testing.T) { // R4
+	g := newRig(t, "s")
+	n := g.up("s")
+	op := g.write(0)
+	g.local(op, nil)
+	before := len(g.log)
+	g.c.Leaving(g.now, "s", n)
+	g.take()
+	if acts := g.log[before:]; !drops(acts, "s") || !has(acts, Disconnect, "s") {
+		t.Fatal("the write goes on waiting for a member that stops")
+	}
+	g.wantOpen(op)
+}
+
+func TestMemberThatStopsAndOwesNothingStaysUntilTheNextWrite(t *testing.T) { // R4
+	g := newRig(t, "s")
+	n := g.up("s")
+	before := len(g.log)
+	g.c.Leaving(g.now, "s", n)
+	g.c.Tick(g.now)
+	g.take()
+	if drops(g.log[before:], "s") {
+		t.Fatal("a member that owes nothing is dropped at once")
+	}
+	op := g.write(0)
+	g.local(op, nil)
+	if !drops(g.log[before:], "s") {
+		t.Fatal("the write waits for a member that stopped")
+	}
+	g.wantOpen(op)
+}
+
+func TestMemberThatIsBackAfterAStopIsNotDropped(t *testing.T) {
+	g := newRig(t, "s")
+	n := g.up("s")
+	g.c.Leaving(g.now, "s", n)
+	g.take()
+	before := len(g.log)
+	n = g.up("s")
+	op := g.write(0)
+	g.local(op, nil)
+	g.ack("s", n, 1)
+	g.wantDone(op)
+	if drops(g.log[before:], "s") {
+		t.Fatal("it is dropped although it answers")
+	}
+}

@@ -43,6 +43,7 @@ type peer struct {
 	moved    Instant // acknowledged an entry that was new, or was given time for it
 	graced   bool    // a new stream gave it time, and it has not acknowledged anything since
 	pinged   bool
+	leaving  bool    // it said that its process stops: no answer comes from it before the next stream
 	proposed Instant // when a change was last proposed
 	badSums  int     // checksum mismatches in a row
 }
@@ -73,6 +74,9 @@ func (c *Core) offer(now Instant, p *peer, op *Op) {
 		return
 	}
 	c.enqueue(now, p, op)
+	if p.leaving && p.required() && now.Sub(p.proposed) >= c.cfg.Retry {
+		c.proposeDrop(now, p, stopping)
+	}
 	if !p.required() && p.bytes > c.cfg.Backlog {
 		c.disconnect(now, p, fmt.Sprintf("it is %d bytes behind, more than the limit of %d: the rest is left to the resync", p.bytes, c.cfg.Backlog))
 	}
@@ -131,7 +135,7 @@ func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 	if stream != p.stream || p.connected {
 		return
 	}
-	p.pinged, p.sent = false, 0
+	p.pinged, p.leaving, p.sent = false, false, 0
 	switch {
 	case p.required():
 		c.upMember(now, p, g)
@@ -324,6 +328,23 @@ func (c *Core) Refused(now Instant, node string, stream uint64, badSum bool, tex
 	c.disconnect(now, p, text)
 	if drop {
 		c.proposeDrop(now, p, text)
+	}
+}
+
+const stopping = "its process stops"
+
+// Leaving tells that node stops in order: it will not answer in this stream any more. What it has not acknowledged is
+// not waited for, but for its drop (R4). A member that owes nothing stays one for as long as any other that is silent:
+// if it is back before the next write, nothing has to be copied.
+func (c *Core) Leaving(now Instant, node string, stream uint64) {
+	p := c.peers[node]
+	if stream != p.stream || !p.connected {
+		return
+	}
+	c.disconnect(now, p, stopping)
+	p.leaving = true
+	if p.required() && p.owes() {
+		c.proposeDrop(now, p, stopping)
 	}
 }
 

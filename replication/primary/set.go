@@ -107,9 +107,13 @@ func (c *Core) tickPeer(now Instant, p *peer) {
 	c.retryUnreadable(now, p)
 	silent := c.silence(now, p)
 	switch {
-	case p.required() && silent >= c.cfg.DropAfter:
+	case p.required() && (silent >= c.cfg.DropAfter || p.leaving && p.owes()):
 		if now.Sub(p.proposed) >= c.cfg.Retry {
-			c.proposeDrop(now, p, fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond)))
+			why := fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
+			if p.leaving {
+				why = stopping
+			}
+			c.proposeDrop(now, p, why)
 		}
 		if p.connected && silent >= 2*c.cfg.DropAfter {
 			c.disconnect(now, p, "it does not answer")

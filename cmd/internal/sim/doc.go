@@ -41,8 +41,9 @@
 //     it serves, for no flush would make durable what a failed one dropped.
 //   - The report's Failed is true from the moment of the failure; nothing is answered, to clients, primaries or the
 //     leader, before it is stored.
-//   - A clean stop: as primary hand over and wait two leases for a successor; then cut off, wait for the device, flush,
-//     store the mark with incarnation and process, exit. Failed or in pieces: no mark.
+//   - A clean stop: as primary hand over and wait two leases for a successor; then tell the primary on the stream that is
+//     open, whose Core.Leaving drops us when a write waits; cut off, wait for the device, flush, store the mark with
+//     incarnation and process, exit. Failed or in pieces: no mark.
 //
 // # Wiring: a primary
 //

@@ -97,6 +97,8 @@ func (l *peerLink) get(c *conn, m any) {
 		s.core.Alive(now, name, l.stream)
 	case refuseMsg:
 		s.core.Refused(now, name, l.stream, false, m.text)
+	case stoppingMsg:
+		s.core.Leaving(now, name, l.stream)
 	case digestOK:
 		l.compared(m)
 	}

@@ -35,8 +35,10 @@ type (
 	pongMsg   struct{}
 	ackMsg    struct{ num uint64 }
 	refuseMsg struct{ text string }
-	digestMsg struct{ chunk blockdev.Range }
-	digestOK  struct {
+	// stoppingMsg: the standby's process stops in order.
+	stoppingMsg struct{}
+	digestMsg   struct{ chunk blockdev.Range }
+	digestOK    struct {
 		chunk  blockdev.Range
 		values []value
 	}

@@ -36,6 +36,7 @@ func (r *replica) stopProgress() {
 		r.sess = nil
 	}
 	if r.open != nil {
+		r.open.send(stoppingMsg{})
 		r.open.close()
 	}
 	r.recv.Close(^uint64(0))
