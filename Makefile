@@ -7,9 +7,11 @@ LDFLAGS   := -s -w -buildid= -X main.version=$(VERSION)
 LONG      ?= 20000
 SEED      ?=
 SECONDS_EACH ?= 60
+MINUTES   ?= 10
+LAB_OUT   ?= bin/lab-results
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations fuzz demo bench bench-failover calm proto clean
+.PHONY: help build setup lint test test-long model mutations fuzz demo bench bench-failover calm matrix-ci matrix soak failovers proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +53,18 @@ bench-failover: setup build ## 50 failovers by SIGKILL under load, and their dis
 
 calm: setup build ## ten minutes of stress on both cores: no failover may happen
 	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin -calm 10m
+
+matrix-ci: setup build ## the most telling faults on a network of namespaces: under 5 minutes; needs root, else skipped with the reason
+	scripts/lab matrix-ci --out $(LAB_OUT)/matrix-ci $(if $(SEED),--seed $(SEED),) || [ $$? -eq 3 ]
+
+matrix: setup build ## every fault and phase there is, with a table and JSON in LAB_OUT (bin/lab-results)
+	scripts/lab matrix --out $(LAB_OUT)/matrix $(if $(SEED),--seed $(SEED),)
+
+soak: setup build ## random faults for MINUTES (10) in one cluster; SEED=n replays the order
+	scripts/lab soak --minutes $(MINUTES) --out $(LAB_OUT)/soak $(if $(SEED),--seed $(SEED),)
+
+failovers: setup build ## 100 failovers in a row: kill, pause, cut and power cut in turn
+	scripts/lab failovers --out $(LAB_OUT)/failovers $(if $(SEED),--seed $(SEED),)
 
 proto: ## regenerate the code of proto/
 	scripts/tools/proto/generate.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what tests, demo and benchmarks need beside Go, when it is missing: fio, jq, nbdkit, nbdinfo and nbdcopy
-# (libnbd), qemu-img and qemu-io, mke2fs, stress-ng. Nothing is done when all are there.
+# (libnbd), qemu-img and qemu-io, mke2fs, stress-ng, and for
+# the laboratory ip, tc (iproute2) and nft (nftables). Nothing is done when all are there.
 set -euo pipefail
 need=()
 want() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || need+=("$2"); }

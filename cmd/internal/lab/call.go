@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +25,7 @@ type call struct {
 	on, off, lasts time.Duration
 	out            string
 	seed           uint64
-	minutes        int
+	minutes, count int
 	keep           bool
 	words          []string
 	stdout, stderr io.Writer
@@ -34,7 +36,7 @@ func newCall(name string, args []string, stdout, stderr io.Writer) (*call, error
 	f := flag.NewFlagSet("lab "+name, flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&c.lab, "lab", "lab", "`name` of the lab")
-	f.StringVar(&c.bin, "bin", "bin", "`folder` of haclusterd and ha-admin")
+	f.StringVar(&c.bin, "bin", "", "`folder` of haclusterd and ha-admin (default: where this program is)")
 	f.BoolVar(&c.plain, "plain", false, "without TLS")
 	f.BoolVar(&c.disks, "disks", false, "the nodes' files lie on disks that can lose power, fail and hang")
 	f.StringVar(&c.mode, "mode", "drop", "what becomes of unflushed writes: drop, random or torn")
@@ -48,6 +50,7 @@ func newCall(name string, args []string, stdout, stderr io.Writer) (*call, error
 	f.StringVar(&c.out, "out", "", "`folder` for results.md, results.json and what failed runs left")
 	f.Uint64Var(&c.seed, "seed", 0, "seed of what is random; 0: a new one, which is printed")
 	f.IntVar(&c.minutes, "minutes", 10, "how long a soak takes")
+	f.IntVar(&c.count, "count", 100, "how many failovers")
 	f.BoolVar(&c.keep, "keep", false, "leave the lab of a run up")
 	for rest := args; ; {
 		if err := f.Parse(rest); err != nil {
@@ -84,4 +87,17 @@ func (c *call) number(i int, unit string) (int, error) {
 		return 0, fmt.Errorf("%w: %q is not a number of %s", errUsage, c.words[i], unit)
 	}
 	return n, nil
+}
+
+// config is that of a new lab.
+func (c *call) config() (cfg topology.Config, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return cfg, err
+	}
+	cfg = topology.Config{Tools: filepath.Dir(self), Bin: filepath.Dir(self), Plain: c.plain, Witnesses: c.witnesses, Disks: c.disks}
+	if c.bin != "" {
+		cfg.Bin, err = filepath.Abs(c.bin)
+	}
+	return cfg, err
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -15,7 +13,7 @@ import (
 
 // order is that of the help text.
 var order = []string{"up", "down", "status", "start", "stop", "exec", "kill", "pause", "resume",
-	"cut", "oneway", "loss", "flap", "slow", "powercut", "disk", "heal", "list", "run", "matrix", "matrix-ci"}
+	"cut", "oneway", "loss", "flap", "slow", "powercut", "disk", "heal", "list", "run", "matrix", "matrix-ci", "soak", "failovers"}
 
 func commands() map[string]command {
 	return map[string]command{
@@ -39,6 +37,8 @@ func commands() map[string]command {
 		"run":       {"SCENARIO... [--out DIR] [--seed N] [--keep]", "run scenarios, each in a lab of its own, and judge", runCommand},
 		"matrix":    {"[--out DIR] [--seed N]", "run all scenarios", matrix(false)},
 		"matrix-ci": {"[--out DIR] [--seed N]", "run the most telling scenarios", matrix(true)},
+		"soak":      {"[--minutes N] [--seed N] [--out DIR]", "random faults in one cluster; the seed gives their order", soak},
+		"failovers": {"[--count N] [--seed N] [--out DIR]", "failovers in a row: kill, pause, cut and power cut in turn", failovers},
 		// Called by the program itself.
 		"cell":  {"SCENARIO --lab NAME", "the inner half of a run, on the clients' host", cell},
 		"guard": {"--lab NAME --for LIMIT", "the watchdog of a run", guard},
@@ -53,15 +53,11 @@ func up(_ context.Context, c *call) error {
 	if err := topology.Permitted(); err != nil {
 		return notPermitted{err}
 	}
-	bin, err := filepath.Abs(c.bin)
+	cfg, err := c.config()
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	l, err := topology.Up(c.lab, topology.Config{Bin: bin, Tools: filepath.Dir(self), Plain: c.plain, Witnesses: c.witnesses, Disks: c.disks})
+	l, err := topology.Up(c.lab, cfg)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -51,6 +52,32 @@ func matrix(ci bool) func(context.Context, *call) error {
 		}
 		return runAll(ctx, c, all)
 	}
+}
+
+// soak and failovers are series of faults in one cluster.
+func soak(ctx context.Context, c *call) error {
+	if err := c.want(); err != nil {
+		return err
+	}
+	return runAll(ctx, c, []scenario.Scenario{scenario.Soak(time.Duration(c.minutes) * time.Minute)})
+}
+
+func failovers(ctx context.Context, c *call) error {
+	if err := c.want(); err != nil {
+		return err
+	}
+	return runAll(ctx, c, []scenario.Scenario{scenario.Failovers(c.count)})
+}
+
+// find looks up what the inner half of a run is to do.
+func (c *call) find(name string) (scenario.Scenario, bool) {
+	switch name {
+	case "soak":
+		return scenario.Soak(time.Duration(c.minutes) * time.Minute), true
+	case "failovers":
+		return scenario.Failovers(c.count), true
+	}
+	return scenario.Find(name)
 }
 
 func list(_ context.Context, c *call) error {
@@ -118,6 +145,9 @@ func runOne(ctx context.Context, c *call, s scenario.Scenario, seed uint64) scen
 	}
 	name := "run-" + strconv.Itoa(os.Getpid())
 	limit := cellLimit + 2*s.Hold
+	if s.Series != nil {
+		limit += 2*time.Duration(c.minutes)*time.Minute + time.Duration(c.count)*20*time.Second
+	}
 	dog, err := guardLab(name, limit+time.Minute)
 	if err != nil {
 		return broken(err)
@@ -144,21 +174,22 @@ func runOne(ctx context.Context, c *call, s scenario.Scenario, seed uint64) scen
 
 // inLab makes the lab and runs the scenario in a process of its own, on the clients' host.
 func inLab(ctx context.Context, c *call, s scenario.Scenario, name string, seed uint64, limit time.Duration) (r scenario.Result, err error) {
-	bin, err := filepath.Abs(c.bin)
+	cfg, err := c.config()
 	if err != nil {
 		return r, err
 	}
-	self, err := os.Executable()
+	cfg.RTO, cfg.Disks = s.RTO, s.Disks
+	l, err := topology.Up(name, cfg)
 	if err != nil {
 		return r, err
 	}
-	l, err := topology.Up(name, topology.Config{Bin: bin, Tools: filepath.Dir(self), Plain: c.plain, Witnesses: c.witnesses, RTO: s.RTO, Disks: s.Disks})
-	if err != nil {
-		return r, err
-	}
-	cmd := l.Network(topology.ClientHost, self, "cell", "--lab", name, "--seed", strconv.FormatUint(seed, 10), s.Name)
+	cmd := l.Network(topology.ClientHost, filepath.Join(cfg.Tools, "lab"), "cell", "--lab", name, "--seed", strconv.FormatUint(seed, 10),
+		"--minutes", strconv.Itoa(c.minutes), "--count", strconv.Itoa(c.count), s.Name)
 	var out, logs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &logs
+	if s.Series != nil { // it takes long: show how it goes
+		cmd.Stderr = io.MultiWriter(&logs, c.stderr)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -184,7 +215,7 @@ func cell(ctx context.Context, c *call) error {
 	if err := c.want("SCENARIO"); err != nil {
 		return err
 	}
-	s, ok := scenario.Find(c.words[0])
+	s, ok := c.find(c.words[0])
 	if !ok {
 		return fmt.Errorf("%w: there is no scenario %q", errUsage, c.words[0])
 	}

@@ -215,7 +215,8 @@ func PowerCut(mode disk.Mode, roles ...Role) Fault {
 	}
 }
 
-// Disk harms a part of a node's disk. When it is mended, the daemon is started again if it ended.
+// Disk harms a part of a node's disk. When a disk that failed or hung is mended, its daemon is started again, as a person
+// would do it; a slow one needs nobody.
 func Disk(f disk.Fault, part string, role Role) Fault {
 	return func(_ context.Context, r *Run) (Injected, error) {
 		node := role(r)
@@ -235,13 +236,17 @@ func Disk(f disk.Fault, part string, role Role) Fault {
 				n, err := d.Bites(f.Kind)
 				return fmt.Sprintf("%d operations of %s met %v", n-before, node, f), n > before, err
 			},
-			Mend: func(ctx context.Context) error { return errors.Join(d.Go(), r.restart(ctx, node)) },
+			Mend: func(context.Context) error {
+				if f.Kind == disk.Slow {
+					return d.Go()
+				}
+				return errors.Join(d.Go(), r.restart(node))
+			},
 		}, d.Fault(f)
 	}
 }
 
-// restart is what a supervisor or a person does with a node whose disk was repaired.
-func (r *Run) restart(_ context.Context, node string) error {
+func (r *Run) restart(node string) error {
 	if err := r.Lab.Stop(node, 10*time.Second); err != nil {
 		if err := r.Lab.Kill(node); err != nil {
 			return err

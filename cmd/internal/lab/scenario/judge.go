@@ -78,13 +78,18 @@ func (r *Run) judge(end View) {
 	for _, what := range history.Primaries(rec.Ops, tenures) {
 		r.res.fail(what)
 	}
-	if r.res.Changes > r.s.Expect.Changes {
-		r.res.fail(fmt.Sprintf("the role moved %d times, %d at most are right: %v", r.res.Changes, r.s.Expect.Changes, tenures))
+	allowed, errorsAllowed := 0, false
+	for _, k := range r.strikes {
+		allowed += k.expect.Changes
+		errorsAllowed = errorsAllowed || k.expect.Errors
+		r.service(k, rec.Ops)
 	}
-	if len(rec.Errors) > 0 && !r.s.Expect.Errors {
+	if r.res.Changes > allowed {
+		r.res.fail(fmt.Sprintf("the role moved %d times, %d at most are right: %v", r.res.Changes, allowed, tenures))
+	}
+	if len(rec.Errors) > 0 && !errorsAllowed {
 		r.res.fail(fmt.Sprintf("clients saw errors: %v", rec.Errors))
 	}
-	r.service(rec.Ops)
 }
 
 // figures counts and times.
@@ -102,23 +107,27 @@ func (r *Run) figures(ops []history.Op, errs map[string]int, tenures []history.T
 	r.res.Errors = errs
 	r.res.Changes = history.Switches(tenures)
 	r.res.LostWrites = history.Lost(ops)
-	gap, _ := history.LongestGap(ops, r.fault, r.mended)
-	r.res.LongestGap = ms(gap)
-	if d, ok := history.Outage(ops, r.struck); ok {
-		r.res.OutageMs = ms(d)
+	for _, k := range r.strikes {
+		gap, _ := history.LongestGap(ops, k.At, k.Mended)
+		r.res.LongestGap = max(r.res.LongestGap, ms(gap))
+		r.res.HealMs = max(r.res.HealMs, k.HealMs)
+		if d, ok := history.Outage(ops, k.Struck); ok {
+			r.res.Outages = append(r.res.Outages, ms(d))
+			r.res.OutageMs = max(r.res.OutageMs, ms(d))
+		}
+		r.res.Proof = k.Proof
+	}
+	if n := len(r.strikes); n > 1 {
+		r.res.Proof = fmt.Sprintf("each of %d faults was seen to bite", n)
 	}
 }
 
 // service judges availability by the record.
-func (r *Run) service(ops []history.Op) {
-	limit := r.s.Expect.Within
-	if limit == 0 {
-		limit = within
-	}
-	switch r.s.Expect.Service {
+func (r *Run) service(k Strike, ops []history.Op) {
+	switch k.expect.Service {
 	case GoesOn, Moves, Survives, Waits:
-		if time.Duration(r.res.LongestGap)*time.Millisecond > limit {
-			r.res.fail(fmt.Sprintf("nothing was acknowledged for %d ms, %v at most are right", r.res.LongestGap, limit))
+		if gap, _ := history.LongestGap(ops, k.At, k.Mended); gap > k.expect.within() {
+			r.res.fail(fmt.Sprintf("%s: nothing was acknowledged for %v, %v at most are right", k.Name, gap, k.expect.within()))
 		}
 	case Suspends:
 		// What was sent after the last lease ended cannot be answered before the mending. A lease is shorter than the RTO target.
@@ -127,8 +136,8 @@ func (r *Run) service(ops []history.Op) {
 			r.res.broken(err.Error())
 		}
 		for _, o := range ops {
-			if !o.Unknown && o.Sent > r.struck+rto && o.Answered < r.mended {
-				r.res.fail(fmt.Sprintf("nobody may be answered, but this was: %v", o))
+			if !o.Unknown && o.Sent > k.Struck+rto && o.Answered < k.Mended {
+				r.res.fail(fmt.Sprintf("%s: nobody may be answered, but this was: %v", k.Name, o))
 				break
 			}
 		}

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -9,6 +10,10 @@ import (
 func (r Result) Line() string {
 	line := fmt.Sprintf("%-7s %-26s %5.1f s  outage %s, longest gap %d ms, moved %d, lost %d, %d writes, %d reads, %d unknown",
 		r.Verdict, r.Scenario, r.DurationSec, r.outage(), r.LongestGap, r.Changes, r.LostWrites, r.Writes, r.Reads, r.Unknown)
+	if n := len(r.Outages); n > 1 {
+		sorted := slices.Sorted(slices.Values(r.Outages))
+		line += fmt.Sprintf("\n          outages of %d faults: min %d, p50 %d, p90 %d, p99 %d, max %d ms", n, sorted[0], sorted[n/2], sorted[n*9/10], sorted[n*99/100], sorted[n-1])
+	}
 	for _, why := range r.Reasons {
 		line += "\n          " + why
 	}

@@ -22,6 +22,7 @@ type Result struct {
 	Proof    string   `json:"proof"`   // that the fault bit
 
 	OutageMs    int64          `json:"outage_ms"`      // last acknowledgement before the fault to the first one after; -1: none came
+	Outages     []int64        `json:"outages_ms"`     // of each fault of a series
 	LongestGap  int64          `json:"longest_gap_ms"` // without an acknowledgement, from the fault to its mending
 	LostWrites  int            `json:"lost_writes"`    // acknowledged, and gone in the end
 	Changes     int            `json:"changes"`        // of the primary

@@ -39,11 +39,10 @@ type Run struct {
 	state   topology.State
 	watch   *watcher
 	res     Result
-	primary string        // when the fault strikes
-	fault   time.Duration // just before it was injected
-	struck  time.Duration // and after
-	mended  time.Duration
+	primary string // when the fault strikes
+	strikes []Strike
 	started time.Time
+	cleanup []func() error // of phases, after the fault was mended
 }
 
 // The bounds of a run's parts. They are for a cluster that does wrong: one that does right needs far less.
@@ -80,12 +79,11 @@ type Evidence struct {
 	Record   client.Record    `json:"record"`
 	Timeline []View           `json:"timeline"`
 	Tenures  []history.Tenure `json:"tenures"`
-	FaultAt  time.Duration    `json:"fault_at"`
-	MendedAt time.Duration    `json:"mended_at"`
+	Strikes  []Strike         `json:"strikes"`
 }
 
 func (r *Run) evidence() Evidence {
-	e := Evidence{FaultAt: r.fault, MendedAt: r.mended}
+	e := Evidence{Strikes: r.strikes}
 	if r.Client != nil {
 		e.Record = r.Client.Record()
 	}
@@ -110,7 +108,7 @@ func (r *Run) run(ctx context.Context) (err error) {
 		return broken("the lab", err)
 	}
 	r.watch = newWatcher(r.Lab, r.state.Daemons())
-	r.Client = client.New(client.Config{Servers: r.servers(), TLS: r.cfg.TLS, FUA: r.s.FUA})
+	r.Client = client.New(client.Config{Servers: r.servers(), TLS: r.cfg.TLS, FUA: r.s.FUA, Think: r.s.Think})
 	watching, stopWatching := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { r.watch.run(watching) })
@@ -169,8 +167,35 @@ func (r *Run) story(ctx context.Context) error {
 	if err := r.answers(ctx, "", warmUp, within); err != nil {
 		return fmt.Errorf("before the fault: %w", err)
 	}
-	if r.s.Phase != nil {
-		if err := r.s.Phase(ctx, r); err != nil {
+	if r.s.Series == nil {
+		return r.strike(ctx, r.s)
+	}
+	for next := r.s.Series(r); ; {
+		s, more := next()
+		if !more {
+			return nil
+		}
+		if err := r.strike(ctx, s); err != nil {
+			return fmt.Errorf("strike %d, %s: %w", len(r.strikes), s.Name, err)
+		}
+	}
+}
+
+// Strike is one fault of a run.
+type Strike struct {
+	Name   string        `json:"name"`
+	At     time.Duration `json:"at"`     // just before it was injected
+	Struck time.Duration `json:"struck"` // and after
+	Mended time.Duration `json:"mended"`
+	Proof  string        `json:"proof"`
+	HealMs int64         `json:"heal_ms"`
+	expect Expect
+}
+
+// strike lets one fault strike, and waits until all is well again.
+func (r *Run) strike(ctx context.Context, s Scenario) error {
+	if s.Phase != nil {
+		if err := s.Phase(ctx, r); err != nil {
 			return broken("the phase before the fault", err)
 		}
 	}
@@ -179,20 +204,19 @@ func (r *Run) story(ctx context.Context) error {
 		return err
 	}
 	r.primary = before.Primary
-	r.cfg.Log.Info("the fault strikes", "scenario", r.s.Name, "primary", r.primary, "epoch", before.Epoch)
-	r.fault = history.Clock()
-	in, err := r.s.Fault(ctx, r)
+	r.cfg.Log.Info("the fault strikes", "scenario", s.Name, "primary", r.primary, "epoch", before.Epoch)
+	r.strikes = append(r.strikes, Strike{Name: s.Name, At: history.Clock(), expect: s.Expect})
+	k := &r.strikes[len(r.strikes)-1]
+	in, err := s.Fault(ctx, r)
 	if err != nil {
 		return broken("inject the fault", err)
 	}
-	r.struck = history.Clock()
-	expected := r.during(ctx, in)
-	r.mended = history.Clock()
-	r.cfg.Log.Info("the fault is mended", "scenario", r.s.Name)
-	if in.Mend != nil {
-		if err := in.Mend(ctx); err != nil {
-			return errors.Join(expected, broken("mend the fault", err))
-		}
+	k.Struck = history.Clock()
+	expected := r.during(ctx, s, in, k)
+	k.Mended = history.Clock()
+	r.cfg.Log.Info("the fault is mended", "scenario", s.Name, "proof", k.Proof)
+	if err := errors.Join(in.mend(ctx), r.clean()); err != nil {
+		return errors.Join(expected, broken("mend the fault", err))
 	}
 	if expected != nil {
 		r.res.Reasons = append(r.res.Reasons, r.lastSaid())
@@ -202,23 +226,19 @@ func (r *Run) story(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("after the fault was mended: %w", err)
 	}
-	r.res.HealMs = ms(took)
+	k.HealMs = ms(took)
 	return r.answers(ctx, "", afterAll, within)
 }
 
 // during proves that the fault bites and waits for what is expected of the service, for Hold at least.
-func (r *Run) during(ctx context.Context, in Injected) error {
-	held := time.NewTimer(r.s.Hold)
+func (r *Run) during(ctx context.Context, s Scenario, in Injected, k *Strike) (err error) {
+	held := time.NewTimer(s.Hold)
 	defer held.Stop()
-	if err := r.bites(ctx, in); err != nil {
+	if k.Proof, err = r.bites(ctx, in); err != nil {
 		return err
 	}
-	limit := r.s.Expect.Within
-	if limit == 0 {
-		limit = within
-	}
-	var err error
-	switch r.s.Expect.Service {
+	limit := s.Expect.within()
+	switch s.Expect.Service {
 	case GoesOn:
 		err = r.answers(ctx, r.primary, afterAll, limit)
 	case Moves:
@@ -228,14 +248,14 @@ func (r *Run) during(ctx context.Context, in Injected) error {
 	case Suspends, Waits, Unseen: // judged by the record
 	}
 	if err != nil {
-		return fmt.Errorf("the service %s: %w", r.s.Expect.Service, err)
+		return fmt.Errorf("the service %s: %w", s.Expect.Service, err)
 	}
 	select {
 	case <-held.C:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	switch r.s.Expect.Service {
+	switch s.Expect.Service {
 	case GoesOn:
 		return r.answers(ctx, r.primary, 1, limit)
 	case Moves, Survives:
@@ -244,25 +264,31 @@ func (r *Run) during(ctx context.Context, in Injected) error {
 	return nil
 }
 
-func (r *Run) bites(ctx context.Context, in Injected) error {
+func (e Expect) within() time.Duration {
+	if e.Within == 0 {
+		return within
+	}
+	return e.Within
+}
+
+func (r *Run) bites(ctx context.Context, in Injected) (proof string, err error) {
 	if in.Bites == nil {
-		return broken("the fault", errors.New("it has no proof"))
+		return "", broken("the fault", errors.New("it has no proof"))
 	}
 	ctx, cancel := context.WithTimeout(ctx, toBite)
 	defer cancel()
 	for {
 		proof, ok, err := in.Bites()
 		if err != nil {
-			return broken("prove the fault", err)
+			return proof, broken("prove the fault", err)
 		}
 		if ok {
-			r.res.Proof = proof
-			return nil
+			return proof, nil
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return broken("the fault", errors.New("it was injected and does not bite: "+proof))
+			return proof, broken("the fault", errors.New("it was injected and does not bite: "+proof))
 		}
 	}
 }

@@ -56,6 +56,10 @@ type Scenario struct {
 	Fault  Fault
 	Hold   time.Duration // how long the fault lasts at least
 	Expect Expect
+	// Series, instead of Phase, Fault, Hold and Expect: faults that strike one after the other in one cluster, each when
+	// the one before was mended and the volume is healthy again, until next says that it was enough.
+	Series func(r *Run) (next func() (Scenario, bool))
+	Think  time.Duration // how long a worker rests after each answer; default that of the client
 }
 
 // Phase prepares the state in which the fault strikes, under load. Nil: nothing but the load.

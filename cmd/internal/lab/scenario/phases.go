@@ -1,0 +1,122 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/lab/topology"
+)
+
+// resyncBlocks and resyncRate make a resync last for some seconds.
+const (
+	resyncBlocks = 3000
+	resyncRate   = "40mbit"
+)
+
+// Resyncing is the phase in which the standby came back after much was written, and is being resynced over a cable that
+// is slow enough for a fault to strike in the middle.
+func Resyncing(ctx context.Context, r *Run) error {
+	v := r.watch.present()
+	standby := r.Other(v.Primary)
+	if err := r.Lab.Kill(standby); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, toHeal)
+	defer cancel()
+	if _, err := r.watch.until(ctx, func(v View) bool { return len(v.InSync) == 1 }); err != nil {
+		return fmt.Errorf("the standby was not dropped: %w", err)
+	}
+	if err := r.Client.Fill(ctx, resyncBlocks); err != nil {
+		return err
+	}
+	if err := r.Lab.Slow(topology.Shape{Node: v.Primary, Network: topology.Replication, Rate: resyncRate}); err != nil {
+		return err
+	}
+	r.cleanup = append(r.cleanup, r.Lab.Heal)
+	if err := r.Lab.Start(standby); err != nil {
+		return err
+	}
+	_, err := r.watch.until(ctx, func(v View) bool { return v.State == api.VolumeResyncing })
+	if err != nil {
+		return fmt.Errorf("no resync was seen: %w", err)
+	}
+	return nil
+}
+
+// Switchover asks for the role to move in order and lets another fault strike while it moves.
+func Switchover(then Fault) Fault {
+	return func(ctx context.Context, r *Run) (Injected, error) {
+		asked := make(chan error, 1)
+		go func() { asked <- r.failover(ctx) }()
+		r.cleanup = append(r.cleanup, func() error {
+			<-asked // whatever came of it: the fault decides
+			return nil
+		})
+		select {
+		case <-time.After(time.Duration(r.Rand.IntN(40)) * time.Millisecond):
+		case <-ctx.Done():
+			return Injected{}, ctx.Err()
+		}
+		return then(ctx, r)
+	}
+}
+
+// failover moves the role to the standby.
+func (r *Run) failover(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	c, err := api.Dial(ctx, []string{socket(r.Lab, r.Witness())}, api.DialSocket)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Failover(ctx, api.FailoverRequest{Volume: topology.Volume, To: r.Standby()})
+	return err
+}
+
+// Promoting lets a second fault strike when the first one has moved the role: the new primary has just been promoted.
+func Promoting(first, second Fault) Fault {
+	return func(ctx context.Context, r *Run) (Injected, error) {
+		a, err := first(ctx, r)
+		if err != nil {
+			return a, err
+		}
+		epoch := r.watch.present().Epoch
+		waiting, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		if _, err := r.watch.until(waiting, func(v View) bool { return v.Epoch > epoch }); err != nil {
+			return a, fmt.Errorf("nobody was promoted: %w", err)
+		}
+		b, err := second(ctx, r)
+		if err != nil {
+			return a, err
+		}
+		return Injected{
+			Bites: func() (string, bool, error) {
+				pa, oka, ea := a.Bites()
+				pb, okb, eb := b.Bites()
+				return pa + "; then " + pb, oka && okb, errors.Join(ea, eb)
+			},
+			Mend: func(ctx context.Context) error { return errors.Join(b.mend(ctx), a.mend(ctx)) },
+		}, nil
+	}
+}
+
+func (in Injected) mend(ctx context.Context) error {
+	if in.Mend == nil {
+		return nil
+	}
+	return in.Mend(ctx)
+}
+
+// clean undoes what phases did, once.
+func (r *Run) clean() (err error) {
+	for _, f := range r.cleanup {
+		err = errors.Join(err, f())
+	}
+	r.cleanup = nil
+	return err
+}
