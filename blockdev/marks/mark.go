@@ -1,0 +1,108 @@
+package marks
+
+import (
+	"fmt"
+
+	"hacluster/blockdev"
+)
+
+// Mark marks the regions of r for slots. ready: all of them are durably marked, and what is to change r may start now.
+// Otherwise the marks go with the next group and w is told when that is durable; what is to change r waits for it. How
+// many wait is bounded by the caller, who bounds what is in flight.
+//
+// An error says that nothing was queued and w will not be told: the range lies outside, or the map can hold no mark any
+// more, so nothing that needs a new one may be written.
+func (f *File) Mark(r blockdev.Range, slots Slots, w Waiter) (ready bool, err error) {
+	if !r.Within(f.size) {
+		return false, fmt.Errorf("mark %v of %d: %w", r, f.size, blockdev.ErrRange)
+	}
+	if r.Len == 0 {
+		return true, nil
+	}
+	first, last := r.Off>>f.shift, (r.End()-1)>>f.shift
+	for i := first; i <= last; i++ {
+		if Slots(f.state[i].Load())&slots != slots {
+			return f.queue(i, last, slots, w)
+		}
+	}
+	return true, nil
+}
+
+// queue is the slow part of Mark, for regions of which the first is not marked.
+func (f *File) queue(first, last int64, slots Slots, w Waiter) (ready bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.usableLocked(); err != nil {
+		return false, fmt.Errorf("mark regions %d to %d: %w", first, last, err)
+	}
+	wait := false
+	for i := first; i <= last; i++ {
+		old := f.state[i].Load()
+		if Slots(old)&slots == slots {
+			continue // a group ended meanwhile
+		}
+		wait = true
+		if missing := slots &^ Slots(old>>16); missing != 0 { // else a group is on its way with it
+			f.wantLocked(i, Slots(old>>16)|slots)
+			f.next.marks = append(f.next.marks, mark{i, missing})
+		}
+	}
+	if !wait {
+		return true, nil
+	}
+	f.next.waiters = append(f.next.waiters, w)
+	f.wakeLocked()
+	return false, nil
+}
+
+// Clear takes the marks of a region away for slots. The caller knows that nothing in it differs there, that nothing that
+// could is in flight, and that it is allowed to by R14; a Mark that it makes afterwards finds the region clean. The disk
+// learns of it with the next group, or by Sync.
+func (f *File) Clear(region int64, slots Slots) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.state[region].Load()
+	durable, wanted := Slots(old)&^slots, Slots(old>>16)&^slots
+	if wanted == Slots(old>>16) {
+		return
+	}
+	f.wantLocked(region, wanted)
+	f.state[region].Store(uint32(durable) | uint32(wanted)<<16)
+}
+
+// wantLocked changes what is wanted of a region, and leaves what is durable.
+func (f *File) wantLocked(region int64, wanted Slots) {
+	old := f.state[region].Load()
+	switch was := Slots(old >> 16); {
+	case was == 0 && wanted != 0:
+		f.marked++
+	case was != 0 && wanted == 0:
+		f.marked--
+	}
+	f.state[region].Store(old&0xffff | uint32(wanted)<<16)
+	f.soilLocked(region / pageRegions)
+}
+
+func (f *File) soilLocked(page int64) {
+	if !f.dirty[page] {
+		f.dirty[page] = true
+		f.changed = append(f.changed, page)
+	}
+}
+
+func (f *File) usableLocked() error {
+	switch {
+	case f.failed != nil:
+		return fmt.Errorf("%w: repair the disk under it and restart: %w", ErrFailed, f.failed)
+	case f.closing:
+		return ErrClosed
+	}
+	return nil
+}
+
+func (f *File) wakeLocked() {
+	select {
+	case f.kick <- struct{}{}:
+	default:
+	}
+}

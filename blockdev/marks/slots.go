@@ -1,0 +1,171 @@
+package marks
+
+import "fmt"
+
+// Slots returns what is stored of each peer, by slot.
+func (f *File) Slots() [MaxSlots]Slot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.head.slots
+}
+
+// Lookup finds the slot of a peer.
+func (f *File) Lookup(peer string) (slot int, ok bool) {
+	for i, s := range f.Slots() {
+		if peer != "" && s.Peer == peer {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// Empty reports whether nothing is marked for anybody: then nothing was unflushed when the map was last written (R25).
+func (f *File) Empty() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.head.slots {
+		if f.head.slots[i].Everything {
+			return false
+		}
+	}
+	return f.marked == 0
+}
+
+// AddSlot gives a peer a slot, durably. All blocks may differ from it, unless everything is false, which is right only
+// for a volume that was never written. A write that is admitted after it returned has to mark for the slot too.
+func (f *File) AddSlot(peer string, everything bool) (slot int, err error) {
+	if err := checkPeer(peer); err != nil {
+		return 0, err
+	}
+	err = f.update(func(h *header) error {
+		free := -1
+		for i := range h.slots {
+			switch {
+			case h.slots[i].Peer == peer:
+				return fmt.Errorf("peer %q has slot %d already", peer, i)
+			case h.slots[i].Peer == "" && free < 0:
+				free = i
+			}
+		}
+		if free < 0 {
+			return fmt.Errorf("%w: %d peers are the limit: remove one first", ErrSlots, MaxSlots)
+		}
+		slot = free
+		h.slots[slot] = Slot{Peer: peer, Everything: everything}
+		return nil
+	})
+	return slot, err
+}
+
+// RemoveSlot forgets a peer that left the volume. Nothing marks for it any more.
+func (f *File) RemoveSlot(slot int) error {
+	for r := range f.Regions() { // before the slot can be another's
+		f.Clear(r, Of(slot))
+	}
+	return f.change(slot, func(s *Slot) error { *s = Slot{}; return nil })
+}
+
+// SetNumber stores the number of a clearing, durably. It never falls, and what was settled stays so for its number. The
+// one who is not the primary stores it before the primary does (R14), and the regions are cleared after it.
+func (f *File) SetNumber(slot int, n Number) error {
+	return f.change(slot, func(s *Slot) error {
+		if old := s.Number; n.N < old.N || n.N == old.N && old.Settled && !n.Settled {
+			return fmt.Errorf("clearing %v of peer %q would follow %v", n, s.Peer, old)
+		}
+		s.Number = n
+		return nil
+	})
+}
+
+// SetEverything stores, durably, whether all blocks may differ from a peer whatever the regions say. False ends a resync
+// of everything: the regions alone count again, and those that may still differ are marked.
+func (f *File) SetEverything(slot int, everything bool) error {
+	return f.change(slot, func(s *Slot) error { s.Everything = everything; return nil })
+}
+
+func (f *File) change(slot int, change func(*Slot) error) error {
+	return f.update(func(h *header) error {
+		if slot < 0 || slot >= MaxSlots || h.slots[slot].Peer == "" {
+			return fmt.Errorf("%w: slot %d", ErrSlots, slot)
+		}
+		return change(&h.slots[slot])
+	})
+}
+
+// update changes the header durably: when it returns nil, the change survives a power cut. Concurrent ones follow each
+// other, and groups. After an I/O error it is open whether the old or the new one is on the disk.
+//
+//	1 one copy is written and flushed    a crash leaves the old header in the other, perhaps the new one here
+//	2 the other one likewise             a crash leaves the new one here
+func (f *File) update(change func(*header) error) error {
+	f.writing <- struct{}{}
+	defer func() { <-f.writing }()
+	f.mu.Lock()
+	next, first, err := f.head, f.first, f.usableLocked()
+	f.mu.Unlock()
+	if err == nil {
+		err = change(&next)
+	}
+	if err != nil {
+		return fmt.Errorf("update map of marks: %w", err)
+	}
+	next.generation++
+	err = f.watched(func() error { return writeHeaders(f.store, &next, first) })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		f.failLocked(err)
+		return fmt.Errorf("update map of marks: %w: %w", ErrFailed, err)
+	}
+	f.head = next
+	return nil
+}
+
+// Sync makes durable what was cleared before it was called.
+func (f *File) Sync() error {
+	f.writing <- struct{}{}
+	defer func() { <-f.writing }()
+	f.mu.Lock()
+	err := f.usableLocked()
+	var list []int64
+	var buf []byte
+	if err == nil {
+		list, buf = f.cutLocked(nil)
+	}
+	f.mu.Unlock()
+	if err == nil && len(list) > 0 {
+		if err = f.watched(func() error { return f.writePages(list, buf) }); err != nil {
+			f.mu.Lock()
+			f.failLocked(err)
+			f.mu.Unlock()
+			err = fmt.Errorf("%w: %w", ErrFailed, err)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("sync map of marks: %w", err)
+	}
+	return nil
+}
+
+// Close writes what waits and closes the store. Like that of a disk it waits for what is outstanding there.
+func (f *File) Close() error {
+	f.mu.Lock()
+	if f.closing {
+		f.mu.Unlock()
+		return ErrClosed
+	}
+	f.closing = true
+	f.wakeLocked()
+	f.mu.Unlock()
+	<-f.ended
+	f.mu.Lock()
+	err := f.failed
+	f.mu.Unlock()
+	if err != nil {
+		err = fmt.Errorf("close map of marks: %w: %w", ErrFailed, err)
+	}
+	if cerr := f.store.Close(); cerr != nil && err == nil {
+		err = fmt.Errorf("close map of marks: %w", cerr)
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+package marks
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Store is what a file of marks lies on. Every blockdev.Device is one: wrapped in backend/timed its operations are
+// watched for stalls (R26). WriteAt is called from one goroutine at a time.
+type Store interface {
+	io.ReaderAt
+	io.WriterAt
+	Size() int64
+	// Flush makes durable what was written. A failed one is final.
+	Flush() error
+	Close() error
+}
+
+// osFile is a Store in the file system.
+type osFile struct {
+	*os.File
+	size int64
+}
+
+func (f *osFile) Size() int64  { return f.size }
+func (f *osFile) Flush() error { return f.Sync() }
+
+// OpenPath opens the file at path for Open. ErrNone: there is none.
+func OpenPath(path string) (Store, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", ErrNone, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open map of marks: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open map of marks: %w", err), f.Close())
+	}
+	return &osFile{f, info.Size()}, nil
+}
+
+// CreatePath makes the file at path, in place of any that is there: what it held is replaced by what c says, so the
+// caller has made sure that this is right (a damaged one: Everything).
+//
+//	1 all of it goes to a file beside it, which is synced   a crash before 2 leaves what was there
+//	2 it is renamed into place, the directory is synced     a crash leaves the one or the other, whole
+func CreatePath(path string, c New) error {
+	if err := createPath(path, c); err != nil {
+		return fmt.Errorf("create map of marks %s: %w", path, err)
+	}
+	return nil
+}
+
+func createPath(path string, c New) error {
+	if err := c.validate(); err != nil {
+		return err
+	}
+	beside := path + ".new"
+	f, err := os.OpenFile(beside, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = Create(&osFile{f, fileSize(c.Size)}, c)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(beside, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
