@@ -169,7 +169,7 @@ func ReadHits(path string) (map[Point]uint64, error) {
 	}
 	hits := map[Point]uint64{}
 	for p := range count {
-		hits[p] = binary.LittleEndian.Uint64(b[8*p:])
+		hits[p] = binary.LittleEndian.Uint64(b[8*int(p):])
 	}
 	return hits, nil
 }

@@ -113,7 +113,7 @@ import (
 
 func main() {
 	for i := range 5 {
-		failpoint.Hit(failpoint.RaftVote)
+		failpoint.Hit(failpoint.FailureNoted)
 		fmt.Println(i)
 	}
 	failpoint.Hit(failpoint.RaftVoted)
@@ -137,7 +137,7 @@ func TestCrashAtTheThirdHit(t *testing.T) {
 			t.Fatalf("%v: %s", err, b)
 		}
 		cmd := exec.Command(program)
-		cmd.Env = append(os.Environ(), "HACLUSTER_FAILPOINT=raft.vote:3", "HACLUSTER_FAILPOINT_HITS="+hits)
+		cmd.Env = append(os.Environ(), "HACLUSTER_FAILPOINT=failure.noted:3", "HACLUSTER_FAILPOINT_HITS="+hits)
 		b, err := cmd.Output()
 		return string(b), err
 	}
@@ -145,7 +145,7 @@ func TestCrashAtTheThirdHit(t *testing.T) {
 		t.Errorf("with the tag: %q, %v", out, err)
 	}
 	got, err := ReadHits(hits)
-	if err != nil || got[RaftVote] != 3 || got[RaftVoted] != 0 {
+	if err != nil || got[FailureNoted] != 3 || got[RaftVoted] != 0 {
 		t.Errorf("%v, %v", got, err)
 	}
 	if out, err := run(""); err != nil || out != "0\n1\n2\n3\n4\n" {
