@@ -111,6 +111,11 @@ const stopping = 10 * time.Second
 
 // Stop unmounts. Whoever still uses the disk gets errors; what hangs fails.
 func (d *Disk) Stop() error {
+	select {
+	case <-d.done:
+		return errors.Join(fmt.Errorf("hadisk ended by itself: %s", d.stderr.String()), d.gone())
+	default:
+	}
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.done:

@@ -13,6 +13,7 @@ import (
 type rename struct {
 	seq    uint64
 	dirs   []*Node // durable with any of them
+	gone   *Node   // nil, or the directory that it removes: what happened in there is durable with it
 	undo   func()  // Store.mu held; changes are taken back newest first
 	finish func()  // Store.mu held; it has become durable
 }
@@ -80,8 +81,16 @@ func (s *Store) remove(dir *Node, name string, isDir bool) error {
 	if err != nil {
 		return err
 	}
-	s.noteLocked(&rename{dirs: []*Node{dir}, undo: back, finish: func() { s.forgetLocked(n) }})
+	s.noteLocked(&rename{dirs: []*Node{dir}, gone: directory(n), undo: back, finish: func() { s.forgetLocked(n) }})
 	return nil
+}
+
+// directory is the node if it is one.
+func directory(n *Node) *Node {
+	if n == nil || n.kind != unix.S_IFDIR {
+		return nil
+	}
+	return n
 }
 
 // displaceLocked moves a node to a grave and returns how to move it back.
@@ -151,7 +160,7 @@ func (s *Store) Rename(dir *Node, name string, newDir *Node, newName string, may
 		return err
 	}
 	s.moveLocked(n, newDir, newName)
-	s.noteLocked(&rename{dirs: []*Node{dir, newDir}, finish: finish, undo: func() {
+	s.noteLocked(&rename{dirs: []*Node{dir, newDir}, gone: directory(replaced), finish: finish, undo: func() {
 		s.must(unix.Rename(s.belowLocked(n), filepath.Join(s.belowLocked(dir), name)))
 		s.moveLocked(n, dir, name)
 		back()
@@ -178,6 +187,9 @@ func (s *Store) SyncDir(dir *Node) {
 	for _, r := range slices.Backward(s.journal) {
 		if slices.ContainsFunc(r.dirs, func(d *Node) bool { return slices.Contains(dirs, d) }) {
 			dirs = append(dirs, r.dirs...)
+			if r.gone != nil {
+				dirs = append(dirs, r.gone)
+			}
 			done = append(done, r)
 		} else {
 			left = append(left, r)

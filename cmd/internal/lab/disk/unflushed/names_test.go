@@ -183,3 +183,25 @@ func TestUnlinkedWhileOpen(t *testing.T) {
 		t.Errorf("the name holds %q", got)
 	}
 }
+
+// A directory whose removal is durable takes what happened in it along, flushed or not.
+func TestADurablyRemovedDirectoryStaysRemoved(t *testing.T) {
+	for seed := range uint64(10) {
+		s := store(t, Config{})
+		d, err := s.Mkdir(s.root, "d", 0o700)
+		check(t, err)
+		s.put(t, d, "x", "1", true)
+		s.SyncDir(d)
+		s.SyncDir(s.root)
+		check(t, s.Unlink(d, "x"))
+		check(t, s.Rmdir(s.root, "d"))
+		s.SyncDir(s.root)
+		s.put(t, s.root, "y", "2", true)
+		if _, err := s.PowerCut([]Mode{Drop, Random, Torn}[seed%3], seed); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.names(t); len(got) > 1 || len(got) == 1 && got[0] != "/y" {
+			t.Errorf("%v is left", got)
+		}
+	}
+}
