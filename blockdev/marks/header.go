@@ -32,13 +32,13 @@ const (
 	offRest       = offSlots + MaxSlots*slotSize
 	offChecksum   = headerSize - 4
 
-	slotPeer   = 0  // 64
-	slotNumber = 64 // 8
-	slotFlags  = 72 // 4, then 4 zero
-	slotSize   = 80
+	slotPeer     = 0  // 64
+	slotPromised = 64 // 8
+	slotSettled  = 72 // 8
+	slotFlags    = 80 // 4, then 4 zero
+	slotSize     = 88
 
-	flagSettled    = 1
-	flagEverything = 2
+	flagEverything = 1
 )
 
 var magic = [8]byte{'h', 'a', 'c', 'l', 'm', 'a', 'r', 'k'}
@@ -76,12 +76,10 @@ func (h *header) encode() []byte {
 }
 
 func (s *Slot) encode(p []byte) {
-	copy(p[slotPeer:slotNumber], s.Peer)
-	binary.LittleEndian.PutUint64(p[slotNumber:], s.Number.N)
+	copy(p[slotPeer:slotPromised], s.Peer)
+	binary.LittleEndian.PutUint64(p[slotPromised:], s.Number.Promised)
+	binary.LittleEndian.PutUint64(p[slotSettled:], s.Number.Settled)
 	flags := uint32(0)
-	if s.Number.Settled {
-		flags |= flagSettled
-	}
 	if s.Everything {
 		flags |= flagEverything
 	}
@@ -124,12 +122,12 @@ func decodeHeader(p []byte) (*header, error) {
 
 func (s *Slot) decode(p []byte, i int) error {
 	flags := binary.LittleEndian.Uint32(p[slotFlags:])
-	s.Number = Number{N: binary.LittleEndian.Uint64(p[slotNumber:]), Settled: flags&flagSettled != 0}
+	s.Number = Number{Promised: binary.LittleEndian.Uint64(p[slotPromised:]), Settled: binary.LittleEndian.Uint64(p[slotSettled:])}
 	s.Everything = flags&flagEverything != 0
-	if flags&^(flagSettled|flagEverything) != 0 || !zero(p[slotFlags+4:]) {
+	if flags&^flagEverything != 0 || !zero(p[slotFlags+4:]) {
 		return fmt.Errorf("slot %d: flags %#x, or what follows them, are unknown", i, flags)
 	}
-	return text(p[slotPeer:slotNumber], "peer", &s.Peer)
+	return text(p[slotPeer:slotPromised], "peer", &s.Peer)
 }
 
 func text(p []byte, field string, into *string) error {

@@ -67,11 +67,10 @@ type Slots uint16
 // Of is the set of one slot.
 func Of(slot int) Slots { return 1 << slot }
 
-// Number counts the clearings that a replica and a peer agreed on (R14). Settled: the peer is known to have stored it.
-type Number struct {
-	N       uint64
-	Settled bool
-}
+// Number counts the clearings that a replica and a peer agreed on (R14): Promised is the newest that this replica said it
+// stored, Settled the newest that all who take part are known to have promised; only that one is carried out. Neither
+// falls. What they say of a map that went back is replication/maps' to judge.
+type Number struct{ Promised, Settled uint64 }
 
 // Slot is what the file keeps of one peer. Its place never changes while the peer is there.
 type Slot struct {

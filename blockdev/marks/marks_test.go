@@ -193,10 +193,10 @@ func TestSlotsKeepTheirPlaces(t *testing.T) {
 	if _, err := f.AddSlot("one more", false); !errors.Is(err, ErrSlots) {
 		t.Errorf("a seventeenth peer: %v", err)
 	}
-	if err := f.SetNumber(5, Number{N: 3, Settled: true}); err != nil {
+	if err := f.SetNumber(5, Number{3, 2}); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []Number{{N: 2}, {N: 3}} {
+	for _, n := range []Number{{2, 2}, {3, 1}, {4, 5}} {
 		if err := f.SetNumber(5, n); err == nil {
 			t.Errorf("the clearing number went back to %v", n)
 		}
@@ -368,7 +368,7 @@ func TestGoldenFilePinsTheFormat(t *testing.T) {
 	f := open(t, d)
 	marked(t, f, region(1), 2)
 	marked(t, f, blockdev.Range{Off: 247 * minRegion, Len: 2 * minRegion}, 1)
-	if err := f.SetNumber(1, Number{N: 0x0102030405060708, Settled: true}); err != nil {
+	if err := f.SetNumber(1, Number{Promised: 0x0102030405060708, Settled: 3}); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.SetEverything(0, true); err != nil {
@@ -377,7 +377,7 @@ func TestGoldenFilePinsTheFormat(t *testing.T) {
 	f.mu.Lock()
 	f.head.tag = 0x1122334455667788
 	f.mu.Unlock()
-	if err := f.SetNumber(0, Number{N: 77}); err != nil {
+	if err := f.SetNumber(0, Number{Promised: 77}); err != nil {
 		t.Fatal(err)
 	}
 	f.Clear(1, 2)
@@ -409,7 +409,7 @@ func firstDifference(a, b []byte) int {
 
 func FuzzDecodeHeader(f *testing.F) {
 	h := header{tag: 3, size: testVolume, region: minRegion, node: "alpha"}
-	h.slots[2] = Slot{Peer: "beta", Number: Number{N: 4, Settled: true}}
+	h.slots[2] = Slot{Peer: "beta", Number: Number{4, 3}}
 	f.Add(h.encode())
 	f.Fuzz(func(t *testing.T, p []byte) {
 		p = append(p, make([]byte, headerSize)...)[:headerSize]

@@ -65,12 +65,12 @@ func (f *File) RemoveSlot(slot int) error {
 	return f.change(slot, func(s *Slot) error { *s = Slot{}; return nil })
 }
 
-// SetNumber stores the number of a clearing, durably. It never falls, and what was settled stays so for its number. The
-// one who is not the primary stores it before the primary does (R14), and the regions are cleared after it.
+// SetNumber stores the number of a clearing, durably. It never falls. A standby promises it before the primary stores it
+// (R14), and regions are cleared after it is settled here.
 func (f *File) SetNumber(slot int, n Number) error {
 	return f.change(slot, func(s *Slot) error {
-		if old := s.Number; n.N < old.N || n.N == old.N && old.Settled && !n.Settled {
-			return fmt.Errorf("clearing %v of peer %q would follow %v", n, s.Peer, old)
+		if old := s.Number; n.Promised < old.Promised || n.Settled < old.Settled || n.Settled > n.Promised {
+			return fmt.Errorf("clearing %+v of peer %q would follow %+v", n, s.Peer, old)
 		}
 		s.Number = n
 		return nil
