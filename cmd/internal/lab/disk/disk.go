@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +44,7 @@ type Disk struct {
 
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when the process has ended
+	ended  atomic.Bool   // by Stop or Kill
 	stderr bytes.Buffer  // to be read after done
 }
 
@@ -111,6 +113,9 @@ const stopping = 10 * time.Second
 
 // Stop unmounts. Whoever still uses the disk gets errors; what hangs fails.
 func (d *Disk) Stop() error {
+	if d.ended.Swap(true) {
+		return nil
+	}
 	select {
 	case <-d.done:
 		return errors.Join(fmt.Errorf("hadisk ended by itself: %s", d.stderr.String()), d.gone())
@@ -128,6 +133,7 @@ func (d *Disk) Stop() error {
 
 // Kill ends the process: everything that waits for the disk fails, also what nothing else can end.
 func (d *Disk) Kill() error {
+	d.ended.Store(true)
 	_ = d.cmd.Process.Kill()
 	<-d.done
 	return d.gone()
