@@ -9,6 +9,7 @@ import (
 
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/identity"
 )
 
 // exitConfig is what haclusterd ends with when the configuration is wrong.
@@ -26,7 +27,7 @@ func (a *app) configCheck() *cobra.Command {
 		}
 		return a.checkFile(args[0])
 	})
-	c.Flags().BoolVar(&start, "start", false, "say exactly what haclusterd would say at its start, with the same --node and --insecure; ends with 2 when it would refuse")
+	c.Flags().BoolVar(&start, "start", false, "say exactly what haclusterd would say at its start, with the same --node, --pki and --insecure; ends with 2 when it would refuse")
 	return c
 }
 
@@ -45,7 +46,10 @@ func (a *app) checkFile(path string) error {
 
 // checkStart looks at it as haclusterd does.
 func (a *app) checkStart(path string) error {
-	_, err := config.Load(path, config.Options{Node: a.node, Insecure: a.insecure})
+	cfg, err := config.Load(path, config.Options{Node: a.node, Insecure: a.insecure})
+	if err == nil && !a.insecure {
+		_, err = identity.New(identity.Config{PKI: a.folder().Path, Cluster: cfg.Cluster.Name, Node: cfg.Self})
+	}
 	var wrong config.Problems
 	switch {
 	case errors.As(err, &wrong):

@@ -54,6 +54,9 @@ func run(args []string, stderr io.Writer) int {
 		return 2
 	}
 	slog.SetDefault(log)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // early: one that comes during the start is not to end it
+	defer signal.Stop(hup)
 	cfg, err := config.Load(o.config, config.Options{Node: o.node, Insecure: o.insecure, DataDir: o.dataDir, PKI: o.pki})
 	if err == nil {
 		err = cfg.Supported()
@@ -80,7 +83,10 @@ func run(args []string, stderr io.Writer) int {
 		return 1
 	}
 	n.Version = version
-	reload(ctx, o, &level, n, log)
+	reload(ctx, hup, func() {
+		relevel(o, &level, log)
+		_ = n.Reload() // it has logged what is wrong
+	})
 	go systemd(ctx, n.Ready())
 	go func() {
 		<-n.Failed()
@@ -154,25 +160,26 @@ func readLevel(o options, level *slog.LevelVar) error {
 	return nil
 }
 
-// reload reads certificates, keys and the log level again at each SIGHUP. What is unusable stays as it was.
-func reload(ctx context.Context, o options, level *slog.LevelVar, n *node.Node, log *slog.Logger) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+// relevel reads the log level again. What is unusable leaves it as it was.
+func relevel(o options, level *slog.LevelVar, log *slog.Logger) {
+	before := level.Level()
+	if err := readLevel(o, level); err != nil {
+		log.Error("the log level stays as it was", "level", before, "error", err)
+	} else if now := level.Level(); now != before {
+		log.Warn("log level changed", "from", before, "to", now)
+	}
+}
+
+// reload calls do at each SIGHUP until ctx ends.
+func reload(ctx context.Context, hup <-chan os.Signal, do func()) {
 	go func() {
-		defer signal.Stop(hup)
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-hup:
+				do()
 			}
-			before := level.Level()
-			if err := readLevel(o, level); err != nil {
-				log.Error("the log level stays as it was", "level", before, "error", err)
-			} else if now := level.Level(); now != before {
-				log.Warn("log level changed", "from", before, "to", now)
-			}
-			_ = n.Reload() // it has logged what is wrong
 		}
 	}()
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -67,7 +69,10 @@ func dialOne(ctx context.Context, server string, dial Dialer, limit time.Duratio
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			c, err := dial(ctx, server)
 			why.set(err)
-			return c, err
+			if err != nil {
+				return nil, err
+			}
+			return &observed{Conn: c, why: &why}, nil
 		}),
 		grpc.WithAuthority("hacluster"),
 		grpc.WithNoProxy(),
@@ -83,6 +88,20 @@ func dialOne(ctx context.Context, server string, dial Dialer, limit time.Duratio
 		return nil, errors.Join(why.get(), onlyIf(why.get() == nil, err))
 	}
 	return &Client{Server: server, conn: conn, rpc: adminv1.NewAdminClient(conn)}, nil
+}
+
+// observed passes on why the server ended the connection.
+type observed struct {
+	net.Conn
+	why *lastError
+}
+
+func (o *observed) Read(p []byte) (int, error) {
+	n, err := o.Conn.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) { // these tell nothing
+		o.why.set(err)
+	}
+	return n, err
 }
 
 func ready(ctx context.Context, conn *grpc.ClientConn) error {

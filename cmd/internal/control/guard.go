@@ -75,7 +75,11 @@ func judge(ctx context.Context, mine Cluster, req any) (reason, why string) {
 	if name == "" && !anybody {
 		return reasonUser, "only nodes speak this"
 	}
-	if why := mine.Refuses(clusterOf(ctx)); why != "" {
+	theirs := clusterOf(ctx)
+	if _, asks := req.(*Hello); asks {
+		theirs.ID = "" // its reply is what tells an operator which cluster a node belongs to
+	}
+	if why := mine.Refuses(theirs); why != "" {
 		return reasonCluster, why
 	}
 	if c, ok := req.(claimant); ok && !anybody {

@@ -89,6 +89,10 @@ func TestG39CallsOfAnotherClusterAreRefused(t *testing.T) {
 		if c.fine != (err == nil) || !c.fine && (status.Code(err) != codes.PermissionDenied || len(reasons) != 1 || reasons[0] != reasonCluster) {
 			t.Errorf("%s: %v, reasons %v", name, err, reasons)
 		}
+		// Who belongs where is told to nodes of the same cluster's name.
+		if _, err := client.Hello(ctx, &Hello{}); (err == nil) != (c.mine.Name == c.theirs.Name) {
+			t.Errorf("%s: hello: %v", name, err)
+		}
 	}
 }
 

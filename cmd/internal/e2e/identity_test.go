@@ -301,3 +301,44 @@ func overwrite(t *testing.T, path string, n int) {
 		t.Fatal(err)
 	}
 }
+
+// faults.md G39: a node that still has the data of an earlier cluster, which had the same name and addresses, takes no
+// part in the new one and disturbs nobody.
+func TestG39NodeOfAnEarlierClusterOfTheSameNameIsRefused(t *testing.T) {
+	r := healthy(t, Config{RTO: "4s"})
+	r.load().stop()
+	r.stop(Nodes...)
+	old := r.DataDir("gamma") + ".old"
+	copyDir(t, r.DataDir("gamma"), old)
+	for _, n := range Nodes {
+		empty(t, r.DataDir(n))
+	}
+	for _, n := range Nodes[:2] {
+		if err := os.Remove(r.Disk(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.start()
+	r.until("the new cluster is healthy", Healthy)
+	l := r.load()
+	r.stop("gamma")
+	keep := r.DataDir("gamma") + ".new"
+	copyDir(t, r.DataDir("gamma"), keep)
+	empty(t, r.DataDir("gamma"))
+	copyDir(t, old, r.DataDir("gamma"))
+	before := r.vol()
+	r.start("gamma")
+	r.untilLog("gamma", "refused: control call of another cluster")
+	l.more(100)
+	if v := r.vol(); v.Primary != before.Primary || v.Epoch != before.Epoch || v.State != api.VolumeHealthy {
+		t.Errorf("primary %s, epoch %d, became %s, %d, %s", before.Primary, before.Epoch, v.Primary, v.Epoch, v.State)
+	}
+	r.Kill("gamma")
+	empty(t, r.DataDir("gamma"))
+	copyDir(t, keep, r.DataDir("gamma"))
+	r.start("gamma")
+	r.until("with its own data it votes", func(s *api.Status) bool {
+		return Healthy(s) && node(s, "gamma").Voter && node(s, "gamma").State == "alive"
+	})
+	l.stop()
+}

@@ -130,6 +130,16 @@ type tlsConn struct {
 	once  sync.Once
 }
 
+// Read names what an alert means here: with TLS 1.3 the side that called learns behind its handshake only that it is not
+// welcome.
+func (c *tlsConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+		err = fmt.Errorf("TLS: the other side refused the certificate of %s, its log says why: %w", c.t.material.Load().self, err)
+	}
+	return n, err
+}
+
 func (c *tlsConn) Close() error {
 	c.once.Do(func() {
 		c.t.forget(c)

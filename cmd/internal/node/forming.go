@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"hacluster/cmd/internal/caller"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
@@ -171,7 +172,13 @@ func (n *Node) hasState() bool {
 var errNotEmpty = errors.New("this node belongs to a cluster already")
 
 // Form implements control.Handler.
-func (n *Node) Form(_ context.Context, f *control.Form) (*control.Done, error) {
+func (n *Node) Form(ctx context.Context, f *control.Form) (*control.Done, error) {
+	if name, anybody := caller.Of(ctx).Node(); !anybody && name != n.cfg.Nodes[0].Name {
+		return nil, toStatus(fmt.Errorf("node %q would found the cluster, that is for node %q", name, n.cfg.Nodes[0].Name))
+	}
+	if f.Formation == nil {
+		return nil, toStatus(errors.New("a founding without its content"))
+	}
 	if err := n.mayJoin(f.Cluster); err != nil {
 		return nil, toStatus(err)
 	}

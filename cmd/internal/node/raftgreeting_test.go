@@ -1,9 +1,32 @@
 package node
 
 import (
+	"net"
 	"strings"
 	"testing"
+
+	"hacluster/cmd/internal/config"
+	"hacluster/heartbeat/cluster"
 )
+
+// faults.md G39: who was founded with another id is another cluster, whatever its name.
+func TestG39RaftOfAnotherClusterIsRefused(t *testing.T) {
+	one, two := strings.Repeat("ab", 16), strings.Repeat("cd", 16)
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	for _, c := range []struct {
+		mine, theirs string
+		fine         bool
+	}{{one, one, true}, {one, two, false}, {one, "", true}, {"", one, true}} {
+		n := &Node{cfg: &config.Config{}, state: newStateStore()}
+		n.formation.Store(&cluster.Init{ID: c.mine})
+		reason, err := n.judgeRaft(raftGreeting{c.theirs, "alpha-0123456789ab"}, near)
+		if (err == nil) != c.fine || (reason == "") != c.fine {
+			t.Errorf("ours %q, theirs %q: %q, %v", c.mine, c.theirs, reason, err)
+		}
+	}
+}
 
 func FuzzRaftGreeting(f *testing.F) {
 	good, err := raftGreeting{strings.Repeat("ab", 16), "alpha-0123456789ab"}.encode()
