@@ -30,6 +30,9 @@ type Config struct {
 	// OnStall is told of each stalled operation once, while it is outstanding. It is called from the watcher, one at a
 	// time, and must not block. A flush has an empty range. May be nil.
 	OnStall func(op blockdev.Op, r blockdev.Range, since time.Duration)
+	// OnError is told of each write, zeroing and flush that failed, before its caller is: whoever dies in between must
+	// not have forgotten it. It is called in the caller's goroutine. May be nil.
+	OnError func(op blockdev.Op, err error)
 }
 
 // Dev is the watched device. Make one with New; Close ends the watching.
@@ -85,35 +88,35 @@ func (d *Dev) ReadAt(p []byte, off int64) (int, error) {
 func (d *Dev) WriteAt(p []byte, off int64) (int, error) {
 	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: int64(len(p))})
 	defer d.leave(s)
-	return d.inner.WriteAt(p, off)
+	return d.told(d.inner.WriteAt(p, off))
 }
 
 // WriteFUA implements blockdev.Device.
 func (d *Dev) WriteFUA(p []byte, off int64) (int, error) {
 	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: int64(len(p))})
 	defer d.leave(s)
-	return d.inner.WriteFUA(p, off)
+	return d.told(d.inner.WriteFUA(p, off))
 }
 
 // WriteVAt implements blockdev.VectorWriter.
 func (d *Dev) WriteVAt(segments [][]byte, off int64) (int, error) {
 	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: forward.Len(segments)})
 	defer d.leave(s)
-	return forward.WriteV(d.inner, segments, off)
+	return d.told(forward.WriteV(d.inner, segments, off))
 }
 
 // Zero implements blockdev.Device.
 func (d *Dev) Zero(r blockdev.Range, unmap bool) error {
 	s := d.slots.enter(blockdev.OpZero, r)
 	defer d.leave(s)
-	return d.inner.Zero(r, unmap)
+	return d.tell(blockdev.OpZero, d.inner.Zero(r, unmap))
 }
 
 // Flush implements blockdev.Device.
 func (d *Dev) Flush() error {
 	s := d.slots.enter(blockdev.OpFlush, blockdev.Range{})
 	defer d.leave(s)
-	return d.inner.Flush()
+	return d.tell(blockdev.OpFlush, d.inner.Flush())
 }
 
 // Reopen implements blockdev.Reopener. It is timed like a flush: it waits for the disk as one does.
@@ -133,6 +136,15 @@ func (d *Dev) Close() error {
 	err := d.inner.Close()
 	d.closeOnce.Do(func() { close(d.stop) })
 	d.watching.Wait()
+	return err
+}
+
+func (d *Dev) told(n int, err error) (int, error) { return n, d.tell(blockdev.OpWrite, err) }
+
+func (d *Dev) tell(op blockdev.Op, err error) error {
+	if err != nil && d.cfg.OnError != nil {
+		d.cfg.OnError(op, err)
+	}
 	return err
 }
 

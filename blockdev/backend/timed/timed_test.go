@@ -1,6 +1,7 @@
 package timed
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -203,5 +204,38 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Each failed change is told of before its caller hears of it, and nothing else is.
+func TestFailuresAreToldBeforeTheCallerHears(t *testing.T) {
+	var told []blockdev.Op
+	faults := faultdev.New(memdev.New(memdev.Config{Size: 1 << 20}))
+	d := New(faults, Config{OnError: func(op blockdev.Op, err error) {
+		if !errors.Is(err, faultdev.ErrInjected) {
+			t.Errorf("told of %v", err)
+		}
+		told = append(told, op)
+	}})
+	defer d.Close()
+	p := make([]byte, 4096)
+	all := []func() error{
+		func() error { _, err := d.WriteAt(p, 0); return err },
+		func() error { _, err := d.WriteFUA(p, 0); return err },
+		func() error { _, err := d.WriteVAt([][]byte{p}, 0); return err },
+		func() error { return d.Zero(blockdev.Range{Len: 4096}, true) },
+		func() error { return d.Flush() },
+		func() error { _, err := d.ReadAt(p, 0); return err },
+	}
+	for _, do := range all {
+		if err := do(); err != nil || len(told) > 0 {
+			t.Fatalf("without a fault: %v, told %v", err, told)
+		}
+	}
+	faults.Add(faultdev.Rule{Fail: true})
+	for i, do := range all {
+		if err := do(); err == nil || len(told) != min(i+1, 5) {
+			t.Errorf("operation %d: %v, told %v", i, err, told)
+		}
 	}
 }

@@ -66,12 +66,14 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 		if rep := b.stalled.Load(); rep != nil {
 			rep.Stalled(op, r, since)
 		}
+	}, OnError: func(op blockdev.Op, err error) {
+		b.super.suspect.mark(op, err) // it is there before the first operation
 	}})
 	if b.super, err = v.openSuper(st, vol, dir, path, device, file.Attachment(), known); err != nil {
 		return nil, errors.Join(err, b.dev.Close())
 	}
 	b.close = func() {
-		if err := errors.Join(b.super.file.Close(), b.dev.Close()); err != nil {
+		if err := errors.Join(b.super.file.Close(), b.dev.Close(), b.super.suspect.close()); err != nil {
 			v.n.log.Error("closing the backing", "volume", vol.Name, "error", err)
 		}
 	}
@@ -113,7 +115,27 @@ func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, de
 		return nil, errors.Join(fmt.Errorf("the superblock of volume %s has epoch %d, the cluster knows %d: the cluster's state went back; do not go on before it is clear why",
 			vol.Name, s.Epoch(), vol.Epoch), f.Close())
 	}
-	return s, s.update(func(sb *meta.Superblock) { sb.Attachment = attachment })
+	if s.suspect, err = openSuspect(dir, hex.EncodeToString(v.n.boot[:])); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if err := v.recall(vol.Name, s, attachment); err != nil {
+		return nil, errors.Join(err, s.suspect.close(), f.Close())
+	}
+	return s, nil
+}
+
+// recall notes in the superblock what an earlier process of this boot knew of the backing and could not note any more.
+func (v *volumes) recall(volume string, s *superblock, attachment string) error {
+	left, err := s.suspect.left()
+	if err != nil {
+		return err
+	}
+	if left {
+		v.n.log.Error("the backing failed under an earlier process, which died before it could note that: the replica is no candidate until it has been resynced", "volume", volume)
+	}
+	return s.suspect.during(func() error {
+		return s.update(func(sb *meta.Superblock) { sb.Attachment, sb.Failed = attachment, sb.Failed || left })
+	})
 }
 
 // superblock shows a meta.File as replication wants it. Its writes are timed (R26).
@@ -121,6 +143,8 @@ type superblock struct {
 	file *meta.File
 	disk *deadline.Watch
 	op   string
+	// suspect has what of Failed is not stored yet.
+	suspect *suspect
 }
 
 func (s *superblock) update(change func(*meta.Superblock)) error {
@@ -139,7 +163,9 @@ func (s *superblock) SetEpoch(e cluster.Epoch) error {
 }
 
 func (s *superblock) SetHealth(inconsistent, failed bool) error {
-	return s.update(func(sb *meta.Superblock) { sb.Inconsistent, sb.Failed = inconsistent, failed })
+	return s.suspect.during(func() error {
+		return s.update(func(sb *meta.Superblock) { sb.Inconsistent, sb.Failed = inconsistent, failed })
+	})
 }
 
 func (s *superblock) Clean() *cluster.Clean {
