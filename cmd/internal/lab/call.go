@@ -23,6 +23,8 @@ type call struct {
 	link           string
 	port           int
 	on, off, lasts time.Duration
+	delay, jitter  time.Duration
+	double         int
 	out            string
 	seed           uint64
 	minutes, count int
@@ -47,6 +49,9 @@ func newCall(name string, args []string, stdout, stderr io.Writer) (*call, error
 	f.DurationVar(&c.on, "on", time.Second, "how long a flapping cable works")
 	f.DurationVar(&c.off, "off", time.Second, "how long it does not")
 	f.DurationVar(&c.lasts, "for", 10*time.Second, "how long it flaps")
+	f.DurationVar(&c.delay, "delay", 20*time.Millisecond, "of the frames that are not sent at once")
+	f.DurationVar(&c.jitter, "jitter", 0, "more delay, up to this, at random")
+	f.IntVar(&c.double, "double", 0, "how many of a hundred frames arrive twice")
 	f.StringVar(&c.out, "out", "", "`folder` for results.md, results.json and what failed runs left")
 	f.Uint64Var(&c.seed, "seed", 0, "seed of what is random; 0: a new one, which is printed")
 	f.IntVar(&c.minutes, "minutes", 10, "how long a soak takes")

@@ -13,7 +13,7 @@ import (
 
 // order is that of the help text.
 var order = []string{"up", "down", "status", "start", "stop", "exec", "kill", "pause", "resume",
-	"cut", "oneway", "loss", "flap", "slow", "powercut", "disk", "heal", "list", "run", "matrix", "matrix-ci", "soak", "failovers"}
+	"cut", "oneway", "loss", "flap", "slow", "delay", "reorder", "powercut", "disk", "heal", "list", "run", "matrix", "matrix-ci", "soak", "failovers"}
 
 func commands() map[string]command {
 	return map[string]command{
@@ -40,9 +40,12 @@ func commands() map[string]command {
 		"soak":      {"[--minutes N] [--seed N] [--out DIR]", "random faults in one cluster; the seed gives their order", soak},
 		"failovers": {"[--count N] [--seed N] [--out DIR]", "failovers in a row: kill, pause, cut and power cut in turn", failovers},
 		// Called by the program itself.
-		"cell":  {"SCENARIO --lab NAME", "the inner half of a run, on the clients' host", cell},
-		"guard": {"--lab NAME --for LIMIT", "the watchdog of a run", guard},
-		"heal":  {"", "undo every fault of the network, let what is paused or hung go on", heal},
+		"cell":    {"SCENARIO --lab NAME", "the inner half of a run, on the clients' host", cell},
+		"guard":   {"--lab NAME --for LIMIT", "the watchdog of a run", guard},
+		"delay":   {"NODE DELAY [--jitter 10ms] [--link NETWORK]", "delay what goes through a node's cable (default repl), in both directions", delay},
+		"reorder": {"NODE PERCENT [--delay 20ms] [--double PERCENT] [--link NETWORK]", "let some frames overtake the others, which are delayed; let some arrive twice", reorder},
+		"wire":    {"INTERFACE INTERFACE STATS CHARACTER", "the process of a delayed cable", carry},
+		"heal":    {"", "undo every fault of the network, let what is paused or hung go on", heal},
 	}
 }
 
@@ -136,6 +139,13 @@ func show(c *call, name string) error {
 	}
 	for _, sh := range s.Shapes {
 		fmt.Fprintf(c.stdout, "  slow: %s sends %s into %s\n", sh.Node, sh.Rate, sh.Network)
+	}
+	for _, w := range s.Wires {
+		st, err := l.WireStats(w.Node, w.Network)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.stdout, "  wire: %s to %s, %+v, did %+v\n", w.Node, w.Network, w.Character, st)
 	}
 	return nil
 }

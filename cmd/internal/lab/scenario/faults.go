@@ -9,6 +9,7 @@ import (
 
 	"hacluster/cmd/internal/lab/disk"
 	"hacluster/cmd/internal/lab/topology"
+	"hacluster/cmd/internal/lab/wire"
 )
 
 // Role names a node by what it is when the fault strikes.
@@ -253,4 +254,22 @@ func (r *Run) restart(node string) error {
 		}
 	}
 	return r.Lab.Start(node)
+}
+
+// Rewire gives the replication cable of a node a bad character; done counts in its statistics what proves it.
+func Rewire(c wire.Config, done func(wire.Stats) uint64, role Role) Fault {
+	return func(_ context.Context, r *Run) (Injected, error) {
+		node := role(r)
+		c.Seed = r.Rand.Uint64()
+		if err := r.Lab.Rewire(node, topology.Replication, c); err != nil {
+			return Injected{}, err
+		}
+		return Injected{
+			Bites: func() (string, bool, error) {
+				s, err := r.Lab.WireStats(node, topology.Replication)
+				return fmt.Sprintf("the cable of %s did %+v", node, s), done(s) > 0, err
+			},
+			Mend: func(context.Context) error { return r.Lab.Heal() },
+		}, nil
+	}
 }

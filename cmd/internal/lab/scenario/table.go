@@ -5,6 +5,7 @@ import (
 
 	"hacluster/cmd/internal/lab/disk"
 	"hacluster/cmd/internal/lab/topology"
+	"hacluster/cmd/internal/lab/wire"
 )
 
 // Table is every scenario there is.
@@ -130,6 +131,20 @@ func Table() []Scenario {
 		{Name: "loss-30", Covers: "X104", What: "30 % of all packets are lost", RTO: "10s", Fault: Lossy(30), Hold: 10 * time.Second,
 			Expect: Expect{Service: Survives, Changes: 2, Within: 30 * time.Second}},
 		{Name: "slow-link", Covers: "X104", What: "the primary sends 2 Mbit/s into the replication network", CI: true, Fault: Slow("2mbit", P), Hold: 6 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "delay-50ms", Covers: "X104", What: "the replication cable of P delays by 50 ms, both ways", Hold: 6 * time.Second,
+			Fault:  Rewire(wire.Config{Delay: 50 * time.Millisecond}, func(s wire.Stats) uint64 { return s.Delayed }, P),
+			Expect: Expect{Service: Survives, Changes: 1}},
+		{Name: "delay-500ms", Covers: "X104", What: "the same by 500 ms, in a cluster whose target allows for that", RTO: "20s", Hold: 12 * time.Second,
+			Fault:  Rewire(wire.Config{Delay: 500 * time.Millisecond}, func(s wire.Stats) uint64 { return s.Delayed }, P),
+			Expect: Expect{Service: GoesOn, Within: 30 * time.Second}},
+		{Name: "reorder", Covers: "X105", What: "a quarter of the frames overtake the others, a tenth arrive twice", Hold: 6 * time.Second,
+			Fault:  Rewire(wire.Config{Delay: 5 * time.Millisecond, Reorder: 25, Double: 10}, func(s wire.Stats) uint64 { return min(s.Reordered, s.Doubled) }, P),
+			Expect: Expect{Service: GoesOn}},
+		{Name: "black-hole", Covers: "X108", What: "small packets pass between P and S, long ones are lost", Hold: 6 * time.Second,
+			Fault: Lose(func(r *Run) []topology.Rule {
+				return []topology.Rule{{From: r.Primary(), To: r.Standby(), Network: topology.Replication, Percent: 100, Longer: 1000}}
+			}),
 			Expect: Expect{Service: GoesOn}},
 	}
 }

@@ -12,6 +12,7 @@ type Rule struct {
 	Network  string // empty: all networks that both are on
 	Port     int    // of TCP or UDP, at either end; 0: all
 	Percent  int    // how many of a hundred packets are lost, at random
+	Longer   int    // only packets of more bytes than this; 0: all
 }
 
 func (r Rule) String() string {
@@ -21,6 +22,9 @@ func (r Rule) String() string {
 	}
 	if r.Port != 0 {
 		what += fmt.Sprintf(" port %d", r.Port)
+	}
+	if r.Longer > 0 {
+		what += fmt.Sprintf(" longer than %d", r.Longer)
 	}
 	if r.Percent < 100 {
 		what += fmt.Sprintf(" %d%%", r.Percent)
@@ -81,6 +85,9 @@ func (r Rule) matches(s *State, from *Node) []string {
 	m := "ip saddr { " + strings.Join(addresses, ", ") + " }"
 	if r.Network != "" {
 		m = fmt.Sprintf("iifname %q %s", r.Network, m)
+	}
+	if r.Longer > 0 {
+		m += fmt.Sprintf(" meta length > %d", r.Longer)
 	}
 	tail := ""
 	if r.Percent < 100 {
