@@ -11,7 +11,7 @@ MINUTES   ?= 10
 LAB_OUT   ?= bin/lab-results
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations fuzz demo bench bench-failover calm matrix-ci matrix soak failovers proto clean
+.PHONY: help build setup lint test test-long model mutations fuzz failpoints demo bench bench-failover calm matrix-ci matrix soak failovers proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ mutations: ## break each rule on purpose and see the model catch it
 
 fuzz: ## every fuzz target, SECONDS_EACH (60) seconds each
 	scripts/fuzz.sh $(SECONDS_EACH)
+
+failpoints: build ## crash each node of a real cluster at every fail point, half of the time with its power cut (root)
+	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_FAILPOINTS=all $(GO) test ./cmd/internal/e2e -run TestK109CrashAtFailPoints -count=1 -v -timeout 90m
 
 demo: setup build ## three daemons, real data, the primary killed: under a minute, no root needed
 	$(GO) run ./cmd/internal/e2e/demo -bin bin

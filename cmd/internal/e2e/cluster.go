@@ -52,6 +52,7 @@ type Cluster struct {
 	mu     sync.Mutex
 	procs  map[string]*proc
 	paused map[string]bool // stopped by SIGSTOP
+	env    map[string][]string
 }
 
 // made counts the clusters of this process, so that each looks for its addresses elsewhere.
@@ -102,7 +103,7 @@ func New(cfg Config) (*Cluster, error) {
 	if !filepath.IsAbs(cfg.Disks) {
 		cfg.Disks = filepath.Join(cfg.Dir, cfg.Disks)
 	}
-	c := &Cluster{cfg: cfg, procs: map[string]*proc{}, paused: map[string]bool{}}
+	c := &Cluster{cfg: cfg, procs: map[string]*proc{}, paused: map[string]bool{}, env: map[string][]string{}}
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -197,7 +198,9 @@ func (c *Cluster) start(node string) error {
 	defer log.Close()
 	cmd := c.command(node)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), c.cfg.Env...)
+	c.mu.Lock()
+	cmd.Env = append(append(os.Environ(), c.cfg.Env...), c.env[node]...)
+	c.mu.Unlock()
 	p := &proc{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() { // Pdeathsig follows the thread that started the process: keep one alive with it
@@ -215,6 +218,13 @@ func (c *Cluster) start(node string) error {
 	defer c.mu.Unlock()
 	c.procs[node], c.paused[node] = p, false
 	return nil
+}
+
+// SetEnv gives a node's next process an environment of its own, beside that of all.
+func (c *Cluster) SetEnv(node string, env ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.env[node] = env
 }
 
 // command is a node's daemon, which does not outlive us. With a boot id of its own it runs in a mount namespace of its

@@ -33,8 +33,10 @@ func TestMain(m *testing.M) {
 	if built.made {
 		os.RemoveAll(built.dir)
 	}
-	if hadiskDir != "" {
-		os.RemoveAll(hadiskDir)
+	for _, dir := range []string{hadiskDir, taggedDir} {
+		if dir != "" {
+			os.RemoveAll(dir)
+		}
 	}
 	os.Exit(code)
 }
@@ -87,7 +89,10 @@ func newRig(t *testing.T, cfg Config) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Dir, cfg.Bin = dir, binaries(t)
+	cfg.Dir = dir
+	if cfg.Bin == "" {
+		cfg.Bin = binaries(t)
+	}
 	if cfg.Size == "" {
 		cfg.Size = "64MiB"
 	}
