@@ -68,7 +68,9 @@ func (r *Replica) Report() cluster.Report {
 func (r *Replica) reportLocked() cluster.Report {
 	rep := cluster.Report{Volume: r.cfg.Volume.Name, Incarnation: r.cfg.Incarnation, Process: r.cfg.Process}
 	if r.super != nil {
-		rep.Held, rep.Failed, rep.Clean = true, r.super.Failed(), r.super.Clean()
+		// From the moment of a failure, not from that of its note (R23): what is said here makes candidates.
+		rep.Failed = r.super.Failed() || r.unnoted > 0 || r.spoiltLocked()
+		rep.Held, rep.Clean = true, r.super.Clean()
 		rep.Stalled = r.dev.Stalled()
 	}
 	rep.Epoch, rep.LastSeq, rep.Inconsistent = r.recv.Epoch(), r.recv.LastNum(), r.recv.Inconsistent()
