@@ -191,9 +191,30 @@ func role(node string) string {
 	return node
 }
 
+// lead has the witness lead the group: the leader is ended, and who is elected moves leadership off a primary.
+func (c *crashing) lead(node string) {
+	for range 5 {
+		s, err := c.Status(c.ctx)
+		if err != nil || c.dead(node) || s.Leader == node {
+			return
+		}
+		if s.Leader != "" && s.Leader != s.Volumes[0].Primary {
+			c.Kill(s.Leader)
+			c.upTo(node, 5*time.Second, c.isNow(func(s *apiStatus) bool { return s.Quorum && s.Leader == node }))
+			c.start(s.Leader)
+		}
+		c.settle(node)
+	}
+}
+
 // steps are walked through, again and again, until the node has crashed.
 var steps = []step{
 	{true, func(c *crashing, l *loading, n string) { c.settle(n); c.acks(l, n, 150) }},
+	{false, func(c *crashing, l *loading, n string) {
+		if n == "gamma" {
+			c.lead(n)
+		}
+	}},
 	{true, func(c *crashing, l *loading, n string) { c.moveTo(n, role(n)); c.acks(l, n, 150) }},
 	{true, func(c *crashing, l *loading, n string) { c.moveTo(n, peer(n)); c.acks(l, n, 100) }},
 	{true, func(c *crashing, l *loading, n string) { // the node has to catch up
@@ -212,7 +233,8 @@ var steps = []step{
 	}},
 	{false, func(c *crashing, l *loading, n string) { // its disk fails
 		_ = c.disks[n].Fault(disk.Fault{Kind: disk.EIO, Op: disk.Write, Glob: backing})
-		c.upTo(n, 3*time.Second, c.isNow(PrimaryIs(peer(n))))
+		c.upTo(n, 5*time.Second, func() bool { k, err := c.disks[n].Bites(disk.EIO); return n == "gamma" || err != nil || k > 0 })
+		c.upTo(n, 5*time.Second, c.isNow(PrimaryIs(peer(n))))
 		_ = c.disks[n].Go()
 		c.settle(n)
 	}},
