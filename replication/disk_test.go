@@ -449,3 +449,48 @@ func TestCleanStopWaitsForTheLastWrite(t *testing.T) {
 		l.same("a", "b")
 	}
 }
+
+// R23: the disk of a primary fails while its only other member is cut off. That one has what was lost, so nothing is
+// answered and it is not sent away; when it is back, it takes the role. With no other member the client gets the error
+// (TestLoneMemberReportsTheErrorOfItsDisk).
+func TestFailedPrimaryWaitsForItsOnlyOtherMember(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	c := a.serving().client(t)
+	a.connected("b")
+	away := make(chan struct{})
+	a.onGiveUp = func(to string, failed bool) error {
+		select {
+		case <-away:
+			return l.handOn(a, to, failed)
+		default:
+			return errFault // nobody answers who could take it
+		}
+	}
+	b.cable.cut()
+	a.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Times: 1, Err: errFault})
+	answer := c.begin(writeReq(0, pattern(4096, 3)))
+	l.await("the role to be given up", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.giveUps) > 0 })
+	for range 20 {
+		l.pass(dropAfter)
+		time.Sleep(time.Millisecond)
+	}
+	if len(answer) > 0 || l.drops() > 0 {
+		t.Fatalf("%d answers, %d drops: the member that has the data was sent away", len(answer), l.drops())
+	}
+	if s, ok := a.get().Serving(); !ok || !s.Suspended || !a.get().Report().Failed {
+		t.Errorf("status %+v, report %+v", s, a.get().Report())
+	}
+	close(away)
+	b.cable.mend()
+	l.await("the other member to take the role", func() bool {
+		a.grant() // a lease in the same epoch: it tries again to give it up
+		l.pass(dropAfter)
+		return l.volume().Primary == "b"
+	})
+	if err := <-answer; !errors.Is(err, errCut) {
+		t.Errorf("answered %v", err)
+	}
+	l.await("the failed one to be resynced", func() bool { return l.volume().IsMember("a") })
+	l.same("a", "b")
+}

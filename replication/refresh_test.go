@@ -323,3 +323,30 @@ func TestBackingThatCannotBeOpenedAnewTakesNoStream(t *testing.T) {
 	})
 	l.same("a", "b")
 }
+
+// The last copy, whose own tenure found its disk failing: a person has the same process promoted anew.
+func TestForcedPromotionOfTheFailedPrimaryItself(t *testing.T) {
+	l := newLab(t, labConfig{inline: true, kernel: true}, "a", "b")
+	a := l.nodes["a"]
+	l.nodes["b"].cable.cut()
+	l.form("a")
+	l.promote("a", cluster.BasisFirst)
+	a.grant()
+	c := a.serving().client(t)
+	block := pattern(4096, 5)
+	if err := c.write(1<<20, block); err != nil {
+		t.Fatal(err)
+	}
+	a.disk.fail(1)
+	if err := c.flush(); !errors.Is(err, errFault) {
+		t.Fatalf("flush: %v", err)
+	}
+	l.promote("a", cluster.BasisForced)
+	l.await("the new epoch to be served", func() bool { t := a.get().Tenure(); return t != nil && t.epoch == 2 && t.gate.try() })
+	if !a.disk.holds(block, 1<<20) {
+		t.Error("it serves before its disk has what it shows")
+	}
+	if err := a.serving().client(t).flush(); err != nil {
+		t.Errorf("flush in the new epoch: %v", err)
+	}
+}

@@ -95,7 +95,7 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if _, ok := vol.Replica(r.To); !ok {
 		return api.Failed("node %q holds no replica of volume %q", r.To, vol.Name)
 	}
-	if r.To == vol.Primary && v.serving(vol) != nil {
+	if s := v.serving(vol); r.To == vol.Primary && s != nil && !(r.Force && s.Suspended && v.diskFailed(vol)) {
 		return api.Failed("node %q is primary of volume %q already", r.To, vol.Name)
 	}
 	rep := v.report(r.To, vol.Name)

@@ -21,6 +21,8 @@ func (v *view) reason(vol *cluster.Volume, s *api.VolumeStatus) string {
 		return v.notFormed(vol)
 	case s.State == api.VolumeUnavailable:
 		return v.notServed(vol)
+	case s.State == api.VolumeSuspended && v.diskFailed(vol):
+		return v.failedAndAlone(vol)
 	case s.State == api.VolumeSuspended:
 		return fmt.Sprintf("%s has no lease at this moment: it resumes with the next", vol.Primary)
 	}
@@ -80,6 +82,32 @@ func (v *view) notServed(vol *cluster.Volume) string {
 		return "a primary is being chosen"
 	}
 	return fmt.Sprintf("only %s may serve: %s%s", strings.Join(vol.MemberNames(), ", "), strings.Join(why, "; "), v.advice(vol))
+}
+
+func (v *view) diskFailed(vol *cluster.Volume) bool {
+	rep := v.report(vol.Primary, vol.Name)
+	return rep != nil && rep.Failed
+}
+
+// failedAndAlone: the primary gave the role up for its failed disk, and no other member took it: each of them has every
+// acknowledged write, so they are waited for (R23).
+func (v *view) failedAndAlone(vol *cluster.Volume) string {
+	var why []string
+	for _, m := range vol.MemberNames() {
+		rep := v.report(m, vol.Name)
+		switch {
+		case m == vol.Primary:
+		case rep == nil:
+			why = append(why, m+" does not answer: start it")
+		case !rep.Usable():
+			why = append(why, fmt.Sprintf("the replica on %s cannot be used: %s", m, problemOf(rep)))
+		}
+	}
+	if len(why) == 0 {
+		return fmt.Sprintf("the disk of %s failed and it gave the role up: a primary is being chosen", vol.Primary)
+	}
+	return fmt.Sprintf("the disk of %s failed and it gave the role up, but no other member can take it: %s; if that is for good, `ha-admin failover %s --to %s --force --accept-data-loss` goes on with the failed disk, after writing all of it again",
+		vol.Primary, strings.Join(why, "; "), vol.Name, vol.Primary)
 }
 
 // advice names what a person can do where nobody is promoted without one: wait for those who are away, or go on with

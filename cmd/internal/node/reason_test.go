@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
 )
@@ -54,5 +55,36 @@ func TestStatusNamesTheCommandWhereAPersonDecides(t *testing.T) {
 		if !strings.Contains(got, c.want) || c.want == "" && strings.Contains(got, "--force") || strings.Contains(got, "start those") != c.starts {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+}
+
+// R23: a primary whose disk failed and whose only other member is away. It stays suspended, for that member has what it
+// lost; status says so, and by which command a person goes on without it, which is not refused.
+func TestStatusOfAFailedPrimaryWhoseStandbyIsAway(t *testing.T) {
+	inc := cluster.Incarnation{Boot: "1", Attachment: "x"}
+	vol := &cluster.Volume{Name: "db", Epoch: 3, Primary: "a", Process: 1, Replicas: []cluster.Replica{{Node: "a"}, {Node: "b"}},
+		Members: map[string]cluster.Member{"a": {Incarnation: inc, Process: 1}, "b": {Incarnation: inc, Process: 1}}}
+	rep := cluster.Report{Volume: "db", Incarnation: inc, Process: 1, Epoch: 3, Held: true, Failed: true}
+	v := &view{quorum: true, state: cluster.NewState(), local: map[string]*control.LocalReply{
+		"a": {Node: "a", Reports: []cluster.Report{rep}, Serving: []control.Serving{{Volume: "db", Epoch: 3, Suspended: true}}}}}
+	s := v.volume(vol)
+	if s.State != api.VolumeSuspended || !strings.Contains(s.Reason, "disk of a failed") || !strings.Contains(s.Reason, "b does not answer: start it") ||
+		!strings.Contains(s.Reason, "`ha-admin failover db --to a --force --accept-data-loss`") {
+		t.Errorf("state %s: %s", s.State, s.Reason)
+	}
+	if err := mayFailover(v, vol, api.FailoverRequest{Volume: "db", To: "a", Force: true, AcceptDataLoss: true}); err != nil {
+		t.Errorf("the command is refused: %v", err)
+	}
+	if err := mayFailover(v, vol, api.FailoverRequest{Volume: "db", To: "a", Force: true}); err == nil {
+		t.Error("taken without consent")
+	}
+	v.local["a"].Serving[0].Suspended = false
+	if err := mayFailover(v, vol, api.FailoverRequest{Volume: "db", To: "a", Force: true, AcceptDataLoss: true}); err == nil {
+		t.Error("a primary that serves is promoted by force")
+	}
+	v.local["b"] = &control.LocalReply{Node: "b", Reports: []cluster.Report{{Volume: "db", Incarnation: inc, Process: 1, Epoch: 3, Held: true}}}
+	v.local["a"].Serving[0].Suspended = true
+	if s := v.volume(vol); strings.Contains(s.Reason, "--force") {
+		t.Errorf("a person is asked although b can take it: %s", s.Reason)
 	}
 }
