@@ -38,6 +38,12 @@ func serveWith(t testing.TB, s *Server) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveOn(t, s, l)
+	return l.Addr().String()
+}
+
+func serveOn(t testing.TB, s *Server, l net.Listener) {
+	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := s.Serve(l); err != nil {
@@ -49,7 +55,6 @@ func serveWith(t testing.TB, s *Server) string {
 		s.Close()
 		wg.Wait()
 	})
-	return l.Addr().String()
 }
 
 func connect(t testing.TB, addr string) net.Conn {

@@ -32,7 +32,7 @@ func newOutput(conn net.Conn) output {
 			return o
 		}
 	}
-	return &streamOutput{conn: conn}
+	return newStreamOutput(conn)
 }
 
 // maxPieces is how many go into one call; the kernel takes no more than 1024.
@@ -106,42 +106,4 @@ func (o *rawOutput) advance(n int) {
 		n -= len(o.pieces[0])
 		o.pieces = o.pieces[1:]
 	}
-}
-
-// streamOutput writes to anything else, such as TLS, which can neither gather nor try.
-type streamOutput struct {
-	conn   net.Conn
-	pieces [][]byte
-	buf    []byte
-}
-
-// gatherLimit: up to here pieces are copied together, for a record of TLS for each would cost more.
-const gatherLimit = 32 << 10
-
-func (o *streamOutput) begin(pieces [][]byte)       { o.pieces = pieces }
-func (o *streamOutput) canTry() bool                { return false }
-func (o *streamOutput) try() (done bool, err error) { return len(o.pieces) == 0, nil }
-
-func (o *streamOutput) finish() error {
-	for len(o.pieces) > 0 {
-		p := o.pieces[0]
-		o.pieces = o.pieces[1:]
-		if len(p) < gatherLimit {
-			p = o.gather(p)
-		}
-		if _, err := o.conn.Write(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// gather puts p and the small pieces behind it together.
-func (o *streamOutput) gather(p []byte) []byte {
-	o.buf = append(o.buf[:0], p...)
-	for len(o.pieces) > 0 && len(o.buf)+len(o.pieces[0]) <= gatherLimit {
-		o.buf = append(o.buf, o.pieces[0]...)
-		o.pieces = o.pieces[1:]
-	}
-	return o.buf
 }
