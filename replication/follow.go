@@ -104,7 +104,7 @@ func (r *Replica) propose(ctx context.Context, c cluster.Command) {
 		return
 	}
 	r.spawn(func() {
-		ctx, cancel := context.WithTimeout(ctx, r.cfg.DropAfter)
+		ctx, cancel := context.WithTimeout(ctx, r.timers.drop())
 		defer cancel()
 		res, err := r.node.Propose(ctx, c)
 		r.mu.Lock()
@@ -127,7 +127,7 @@ func (r *Replica) handOn(ctx context.Context, a role.GiveUp) {
 	}
 	r.log.Error("giving the role up", "epoch", a.Epoch, "why", a.Why)
 	r.spawn(func() {
-		ctx, cancel := context.WithTimeout(ctx, r.cfg.DropAfter)
+		ctx, cancel := context.WithTimeout(ctx, r.timers.drop())
 		defer cancel()
 		if err := r.node.GiveUp(ctx, r.cfg.Volume.Name, a.Epoch, "", true); err != nil {
 			r.log.Warn("the leader did not take the give-up", "epoch", a.Epoch, "error", err)

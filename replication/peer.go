@@ -74,7 +74,7 @@ func (p *peerLink) connect(ctx context.Context) {
 	t.mu.Unlock()
 	hello := wire.Hello{Cluster: cfg.ClusterID, Volume: cfg.VolumeID, VolumeName: cfg.Volume.Name, Size: cfg.Volume.Size,
 		BlockSize: blockdev.BlockSize, Epoch: uint64(t.epoch), Primary: cfg.Node, Process: cfg.Process, Stream: stream, Target: p.node}
-	greet, cancel := context.WithTimeout(ctx, max(2*cfg.DropAfter, time.Second))
+	greet, cancel := context.WithTimeout(ctx, max(2*t.r.timers.drop(), time.Second))
 	sender, reply, err := t.r.node.Greet(greet, p.node, hello)
 	cancel()
 	if err != nil {

@@ -48,7 +48,7 @@ func (r *Replica) reopen() (begun bool) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if err != nil {
-			r.again = r.node.Now().Add(r.cfg.DropAfter)
+			r.again = r.node.Now().Add(r.timers.drop())
 			r.sayLocked(fmt.Sprintf("the backing failed and cannot be opened anew: %v", err))
 			return
 		}

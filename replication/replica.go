@@ -92,14 +92,15 @@ type Config struct {
 
 // Replica is one node's copy of one volume.
 type Replica struct {
-	cfg   Config
-	node  Node
-	dev   Backing
-	super Superblock
-	log   *slog.Logger
-	work  *workers
-	meter meter
-	kick  chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
+	cfg    Config
+	node   Node
+	dev    Backing
+	super  Superblock
+	log    *slog.Logger
+	work   *workers
+	meter  meter
+	timers timers
+	kick   chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
 	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
 	noting  chan struct{}
 	digests chan struct{} // a token for each digest request being answered
@@ -144,6 +145,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
 	r.meter.init(cfg.Node, cfg.Volume.Replicas)
+	r.timers.set(cfg.DropAfter, cfg.SuspendLimit)
 	if super != nil {
 		r.recv = standby.New(super.Epoch(), super.Inconsistent())
 	} else {
@@ -155,7 +157,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 // Run follows the committed state until ctx ends. Then it stops serving, waits for everything on the device, flushes
 // and leaves the clean-stop mark.
 func (r *Replica) Run(ctx context.Context) error {
-	retry := time.NewTicker(r.cfg.DropAfter / 2) // proposals of unknown outcome, leases that came
+	retry := time.NewTicker(r.timers.drop() / 2) // proposals of unknown outcome, leases that came
 	defer retry.Stop()
 	for {
 		r.follow(ctx)
@@ -164,6 +166,7 @@ func (r *Replica) Run(ctx context.Context) error {
 			return r.shutdown()
 		case <-r.kick:
 		case <-retry.C:
+			retry.Reset(r.timers.drop() / 2) // it may have changed
 		}
 	}
 }

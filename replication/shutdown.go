@@ -71,7 +71,7 @@ func (r *Replica) stop() {
 
 // whenQuiet waits until nothing is on the device and no stream is being received.
 func (r *Replica) whenQuiet() error {
-	look := time.NewTicker(r.cfg.DropAfter / 8)
+	look := time.NewTicker(r.timers.drop() / 8)
 	defer look.Stop()
 	for {
 		r.mu.Lock()
@@ -95,7 +95,7 @@ func (r *Replica) whenQuiet() error {
 func (r *Replica) unlessStalled(f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
-	look := time.NewTicker(r.cfg.DropAfter / 8)
+	look := time.NewTicker(r.timers.drop() / 8)
 	defer look.Stop()
 	for !r.dev.Stalled() {
 		select {

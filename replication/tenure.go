@@ -44,7 +44,7 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	now := r.node.Now()
 	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
 		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
-	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.cfg.DropAfter}, vol, now)
+	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop()}, vol, now)
 	for _, n := range t.core.Peers() {
 		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1)}
 	}
@@ -122,7 +122,7 @@ func (t *Tenure) propose(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case c := <-t.proposals:
-			ctx, cancel := context.WithTimeout(ctx, t.r.cfg.DropAfter)
+			ctx, cancel := context.WithTimeout(ctx, t.r.timers.drop())
 			res, err := t.proposeOne(ctx, c)
 			cancel()
 			if err == nil && res.Volume != nil {
@@ -144,7 +144,8 @@ func (t *Tenure) proposeOne(ctx context.Context, c cluster.Command) (cluster.Res
 }
 
 func (t *Tenure) tick(ctx context.Context) {
-	tick := time.NewTicker(t.r.cfg.DropAfter / 8)
+	drop := t.r.timers.drop()
+	tick := time.NewTicker(drop / 8)
 	defer tick.Stop()
 	served := t.r.node.Now() // when the gate was last seen open, or the clients were cut off
 	for {
@@ -152,6 +153,11 @@ func (t *Tenure) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if now := t.r.timers.drop(); now != drop {
+				drop = now
+				tick.Reset(drop / 8)
+				t.with(func(primary.Instant) { t.core.SetDropAfter(drop) })
+			}
 			t.with(t.core.Tick)
 		case <-t.kick:
 		}
@@ -159,9 +165,9 @@ func (t *Tenure) tick(ctx context.Context) {
 		t.handOn(ctx)
 		if now := t.r.node.Now(); t.gate.try() {
 			served = now
-		} else if now.Sub(served) >= t.r.cfg.SuspendLimit {
+		} else if now.Sub(served) >= t.r.timers.suspend() {
 			served = now
-			t.r.log.Warn("suspended for longer than the limit: clients' connections are closed", "limit", t.r.cfg.SuspendLimit)
+			t.r.log.Warn("suspended for longer than the limit: clients' connections are closed", "limit", t.r.timers.suspend())
 			t.cutClients()
 		}
 	}
@@ -214,7 +220,7 @@ func (t *Tenure) handOn(ctx context.Context) {
 	}
 	t.r.log.Error("giving the role up: the backing device failed", "epoch", t.epoch, "error", err)
 	t.goes.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, 8*t.r.cfg.DropAfter)
+		ctx, cancel := context.WithTimeout(ctx, 8*t.r.timers.drop())
 		defer cancel()
 		failpoint.Hit(failpoint.GiveUpFailed)
 		if err := t.r.node.GiveUp(ctx, t.r.cfg.Volume.Name, t.epoch, "", true); err != nil && ctx.Err() == nil {

@@ -116,6 +116,19 @@ func Open(path string, b Binding) (*File, error) {
 	return f, nil
 }
 
+// Read is the superblock at path, whoever it belongs to. Nothing is written.
+func Read(path string) (Superblock, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return Superblock{}, fmt.Errorf("read superblock: %w", err)
+	}
+	c, err := choose(content[:min(len(content), fileSize)])
+	if err != nil {
+		return Superblock{}, fmt.Errorf("read superblock %s: %w", path, err)
+	}
+	return *c.sb, nil
+}
+
 func openStore(path string, s store, b Binding) (*File, error) {
 	content := make([]byte, fileSize)
 	n, err := s.ReadAt(content, 0)

@@ -110,7 +110,7 @@ func verdictDocument(ok bool, wrong, warnings config.Problems) any {
 }
 
 func (a *app) configShow() *cobra.Command {
-	return command("show [FILE]", "show what the node runs with, or what a file means, and the sum of its timers", atMostOne,
+	return command("show [FILE]", "show the applied configuration, or what a file means, with limits and the sum of the timers", atMostOne,
 		func(ctx context.Context, args []string) error {
 			if len(args) == 1 {
 				return a.showFile(args[0])

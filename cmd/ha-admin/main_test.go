@@ -176,7 +176,7 @@ func TestNoCommandAtAllShowsHelp(t *testing.T) {
 func TestWhatIsNotThereYetIsRefused(t *testing.T) {
 	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "volume verify pgdata", "volume pause pgdata",
 		"volume resume pgdata", "volume rescue list", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
-		"fence alpha", "fence confirm alpha", "fence test alpha", "apply /etc/hacluster/cluster.hcl --yes"} {
+		"fence alpha", "fence confirm alpha", "fence test alpha"} {
 		admin(t, strings.Fields(line)...).wantFailure(t, 1, "not supported yet")
 	}
 }

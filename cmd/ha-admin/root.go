@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 	"unicode"
@@ -23,6 +24,7 @@ const (
 // app is what all commands share: the flags that every one takes, and where answers go.
 type app struct {
 	out, err io.Writer
+	in       io.Reader // answers to questions
 
 	servers  []string
 	pki      string
@@ -37,7 +39,10 @@ type app struct {
 
 // run carries out one command line and gives the exit code.
 func run(ctx context.Context, args []string, out, errOut io.Writer) int {
-	a := &app{out: out, err: errOut}
+	return (&app{out: out, err: errOut, in: os.Stdin}).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -48,7 +53,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	if errors.As(err, &done) {
 		return done.code
 	}
-	fmt.Fprintf(errOut, "ha-admin: %s\n", oneLine(err.Error()))
+	fmt.Fprintf(a.err, "ha-admin: %s\n", oneLine(err.Error()))
 	return int(kindOf(err))
 }
 
@@ -101,10 +106,9 @@ func (a *app) root() *cobra.Command {
 	a.flags = root
 	a.globalFlags(root)
 	root.AddCommand(a.statusCommand(), a.failoverCommand(), a.failoversCommand(), a.volumeCommand(), a.nodeCommand(),
-		a.eventsCommand(), a.configCommand(), a.pkiCommand())
+		a.eventsCommand(), a.configCommand(), a.applyCommand(), a.pkiCommand())
 	root.AddCommand(notYet("maintenance on|off", "suspend automatic failover"),
-		notYet("fence NODE", "turn a node off"),
-		notYet("apply FILE", "change the running cluster to what the file says"))
+		notYet("fence NODE", "turn a node off"))
 	return root
 }
 

@@ -34,6 +34,10 @@ func (s *State) apply(term uint64, c Command) (void, volume string) {
 		return s.createVolume(c, *c.CreateVolume), c.CreateVolume.Name
 	case c.Failover != nil:
 		return s.recordFailover(*c.Failover), ""
+	case c.Configure != nil:
+		return s.configure(c, c.Configure), ""
+	case c.SettleLeases != nil:
+		return s.settleLeases(c.SettleLeases), ""
 	case c.Form != nil:
 		return s.onOnce(c.Form.On, func(v *Volume) string { return s.form(c, v) }), c.Form.Volume
 	case c.Promote != nil:

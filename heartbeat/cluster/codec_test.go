@@ -19,7 +19,7 @@ func commands() []Command {
 	node := Node{Name: "p", Witness: true, Address: "192.0.2.1:7000", RaftID: "r", DataDir: "d", Start: 4, Boot: "a", Config: "h"}
 	vol := CreateVolume{Name: "v", ID: "i", Size: 1 << 30, Mode: "sync", Replicas: []Replica{{"p", "/dev/a"}}}
 	all := []Command{
-		{Init: &Init{ID: "c", Name: "prod", RTOMillis: 15000, ConfigHash: "h", Nodes: []Node{node}, Volumes: []CreateVolume{vol}}},
+		{Init: &Init{ID: "c", Name: "prod", RTOMillis: 15000, ConfigHash: "h", Config: []byte{3}, Nodes: []Node{node}, Volumes: []CreateVolume{vol}}},
 		{StartNode: &StartNode{Node: "p", DataDir: "d", Start: 4, Boot: "a", Config: "h"}},
 		{AddNode: &node},
 		{RemoveNode: &RemoveNode{Node: "p"}},
@@ -31,6 +31,8 @@ func commands() []Command {
 		{Rejoin: &Rejoin{On: o, Node: "s", Member: m, Clean: c}},
 		{AllowResync: &AllowResync{On: o, Node: "s"}},
 		{Failover: &Failover{Volume: "v", From: "p", To: "s", Reason: "lease expired", Epoch: 4, AtMillis: 5, RTOMillis: 6, TargetMillis: 7, RPOBytes: 8, Stages: []Stage{{"wait", 9}}, Amended: true}},
+		{Configure: &Configure{Version: 2, Hash: "h", Config: []byte{1, 2}, RTOMillis: 2000, Create: []CreateVolume{vol}, Remove: []RemoveVolume{{"w", "j", true}}}},
+		{SettleLeases: &SettleLeases{Version: 3}},
 	}
 	for i := range all {
 		all[i].Format, all[i].By, all[i].AtMillis = commandFormat, "p", 1700000000000

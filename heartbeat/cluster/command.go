@@ -25,6 +25,8 @@ type Command struct {
 	Rejoin       *Rejoin       `json:"rejoin,omitempty"`
 	AllowResync  *AllowResync  `json:"allow_resync,omitempty"`
 	Failover     *Failover     `json:"failover,omitempty"`
+	Configure    *Configure    `json:"configure,omitempty"`
+	SettleLeases *SettleLeases `json:"settle_leases,omitempty"`
 }
 
 // On is what a command on a volume was decided on.
@@ -40,6 +42,7 @@ type Init struct {
 	Name       string         `json:"name"`
 	RTOMillis  int64          `json:"rto_ms"`
 	ConfigHash string         `json:"config_hash"`
+	Config     []byte         `json:"config,omitempty"`
 	Nodes      []Node         `json:"nodes"`
 	Volumes    []CreateVolume `json:"volumes"`
 }
@@ -146,6 +149,28 @@ type Rejoin struct {
 type AllowResync struct {
 	On
 	Node string `json:"node"`
+}
+
+// Configure replaces the applied configuration, with the volumes that come and go by it, all or nothing.
+type Configure struct {
+	Version   uint64         `json:"version"` // of the configuration that it was decided on (R7)
+	Hash      string         `json:"hash"`
+	Config    []byte         `json:"config"`
+	RTOMillis int64          `json:"rto_ms"`
+	Create    []CreateVolume `json:"create,omitempty"`
+	Remove    []RemoveVolume `json:"remove,omitempty"`
+}
+
+// RemoveVolume ends a volume: from this entry on nobody is granted it.
+type RemoveVolume struct {
+	Name       string `json:"name"`
+	ID         string `json:"id"`
+	DeleteData bool   `json:"delete_data"`
+}
+
+// SettleLeases says that no lease of an earlier, longer RTO target is in force any more.
+type SettleLeases struct {
+	Version uint64 `json:"version"` // of the configuration under which the leader has waited
 }
 
 const commandFormat = 1

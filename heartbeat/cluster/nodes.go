@@ -7,7 +7,7 @@ func (s *State) init(c Command, i *Init) string {
 		return fmt.Sprintf("the cluster exists already with id %s", s.ID)
 	}
 	s.ID, s.Name, s.RTOMillis = i.ID, i.Name, i.RTOMillis
-	s.ConfigVersion, s.ConfigHash = 1, i.ConfigHash
+	s.ConfigVersion, s.ConfigHash, s.Config, s.LongestRTOMillis = 1, i.ConfigHash, i.Config, i.RTOMillis
 	for _, n := range i.Nodes {
 		s.Nodes[n.Name] = n
 	}
@@ -19,13 +19,8 @@ func (s *State) init(c Command, i *Init) string {
 }
 
 func (s *State) createVolume(c Command, n CreateVolume) string {
-	if _, ok := s.Volumes[n.Name]; ok {
-		return fmt.Sprintf("volume %q exists already", n.Name)
-	}
-	for _, r := range n.Replicas {
-		if node, ok := s.Nodes[r.Node]; !ok || node.Witness {
-			return fmt.Sprintf("node %q cannot hold a replica of %q", r.Node, n.Name)
-		}
+	if void := s.mayCreate(n); void != "" {
+		return void
 	}
 	v := Volume{Name: n.Name, ID: n.ID, Size: n.Size, Mode: n.Mode, Replicas: n.Replicas, Version: 1, Members: map[string]Member{}}
 	s.Volumes[n.Name] = v

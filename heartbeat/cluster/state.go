@@ -120,18 +120,25 @@ type Node struct {
 
 // State is the whole replicated state. Treat what State() hands out as read-only.
 type State struct {
-	Format        int               `json:"format"`
-	ID            string            `json:"id"` // 32 hex digits; empty before Init
-	Name          string            `json:"name"`
-	Index         uint64            `json:"index"` // of the last applied entry
-	ConfigVersion uint64            `json:"config_version"`
-	ConfigHash    string            `json:"config_hash"`
-	RTOMillis     int64             `json:"rto_ms"`
-	Nodes         map[string]Node   `json:"nodes"`
-	Volumes       map[string]Volume `json:"volumes"`
-	Failovers     []Failover        `json:"failovers"`
-	Events        []Event           `json:"events"`
-	NextEvent     uint64            `json:"next_event"`
+	Format        int    `json:"format"`
+	ID            string `json:"id"` // 32 hex digits; empty before Init
+	Name          string `json:"name"`
+	Index         uint64 `json:"index"` // of the last applied entry
+	ConfigVersion uint64 `json:"config_version"`
+	ConfigHash    string `json:"config_hash"`
+	RTOMillis     int64  `json:"rto_ms"`
+	// Config is the applied configuration as the nodes read it; what is in it is none of this package's affair.
+	Config []byte `json:"config,omitempty"`
+	// LongestRTOMillis is the longest RTO target by which a lease may still be in force: it is as long as before when
+	// the target shrinks, until a leader has waited that long (R10). Never less than RTOMillis.
+	LongestRTOMillis int64 `json:"longest_rto_ms,omitempty"`
+	// Removed are the volumes that were removed last, for nodes that were away.
+	Removed   []Removed         `json:"removed,omitempty"`
+	Nodes     map[string]Node   `json:"nodes"`
+	Volumes   map[string]Volume `json:"volumes"`
+	Failovers []Failover        `json:"failovers"`
+	Events    []Event           `json:"events"`
+	NextEvent uint64            `json:"next_event"`
 }
 
 // The format of State that this program writes and reads.
@@ -140,6 +147,7 @@ const stateFormat = 1
 // How much history the state keeps; the oldest goes first.
 const (
 	maxFailovers = 200
+	maxRemoved   = 64
 	maxEvents    = 1000
 )
 
@@ -158,6 +166,7 @@ func (s *State) Clone() *State {
 	}
 	c.Failovers = slices.Clone(s.Failovers)
 	c.Events = slices.Clone(s.Events)
+	c.Removed = slices.Clone(s.Removed)
 	return &c
 }
 
@@ -177,6 +186,14 @@ func Decode(b []byte) (*State, error) {
 		return nil, errors.New("cluster state without nodes or volumes: it is damaged")
 	}
 	return s, nil
+}
+
+// Removed is a volume that is no more. Its nodes set their metadata aside, or delete metadata and data.
+type Removed struct {
+	Name       string    `json:"name"`
+	ID         string    `json:"id"`
+	Replicas   []Replica `json:"replicas"`
+	DeleteData bool      `json:"delete_data"`
 }
 
 // Failover is one past change of primary, with its stages.

@@ -58,7 +58,7 @@ func (r *Raft) await(ended <-chan error) (err error, hangs bool) {
 		return err, false
 	case <-r.failed:
 	}
-	t := time.NewTimer(r.cfg.DiskDeadline)
+	t := time.NewTimer(r.diskDeadline())
 	defer t.Stop()
 	select {
 	case err := <-ended:

@@ -24,7 +24,8 @@ type Raft struct {
 	watch   *deadline.Watch
 	close   func() error // closes directory or memory
 
-	member  atomic.Bool // some configuration named this node, and its removal has not been reported
+	disk    atomic.Int64 // Config.DiskDeadline as it is now
+	member  atomic.Bool  // some configuration named this node, and its removal has not been reported
 	failure atomic.Pointer[error]
 	failed  chan struct{} // closed by fail
 	stop    chan struct{} // closed by Close: monitor ends
@@ -55,6 +56,7 @@ func Open(cfg Config) (*Raft, error) {
 		stop:   make(chan struct{}),
 		places: make(chan struct{}, maxCalls),
 	}
+	r.SetDiskDeadline(cfg.DiskDeadline)
 	snaps, err := r.openStores(log)
 	if err != nil {
 		_ = cfg.Stream.Close()
@@ -166,7 +168,8 @@ func (r *Raft) fail(err error) {
 
 // monitor times the store's calls (R26), reports a failure, and notices that this node was removed.
 func (r *Raft) monitor() {
-	tick := time.NewTicker(r.cfg.DiskDeadline / deadline.Ticks)
+	after := r.diskDeadline()
+	tick := time.NewTicker(after / deadline.Ticks)
 	defer tick.Stop()
 	removal := time.NewTicker(r.cfg.Heartbeat)
 	defer removal.Stop()
@@ -180,7 +183,11 @@ func (r *Raft) monitor() {
 	for {
 		select {
 		case <-tick.C:
-			if err := r.watch.Tick(r.cfg.DiskDeadline); err != nil {
+			if now := r.diskDeadline(); now != after {
+				after = now
+				tick.Reset(after / deadline.Ticks)
+			}
+			if err := r.watch.Tick(after); err != nil {
 				r.fail(err)
 			}
 		case <-removal.C:

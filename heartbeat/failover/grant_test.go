@@ -265,3 +265,29 @@ func TestGrantIsNotedBeforeItIsAnswered(t *testing.T) { // R10: the reply may be
 		t.Fatalf("%#v", acts)
 	}
 }
+
+// A leader of a shorter RTO target than the one before waits for the leases of that one, and grants its own.
+func TestShorterLeaseWaitsForTheLongestInForce(t *testing.T) { // R10
+	g := youngRig(t)
+	g.l = NewLeader(Config{Self: "w", Term: term, Lease: lease / 3}, g.now)
+	g.l.SetLease(lease/3, lease)
+	g.applied()
+	g.reach["p"] = false
+	g.pass(full - time.Millisecond)
+	g.wantNoPromotion("a lease of the old length may be in force")
+	g.pass(lease)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
+func TestGrantsHaveTheLengthThatIsSet(t *testing.T) {
+	g := newRig(t)
+	g.request("p")
+	g.l.SetLease(2*lease, 2*lease)
+	g.request("p")
+	if n := len(g.grants); n != 2 || g.grants[0].Length != lease || g.grants[1].Length != 2*lease {
+		t.Fatalf("granted %+v", g.grants)
+	}
+	g.reach["p"] = false
+	g.pass(2*full - time.Millisecond)
+	g.wantNoPromotion("the longer lease has not ended")
+}

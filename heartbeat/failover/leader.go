@@ -25,7 +25,7 @@ type Instant = cluster.Instant
 type Config struct {
 	Self string // this node
 	Term uint64
-	// Lease is the length of every grant; the longest in force in the cluster.
+	// Lease is the length of every grant. SetLease changes it.
 	Lease time.Duration
 	// Drift is by how much one machine's clock may run faster than another's, as a fraction; default 0.01.
 	Drift float64
@@ -38,6 +38,8 @@ type Leader struct {
 	cfg   Config
 	since Instant // when the term began for us: earlier grants count from here
 	ready bool    // our barrier has been applied
+
+	longest time.Duration // of any lease that may be in force, of earlier leaders too; Lease or more
 
 	state  *cluster.State
 	voters []string
@@ -104,7 +106,7 @@ func NewLeader(cfg Config, now Instant) *Leader {
 	if cfg.RoundTimeout == 0 {
 		cfg.RoundTimeout = cfg.Lease / 4
 	}
-	return &Leader{cfg: cfg, since: now, state: cluster.NewState(),
+	return &Leader{cfg: cfg, longest: cfg.Lease, since: now, state: cluster.NewState(),
 		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}}
 }
 
@@ -130,6 +132,15 @@ type (
 // Action is one of Ask, CheckSelf, Reply, Propose, HandOver, MoveLeadership.
 type Action any
 
+// SetLease changes the length of grants. longest is that of any that may be in force from before, of other leaders too:
+// so long is waited for those (R10).
+func (l *Leader) SetLease(length, longest time.Duration) {
+	if l.cfg.RoundTimeout == l.cfg.Lease/4 {
+		l.cfg.RoundTimeout = length / 4
+	}
+	l.cfg.Lease, l.longest = length, max(length, longest)
+}
+
 // Applied tells the state of the Raft log as far as we applied it, and who votes. ready: the barrier of this term is
 // behind it. The Leader keeps the state and reads it only.
 func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready bool) []Action {
@@ -142,7 +153,7 @@ func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready b
 		}
 		if a.epoch != v.Epoch {
 			// A new epoch starts a new book. Its primary has a lease's time to ask for its first grant.
-			*a = account{epoch: v.Epoch, gaveUp: a.gaveUp, until: now.Add(l.withDrift(l.cfg.Lease))}
+			*a = account{epoch: v.Epoch, gaveUp: a.gaveUp, until: now.Add(l.withDrift(l.longest))}
 			delete(l.orders, name)
 		}
 	}

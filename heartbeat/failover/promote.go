@@ -36,7 +36,7 @@ func (l *Leader) ended(now Instant, v *cluster.Volume, a *account) (string, bool
 		return "first start", true
 	case a.released == replaced, a.released == givenUp && a.proven:
 		return a.released, true
-	case now.Sub(l.since) < l.withDrift(l.cfg.Lease):
+	case now.Sub(l.since) < l.withDrift(l.longest):
 		// An earlier leader may have granted until just before our term, also to a request made after a give-up that it
 		// never heard of.
 		return "", false

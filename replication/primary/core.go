@@ -150,6 +150,14 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	return c
 }
 
+// SetDropAfter changes for how long a member may leave a write unanswered.
+func (c *Core) SetDropAfter(d time.Duration) {
+	if c.cfg.Retry == c.cfg.DropAfter/4 {
+		c.cfg.Retry = d / 4
+	}
+	c.cfg.DropAfter = d
+}
+
 // Take appends the Actions that piled up to into.
 func (c *Core) Take(into []Action) []Action {
 	into = append(into, c.actions...)

@@ -43,6 +43,8 @@ type Dev struct {
 	stalled atomic.Int64 // operations that are past the deadline and outstanding
 
 	closeOnce sync.Once
+	deadline  atomic.Int64  // nanoseconds
+	changed   chan struct{} // to the watcher: the deadline is another; room for one
 	stop      chan struct{} // closed by Close
 	watching  sync.WaitGroup
 }
@@ -62,10 +64,23 @@ func New(dev blockdev.Device, cfg Config) *Dev {
 	if cfg.Deadline == 0 {
 		cfg.Deadline = 5 * time.Second
 	}
-	d := &Dev{inner: dev, cfg: cfg, stop: make(chan struct{})}
+	d := &Dev{inner: dev, cfg: cfg, changed: make(chan struct{}, 1), stop: make(chan struct{})}
+	d.deadline.Store(int64(cfg.Deadline))
 	d.slots.init()
 	d.watching.Go(d.watch)
 	return d
+}
+
+// SetDeadline changes the deadline, for operations that are outstanding too.
+func (d *Dev) SetDeadline(after time.Duration) {
+	if after <= 0 {
+		panic(fmt.Sprintf("timed: deadline %v", after))
+	}
+	d.deadline.Store(int64(after))
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
 }
 
 // Stalled reports whether an operation that exceeded the deadline is still outstanding.
@@ -156,12 +171,15 @@ func (d *Dev) leave(s *slot) {
 }
 
 func (d *Dev) watch() {
-	tick := time.NewTicker(max(d.cfg.Deadline/8, 1))
+	every := func() time.Duration { return max(time.Duration(d.deadline.Load())/8, 1) }
+	tick := time.NewTicker(every())
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
 			d.look()
+		case <-d.changed:
+			tick.Reset(every())
 		case <-d.stop:
 			return
 		}
@@ -173,7 +191,7 @@ func (d *Dev) look() {
 	now := d.slots.now()
 	d.slots.each(func(s *slot) {
 		seen := s.read()
-		if !seen.running || seen.stalled || now-seen.start <= int64(d.cfg.Deadline) {
+		if !seen.running || seen.stalled || now-seen.start <= d.deadline.Load() {
 			return
 		}
 		d.stalled.Add(1) // first, so that leave never takes away what was not added yet

@@ -138,6 +138,14 @@ func (b *budget) giveLocked(a *account, n int64) {
 	}
 }
 
+// limit changes the caps. Who waits looks again.
+func (b *budget) limit(all, conn int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.max, b.maxConn = all, conn
+	b.grantLocked()
+}
+
 func (b *budget) inUse() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

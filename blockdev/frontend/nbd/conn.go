@@ -13,7 +13,7 @@ import (
 
 // conn is one client's connection.
 type conn struct {
-	srv  *Server
+	srv  limited
 	log  *slog.Logger
 	base net.Conn // closing it ends everything
 	nc   net.Conn // what is spoken through: base, or TLS over it
@@ -56,7 +56,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	return &conn{
-		srv: s, log: s.log.With("client", nc.RemoteAddr().String()), base: nc, nc: nc, in: newInput(nc),
+		srv: limited{s, s.Limits()}, log: s.log.With("client", nc.RemoteAddr().String()), base: nc, nc: nc, in: newInput(nc),
 		account: newAccount(), wake: make(chan struct{}, 1), room: make(chan struct{}, 1), idle: make(chan struct{}, 1),
 	}
 }
@@ -71,6 +71,7 @@ func (c *conn) serve(server context.Context) {
 	defer c.base.Close()
 	err := c.handshake(ctx)
 	if err == nil {
+		defer c.srv.serves(c.name)()
 		c.log = c.log.With("volume", c.name)
 		c.log.Debug("nbd client connected", "tls", c.tls, "structured", c.structured)
 		err = c.transmit(ctx, server)

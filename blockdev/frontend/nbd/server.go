@@ -21,8 +21,9 @@ type Server struct {
 	turned  atomic.Uint64 // connections refused because there were too many
 	slow    atomic.Uint64 // connections closed because the client did not take its answers
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards cfg too
 	conns  int
+	served map[string]int // connections past their handshake, by export
 	closed bool
 	stop   chan struct{} // closed by Close
 	wg     sync.WaitGroup
@@ -36,6 +37,7 @@ func New(exports Exports, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	return &Server{
 		exports: exports,
+		served:  map[string]int{},
 		cfg:     cfg,
 		log:     cfg.Log,
 		budget:  budget{max: cfg.MaxBytesInFlight, maxConn: cfg.MaxConnBytesInFlight, share: connShare},
@@ -77,7 +79,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			nc.Close()
 			s.turned.Add(1)
 			s.refused.do(func() {
-				s.log.Warn("nbd connection refused: too many connections", "limit", s.cfg.MaxConnections,
+				s.log.Warn("nbd connection refused: too many connections", "limit", s.Limits().MaxConnections,
 					"client", nc.RemoteAddr().String())
 			})
 			continue
@@ -159,7 +161,53 @@ type Stats struct {
 }
 
 // Limits is what the server runs with, defaults filled in.
-func (s *Server) Limits() Config { return s.cfg }
+func (s *Server) Limits() Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg
+}
+
+// SetLimits changes the limits; Log and TLS stay. Connections that are open keep theirs, but for those that are counted
+// over all connections.
+func (s *Server) SetLimits(cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	cfg.Log, cfg.TLS = s.cfg.Log, s.cfg.TLS
+	s.cfg = cfg.withDefaults()
+	cfg = s.cfg
+	s.mu.Unlock()
+	s.budget.limit(cfg.MaxBytesInFlight, cfg.MaxConnBytesInFlight)
+	return nil
+}
+
+// Clients is how many connections serve the export.
+func (s *Server) Clients(export string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.served[export]
+}
+
+// serves counts a connection that has chosen its export; the function that it returns counts it off.
+func (s *Server) serves(export string) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served[export]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.served[export]--; s.served[export] == 0 {
+			delete(s.served, export)
+		}
+	}
+}
+
+// limited is the server as one connection sees it: with the limits of the moment when it was accepted.
+type limited struct {
+	*Server
+	cfg Config
+}
 
 // Stats returns the present numbers.
 func (s *Server) Stats() Stats {

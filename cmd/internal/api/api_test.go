@@ -233,8 +233,11 @@ func TestLostConnectionSaysThatTheOutcomeIsUnknown(t *testing.T) {
 func TestG47OversizeRequestIsRefused(t *testing.T) {
 	node := &apitest.Node{}
 	c := dial(t, apitest.Serve(t, node))
-	if err := c.NodeAdd(within(t), strings.Repeat("x", 1<<20)); err == nil {
-		t.Error("a name of a mebibyte was taken")
+	if err := c.NodeAdd(within(t), strings.Repeat("x", 2<<20)); err == nil {
+		t.Error("a name of two mebibytes was taken")
+	}
+	if _, err := c.Apply(within(t), api.ApplyRequest{File: make([]byte, config.MaxFile+1)}); err == nil || !strings.Contains(err.Error(), "limit") {
+		t.Errorf("a file that is too long: %v", err)
 	}
 	if calls := node.Calls(); len(calls) != 0 {
 		t.Errorf("the node was asked %d times", len(calls))

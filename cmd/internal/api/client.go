@@ -146,3 +146,17 @@ func (c *Client) ConfigShow(ctx context.Context) (config.Document, []byte, error
 	}
 	return doc, reply.GetDocument(), nil
 }
+
+// Apply changes the running cluster to what a file says, or plans that.
+func (c *Client) Apply(ctx context.Context, r ApplyRequest) (Applied, error) {
+	reply, err := c.rpc.Apply(ctx, &adminv1.ApplyRequest{Name: r.Name, File: r.File, PlanOnly: r.PlanOnly, OnVersion: r.OnVersion,
+		DisconnectClients: r.DisconnectClients, DeleteData: r.DeleteData})
+	if err != nil {
+		return Applied{}, err
+	}
+	var a Applied
+	if err := json.Unmarshal(reply.GetDocument(), &a); err != nil {
+		return Applied{}, fmt.Errorf("read the plan of %s: %w", c.Server, err)
+	}
+	return a, nil
+}

@@ -25,6 +25,7 @@ type Node interface {
 	NodeKeeper
 	Journal
 	ConfigReader
+	Configurer
 }
 
 // StatusReader tells how things are.
@@ -122,4 +123,37 @@ type Event struct {
 // ConfigReader tells what the node runs with.
 type ConfigReader interface {
 	ConfigShow(ctx context.Context) (config.Document, error)
+}
+
+// Configurer changes the running cluster to what a file says.
+type Configurer interface {
+	// Apply plans, and unless only the plan is wanted does it: all of it or, if a step is refused or the configuration
+	// is another than the one that was planned on, nothing. It returns when the nodes that answer run with it.
+	Apply(ctx context.Context, r ApplyRequest) (Applied, error)
+}
+
+// ApplyRequest asks for a change of the configuration.
+type ApplyRequest struct {
+	Name              string // of the file, for messages
+	File              []byte
+	PlanOnly          bool
+	OnVersion         uint64 // that was planned on; 0: the present one
+	DisconnectClients bool   // consent: clients of volumes that are removed are cut off
+	DeleteData        bool   // of volumes that are removed
+}
+
+// Applied is a plan and what became of it.
+type Applied struct {
+	Version    uint64        `json:"version"`     // of the configuration that the plan was made on
+	NewVersion uint64        `json:"new_version"` // 0: nothing was applied
+	Applied    bool          `json:"applied"`
+	Steps      []config.Step `json:"steps"`
+	// WaitingFor are nodes that do not run with it yet: they take it over when they answer again.
+	WaitingFor []string `json:"waiting_for"`
+}
+
+func (a Applied) whole() Applied {
+	a.Steps = append([]config.Step{}, a.Steps...)
+	a.WaitingFor = append([]string{}, a.WaitingFor...)
+	return a
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -9,12 +10,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"hacluster/cmd/internal/config"
 	adminv1 "hacluster/proto/admin/v1"
 )
 
 const (
-	maxRequest = 64 << 10 // requests are a few names
-	maxStreams = 64       // per connection
+	maxRequest = config.MaxFile + 64<<10 // a file to apply, and a few names
+	maxStreams = 64                      // per connection
 	maxHeaders = 16 << 10
 	handshake  = 5 * time.Second
 )
@@ -156,6 +158,22 @@ func (s *server) ConfigShow(ctx context.Context, _ *adminv1.ConfigShowRequest) (
 		return nil, refuse(ctx, err)
 	}
 	return &adminv1.ConfigShowReply{Document: doc.JSON()}, nil
+}
+
+func (s *server) Apply(ctx context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyReply, error) {
+	if len(r.GetFile()) > config.MaxFile {
+		return nil, refuse(ctx, BadRequest("apply: the file has %d bytes, the limit is %d", len(r.GetFile()), config.MaxFile))
+	}
+	a, err := s.node.Apply(ctx, ApplyRequest{Name: r.GetName(), File: r.GetFile(), PlanOnly: r.GetPlanOnly(), OnVersion: r.GetOnVersion(),
+		DisconnectClients: r.GetDisconnectClients(), DeleteData: r.GetDeleteData()})
+	if err != nil {
+		return nil, refuse(ctx, err)
+	}
+	doc, err := json.Marshal(a.whole())
+	if err != nil {
+		return nil, refuse(ctx, err)
+	}
+	return &adminv1.ApplyReply{Document: doc}, nil
 }
 
 func failoverToProto(f Failover) *adminv1.Failover {

@@ -17,7 +17,7 @@ const (
 
 // cluster reads the cluster block for the node in scope; data_dir is the one thing that may differ between nodes.
 func (r *reader) cluster(root *body) (c Cluster, dataDir string) {
-	c, dataDir = Cluster{RTO: 3 * time.Second, DiskDeadline: defaultDiskDeadline}, defaultDataDir
+	c, dataDir = Cluster{RTO: 3 * time.Second, DiskDeadline: defaultDiskDeadline, Limits: DefaultLimits()}, defaultDataDir
 	b := root.one(true, "cluster")
 	if b == nil {
 		if !root.has("cluster") {
@@ -35,6 +35,7 @@ func (r *reader) cluster(root *body) (c Cluster, dataDir string) {
 	if c.DiskDeadline < minDiskDeadline {
 		r.add(b.posOfKey("disk_deadline"), "too short", minDiskDeadline.String()+" or more is wanted: slower disks would be taken for hung ones")
 	}
+	c.Limits, c.rtoAt, c.diskAt = r.limits(b), b.posOfKey("rto"), b.posOfKey("disk_deadline")
 	return c, r.dataDir(b)
 }
 

@@ -37,6 +37,7 @@ type Config struct {
 	Timers Timers `json:"-"`
 
 	dataDir  string // the command line's --data-dir, which goes before the file
+	source   []byte // the text
 	services map[string][]Service
 	fences   map[string][]Fence
 }
@@ -49,8 +50,10 @@ type Cluster struct {
 	// DiskDeadline: a disk operation that takes longer counts as an error (R26). Default 5s. Shorter finds a hung
 	// disk sooner, and takes a slow one for hung.
 	DiskDeadline time.Duration
+	// Limits are the named bounds of what others can make grow (R28).
+	Limits Limits
 
-	at pos
+	at, rtoAt, diskAt pos
 }
 
 // Role is what a node is there for.
@@ -106,7 +109,7 @@ type Volume struct {
 	// SuspendLimit: suspended for longer, clients' connections are closed (R11). Default 60s.
 	SuspendLimit time.Duration
 
-	at, modeAt pos
+	at, modeAt, sizeAt, ioAt, suspendAt pos
 }
 
 // Replica is one node's copy of a volume.

@@ -68,7 +68,7 @@ func TestHostileFilesEndSoon(t *testing.T) {
 	}
 	for name, src := range tests {
 		t.Run(name, func(t *testing.T) {
-			if len(src) > maxFile/scale {
+			if len(src) > MaxFile/scale {
 				t.Fatalf("the file has %d bytes and is refused for that alone", len(src))
 			}
 			_, err := check("cluster.hcl", []byte(src), Options{})

@@ -115,6 +115,7 @@ func decode(path string, src []byte, o Options) (*Config, *reader) {
 		return nil, r
 	}
 	c := &Config{File: path, Insecure: o.Insecure, PKI: o.PKI, dataDir: o.DataDir}
+	c.source = src
 	c.Nodes = r.nodes(root)
 	if n, ok := findNode(c.Nodes, o.Node); ok {
 		c.Self = n.Name

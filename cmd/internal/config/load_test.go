@@ -44,7 +44,7 @@ func TestSampleOfTheContractMeansWhatItSays(t *testing.T) {
 	}
 	want := &Config{
 		File: "testdata/sample.hcl", Self: "beta",
-		Cluster: Cluster{Name: "shop", RTO: 3 * time.Second, DiskDeadline: 5 * time.Second},
+		Cluster: Cluster{Name: "shop", RTO: 3 * time.Second, DiskDeadline: 5 * time.Second, Limits: DefaultLimits()},
 		Nodes: []Node{
 			{Name: "alpha", Role: RoleData, Address: "10.0.0.1:7400", Links: []string{"10.0.0.1:7401", "192.168.7.1:7401"},
 				HTTP: "127.0.0.1:7480", DataDir: "/var/lib/hacluster"},
@@ -321,7 +321,7 @@ func TestClusterWideValuesMustNotDependOnTheReader(t *testing.T) {
 func TestUnreadableFilesAreNoProblemsOfTheirContent(t *testing.T) {
 	dir := t.TempDir()
 	big := filepath.Join(dir, "big.hcl")
-	if err := os.WriteFile(big, []byte(strings.Repeat("#\n", maxFile)), 0o600); err != nil {
+	if err := os.WriteFile(big, []byte(strings.Repeat("#\n", MaxFile)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{filepath.Join(dir, "absent.hcl"), dir, big} {

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxFile bounds the file: a thousand volumes take a third of it.
-	maxFile = 1 << 20
+	// MaxFile bounds the file in bytes: a thousand volumes take a third of it.
+	MaxFile = 1 << 20
 	// maxDepth bounds how deep braces, brackets, parentheses and templates nest; the file needs five. The parser calls
 	// itself for each level, and a stack that is used up cannot be caught.
 	maxDepth = 32
@@ -23,19 +23,19 @@ const (
 	maxChain = 256
 )
 
-// read gives the content of the file, no more than maxFile of it.
+// read gives the content of the file, no more than MaxFile of it.
 func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	defer f.Close()
-	src, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	src, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	if len(src) > maxFile {
-		return nil, fmt.Errorf("read the configuration: %s is longer than %d bytes", path, maxFile)
+	if len(src) > MaxFile {
+		return nil, fmt.Errorf("read the configuration: %s is longer than %d bytes", path, MaxFile)
 	}
 	return src, nil
 }

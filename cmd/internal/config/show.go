@@ -3,6 +3,8 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -10,14 +12,17 @@ import (
 // Document is the evaluated configuration as scripts read it: sizes in bytes, times in milliseconds, and no secrets,
 // since the options of fence agents hold passwords and are left out.
 type Document struct {
-	Cluster        string           `json:"cluster"`
-	Node           string           `json:"node"`
-	Hash           string           `json:"hash"`
-	RTOMs          int64            `json:"rto_ms"`
-	DiskDeadlineMs int64            `json:"disk_deadline_ms"`
-	Timers         DocumentTimers   `json:"timers"`
-	Nodes          []DocumentNode   `json:"nodes"`
-	Volumes        []DocumentVolume `json:"volumes"`
+	Cluster        string         `json:"cluster"`
+	Node           string         `json:"node"`
+	Hash           string         `json:"hash"`
+	Version        uint64         `json:"version"` // of the applied configuration; 0: this is a file
+	RTOMs          int64          `json:"rto_ms"`
+	DiskDeadlineMs int64          `json:"disk_deadline_ms"`
+	Timers         DocumentTimers `json:"timers"`
+	// Limits by their names; bytes, and milliseconds where the name ends in _ms.
+	Limits  map[string]int64 `json:"limits"`
+	Nodes   []DocumentNode   `json:"nodes"`
+	Volumes []DocumentVolume `json:"volumes"`
 }
 
 // DocumentTimers are the timers that follow from the RTO target, and the two figures that prove them.
@@ -67,7 +72,7 @@ func (c *Config) Document() Document {
 	d := Document{
 		Cluster: c.Cluster.Name, Node: c.Self, Hash: c.Hash(),
 		RTOMs: c.Cluster.RTO.Milliseconds(), DiskDeadlineMs: c.Cluster.DiskDeadline.Milliseconds(),
-		Timers: c.Timers.document(), Nodes: []DocumentNode{}, Volumes: []DocumentVolume{},
+		Timers: c.Timers.document(), Limits: c.Cluster.Limits.document(), Nodes: []DocumentNode{}, Volumes: []DocumentVolume{},
 	}
 	for _, n := range c.Nodes {
 		d.Nodes = append(d.Nodes, DocumentNode{Name: n.Name, Role: string(n.Role), Address: n.Address,
@@ -77,6 +82,18 @@ func (c *Config) Document() Document {
 		d.Volumes = append(d.Volumes, v.document())
 	}
 	return d
+}
+
+func (l Limits) document() map[string]int64 {
+	out := map[string]int64{}
+	for _, d := range limitTable {
+		if v := d.Value(l); d.Unit == UnitDuration {
+			out[d.Name+"_ms"] = time.Duration(v).Milliseconds()
+		} else {
+			out[d.Name] = v
+		}
+	}
+	return out
 }
 
 func (v Volume) document() DocumentVolume {
@@ -122,6 +139,9 @@ func (d Document) Table() string {
 	p := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
 	p("cluster %s, as read by %s", d.Cluster, orNone(d.Node))
 	p("hash    %s", d.Hash)
+	if d.Version > 0 {
+		p("version %d of the applied configuration", d.Version)
+	}
 	for _, n := range d.Nodes {
 		p("node %s: %s, address %s, links %s, http %s, data_dir %s", n.Name, n.Role, n.Address, orNone(strings.Join(n.Links, " ")),
 			orNone(n.HTTP), n.DataDir)
@@ -136,6 +156,9 @@ func (d Document) Table() string {
 	p("timers: lease %gms, renewed each %gms, tick %gms, heartbeat %gms, leader lease %gms, a silent member is dropped after %gms",
 		t.LeaseMs, t.RenewMs, t.TickMs, t.RaftHeartbeatMs, t.RaftLeaderLeaseMs, t.DropAfterMs)
 	p("%s", t.Arithmetic)
+	for _, name := range slices.Sorted(maps.Keys(d.Limits)) {
+		p("limit %s: %d", name, d.Limits[name])
+	}
 	return out.String()
 }
 

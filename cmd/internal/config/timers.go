@@ -80,6 +80,9 @@ func derive(rto time.Duration) Timers {
 	}
 }
 
+// LeaseFor is the lease that follows from a target, whether that can be met or not.
+func LeaseFor(rto time.Duration) time.Duration { return derive(rto).Lease }
+
 func (t Timers) check() error {
 	if t.Failover() > t.RTO {
 		return fmt.Errorf("%s > RTO target %s", t.sum(), ms(t.RTO))

@@ -51,7 +51,7 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	v.Size = b.size("size", "")
 	mode, modeAt := b.choice("mode", string(ModeSync), string(ModeSemisync), string(ModeAsync))
 	io, _ := b.choice("io", string(IOAuto), string(IOBuffered), string(IODirect))
-	v.Mode, v.IO, v.modeAt = Mode(mode), IO(io), modeAt
+	v.Mode, v.IO, v.modeAt, v.sizeAt, v.ioAt, v.suspendAt = Mode(mode), IO(io), modeAt, b.posOfKey("size"), b.posOfKey("io"), b.posOfKey("suspend_limit")
 	v.SuspendLimit = b.duration("suspend_limit", defaultSuspendLimit)
 	v.Replicas = r.replicas(b, nodes)
 	v.Async = r.async(b)

@@ -119,10 +119,12 @@ type (
 	Local struct{}
 	// LocalReply is that.
 	LocalReply struct {
-		Node    string           `json:"node"`
-		LeaseMs int64            `json:"lease_ms"`
-		Reports []cluster.Report `json:"reports"`
-		Serving []Serving        `json:"serving"`
+		Node          string           `json:"node"`
+		ConfigVersion uint64           `json:"config_version"` // of what it runs with
+		File          string           `json:"file"`           // hash of its cluster.hcl as it is now; empty: unreadable
+		LeaseMs       int64            `json:"lease_ms"`
+		Reports       []cluster.Report `json:"reports"`
+		Serving       []Serving        `json:"serving"`
 	}
 	// Serving is a volume that the node serves as primary.
 	Serving struct {
@@ -134,6 +136,7 @@ type (
 		WriteOps  uint64        `json:"write_ops"`
 		ReadBytes uint64        `json:"read_bytes"`
 		WriteByte uint64        `json:"write_bytes"`
+		Clients   int           `json:"clients"` // connections that have chosen it
 	}
 	// Peer is how the primary sees one standby.
 	Peer struct {

@@ -155,14 +155,14 @@ func (n *Node) awaitFailover(ctx context.Context, before *cluster.Volume) (api.F
 					return f, nil
 				}
 				if figures.Done() == nil {
-					figures, cancel = context.WithTimeout(ctx, n.cfg.Timers.RTO/2)
+					figures, cancel = context.WithTimeout(ctx, n.conf().Timers.RTO/2)
 					defer cancel()
 				}
 			}
 		}
 		select {
 		case <-changed:
-		case <-time.After(n.cfg.Timers.Tick):
+		case <-time.After(n.conf().Timers.Tick):
 		case <-ctx.Done():
 			if vol.Epoch > before.Epoch {
 				return api.Failover{}, api.Failed("%s was promoted for %q in epoch %d and does not accept writes yet: watch `ha-admin status`", vol.Primary, vol.Name, vol.Epoch)
@@ -435,5 +435,10 @@ func (n *Node) mayRemove(ctx context.Context, l *leading, rec cluster.Node) erro
 	return nil
 }
 
-// ConfigShow implements api.ConfigReader.
-func (n *Node) ConfigShow(context.Context) (config.Document, error) { return n.cfg.Document(), nil }
+// ConfigShow implements api.ConfigReader: the applied configuration as this node runs with it.
+func (n *Node) ConfigShow(context.Context) (config.Document, error) {
+	version, cfg, _ := n.run.watch()
+	doc := cfg.Document()
+	doc.Version = version
+	return doc, nil
+}

@@ -85,7 +85,7 @@ func (n *Node) lookAgain(ctx context.Context, v *view, name string) {
 }
 
 func (n *Node) leaderState(ctx context.Context) (*control.StateReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timers.RTO)
+	ctx, cancel := context.WithTimeout(ctx, n.conf().Timers.RTO)
 	defer cancel()
 	leader := n.leaderName()
 	switch leader {
@@ -154,7 +154,7 @@ func (n *Node) nodeStatus(v *view, name string) api.NodeStatus {
 		ConfigDiffers: rec.Config != "" && rec.Config != v.state.ConfigHash}
 	l := v.local[name]
 	if l != nil {
-		out.State, out.LeaseMs = "alive", l.LeaseMs
+		out.State, out.LeaseMs, out.ConfigDiffers = "alive", l.LeaseMs, l.File != v.state.ConfigHash
 	}
 	if rec.Name == "" && v.state.ID != "" {
 		out.State = "removed"

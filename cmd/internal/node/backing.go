@@ -62,7 +62,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if wrap := v.n.wrapBacking; wrap != nil {
 		inner = wrap(vol.Name, inner)
 	}
-	b.dev = timed.New(inner, timed.Config{Deadline: v.n.cfg.Cluster.DiskDeadline, OnStall: func(op blockdev.Op, r blockdev.Range, since time.Duration) {
+	b.dev = timed.New(inner, timed.Config{Deadline: v.n.conf().Cluster.DiskDeadline, OnStall: func(op blockdev.Op, r blockdev.Range, since time.Duration) {
 		if rep := b.stalled.Load(); rep != nil {
 			rep.Stalled(op, r, since)
 		}

@@ -107,7 +107,11 @@ func (n *Node) helloAgain(ctx context.Context, name string) (*control.HelloReply
 
 // form is done by the first node of the file: it has all others agree, then starts the group.
 func (n *Node) form(ctx context.Context, replies map[string]*control.HelloReply) (why string, err error) {
-	f := &cluster.Init{ID: newID(), Name: n.cfg.Cluster.Name, RTOMillis: n.cfg.Cluster.RTO.Milliseconds(), ConfigHash: n.cfg.Hash()}
+	text, err := n.cfg.Pack()
+	if err != nil {
+		return "", fmt.Errorf("found the cluster: %w", err)
+	}
+	f := &cluster.Init{Config: text, ID: newID(), Name: n.cfg.Cluster.Name, RTOMillis: n.cfg.Cluster.RTO.Milliseconds(), ConfigHash: n.cfg.Hash()}
 	var servers []consensus.Server
 	for _, c := range n.cfg.Nodes {
 		node := cluster.Node{Name: c.Name, Witness: len(c.Role) > 0 && c.Role == "witness", Address: c.Address, RaftID: n.dir.raftID(), DataDir: n.dir.id.ID}
@@ -118,11 +122,7 @@ func (n *Node) form(ctx context.Context, replies map[string]*control.HelloReply)
 		servers = append(servers, consensus.Server{ID: node.RaftID, Address: node.Address, Voter: true})
 	}
 	for _, v := range n.cfg.Volumes {
-		cv := cluster.CreateVolume{Name: v.Name, ID: newID(), Size: v.Size, Mode: string(v.Mode)}
-		for _, r := range v.Replicas {
-			cv.Replicas = append(cv.Replicas, cluster.Replica{Node: r.Node, Device: r.Device})
-		}
-		f.Volumes = append(f.Volumes, cv)
+		f.Volumes = append(f.Volumes, createVolume(v))
 	}
 	for name := range replies {
 		client, err := n.peers.control(name)

@@ -9,13 +9,11 @@ import (
 	"hacluster/heartbeat/cluster"
 )
 
-// maxJournal is how many events a node remembers; the oldest go first.
-const maxJournal = 2000
-
 // journal is what happened, as this node saw it: the cluster's own history, which all nodes share, and what only this
 // one noticed.
 type journal struct {
 	node string
+	most int // events; beyond it the oldest go
 
 	mu      sync.Mutex
 	events  []api.Event
@@ -24,8 +22,8 @@ type journal struct {
 	changed chan struct{} // closed and replaced by each event
 }
 
-func newJournal(node string) *journal {
-	return &journal{node: node, changed: make(chan struct{})}
+func newJournal(node string, most int) *journal {
+	return &journal{node: node, most: most, changed: make(chan struct{})}
 }
 
 func (j *journal) add(kind, volume, text string) {
@@ -38,7 +36,7 @@ func (j *journal) addLocked(e api.Event) {
 	j.last++
 	e.Seq = j.last
 	j.events = append(j.events, e)
-	if n := len(j.events) - maxJournal; n > 0 {
+	if n := len(j.events) - j.most; n > 0 {
 		j.events = append([]api.Event(nil), j.events[n:]...)
 	}
 	close(j.changed)

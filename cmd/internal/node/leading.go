@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacluster/blockdev/failpoint"
+	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
@@ -25,6 +26,10 @@ type leading struct {
 	inbox  chan func(now cluster.Instant) // sent by handlers and answers, received by run; full: the sender waits, bounded by its context
 	core   *failover.Leader               // run's own
 	heard  map[string]cluster.Instant     // run's own: the last sign of life of each node
+	timers config.Timers                  // run's own: those of the newest state
+	since  cluster.Instant                // run's own: when the configuration of the newest state was seen
+	config uint64                         // run's own: its version
+	asked  cluster.Instant                // run's own: when leases were last proposed to be settled
 	goes   sync.WaitGroup
 	cancel context.CancelFunc
 	ctx    context.Context
@@ -62,7 +67,7 @@ func (n *Node) onLeader(term uint64, leader bool) {
 		select {
 		case <-n.joined:
 			r = n.raftIfOpen()
-		case <-time.After(n.cfg.Timers.RTO):
+		case <-time.After(n.conf().Timers.RTO):
 			return
 		}
 	}
@@ -73,7 +78,7 @@ func (n *Node) onLeader(term uint64, leader bool) {
 	}
 	l := &leading{n: n, raft: r, term: term, began: now, before: before, inbox: make(chan func(cluster.Instant), 256), heard: map[string]cluster.Instant{},
 		waiting: map[requestKey]chan cluster.Grant{}, records: map[recordKey]*record{}}
-	l.core = failover.NewLeader(failover.Config{Self: n.me.Name, Term: term, Lease: n.cfg.Timers.Lease}, l.began)
+	l.core = failover.NewLeader(failover.Config{Self: n.me.Name, Term: term, Lease: n.conf().Timers.Lease}, l.began)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	n.mu.Lock()
 	if n.stopping {
@@ -102,7 +107,7 @@ func (l *leading) end() {
 // run begins with a barrier, so that the state is at least as new as our term, and then feeds the Leader.
 func (l *leading) run() {
 	for {
-		ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
+		ctx, cancel := context.WithTimeout(l.ctx, l.n.conf().Timers.RTO)
 		err := l.raft.Barrier(ctx)
 		cancel()
 		if err == nil {
@@ -111,10 +116,10 @@ func (l *leading) run() {
 		select {
 		case <-l.ctx.Done():
 			return
-		case <-time.After(l.n.cfg.Timers.Tick):
+		case <-time.After(l.n.conf().Timers.Tick):
 		}
 	}
-	tick := time.NewTicker(l.n.cfg.Timers.Tick)
+	tick := time.NewTicker(l.n.conf().Timers.Tick)
 	defer tick.Stop()
 	st, changed := l.n.state.watch()
 	if err := l.n.sameTimers(st); err != nil {
@@ -122,6 +127,9 @@ func (l *leading) run() {
 		return
 	}
 	l.foundIdentity(st)
+	if l.followLease(st) {
+		tick.Reset(l.timers.Tick)
+	}
 	l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
 	for {
 		select {
@@ -132,8 +140,12 @@ func (l *leading) run() {
 		case <-changed:
 			st, changed = l.n.state.watch()
 			l.foundIdentity(st)
+			if l.followLease(st) {
+				tick.Reset(l.timers.Tick)
+			}
 			l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
 		case <-tick.C:
+			l.settleLeases(st)
 			l.carryOut(l.core.Tick(l.n.now()))
 		}
 	}
@@ -211,7 +223,7 @@ func (l *leading) ask(round uint64) {
 			continue
 		}
 		l.goes.Go(func() {
-			ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.Lease/2)
+			ctx, cancel := context.WithTimeout(l.ctx, l.n.conf().Timers.Lease/2)
 			defer cancel()
 			client, err := l.n.peers.control(name)
 			if err != nil {
@@ -332,7 +344,7 @@ func (l *leading) proposeAside(c cluster.Command, then func(error)) {
 }
 
 func (l *leading) tryAside(c cluster.Command) error {
-	ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
+	ctx, cancel := context.WithTimeout(l.ctx, l.n.conf().Timers.RTO)
 	defer cancel()
 	if c.Promote != nil {
 		failpoint.Hit(failpoint.LeaderPromote)
@@ -404,7 +416,7 @@ func (l *leading) giveUp(ctx context.Context, g failover.GiveUp) error {
 }
 
 func (l *leading) handOver(a failover.HandOver) {
-	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.cfg.Timers.RTO)
+	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.conf().Timers.RTO)
 	defer cancel()
 	var err error
 	if a.Primary == l.n.me.Name {
@@ -422,7 +434,7 @@ func (l *leading) handOver(a failover.HandOver) {
 
 // moveTo keeps leadership off the primary's node.
 func (l *leading) moveTo(node string) {
-	ctx, cancel := context.WithTimeout(l.ctx, l.n.cfg.Timers.RTO)
+	ctx, cancel := context.WithTimeout(l.ctx, l.n.conf().Timers.RTO)
 	defer cancel()
 	id := l.n.state.get().Nodes[node].RaftID
 	if err := l.raft.TransferLeadership(ctx, id); err != nil && l.ctx.Err() == nil {

@@ -45,9 +45,14 @@ func (l *leaseHolder) run(ctx context.Context) error {
 	}
 	var asks sync.WaitGroup
 	defer asks.Wait()
-	tick := time.NewTicker(l.n.cfg.Timers.Renew)
+	every := l.n.conf().Timers.Renew
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
+		if now := l.n.conf().Timers.Renew; now != every { // whoever changed it has kicked us
+			every = now
+			tick.Reset(every)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -68,7 +73,7 @@ func (l *leaseHolder) run(ctx context.Context) error {
 
 // ask sends one request; the lease counts from the moment before.
 func (l *leaseHolder) ask(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, l.n.cfg.Timers.Lease)
+	ctx, cancel := context.WithTimeout(ctx, l.n.conf().Timers.Lease)
 	defer cancel()
 	reports := l.n.vols.reports()
 	l.mu.Lock()

@@ -46,7 +46,9 @@ type Node struct {
 	me     config.Node
 	boot   [16]byte
 	dir    *dataDir
-	old    bool // the directory held Raft state when this process started
+	old    bool      // the directory held Raft state when this process started
+	run    runConfig // cfg is the file as it was at the start: identity, addresses and folders are its
+	onDisk fileHash
 	trans  *identity.Transport
 	mux    *identity.Mux
 	gossip *membership.Membership
@@ -87,14 +89,15 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	trans, err := newTransport(cfg, log)
-	if err != nil {
-		return nil, err
-	}
 	raftDir := filepath.Join(cfg.DataDir(), "raft")
 	hasRaft, err := consensus.HasState(raftDir)
 	if err != nil {
 		return nil, fmt.Errorf("raft state: %w", err)
+	}
+	version, applied := atStart(cfg, hasRaft, log)
+	trans, err := newTransport(cfg, applied, log)
+	if err != nil {
+		return nil, err
 	}
 	dir, err := openDataDir(cfg.DataDir(), cfg.Self, hasRaft)
 	if err != nil {
@@ -108,7 +111,8 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 		log.Warn("data_dir is on a memory file system: a power loss empties it", "data_dir", cfg.DataDir())
 	}
 	n := &Node{disk: deadline.New(), cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, old: hasRaft, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
-		trans: trans, state: newStateStore(), events: newJournal(cfg.Self)}
+		trans: trans, state: newStateStore(), events: newJournal(cfg.Self, int(applied.Cluster.Limits.Events))}
+	n.run.set(version, applied)
 	n.formation.Store(dir.id.Formation)
 	if err := n.open(); err != nil {
 		dir.close()
@@ -145,7 +149,7 @@ func (n *Node) openGossip() (err error) {
 		return nil // no links, no gossip: it is a hint only
 	}
 	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes, Keys: n.trans.GossipKeys(),
-		Base: min(max(n.cfg.Timers.Lease/10, 50*time.Millisecond), 200*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged})
+		Base: min(max(n.conf().Timers.Lease/10, 50*time.Millisecond), 200*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged})
 	if err != nil {
 		return fmt.Errorf("heartbeat links: %w", err)
 	}
@@ -185,6 +189,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.register(life) })
 	g.Go(func() error { return n.events.follow(life, n.state) })
 	g.Go(func() error { return n.keepKnown(life) })
+	g.Go(func() error { return n.followConfig(life) })
 	g.Go(func() error { return n.watchExpiry(life) })
 	g.Go(func() error {
 		select {

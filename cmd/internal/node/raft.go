@@ -96,13 +96,13 @@ func (n *Node) raftOpener() func([]consensus.Server) error {
 				return fmt.Errorf("make room for raft: %w", err)
 			}
 		}
-		t := n.cfg.Timers
+		t := n.conf().Timers
 		r, err := consensus.Open(consensus.Config{
 			ID: n.dir.raftID(), Address: n.me.Address, Cluster: n.cfg.Cluster.Name, Dir: dir,
 			Stream: raftStream{n.mux.Listener(identity.ProtoRaft), n}, Machine: n.state,
 			Heartbeat: t.RaftHeartbeat, Election: t.RaftElection, LeaderLease: t.RaftLeaderLease,
 			SnapshotThreshold: failpoint.Often[uint64](0, 8), SnapshotInterval: failpoint.Often(0, 50*time.Millisecond),
-			DiskDeadline: n.cfg.Cluster.DiskDeadline, OnFail: n.fail, OnLeader: n.onLeader,
+			DiskDeadline: n.conf().Cluster.DiskDeadline, OnFail: n.fail, OnLeader: n.onLeader,
 			OnRemoved: func() {
 				n.fail(errors.New("this node was removed from the cluster: empty its data_dir before it is added again"))
 			},
@@ -206,7 +206,7 @@ func (n *Node) propose(ctx context.Context, c cluster.Command) (cluster.Result, 
 // mustApply proposes until the command is applied or void, or ctx ends.
 func (n *Node) mustApply(ctx context.Context, c cluster.Command) (cluster.Result, error) {
 	for {
-		try, cancel := context.WithTimeout(ctx, n.cfg.Timers.RTO)
+		try, cancel := context.WithTimeout(ctx, n.conf().Timers.RTO)
 		res, err := n.propose(try, c)
 		cancel()
 		if err == nil {
@@ -215,7 +215,7 @@ func (n *Node) mustApply(ctx context.Context, c cluster.Command) (cluster.Result
 		select {
 		case <-ctx.Done():
 			return res, fmt.Errorf("%w (last: %w)", ctx.Err(), err)
-		case <-time.After(n.cfg.Timers.Renew / 2):
+		case <-time.After(n.conf().Timers.Renew / 2):
 		}
 	}
 }
@@ -243,11 +243,11 @@ func (n *Node) register(ctx context.Context) error {
 				"run `ha-admin node remove %s`, empty the directory, start, and run `ha-admin node add %s`",
 				rec.Start, n.me.Name, n.dir.id.Start, n.cfg.DataDir(), n.me.Name, n.me.Name)
 		}
-		pause := time.After(n.cfg.Timers.Renew)
+		pause := time.After(n.conf().Timers.Renew)
 		if n.leaderName() != "" && (st.ID != "" || n.currentLeading() == nil) {
 			c := cluster.Command{StartNode: &cluster.StartNode{Node: n.me.Name, DataDir: n.dir.id.ID, Start: n.dir.id.Start,
 				Boot: fmt.Sprintf("%x", n.boot), Config: n.cfg.Hash()}}
-			try, cancel := context.WithTimeout(ctx, n.cfg.Timers.RTO)
+			try, cancel := context.WithTimeout(ctx, n.conf().Timers.RTO)
 			failpoint.Hit(failpoint.Register)
 			res, err := n.propose(try, c)
 			failpoint.Hit(failpoint.Registered)
@@ -268,10 +268,11 @@ func (n *Node) register(ctx context.Context) error {
 }
 
 // sameTimers refuses to take part with another RTO target than the cluster's: a leader waits for leases of its own
-// length, and would not wait long enough for those that another one granted (R10).
+// length, and would not wait long enough for those that another one granted (R10). A cluster that keeps its configuration
+// tells it to all, whatever their files say.
 func (n *Node) sameTimers(st *cluster.State) error {
-	if mine := n.cfg.Cluster.RTO; st.ID != "" && st.RTOMillis != mine.Milliseconds() {
-		return fmt.Errorf("%s says rto = %q, the cluster runs with %v: set it back; changing it in a running cluster is not supported yet",
+	if mine := n.cfg.Cluster.RTO; st.ID != "" && len(st.Config) == 0 && st.RTOMillis != mine.Milliseconds() {
+		return fmt.Errorf("%s says rto = %q, the cluster runs with %v: set it back",
 			n.cfg.File, mine, time.Duration(st.RTOMillis)*time.Millisecond)
 	}
 	return nil

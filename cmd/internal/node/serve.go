@@ -126,5 +126,6 @@ func (n *Node) State(ctx context.Context, _ *control.State) (*control.StateReply
 
 // Local implements control.Handler.
 func (n *Node) Local(context.Context, *control.Local) (*control.LocalReply, error) {
-	return &control.LocalReply{Node: n.me.Name, LeaseMs: n.lease.remaining().Milliseconds(), Reports: n.vols.reports(), Serving: n.vols.serving()}, nil
+	version, _, _ := n.run.watch()
+	return &control.LocalReply{Node: n.me.Name, ConfigVersion: version, File: n.hashOfFile(), LeaseMs: n.lease.remaining().Milliseconds(), Reports: n.vols.reports(), Serving: n.vols.serving()}, nil
 }

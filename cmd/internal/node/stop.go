@@ -14,7 +14,7 @@ import (
 // handAllOver gives every volume that this node leads to a standby, if one is a member, and leadership of the group to
 // somebody else, all within the RTO target. What cannot be handed over is stopped as it is.
 func (n *Node) handAllOver() {
-	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.Timers.RTO)
+	ctx, cancel := context.WithTimeout(context.Background(), n.conf().Timers.RTO)
 	defer cancel()
 	var goes sync.WaitGroup
 	for _, r := range n.vols.replicas() {
@@ -40,7 +40,7 @@ func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 			break
 		}
 		select { // there may be no leader at this moment, or a hand-over that a person ordered is under way
-		case <-time.After(n.cfg.Timers.Renew):
+		case <-time.After(n.conf().Timers.Renew):
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil || r.Tenure() == nil {
@@ -75,7 +75,7 @@ func (n *Node) gossipChanged(c heartbeat.Change) {
 // timeDisk ends the node when a call to the disk of data_dir does not return within disk_deadline (R26): what would
 // have to be noted there cannot be, so nothing may be answered any more, and no retry mends that.
 func (n *Node) timeDisk() (stop func()) {
-	after, done := n.cfg.Cluster.DiskDeadline, make(chan struct{})
+	after, done := n.conf().Cluster.DiskDeadline, make(chan struct{})
 	var goes sync.WaitGroup
 	goes.Go(func() {
 		tick := time.NewTicker(after / deadline.Ticks)
@@ -85,6 +85,10 @@ func (n *Node) timeDisk() (stop func()) {
 			case <-done:
 				return
 			case <-tick.C:
+			}
+			if now := n.conf().Cluster.DiskDeadline; now != after {
+				after = now
+				tick.Reset(after / deadline.Ticks)
 			}
 			if err := n.disk.Tick(after); err != nil {
 				n.fail(fmt.Errorf("data_dir %s: %w", n.cfg.DataDir(), err))

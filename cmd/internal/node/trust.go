@@ -19,8 +19,8 @@ import (
 	"hacluster/replication/wire"
 )
 
-// newTransport reads the certificates, if any. It opens nothing.
-func newTransport(cfg *config.Config, log *slog.Logger) (*identity.Transport, error) {
+// newTransport reads the certificates, if any. It opens nothing. applied is what the node runs with.
+func newTransport(cfg, applied *config.Config, log *slog.Logger) (*identity.Transport, error) {
 	return identity.New(identity.Config{
 		Insecure: cfg.Insecure, PKI: cfg.PKI, Cluster: cfg.Cluster.Name, Node: cfg.Self,
 		NodeAt: func(addr string) (string, bool) {
@@ -32,7 +32,9 @@ func newTransport(cfg *config.Config, log *slog.Logger) (*identity.Transport, er
 			return "", false
 		},
 		KnownNode:   func(name string) bool { _, ok := cfg.Node(name); return ok },
-		UserTimeout: cfg.Timers.RTO, Logger: log,
+		UserTimeout: applied.Timers.RTO, Logger: log,
+		MaxConns: int(applied.Cluster.Limits.NodeConnections), MaxHandshakes: int(applied.Cluster.Limits.NodeHandshakes),
+		HandshakeTimeout: applied.Cluster.Limits.NodeHandshake,
 	})
 }
 

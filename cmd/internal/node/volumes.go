@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +15,6 @@ import (
 	"hacluster/blockdev/frontend/nbd"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
-	"hacluster/cmd/internal/identity"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
 	"hacluster/replication/link"
@@ -35,23 +33,28 @@ type volumes struct {
 	all  map[string]*held
 	done bool
 
-	told map[string]string // run's own: why a replica could not be opened, as last logged
+	kick  chan struct{}     // to run: look again; room for one
+	told  map[string]string // run's own: why a replica could not be opened, as last logged
+	swept map[string]bool   // run's own: removed volumes that are set aside, by id
 }
 
 // held is one replica and what belongs to it. broken: its backing could not be opened; it is tried again.
 type held struct {
-	replica *replication.Replica
-	broken  string
-	close   func()
-	cancel  context.CancelFunc
-	ended   chan struct{} // closed when its Run has returned
-	learned cluster.Instant
-	epoch   cluster.Epoch // of learned
-	promote int64         // ms from learned to serving
+	id       string // of the volume
+	replica  *replication.Replica
+	broken   string
+	retired  bool // the volume was removed: it is being closed
+	close    func()
+	deadline func(time.Duration) // of its disk operations; nil: there is no disk
+	cancel   context.CancelFunc
+	ended    chan struct{} // closed when its Run has returned
+	learned  cluster.Instant
+	epoch    cluster.Epoch // of learned
+	promote  int64         // ms from learned to serving
 }
 
 func newVolumes(n *Node) *volumes {
-	v := &volumes{n: n, all: map[string]*held{}, told: map[string]string{}}
+	v := &volumes{n: n, all: map[string]*held{}, told: map[string]string{}, kick: make(chan struct{}, 1), swept: map[string]bool{}}
 	v.life, v.end = context.WithCancel(context.Background())
 	return v
 }
@@ -60,23 +63,59 @@ func newVolumes(n *Node) *volumes {
 const reopenPause = 2 * time.Second
 
 func (v *volumes) run(ctx context.Context) error {
-	stopNBD, err := v.serveNBD(ctx)
+	nbd, err := v.serveNBD(ctx)
 	if err != nil {
 		return err
 	}
-	defer stopNBD()
+	defer nbd.stop()
 	reopen := time.NewTicker(reopenPause)
 	defer reopen.Stop()
 	for {
 		st, changed := v.n.state.watch()
+		_, cfg, configured := v.n.run.watch()
+		v.retire(st)
 		v.follow(st)
+		v.configure(cfg)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-configured:
+			v.limit(nbd.server, v.n.conf())
+			_ = nbd.follow(v.n.conf()) // it has logged what cannot be opened
+		case <-v.kick:
 		case <-reopen.C:
 			v.closeBroken()
+			_ = nbd.follow(v.n.conf())
 		}
+	}
+}
+
+// wake has run look again.
+func (v *volumes) wake() {
+	select {
+	case v.kick <- struct{}{}:
+	default:
+	}
+}
+
+// configure gives open replicas the times of the configuration.
+func (v *volumes) configure(cfg *config.Config) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for name, h := range v.all {
+		if conf, ok := cfg.Volume(name); ok {
+			h.replica.SetTimers(cfg.Timers.DropAfter, conf.SuspendLimit)
+		}
+		if h.deadline != nil {
+			h.deadline(cfg.Cluster.DiskDeadline)
+		}
+	}
+}
+
+func (v *volumes) limit(server *nbd.Server, cfg *config.Config) {
+	if err := server.SetLimits(nbdConfig(cfg.Cluster.Limits)); err != nil {
+		v.n.log.Error("the limits of nbd stay as they were", "error", err)
 	}
 }
 
@@ -107,6 +146,11 @@ func (v *volumes) follow(st *cluster.State) {
 func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
 	v.mu.Lock()
 	h := v.all[vol.Name]
+	_, configured := v.n.conf().Volume(vol.Name)
+	if h != nil && h.id != vol.ID || h == nil && !configured {
+		v.mu.Unlock()
+		return nil // the one before is being closed, or the configuration with it is not taken over yet
+	}
 	if h != nil || v.done {
 		v.mu.Unlock()
 		return h
@@ -131,10 +175,10 @@ func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.R
 }
 
 func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
-	conf, _ := v.n.cfg.Volume(vol.Name)
+	conf, _ := v.n.conf().Volume(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
-		Boot: v.n.boot, DropAfter: v.n.cfg.Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Log: v.n.log}
-	h := &held{ended: make(chan struct{})}
+		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Log: v.n.log}
+	h := &held{id: vol.ID, ended: make(chan struct{})}
 	b, err := v.openBacking(st, vol, rep.Device, conf.IO)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
@@ -150,7 +194,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 		cfg.Incarnation, cfg.Fresh, cfg.Inline = b.incarnation, b.fresh, b.inline
 		h.replica = replication.New(cfg, replicaNode{v.n}, b.dev, b.super)
 		b.stalled.Store(h.replica)
-		h.close = b.close
+		h.close, h.deadline = b.close, b.dev.SetDeadline
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
@@ -252,6 +296,9 @@ func (v *volumes) serving() (all []control.Serving) {
 		if s, ok := r.Serving(); ok {
 			out := control.Serving{Volume: s.Volume, Epoch: s.Epoch, Suspended: s.Suspended, ReadOps: s.ReadOps, WriteOps: s.WriteOps,
 				ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes}
+			if server := v.server(); server != nil {
+				out.Clients = server.Clients(s.Volume)
+			}
 			for _, p := range s.Peers {
 				out.Peers = append(out.Peers, control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
 					RemainingBytes: p.RemainingBytes, UnackedBytes: p.UnackedBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, Reason: p.Reason, Blocked: p.Blocked})
@@ -278,7 +325,7 @@ func (v *volumes) Replicate(ctx context.Context, s *link.Session) error {
 // Lookup implements nbd.Exports.
 func (v *volumes) Lookup(name string) (nbd.Export, error) {
 	vol := v.n.state.get().Volumes[name]
-	if _, ok := v.n.cfg.Volume(name); !ok && vol.Name == "" {
+	if _, ok := v.n.conf().Volume(name); !ok && vol.Name == "" {
 		return nil, nbd.ErrUnknownExport // one of the file is known before the cluster is
 	}
 	if r := v.replica(name); r != nil {
@@ -311,62 +358,6 @@ var (
 	_ blockdev.Device  = replication.Backing(nil)
 	_ replication.Node = replicaNode{}
 )
-
-// serveNBD opens every NBD listener of this node's replicas; several volumes may share one.
-func (v *volumes) serveNBD(ctx context.Context) (stop func(), err error) {
-	server, err := nbd.New(v, nbd.Config{Log: v.n.log, TLS: v.n.trans.NBDServer()})
-	if err != nil {
-		return nil, err
-	}
-	v.mu.Lock()
-	v.nbd = server
-	v.mu.Unlock()
-	var goes sync.WaitGroup
-	stop = func() {
-		if err := server.Close(); err != nil {
-			v.n.log.Warn("closing nbd", "error", err)
-		}
-		goes.Wait()
-	}
-	open := map[string]bool{}
-	for _, vol := range v.n.cfg.Volumes {
-		rep, ok := vol.Replica(v.n.me.Name)
-		if !ok {
-			continue
-		}
-		for _, l := range rep.Export.NBD {
-			if open[l.String()] {
-				continue
-			}
-			open[l.String()] = true
-			if err := v.listen(ctx, server, &goes, l); err != nil {
-				stop()
-				return nil, err
-			}
-		}
-	}
-	return stop, nil
-}
-
-func (v *volumes) listen(ctx context.Context, server *nbd.Server, goes *sync.WaitGroup, l config.Listener) error {
-	listen := v.n.trans.ListenTCP
-	if l.Network == "unix" {
-		if err := os.MkdirAll(filepath.Dir(l.Address), 0o755); err != nil {
-			return fmt.Errorf("nbd listener %s: %w", l, err)
-		}
-		listen = identity.ListenUnix
-	}
-	ln, err := listen(l.Address)
-	if err != nil {
-		return fmt.Errorf("nbd listener %s: %w", l, err)
-	}
-	goes.Go(func() {
-		if err := server.Serve(ctx, ln); err != nil && ctx.Err() == nil {
-			v.n.log.Error("nbd listener ended", "listener", l.String(), "error", err)
-		}
-	})
-	return nil
-}
 
 // replicaNode is the node as its replicas see it.
 type replicaNode struct{ n *Node }
@@ -406,13 +397,13 @@ func (v *volumes) tell(volume string, e cluster.Epoch, first bool) {
 	s := &control.Served{Volume: volume, Epoch: e, Node: v.n.me.Name, PromoteMs: promote, FirstAck: first, SinceMs: since}
 	go func() {
 		defer v.goes.Done()
-		ctx, cancel := context.WithTimeout(v.life, 10*v.n.cfg.Timers.RTO) // figures only: at last they are not kept
+		ctx, cancel := context.WithTimeout(v.life, 10*v.n.conf().Timers.RTO) // figures only: at last they are not kept
 		defer cancel()
 		for v.tellLeader(ctx, s) != nil {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(v.n.cfg.Timers.Renew):
+			case <-time.After(v.n.conf().Timers.Renew):
 			}
 		}
 	}()
@@ -420,7 +411,7 @@ func (v *volumes) tell(volume string, e cluster.Epoch, first bool) {
 
 // tellLeader finds whoever leads now: the old leader may have gone with the old primary.
 func (v *volumes) tellLeader(ctx context.Context, s *control.Served) error {
-	ctx, cancel := context.WithTimeout(ctx, v.n.cfg.Timers.RTO)
+	ctx, cancel := context.WithTimeout(ctx, v.n.conf().Timers.RTO)
 	defer cancel()
 	leader := v.n.leaderName()
 	if leader == v.n.me.Name {

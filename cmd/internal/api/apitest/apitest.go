@@ -28,6 +28,7 @@ type Node struct {
 	Journal  []api.Event
 	More     chan api.Event // with follow: what happens after Journal; closed: the node ends the stream
 	Settings config.Document
+	Plan     api.Applied
 	// Block, if set, holds every call until it is closed or the call's context ends; Entered is told of each such call.
 	Block   chan struct{}
 	Entered chan struct{}
@@ -138,6 +139,11 @@ func (n *Node) Events(ctx context.Context, follow bool, send func(api.Event) err
 // ConfigShow answers Settings.
 func (n *Node) ConfigShow(ctx context.Context) (config.Document, error) {
 	return n.Settings, n.called(ctx, "ConfigShow")
+}
+
+// Apply answers Plan.
+func (n *Node) Apply(ctx context.Context, r api.ApplyRequest) (api.Applied, error) {
+	return n.Plan, n.called(ctx, "Apply", fmt.Sprintf("{%s %d bytes plan:%t on:%d disconnect:%t delete:%t}", r.Name, len(r.File), r.PlanOnly, r.OnVersion, r.DisconnectClients, r.DeleteData))
 }
 
 // Serve serves n on a unix socket, for as long as the test runs, and gives its path.

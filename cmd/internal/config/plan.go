@@ -1,0 +1,194 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// StepKind tells what a step of a plan means for the running cluster.
+type StepKind string
+
+// The kinds.
+const (
+	StepChange  StepKind = "change online"
+	StepRestart StepKind = "needs restart" // is applied; takes effect when haclusterd is started anew on each server
+	StepAdd     StepKind = "add volume"
+	StepRemove  StepKind = "remove volume"
+	StepRefused StepKind = "refused" // nothing of the plan is done
+)
+
+// Step is one difference between what runs and what a file says.
+type Step struct {
+	Kind StepKind `json:"kind"`
+	What string   `json:"what"` // "rto", "volume pgdata: suspend_limit"
+	Text string   `json:"text"` // from what to what, or why not
+	Line int      `json:"line"` // of the new file; 0: what it is about is not in there any more
+}
+
+// Plan orders the steps from c, which runs, to next: settings, then volumes that come, then volumes that go. It is a pure
+// function of the two. Nothing is to be done if one step is refused.
+func (c *Config) Plan(next *Config) []Step {
+	p := &plan{}
+	p.cluster(c, next)
+	p.nodes(c, next)
+	p.volumes(c, next)
+	if len(p.steps) == 0 && c.Hash() != next.Hash() {
+		p.add(StepRefused, pos{line: next.Cluster.at.line}, "file", "it differs in what cannot be changed in a running cluster yet")
+	}
+	order := map[StepKind]int{StepRefused: 0, StepChange: 1, StepRestart: 1, StepAdd: 2, StepRemove: 3}
+	slices.SortStableFunc(p.steps, func(a, b Step) int { return order[a.Kind] - order[b.Kind] })
+	return p.steps
+}
+
+// Refused are the steps that keep a plan from being carried out.
+func Refused(steps []Step) (no []Step) {
+	for _, s := range steps {
+		if s.Kind == StepRefused {
+			no = append(no, s)
+		}
+	}
+	return no
+}
+
+type plan struct{ steps []Step }
+
+func (p *plan) add(kind StepKind, at pos, what, format string, args ...any) {
+	p.steps = append(p.steps, Step{Kind: kind, What: what, Text: fmt.Sprintf(format, args...), Line: at.line})
+}
+
+// differs adds a step if a setting has another value.
+func differs[T comparable](p *plan, kind StepKind, at pos, what string, old, next T, why string) {
+	if old == next {
+		return
+	}
+	text := fmt.Sprintf("%v -> %v", shown(old), shown(next))
+	if why != "" {
+		text += ": " + why
+	}
+	p.add(kind, at, what, "%s", text)
+}
+
+func shown(v any) any {
+	if s := fmt.Sprint(v); s == "" {
+		return "none"
+	}
+	return v
+}
+
+func (p *plan) cluster(old, next *Config) {
+	at := next.Cluster.at
+	differs(p, StepRefused, at, "cluster", old.Cluster.Name, next.Cluster.Name, "the name of a cluster cannot be changed")
+	differs(p, StepChange, next.Cluster.rtoAt, "rto", old.Cluster.RTO, next.Cluster.RTO,
+		fmt.Sprintf("lease %s -> %s, and all other timers with it", ms(old.Timers.Lease), ms(next.Timers.Lease)))
+	if a, b := old.Timers, next.Timers; a.RaftHeartbeat != b.RaftHeartbeat && !raftFollows(a, b) {
+		p.add(StepRestart, next.Cluster.rtoAt, "rto", "Raft's heartbeat %s -> %s: it follows as far as it can at once, the rest of the way when haclusterd is started anew",
+			ms(a.RaftHeartbeat), ms(b.RaftHeartbeat))
+	}
+	differs(p, StepChange, next.Cluster.diskAt, "disk_deadline", old.Cluster.DiskDeadline, next.Cluster.DiskDeadline, "")
+	for _, d := range limitTable {
+		kind, why := StepRestart, "for what is opened when haclusterd is started anew"
+		if d.Online {
+			kind, why = StepChange, "for clients that connect from then on"
+		}
+		differs(p, kind, at, "limits: "+d.Name, d.Text(d.Value(old.Cluster.Limits)), d.Text(d.Value(next.Cluster.Limits)), why)
+	}
+}
+
+// raftFollows reports whether Raft's own timers can be changed to the wanted ones while it runs: its leader lease cannot,
+// and the heartbeat must stay within one to three times that.
+func raftFollows(old, next Timers) bool {
+	return next.RaftHeartbeat >= old.RaftLeaderLease && next.RaftHeartbeat <= RaftReach*old.RaftLeaderLease
+}
+
+// RaftReach is by how much Raft's heartbeat may exceed the leader lease that it was started with. A leader that hears
+// nobody for a leader lease steps down, and it is heard each fifth of a heartbeat at the latest.
+const RaftReach = 3
+
+func (p *plan) nodes(old, next *Config) {
+	for _, n := range next.Nodes {
+		what := "node " + n.Name
+		o, ok := old.Node(n.Name)
+		if !ok {
+			p.add(StepRefused, n.at, what, "the nodes of a running cluster cannot be changed by apply")
+			continue
+		}
+		differs(p, StepRefused, n.at, what+": role", o.Role, n.Role, "it cannot be changed in a running cluster")
+		differs(p, StepRefused, n.addressAt, what+": address", o.Address, n.Address, "it cannot be changed in a running cluster")
+		differs(p, StepRefused, n.at, what+": links", strings.Join(o.Links, " "), strings.Join(n.Links, " "), "they cannot be changed in a running cluster")
+		differs(p, StepRefused, next.Cluster.at, what+": data_dir", o.DataDir, n.DataDir, "state does not move by itself")
+		differs(p, StepRestart, n.at, what+": http", o.HTTP, n.HTTP, "when haclusterd is started anew there")
+	}
+	for _, o := range old.Nodes {
+		if _, ok := next.Node(o.Name); !ok {
+			p.add(StepRefused, next.Cluster.at, "node "+o.Name, "it is not in the file: the nodes of a running cluster cannot be changed by apply; `ha-admin node remove` takes one out")
+		}
+	}
+	if !sameServices(old, next) {
+		p.add(StepRefused, next.Cluster.at, "services and fences", "not supported yet")
+	}
+}
+
+func sameServices(a, b *Config) bool {
+	return fmt.Sprint(len(a.Services), len(a.Fences)) == fmt.Sprint(len(b.Services), len(b.Fences))
+}
+
+func (p *plan) volumes(old, next *Config) {
+	for _, v := range next.Volumes {
+		if o, ok := old.Volume(v.Name); ok {
+			p.volume(o, v)
+			continue
+		}
+		var where []string
+		for _, r := range v.Replicas {
+			where = append(where, r.Node+" "+r.Device)
+		}
+		p.add(StepAdd, v.at, "volume "+v.Name, "%s, %s, on %s; an absent or sparse file is new and healthy at once, one with content waits for `ha-admin volume create`",
+			bytesText(v.Size), v.Mode, strings.Join(where, " and "))
+	}
+	for _, o := range old.Volumes {
+		if _, ok := next.Volume(o.Name); !ok {
+			p.add(StepRemove, pos{}, "volume "+o.Name, "%s: clients are cut off, it is flushed and closed on every node", bytesText(o.Size))
+		}
+	}
+}
+
+func (p *plan) volume(o, v Volume) {
+	what := "volume " + v.Name + ": "
+	differs(p, StepRefused, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "resize comes later")
+	differs(p, StepRefused, v.modeAt, what+"mode", o.Mode, v.Mode, "it cannot be changed in a running cluster yet")
+	differs(p, StepRestart, v.ioAt, what+"io", o.IO, v.IO, "when haclusterd is started anew")
+	differs(p, StepChange, v.suspendAt, what+"suspend_limit", o.SuspendLimit, v.SuspendLimit, "")
+	differs(p, StepChange, v.at, what+"async", o.Async, v.Async, "it counts in async mode only")
+	for _, r := range v.Replicas {
+		if was, ok := o.Replica(r.Node); ok {
+			p.replica(what, was, r)
+		} else {
+			p.add(StepRefused, r.at, what+"replica "+r.Node, "the replicas of a volume cannot be changed yet")
+		}
+	}
+	for _, was := range o.Replicas {
+		if _, ok := v.Replica(was.Node); !ok {
+			p.add(StepRefused, v.at, what+"replica "+was.Node, "it is not in the file: the replicas of a volume cannot be changed yet")
+		}
+	}
+}
+
+func (p *plan) replica(what string, was, r Replica) {
+	what += "replica " + r.Node + ": "
+	differs(p, StepRefused, r.deviceAt, what+"device", was.Device, r.Device, "data does not move by itself")
+	differs(p, StepChange, r.Export.at, what+"attach", was.Export.Attach, r.Export.Attach, "nothing is attached in either case")
+	has := func(all []Listener, l Listener) bool {
+		return slices.ContainsFunc(all, func(o Listener) bool { return o.String() == l.String() })
+	}
+	for _, l := range r.Export.NBD {
+		if !has(was.Export.NBD, l) {
+			p.add(StepChange, l.at, what+"nbd", "%s is listened on", l)
+		}
+	}
+	for _, l := range was.Export.NBD {
+		if !has(r.Export.NBD, l) {
+			p.add(StepChange, r.Export.at, what+"nbd", "%s is closed, and its clients cut off, unless another volume is served there", l)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// running is a configuration as the cluster runs it.
+func running(t *testing.T, src string) *Config {
+	t.Helper()
+	rep, err := check("cluster.hcl", []byte(src), Options{Node: "alpha", Insecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rep.Config
+}
+
+func limits(t *testing.T, src, block string) string {
+	return changed(t, src, "  disk_deadline = \"5s\"\n", "  disk_deadline = \"5s\"\n  limits {\n"+block+"\n  }\n")
+}
+
+const second = `volume "logs" {
+  size = "1MiB"
+  replica "alpha" { device = "/srv/alpha/logs.img" }
+  replica "beta" { device = "/srv/beta/logs.img" }
+}
+`
+
+// faults.md C81: what cannot be changed in a running cluster is refused, with the line.
+func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
+	src := loopback(t)
+	for _, c := range []struct {
+		name, next string
+		want       []string // kind, what, and a part of the text
+	}{
+		{"nothing", "# a comment\n" + src, nil},
+		{"rto a little", changed(t, src, `"3s"`, `"4s"`), []string{"change online|rto|3s -> 4s: lease 1260ms -> 1680ms"}},
+		{"rto by much", changed(t, src, `"3s"`, `"60s"`), []string{"change online|rto|3s -> 1m0s", "needs restart|rto|heartbeat 252ms -> 5040ms"}},
+		{"rto shorter by much", changed(t, src, `"3s"`, `"1s"`), []string{"change online|rto|3s -> 1s", "needs restart|rto|heartbeat 252ms -> 100ms"}},
+		{"disk deadline", changed(t, src, `"5s"`, `"6s"`), []string{"change online|disk_deadline|5s -> 6s"}},
+		{"suspend limit", changed(t, src, `"60s"`, `"61s"`), []string{"change online|volume pgdata: suspend_limit|1m0s -> 1m1s"}},
+		{"async", changed(t, src, `max_lag       = "5s"`, `max_lag = "6s"`), []string{"change online|volume pgdata: async|"}},
+		{"a listener less and one more", changed(t, src, "10809", "10810"), []string{
+			"change online|volume pgdata: replica alpha: nbd|tcp://127.0.0.1:10810 is listened on", "change online|volume pgdata: replica alpha: nbd|tcp://127.0.0.1:10809 is closed",
+			"change online|volume pgdata: replica beta: nbd|tcp://127.0.0.2:10810 is listened on", "change online|volume pgdata: replica beta: nbd|tcp://127.0.0.2:10809 is closed"}},
+		{"io", changed(t, src, `"auto"`, `"direct"`), []string{"needs restart|volume pgdata: io|auto -> direct"}},
+		{"http", changed(t, src, "7480", "7481"), []string{"needs restart|node alpha: http|127.0.0.1:7480 -> 127.0.0.1:7481"}},
+		{"limits", limits(t, src, "nbd_connections = 7\n node_handshake = \"6s\""), []string{"change online|limits: nbd_connections|256 -> 7", "needs restart|limits: node_handshake|5s -> 6s"}},
+		{"a volume more", src + second, []string{"add volume|volume logs|1MiB, sync, on alpha /srv/alpha/logs.img and beta"}},
+		{"a volume less", src[:strings.Index(src, "volume")], []string{"remove volume|volume pgdata|64MiB"}},
+		{"another volume", changed(t, src, `volume "pgdata"`, `volume "other"`), []string{"add volume|volume other|", "remove volume|volume pgdata|"}},
+
+		{"cluster", changed(t, src, `"lab"`, `"lab2"`), []string{"refused|cluster|lab -> lab2"}},
+		{"size", changed(t, src, `"64MiB"`, `"128MiB"`), []string{"refused|volume pgdata: size|64MiB -> 128MiB: resize comes later"}},
+		{"mode", changed(t, src, `"sync"`, `"async"`), []string{"refused|volume pgdata: mode|sync -> async"}},
+		{"address", changed(t, src, "127.0.0.2:7400", "127.0.0.2:7499"), []string{"refused|node beta: address|127.0.0.2:7400 -> 127.0.0.2:7499"}},
+		{"links", changed(t, src, "127.0.1.2:7401", "127.0.1.2:7402"), []string{"refused|node beta: links|"}},
+		{"data_dir", changed(t, src, "/var/lib/hacluster/", "/var/lib/h/"), []string{"refused|node alpha: data_dir|", "refused|node beta: data_dir|", "refused|node gamma: data_dir|"}},
+		{"device", changed(t, src, "device = \"/srv/${node.name}/${volume.name}.img\"\n", "device = \"/srv/b.img\"\n"), []string{"refused|volume pgdata: replica beta: device|/srv/beta/pgdata.img -> /srv/b.img"}},
+		{"a node more", src + "node \"delta\" {\n  address = \"127.0.0.4:7400\"\n}\n", []string{"refused|node delta|"}},
+		{"a node less", changed(t, src, "node \"gamma\" {\n  role    = \"witness\"\n  address = \"127.0.0.3:7400\"\n}\n", ""), []string{"refused|node gamma|it is not in the file"}},
+		{"a role", changed(t, src, "  role    = \"witness\"\n", ""), []string{"refused|node gamma: role|witness -> data"}},
+		{"a replica elsewhere", changed(t, src, "  replica \"beta\" {\n    device = \"/srv/${node.name}/${volume.name}.img\"\n  }\n", ""), []string{"refused|volume pgdata: replica beta|it is not in the file"}},
+		{"a service", src + "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"a.service\" {}\n}\n", []string{"refused|services and fences|"}},
+		{"one that may and one that may not", changed(t, changed(t, src, `"3s"`, `"4s"`), `"64MiB"`, `"128MiB"`), []string{"refused|volume pgdata: size|", "change online|rto|"}},
+	} {
+		steps := running(t, src).Plan(running(t, c.next))
+		for _, st := range steps {
+			if st.Line == 0 && st.Kind != StepRemove {
+				t.Errorf("%s: %v has no line", c.name, st)
+			}
+		}
+		if !matches(steps, c.want) {
+			t.Errorf("%s: planned %+v\nwant %q", c.name, steps, c.want)
+		}
+	}
+}
+
+// matches holds each step against kind|what|part of the text.
+func matches(steps []Step, want []string) bool {
+	return len(steps) == len(want) && !slices.ContainsFunc(steps, func(s Step) bool {
+		return !slices.ContainsFunc(want, func(w string) bool {
+			p := strings.SplitN(w, "|", 3)
+			return p[0] == string(s.Kind) && p[1] == s.What && strings.Contains(s.Text, p[2])
+		})
+	})
+}
+
+// Every change that the hash sees is in the plan: nothing is applied in silence.
+func TestNoDifferenceIsWithoutAStep(t *testing.T) {
+	src := loopback(t)
+	edits := []func(string) string{
+		func(s string) string { return changed(t, s, `rto           = "3s"`, `rto = "5s"`) },
+		func(s string) string { return changed(t, s, `suspend_limit = "60s"`, `suspend_limit = "9s"`) },
+		func(s string) string { return changed(t, s, `attach = "none"`, `attach = "auto"`) },
+		func(s string) string { return changed(t, s, `patience      = "10s"`, `patience = "11s"`) },
+		func(s string) string { return limits(t, s, "events = 500") },
+		func(s string) string { return s + second },
+	}
+	rnd := rand.New(rand.NewSource(1))
+	for range 200 {
+		next := src
+		n := 0
+		for _, e := range edits {
+			if rnd.Intn(2) == 0 {
+				next = e(next)
+				n++
+			}
+		}
+		a, b := running(t, src), running(t, next)
+		steps := a.Plan(b)
+		if (len(steps) == 0) != (a.Hash() == b.Hash()) || len(steps) < n || len(Refused(steps)) != 0 {
+			t.Fatalf("%d edits, planned %+v", n, steps)
+		}
+		if !reflect.DeepEqual(steps, a.Plan(b)) || len(b.Plan(b)) != 0 {
+			t.Fatal("the plan is not a function of the two")
+		}
+	}
+}
+
+func TestTextSurvivesPackingAndIsReadAnew(t *testing.T) {
+	c := running(t, loopback(t))
+	packed, err := c.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := Unpack(packed)
+	if err != nil || !bytes.Equal(src, c.Source()) {
+		t.Fatalf("%d bytes came back, %v", len(src), err)
+	}
+	again, unsupported, err := c.With("applied", src)
+	if err != nil || len(unsupported) != 0 || again.Hash() != c.Hash() || again.Self != "alpha" {
+		t.Fatalf("read anew: %v, %v", unsupported, err)
+	}
+	for _, bad := range [][]byte{nil, {1, 2, 3}, packed[:len(packed)/2]} {
+		if _, err := Unpack(bad); err == nil {
+			t.Errorf("%d damaged bytes were read", len(bad))
+		}
+	}
+	if _, _, err := c.With("new.hcl", []byte("cluster {")); err == nil {
+		t.Error("a damaged text was read")
+	}
+	noise := make([]byte, 2*MaxPacked)
+	rand.New(rand.NewSource(1)).Read(noise)
+	if _, err := (&Config{source: noise}).Pack(); err == nil || !strings.Contains(err.Error(), fmt.Sprint(MaxPacked)) {
+		t.Errorf("too long a text: %v", err)
+	}
+}
+
+func TestThousandVolumesCanBeApplied(t *testing.T) {
+	var src strings.Builder
+	src.WriteString(loopback(t))
+	for i := range 1000 {
+		src.WriteString(strings.ReplaceAll(strings.ReplaceAll(second, "logs", fmt.Sprintf("v%d", i)), "\"1MiB\"", fmt.Sprintf("\"%dMiB\"", i+1)))
+	}
+	packed, err := (&Config{source: []byte(src.String())}).Pack()
+	if err != nil || len(packed) > MaxPacked/2 {
+		t.Errorf("%d bytes, %v", len(packed), err)
+	}
+}
+
+func TestLimitsHaveNamesRangesAndDefaults(t *testing.T) {
+	src := loopback(t)
+	if got := running(t, src).Cluster.Limits; got != DefaultLimits() {
+		t.Errorf("without a block: %+v", got)
+	}
+	for _, d := range LimitTable() {
+		if d.Default < d.Min || d.Default > d.Max || d.Effect == "" || d.Value(DefaultLimits()) != d.Default {
+			t.Errorf("%+v", d)
+		}
+		text := func(v int64) string {
+			if d.Unit == UnitCount {
+				return fmt.Sprintf("%s = %d", d.Name, v)
+			}
+			return fmt.Sprintf("%s = %q", d.Name, d.Text(v))
+		}
+		if got := d.Value(running(t, limits(t, src, text(d.Min))).Cluster.Limits); got != d.Min {
+			t.Errorf("%s: %d was read as %d", d.Name, d.Min, got)
+		}
+		for _, v := range []int64{d.Min - d.Min/2 - 1, d.Max * 2} {
+			if v <= 0 {
+				continue
+			}
+			if d.Unit == UnitBytes {
+				v = max(v/4096*4096, 4096)
+			}
+			_, err := check("cluster.hcl", []byte(limits(t, src, text(v))), Options{})
+			if err == nil || !strings.Contains(err.Error(), "out of range") || !strings.Contains(err.Error(), d.Text(d.Max)) {
+				t.Errorf("%s: %v", text(v), err)
+			}
+		}
+	}
+	_, err := check("cluster.hcl", []byte(limits(t, src, "nbd_bytes = \"64MiB\"\nnbd_connection_bytes = \"128MiB\"\nwhat = 1")), Options{})
+	if err == nil || !strings.Contains(err.Error(), "more for one connection than for all") || !strings.Contains(err.Error(), "unknown key") {
+		t.Errorf("contradiction: %v", err)
+	}
+}

@@ -1,0 +1,124 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"hacluster/blockdev/meta"
+	"hacluster/heartbeat/cluster"
+)
+
+// retire closes replicas of volumes that are no more, and sets aside what they leave behind. It waits for no disk.
+func (v *volumes) retire(st *cluster.State) {
+	if st.ID == "" {
+		return
+	}
+	v.mu.Lock()
+	for name, h := range v.all {
+		if vol, ok := st.Volumes[name]; (!ok || vol.ID != h.id) && !h.retired && !v.done {
+			h.retired = true
+			v.goes.Go(func() { v.close(name, h) })
+		}
+	}
+	v.mu.Unlock()
+	if st.Nodes[v.n.me.Name].Start != v.n.dir.id.Start {
+		return // what our log shows may be old
+	}
+	for _, gone := range st.Removed {
+		v.sweep(gone)
+	}
+}
+
+// close ends a replica in order: clients are cut off, the device is waited for and flushed, the clean-stop mark is left.
+func (v *volumes) close(name string, h *held) {
+	v.n.log.Info("closing a volume that was removed", "volume", name)
+	h.cancel()
+	<-h.ended
+	v.mu.Lock()
+	if v.all[name] == h {
+		delete(v.all, name)
+	}
+	v.mu.Unlock()
+	v.wake()
+}
+
+// sweep sets aside the metadata of a volume that was removed, once its replica is closed: also on a node that was away
+// when it happened. A new volume of the same name has another id and is left alone.
+func (v *volumes) sweep(gone cluster.Removed) {
+	i := -1
+	for j, r := range gone.Replicas {
+		if r.Node == v.n.me.Name {
+			i = j
+		}
+	}
+	if i < 0 || v.swept[gone.ID] {
+		return
+	}
+	v.mu.Lock()
+	h := v.all[gone.Name]
+	open := h != nil && (h.retired || h.id == gone.ID)
+	v.mu.Unlock()
+	if open {
+		return // the end of close wakes us
+	}
+	v.swept[gone.ID] = true
+	end := v.n.disk.Begin("set the metadata of a removed volume aside")
+	defer end()
+	switch where, err := v.setAside(gone, gone.Replicas[i].Device); {
+	case err != nil:
+		v.n.log.Error("what a removed volume left behind stays where it is", "volume", gone.Name, "error", err)
+	case where != "":
+		v.n.log.Info("removed volume", "volume", gone.Name, "what_is_left", where)
+		v.n.events.add("volume closed", gone.Name, where)
+	}
+}
+
+// setAside does what the removal asked for, in this order: the data first, so that a crash between does not leave data
+// that nobody remembers to delete. where says what was done; empty: there was nothing.
+func (v *volumes) setAside(gone cluster.Removed, device string) (where string, err error) {
+	dir, path := v.superblockPath(gone.Name)
+	sb, err := meta.Read(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	case sb.VolumeID != idOf(gone.ID):
+		return "", nil
+	}
+	if gone.DeleteData {
+		return v.deleteAll(dir, device)
+	}
+	to := filepath.Join(v.n.cfg.DataDir(), "removed", gone.Name+"-"+gone.ID[:min(8, len(gone.ID))])
+	if err := makeDirs(v.n.cfg.DataDir(), filepath.Dir(to)); err != nil {
+		return "", err
+	}
+	if err := os.Rename(dir, to); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("its data stays in %s, its metadata lies in %s", device, to), errors.Join(syncDir(filepath.Dir(dir)), syncDir(filepath.Dir(to)))
+}
+
+func (v *volumes) deleteAll(dir, device string) (where string, err error) {
+	info, err := os.Lstat(device)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		where = "its data was gone already"
+	case err != nil:
+		return "", err
+	case info.Mode().IsRegular():
+		if err := os.Remove(device); err != nil {
+			return "", err
+		}
+		where = device + " is deleted"
+	default:
+		where = device + " is a device: its metadata is deleted, its content stays"
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	return where, syncDir(filepath.Dir(dir))
+}
