@@ -66,12 +66,42 @@ func (b *Bitmap) Clear(from, to int64) { b.change(from, to, false) }
 
 func (b *Bitmap) change(from, to int64, set bool) {
 	b.check(from, to)
+	if to-from == 1 && b.changeBit(from, set) {
+		return
+	}
 	for from < to {
 		i := from / dirBits
 		end := min(to, (i+1)*dirBits)
 		b.changeDir(i, from%dirBits, end-i*dirBits, set)
 		from = end
 	}
+}
+
+// changeBit changes one bit if its leaf keeps its form: the common case, and the cheapest.
+func (b *Bitmap) changeBit(i int64, set bool) bool {
+	d := b.dirs[i/dirBits]
+	if d == nil || d == fullDir {
+		return false
+	}
+	j := i % dirBits / leafBits
+	l, n := d.leaves[j], d.counts[j]
+	if l == nil || l == full {
+		return false
+	}
+	w, bit := &l[i%leafBits/64], uint64(1)<<(i%64)
+	switch {
+	case (*w&bit != 0) == set:
+		return true
+	case set && n < leafBits-1:
+		*w |= bit
+		d.counts[j], d.set, b.count = n+1, d.set+1, b.count+1
+		return true
+	case !set && n > 1:
+		*w &^= bit
+		d.counts[j], d.set, b.count = n-1, d.set-1, b.count-1
+		return true
+	}
+	return false
 }
 
 // changeDir changes bits [from, to) of dir i. The whole dir is swapped for nil or fullDir without touching a leaf.
@@ -103,8 +133,21 @@ func (b *Bitmap) changeDir(i, from, to int64, set bool) {
 }
 
 // Next returns the first set bit at or behind from; ok is false when there is none.
-func (b *Bitmap) Next(from int64) (bit int64, ok bool) {
-	for i := max(from, 0); i < b.n; {
+func (b *Bitmap) Next(from int64) (bit int64, ok bool) { return b.nextBefore(from, b.n) }
+
+// Any reports whether a bit of [from, to) is set. It looks no further.
+func (b *Bitmap) Any(from, to int64) bool {
+	b.check(from, to)
+	if b.count == 0 {
+		return false
+	}
+	bit, ok := b.nextBefore(from, to)
+	return ok && bit < to
+}
+
+// nextBefore is Next that may give up at the end of the leaf in which the limit lies.
+func (b *Bitmap) nextBefore(from, limit int64) (bit int64, ok bool) {
+	for i := max(from, 0); i < limit; {
 		switch b.dirs[i/dirBits] {
 		case nil:
 			i = (i/dirBits + 1) * dirBits

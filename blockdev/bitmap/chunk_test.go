@@ -251,6 +251,21 @@ func TestCombinationsAgreeWithSingleBits(t *testing.T) {
 	}
 }
 
+func TestAnyAgreesWithSingleBits(t *testing.T) {
+	const n = 3*leafBits + 5
+	for seed := range uint64(8) {
+		rng := rand.New(rand.NewPCG(seed, 4))
+		b := random(rng, n)
+		for range 200 {
+			from, to := someRange(rng, n)
+			bit, ok := b.Next(from)
+			if got, want := b.Any(from, to), ok && bit < to; got != want {
+				t.Fatalf("seed %d: Any(%d, %d) = %t", seed, from, to, got)
+			}
+		}
+	}
+}
+
 func TestWorstCaseMemoryIsABitForEachBlock(t *testing.T) {
 	const n = 2 * dirBits
 	b := New(n)
