@@ -12,8 +12,9 @@ import (
 
 // Config sets the limits of a Server (R28). The zero value of each field means its default.
 type Config struct {
-	// MaxConnections, default 256: further ones are accepted and closed at once. A connection whose client has left
-	// counts until the operations that it started have ended.
+	// MaxConnections, default 256: when all have chosen an export, further ones are accepted and closed at once; as
+	// long as some have not, one of these is closed instead (see admit). A connection whose client has left counts
+	// until the operations that it started have ended.
 	MaxConnections int
 	// HandshakeTimeout, default 10 s: a client that is not in the transmission phase by then is closed.
 	HandshakeTimeout time.Duration

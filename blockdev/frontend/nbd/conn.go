@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"io"
@@ -19,6 +20,9 @@ type conn struct {
 	nc   net.Conn // what is spoken through: base, or TLS over it
 	in   *input
 	tls  bool
+
+	place      *list.Element // among those in the handshake, nil otherwise; guarded by srv.mu
+	crowdedOut bool          // guarded by srv.mu
 
 	// Agreed in the handshake, fixed afterwards.
 	export     Export
@@ -70,6 +74,9 @@ func (c *conn) serve(server context.Context) {
 	defer unhook()
 	defer c.base.Close()
 	err := c.handshake(ctx)
+	if err == nil && c.wasCrowdedOut() {
+		err = errCrowded
+	}
 	if err == nil {
 		defer c.srv.serves(c.name)()
 		c.log = c.log.With("volume", c.name)

@@ -35,6 +35,7 @@ func (c *conn) replyLookup(o nbdproto.Option, name string, err error) error {
 // choose fixes the export that the connection is for.
 func (c *conn) choose(name string, e Export) {
 	c.name, c.export, c.size, c.readOnly = name, e, e.Size(), e.ReadOnly()
+	c.srv.settle(c)
 }
 
 // optExportName is the old way to begin: there is no answer but success, so a refusal hangs up.

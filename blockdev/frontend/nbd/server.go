@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -21,12 +22,13 @@ type Server struct {
 	turned  atomic.Uint64 // connections refused because there were too many
 	slow    atomic.Uint64 // connections closed because the client did not take its answers
 
-	mu     sync.Mutex // guards cfg too
-	conns  int
-	served map[string]int // connections past their handshake, by export
-	closed bool
-	stop   chan struct{} // closed by Close
-	wg     sync.WaitGroup
+	mu       sync.Mutex // guards cfg too
+	served   map[string]int // connections past their handshake, by export
+	conns    int
+	greeting *list.List // of *conn in the handshake, oldest first
+	closed   bool
+	stop     chan struct{} // closed by Close
+	wg       sync.WaitGroup
 }
 
 // New returns a Server that is ready for Serve.
@@ -36,12 +38,13 @@ func New(exports Exports, cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	return &Server{
-		exports: exports,
-		served:  map[string]int{},
-		cfg:     cfg,
-		log:     cfg.Log,
-		budget:  budget{max: cfg.MaxBytesInFlight, maxConn: cfg.MaxConnBytesInFlight, share: connShare},
-		stop:    make(chan struct{}),
+		exports:  exports,
+		cfg:      cfg,
+		log:      cfg.Log,
+		budget:   budget{max: cfg.MaxBytesInFlight, maxConn: cfg.MaxConnBytesInFlight, share: connShare},
+		greeting: list.New(),
+		stop:     make(chan struct{}),
+		served:   map[string]int{},
 	}, nil
 }
 
@@ -75,9 +78,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}
 			return err
 		}
-		if !s.admit() {
-			nc.Close()
+		c := s.admit(nc)
+		if c == nil {
 			s.turned.Add(1)
+			nc.Close()
 			s.refused.do(func() {
 				s.log.Warn("nbd connection refused: too many connections", "limit", s.Limits().MaxConnections,
 					"client", nc.RemoteAddr().String())
@@ -85,8 +89,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			continue
 		}
 		conns.Go(func() {
-			defer s.leave()
-			newConn(s, nc).serve(ctx)
+			defer s.leave(c)
+			c.serve(ctx)
 		})
 	}
 }
@@ -122,22 +126,6 @@ func (s *Server) begin() bool {
 	}
 	s.wg.Add(1)
 	return true
-}
-
-func (s *Server) admit() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns >= s.cfg.MaxConnections {
-		return false
-	}
-	s.conns++
-	return true
-}
-
-func (s *Server) leave() {
-	s.mu.Lock()
-	s.conns--
-	s.mu.Unlock()
 }
 
 // Close ends every Serve and waits for all goroutines. Admitted requests stay with their volumes.

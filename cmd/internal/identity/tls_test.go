@@ -15,15 +15,50 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"hacluster/cmd/internal/identity/pki"
 )
 
-// shop is a PKI folder with nodes alpha, beta and gamma, an operator bob and a viewer eve.
-func shop(t *testing.T) pki.Folder { return folderOf(t, "shop") }
+// shop is a PKI folder with nodes alpha, beta and gamma, an operator bob and a viewer eve. It is a copy: making one takes
+// a few dozen flushes of a disk that may be busy.
+func shop(t *testing.T) pki.Folder {
+	t.Helper()
+	madeShop.Do(func() { madeShop.files = filesOf(t, folderOf(t, "shop")) })
+	f := pki.Folder{Path: t.TempDir()}
+	for name, b := range madeShop.files {
+		if err := os.WriteFile(filepath.Join(f.Path, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
+}
 
+var madeShop struct {
+	sync.Once
+	files map[string][]byte
+}
+
+func filesOf(t *testing.T, f pki.Folder) map[string][]byte {
+	t.Helper()
+	entries, err := os.ReadDir(f.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]byte{}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(f.Path, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[e.Name()] = b
+	}
+	return all
+}
+
+// folderOf makes a folder of another cluster, also of one of the same name.
 func folderOf(t *testing.T, cluster string) pki.Folder {
 	t.Helper()
 	f := pki.Folder{Path: filepath.Join(t.TempDir(), "pki")}
