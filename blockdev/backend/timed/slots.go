@@ -35,6 +35,7 @@ const (
 // bound that number.
 type slots struct {
 	base   time.Time
+	paused atomic.Int64  // nanoseconds since base that do not count
 	next   atomic.Uint32 // where the next operation begins to look
 	chunks atomic.Pointer[[]*[chunkSlots]slot]
 	growMu sync.Mutex
@@ -45,8 +46,19 @@ func (t *slots) init() {
 	t.chunks.Store(&[]*[chunkSlots]slot{new([chunkSlots]slot)})
 }
 
-// now counts nanoseconds on the monotonic clock.
-func (t *slots) now() int64 { return int64(time.Since(t.base)) }
+// now counts nanoseconds on the monotonic clock, while this process runs.
+func (t *slots) now() int64 { return max(int64(time.Since(t.base))-t.paused.Load(), 1) }
+
+// pause takes d out of the count. An operation that began since, and took it for time that counts, begins anew.
+func (t *slots) pause(d int64) {
+	t.paused.Add(d)
+	now := t.now()
+	t.each(func(s *slot) {
+		if seen := s.read(); seen.running && seen.start > now {
+			s.state.CompareAndSwap(seen.state, now<<1|seen.state&1)
+		}
+	})
+}
 
 // enter notes an operation and returns its slot, to be left when it returns.
 func (t *slots) enter(op blockdev.Op, r blockdev.Range) *slot {

@@ -41,6 +41,7 @@ type Dev struct {
 	cfg     Config
 	slots   slots
 	stalled atomic.Int64 // operations that are past the deadline and outstanding
+	turned  int64        // the watcher's own: when it last looked, since slots.base
 
 	closeOnce sync.Once
 	deadline  atomic.Int64  // nanoseconds
@@ -171,19 +172,34 @@ func (d *Dev) leave(s *slot) {
 }
 
 func (d *Dev) watch() {
-	every := func() time.Duration { return max(time.Duration(d.deadline.Load())/8, 1) }
-	tick := time.NewTicker(every())
+	tick := time.NewTicker(d.interval())
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			d.look()
+			d.turn()
 		case <-d.changed:
-			tick.Reset(every())
+			tick.Reset(d.interval())
 		case <-d.stop:
 			return
 		}
 	}
+}
+
+func (d *Dev) interval() time.Duration { return max(time.Duration(d.deadline.Load())/8, 1) }
+
+// leastStop is how long the watcher has to have been kept from looking for that to count as a stop of the process.
+const leastStop = time.Second
+
+// turn looks, after it has taken out of the count the time in which this process did not run: one that was stopped must
+// not find its disk guilty of that.
+func (d *Dev) turn() {
+	elapsed := int64(time.Since(d.slots.base))
+	if gap := elapsed - d.turned; gap > int64(max(2*d.interval(), leastStop)) {
+		d.slots.pause(gap - int64(d.interval()))
+	}
+	d.turned = elapsed
+	d.look()
 }
 
 // look marks and reports operations that are newly past the deadline.
