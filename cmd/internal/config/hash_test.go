@@ -88,7 +88,7 @@ func TestDocumentShowsSumsAndNoSecrets(t *testing.T) {
 		if strings.Contains(text, "hunter2") {
 			t.Errorf("a password is shown:\n%s", text)
 		}
-		for _, want := range []string{"1504.1", "2038.1", "/srv/beta/pgdata.img", "127.0.0.2:10809", rep.Config.Hash()} {
+		for _, want := range []string{"1504.1", "2239.7", "/srv/beta/pgdata.img", "127.0.0.2:10809", rep.Config.Hash()} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%q is missing:\n%s", want, text)
 			}

@@ -14,16 +14,17 @@ const (
 
 // What the sums allow for work whose duration does not follow from the RTO target.
 const (
-	driftPercent  = 1                      // by how much two clocks may run apart
-	commitTime    = 50 * time.Millisecond  // one Raft commit: an fsync on each voter and a round trip
-	promoteTime   = 100 * time.Millisecond // from the committed promotion to the first write
-	voteTime      = 30 * time.Millisecond  // one round of votes
-	barrierTime   = 20 * time.Millisecond  // a new leader's first commit
-	renewalTime   = 20 * time.Millisecond  // one round of R8
-	minHeartbeat  = 100 * time.Millisecond // below, a busy machine loses leaders
-	minTick       = 5 * time.Millisecond
-	leasePercent  = 42
-	leaderPercent = 75
+	driftPercent     = 1                      // by how much two clocks may run apart
+	commitTime       = 50 * time.Millisecond  // one Raft commit: an fsync on each voter and a round trip
+	promoteTime      = 100 * time.Millisecond // from the committed promotion to the first write
+	voteTime         = 30 * time.Millisecond  // one round of votes
+	barrierTime      = 20 * time.Millisecond  // a new leader's first commit
+	renewalTime      = 20 * time.Millisecond  // one round of R8
+	minHeartbeat     = 100 * time.Millisecond // below, a busy machine loses leaders
+	minTick          = 5 * time.Millisecond
+	spareTime        = 10 * time.Millisecond // by which the second sum holds at least
+	leasePercent     = 42
+	heartbeatPercent = 28
 )
 
 // Timers are all the times of a cluster. They follow from one figure, the RTO target:
@@ -31,8 +32,9 @@ const (
 //	lease          42 % of the target
 //	renew          a quarter of the lease: three renewals may be lost, and two thirds are left when a leader dies
 //	tick           a fortieth of the lease, 5 ms or more: how late the end of a lease may be noticed
-//	heartbeat      a fifth of the lease, 100 ms or more; Raft's election time-out is the same
-//	leader lease   three quarters of the heartbeat (Raft demands leader lease <= heartbeat <= election)
+//	heartbeat      28 % of the lease, less where the second sum leaves less room, 100 ms or more; Raft's election time-out
+//	               is the same: as long as may be, for a busy machine loses leaders by it
+//	leader lease   the heartbeat, the longest that Raft takes: nothing relies on it (R8), it only ends a leader alone
 //	drop after     a quarter of the target: a member that does not answer for so long is dropped
 //
 // and two sums must hold (protocol.md, section 5):
@@ -67,7 +69,8 @@ func TimersFor(rto time.Duration) (Timers, error) {
 
 func derive(rto time.Duration) Timers {
 	lease := rto * leasePercent / 100
-	heartbeat := max(lease/5, minHeartbeat)
+	room := lease*2/3 - voteTime - barrierTime - renewalTime - spareTime // for the two heartbeats of an election
+	heartbeat := max(min(lease*heartbeatPercent/100, room/2), minHeartbeat)
 	return Timers{
 		RTO:             rto,
 		Lease:           lease,
@@ -75,7 +78,7 @@ func derive(rto time.Duration) Timers {
 		Tick:            max(lease/40, minTick),
 		RaftHeartbeat:   heartbeat,
 		RaftElection:    heartbeat,
-		RaftLeaderLease: heartbeat * leaderPercent / 100,
+		RaftLeaderLease: heartbeat,
 		DropAfter:       rto / 4,
 	}
 }

@@ -14,13 +14,13 @@ func TestTimersOfTheSampleByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	us := time.Microsecond
-	want := Timers{RTO: 3 * time.Second, Lease: 1260000 * us, Renew: 315000 * us, Tick: 31500 * us, RaftHeartbeat: 252000 * us,
-		RaftElection: 252000 * us, RaftLeaderLease: 189000 * us, DropAfter: 750000 * us}
+	want := Timers{RTO: 3 * time.Second, Lease: 1260000 * us, Renew: 315000 * us, Tick: 31500 * us, RaftHeartbeat: 352800 * us,
+		RaftElection: 352800 * us, RaftLeaderLease: 352800 * us, DropAfter: 750000 * us}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	const sum = "lease 1260ms x 1.01 + tick 31.5ms + 2 commits x 50ms + promotion 100ms = 1504.1ms <= RTO target 3000ms\n" +
-		"when the leader is lost with the primary: 1504.1ms + election 534ms = 2038.1ms"
+		"when the leader is lost with the primary: 1504.1ms + election 735.6ms = 2239.7ms"
 	if got.Explain() != sum {
 		t.Errorf("Explain says\n%s\nwant\n%s", got.Explain(), sum)
 	}
