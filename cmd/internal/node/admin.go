@@ -133,7 +133,7 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 func lossSince(st *cluster.State, vol *cluster.Volume, node string) string {
 	for i := len(st.Events) - 1; i >= 0; i-- {
 		if e := st.Events[i]; e.Volume == vol.Name && e.Node == node && e.Kind == "member dropped" {
-			return fmt.Sprintf("%s (%.0f s ago)", time.UnixMilli(e.AtMillis).UTC().Format(time.RFC3339), time.Since(time.UnixMilli(e.AtMillis)).Seconds())
+			return fmt.Sprintf("%s (%.0f s ago)", time.UnixMilli(e.AtMillis).UTC().Format(time.RFC3339), wallClock().Sub(time.UnixMilli(e.AtMillis)).Seconds())
 		}
 	}
 	return "a time that is not known"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,10 @@ func bootTime() cluster.Instant {
 	}
 	return cluster.Instant(ts.Nano())
 }
+
+// wallClock is the time of day, for what people read: events, records, messages. It may stand still, step or run
+// backwards; nothing is decided by it. Tests make it do so.
+var wallClock = time.Now
 
 // bootIDFile is read at each start, and nothing else tells the boot id (R25).
 const bootIDFile = "/proc/sys/kernel/random/boot_id"

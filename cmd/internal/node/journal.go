@@ -29,7 +29,7 @@ func newJournal(node string, most int) *journal {
 func (j *journal) add(kind, volume, text string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.addLocked(api.Event{At: time.Now().UTC(), Node: j.node, Kind: kind, Volume: volume, Text: text})
+	j.addLocked(api.Event{At: wallClock().UTC(), Node: j.node, Kind: kind, Volume: volume, Text: text})
 }
 
 func (j *journal) addLocked(e api.Event) {

@@ -248,7 +248,7 @@ func (n *Node) command(c cluster.Command) cluster.Command {
 	if c.By == "" {
 		c.By = n.me.Name
 	}
-	c.AtMillis = time.Now().UnixMilli()
+	c.AtMillis = wallClock().UnixMilli()
 	return c
 }
 
