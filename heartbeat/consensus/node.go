@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"hacluster/blockdev/deadline"
+	"hacluster/blockdev/failpoint"
 )
 
 // Raft is this node's part in the group. Its methods may be called concurrently.
@@ -94,7 +95,7 @@ func (r *Raft) openStores(log *bridge) (raft.SnapshotStore, error) {
 			return nil, err
 		}
 		r.store.under, r.store.mark = d.logs, d.mark
-		snaps = &snapshots{SnapshotStore: d.snaps, watch: r.watch}
+		snaps = &snapshots{SnapshotStore: d.snaps, watch: r.watch, dir: d.file("snapshots")}
 		r.close = d.close
 	}
 	if r.cfg.wrap != nil {
@@ -143,7 +144,7 @@ func (r *Raft) raftConfig(log *bridge) *raft.Config {
 	c.LeaderLeaseTimeout = r.cfg.LeaderLease
 	c.CommitTimeout = r.cfg.Commit
 	c.MaxAppendEntries = maxBatch
-	c.TrailingLogs = trailingLogs
+	c.TrailingLogs = failpoint.Often[uint64](trailingLogs, 4)
 	c.SnapshotThreshold = r.cfg.SnapshotThreshold
 	c.SnapshotInterval = r.cfg.SnapshotInterval
 	c.Logger = log

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"path/filepath"
 
 	"github.com/hashicorp/raft"
 
@@ -27,6 +28,7 @@ import (
 type snapshots struct {
 	raft.SnapshotStore
 	watch *deadline.Watch
+	dir   string
 }
 
 const (
@@ -59,7 +61,7 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, mem
 		_ = under.Cancel()
 		return nil, fmt.Errorf("write the header of a snapshot: %w", err)
 	}
-	return &sink{SnapshotSink: under, watch: s.watch}, nil
+	return &sink{SnapshotSink: under, watch: s.watch, dir: s.dir}, nil
 }
 
 func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
@@ -93,6 +95,7 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 type sink struct {
 	raft.SnapshotSink
 	watch *deadline.Watch
+	dir   string
 }
 
 func (s *sink) Write(p []byte) (int, error) {
@@ -100,11 +103,19 @@ func (s *sink) Write(p []byte) (int, error) {
 	return s.SnapshotSink.Write(p)
 }
 
+// Close finishes a snapshot. The library flushes its files, and the name of the folder that they lie in, but not their
+// own names in that folder; the log is only cut after this, and must not rest on files that a power cut takes away.
 func (s *sink) Close() error {
 	defer s.watch.Begin("finish a snapshot")()
 	failpoint.Hit(failpoint.RaftSnapshotWritten)
 	defer failpoint.Hit(failpoint.RaftSnapshotFinished)
-	return s.SnapshotSink.Close()
+	if err := s.SnapshotSink.Close(); err != nil {
+		return err
+	}
+	if err := syncDirectory(filepath.Join(s.dir, s.ID())); err != nil {
+		return fmt.Errorf("finish a snapshot: %w", err)
+	}
+	return nil
 }
 
 func (s *sink) Cancel() error {
