@@ -30,12 +30,16 @@ func run() error {
 	flag.StringVar(&cfg.IO, "io", "auto", "auto, buffered or direct")
 	flag.StringVar(&cfg.RTO, "rto", "3s", "the RTO target")
 	flag.BoolVar(&cfg.TLS, "tls", false, "with certificates, not --insecure")
+	alone := flag.Bool("alone", false, "no cluster: the NBD server over one file, for comparison")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "hacluster-serve")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if *alone {
+		return serveAlone(dir, cfg)
+	}
 	cfg.Dir = dir
 	if cfg.Bin, err = filepath.Abs(cfg.Bin); err != nil {
 		return err
