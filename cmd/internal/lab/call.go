@@ -13,6 +13,8 @@ import (
 	"hacluster/cmd/internal/lab/topology"
 )
 
+const defaultLab = "lab"
+
 // call is one invocation of a command: its flags and words, flags before, between or after the words.
 type call struct {
 	lab            string
@@ -37,7 +39,7 @@ func newCall(name string, args []string, stdout, stderr io.Writer) (*call, error
 	c := &call{stdout: stdout, stderr: stderr}
 	f := flag.NewFlagSet("lab "+name, flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&c.lab, "lab", "lab", "`name` of the lab")
+	f.StringVar(&c.lab, "lab", defaultLab, "`name` of the lab; of a run: its own, named after the process")
 	f.StringVar(&c.bin, "bin", "", "`folder` of haclusterd and ha-admin (default: where this program is)")
 	f.BoolVar(&c.plain, "plain", false, "without TLS")
 	f.BoolVar(&c.disks, "disks", false, "the nodes' files lie on disks that can lose power, fail and hang")

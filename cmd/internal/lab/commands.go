@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"hacluster/cmd/internal/lab/scenario"
 	"hacluster/cmd/internal/lab/topology"
 )
 
@@ -17,7 +18,7 @@ var order = []string{"up", "down", "status", "start", "stop", "exec", "kill", "p
 
 func commands() map[string]command {
 	return map[string]command{
-		"up":        {"[--disks] [--witnesses N] [--plain]", "make a lab and start its daemons", up},
+		"up":        {"[--disks] [--witnesses N] [--plain]", "make a lab, start its daemons, wait until they serve", up},
 		"down":      {"", "end everything of a lab and remove it, also what a crash left of one", down},
 		"status":    {"", "what labs there are, and how the nodes and faults of this one stand", status},
 		"start":     {"[NODE...]", "start daemons", each(func(l *topology.Lab, n string) error { return l.Start(n) })},
@@ -34,7 +35,7 @@ func commands() map[string]command {
 		"powercut":  {"NODE [SEED] [--mode drop|random|torn]", "end all processes of a node, lose what was not flushed, boot anew at its next start", powercut},
 		"disk":      {"NODE PART eio|enospc|slow MS|hang|lie|rot OFFSET LENGTH|go [--op read|write|flush]", "harm the disk of a node; PART is vol, meta, raft or all", harm},
 		"list":      {"", "the scenarios", list},
-		"run":       {"SCENARIO... [--out DIR] [--seed N] [--keep]", "run scenarios, each in a lab of its own, and judge", runCommand},
+		"run":       {"SCENARIO... [--out DIR] [--seed N] [--keep]", "run scenarios, each in a lab of its own, and judge; --keep leaves that lab up", runCommand},
 		"matrix":    {"[--out DIR] [--seed N]", "run all scenarios", matrix(false)},
 		"matrix-ci": {"[--out DIR] [--seed N]", "run the most telling scenarios", matrix(true)},
 		"soak":      {"[--minutes N] [--seed N] [--out DIR]", "random faults in one cluster; the seed gives their order", soak},
@@ -49,7 +50,7 @@ func commands() map[string]command {
 	}
 }
 
-func up(_ context.Context, c *call) error {
+func up(ctx context.Context, c *call) error {
 	if err := c.want(); err != nil {
 		return err
 	}
@@ -68,7 +69,9 @@ func up(_ context.Context, c *call) error {
 		return err
 	}
 	fmt.Fprintf(c.stdout, "lab %s is up: its files are in %s\n", l.Name, l.Dir)
-	return nil
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return scenario.WaitHealthy(ctx, l)
 }
 
 func down(_ context.Context, c *call) error {

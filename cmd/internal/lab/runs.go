@@ -144,6 +144,9 @@ func runOne(ctx context.Context, c *call, s scenario.Scenario, seed uint64) scen
 		return scenario.Result{Scenario: s.Name, Covers: s.Covers, Expected: s.Expect.Service, Verdict: scenario.Broken, Reasons: []string{err.Error()}}
 	}
 	name := "run-" + strconv.Itoa(os.Getpid())
+	if c.lab != defaultLab {
+		name = c.lab
+	}
 	limit := cellLimit + 2*s.Hold
 	if s.Series != nil {
 		limit += 2*time.Duration(c.minutes)*time.Minute + time.Duration(c.count)*20*time.Second

@@ -57,6 +57,24 @@ const (
 	afterAll = 40 // and after the mending
 )
 
+// WaitHealthy waits until the volume of a lab is served and every replica is a member.
+func WaitHealthy(ctx context.Context, l *topology.Lab) error {
+	state, err := l.State()
+	if err != nil {
+		return err
+	}
+	r := &Run{Lab: l, state: state, watch: newWatcher(l, state.Daemons())}
+	watching, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { r.watch.run(watching) })
+	defer background.Wait()
+	defer stop()
+	if _, err = r.healthy(ctx, toStart); err != nil {
+		return errors.Join(err, r.allRun())
+	}
+	return nil
+}
+
 // Do runs a scenario and judges it.
 func Do(ctx context.Context, s Scenario, cfg Config) (Result, Evidence) {
 	r := &Run{cfg: cfg, s: s, Lab: cfg.Lab, started: time.Now(), Rand: rand.New(rand.NewPCG(cfg.Seed, 7))}
