@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hacluster/blockdev/frontend/nbd/nbdclient"
 )
 
 // use is what a process holds.
@@ -60,8 +62,13 @@ func TestTenThousandConnectionsOfAStranger(t *testing.T) {
 	ctx, cancel := r.within()
 	defer cancel()
 	acks := l.acks.Load()
-	res := r.AttackOn(10000).Run(ctx)
+	done := make(chan Result, 1)
+	go func() { done <- r.AttackOn(10000).Run(ctx) }()
+	res, welcomed := r.whileAttacked(done)
 	during := l.acks.Load() - acks
+	if welcomed == 0 {
+		t.Error("nobody new got through during the attack")
+	}
 	if res.Made+res.Refused != 10000 || res.Refused > 100 {
 		t.Errorf("the attack did not bite: %+v", res)
 	}
@@ -78,9 +85,32 @@ func TestTenThousandConnectionsOfAStranger(t *testing.T) {
 	for _, n := range Nodes {
 		r.leavesNothing(n, before[n])
 	}
-	t.Logf("%+v, %d writes meanwhile", res, during)
+	t.Logf("%+v, meanwhile %d writes, %d new clients", res, during, welcomed)
 	l.stop()
 	r.same()
+}
+
+// whileAttacked comes as a new client, by TLS and by NBD, until the attack is over, and counts how often both worked.
+func (r *rig) whileAttacked(done <-chan Result) (res Result, welcomed int) {
+	primary := r.vol().Primary
+	for {
+		ctx, cancel := r.within()
+		_, _, code := r.AdminAt(ctx, r.Address(primary), "status", "--pki", r.PKI())
+		c, err := nbdclient.Dial(ctx, "nbd://"+r.NBD(primary)+"/"+Volume)
+		if err == nil {
+			_, err = c.ReadAt(make([]byte, 4096), 0)
+			c.Close()
+		}
+		cancel()
+		if code == 0 && err == nil {
+			welcomed++
+		}
+		select {
+		case res := <-done:
+			return res, welcomed
+		default:
+		}
+	}
 }
 
 // leavesNothing waits until a node holds what it held before, save a few that come and go by themselves.
