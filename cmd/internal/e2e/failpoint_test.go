@@ -91,7 +91,11 @@ func crasher(t *testing.T, seed uint64) *crashing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &crashing{power(t, Config{Bin: bin, RTO: "3s", Cluster: `disk_deadline = "2s"`}), rand.New(rand.NewPCG(seed, 7))}
+	c := &crashing{power(t, Config{Bin: bin, RTO: "3s", Cluster: `disk_deadline = "2s"`}), rand.New(rand.NewPCG(seed, 7))}
+	for _, n := range Nodes {
+		c.arm(site{node: n}, 0) // all count
+	}
+	return c
 }
 
 func (c *crashing) hits(node string) string { return filepath.Join(c.cfg.Dir, node+".hits") }
@@ -142,12 +146,24 @@ func (c *crashing) revive(s site, cut bool) {
 	c.start(s.node)
 }
 
-// step is something that a cluster goes through while a node waits to crash. cut: the other replica is a member all the
-// while, so that the power of the node may be cut as well.
-type step struct {
-	cut bool
-	do  func(c *crashing, l *loading, node string)
+// spare reports whether the power of a node that crashed may be cut without losing what was acknowledged and not
+// flushed: the other replica is a member, so it has all of that.
+func (c *crashing) spare(node string) bool {
+	s, err := c.Status(c.ctx)
+	return node == "gamma" || err == nil && s.Quorum && !c.dead(other(node)) && isMember(other(node))(s)
 }
+
+// admissions is how often a replica was admitted so far: one that lost its memory is dropped and admitted anew, and
+// only then has what was acknowledged before.
+func (c *crashing) admissions() (n uint64) {
+	for _, node := range Nodes {
+		n += c.count(site{failpoint.Admitted, node})
+	}
+	return n
+}
+
+// step is something that a cluster goes through while a node waits to crash.
+type step func(c *crashing, l *loading, node string)
 
 // upTo waits for a condition, or for the node to be dead, and not for ever.
 func (c *crashing) upTo(node string, limit time.Duration, cond func() bool) {
@@ -209,40 +225,40 @@ func (c *crashing) lead(node string) {
 
 // steps are walked through, again and again, until the node has crashed.
 var steps = []step{
-	{true, func(c *crashing, l *loading, n string) { c.settle(n); c.acks(l, n, 150) }},
-	{false, func(c *crashing, l *loading, n string) {
+	func(c *crashing, l *loading, n string) { c.settle(n); c.acks(l, n, 150) },
+	func(c *crashing, l *loading, n string) {
 		if n == "gamma" {
 			c.lead(n)
 		}
-	}},
-	{true, func(c *crashing, l *loading, n string) { c.moveTo(n, role(n)); c.acks(l, n, 150) }},
-	{true, func(c *crashing, l *loading, n string) { c.moveTo(n, peer(n)); c.acks(l, n, 100) }},
-	{true, func(c *crashing, l *loading, n string) { // the node has to catch up
+	},
+	func(c *crashing, l *loading, n string) { c.moveTo(n, role(n)); c.acks(l, n, 150) },
+	func(c *crashing, l *loading, n string) { c.moveTo(n, peer(n)); c.acks(l, n, 100) },
+	func(c *crashing, l *loading, n string) { // the node has to catch up
 		if c.Signal(n, syscall.SIGSTOP) == nil {
 			c.upTo(n, 5*time.Second, c.isNow(func(s *apiStatus) bool { return s.Quorum && !isMember(n)(s) || n == "gamma" }))
 			_ = c.Signal(n, syscall.SIGCONT)
 		}
 		c.settle(n)
-	}},
-	{false, func(c *crashing, l *loading, n string) { // the other has to catch up with the node
+	},
+	func(c *crashing, l *loading, n string) { // the other has to catch up with the node
 		c.moveTo(n, role(n))
 		c.Kill(peer(n))
 		c.acks(l, n, 50)
 		c.start(peer(n))
 		c.settle(n)
-	}},
-	{false, func(c *crashing, l *loading, n string) { // its disk fails
+	},
+	func(c *crashing, l *loading, n string) { // its disk fails
 		_ = c.disks[n].Fault(disk.Fault{Kind: disk.EIO, Op: disk.Write, Glob: backing})
 		c.upTo(n, 5*time.Second, func() bool { k, err := c.disks[n].Bites(disk.EIO); return n == "gamma" || err != nil || k > 0 })
 		c.upTo(n, 5*time.Second, c.isNow(PrimaryIs(peer(n))))
 		_ = c.disks[n].Go()
 		c.settle(n)
-	}},
-	{true, func(c *crashing, l *loading, n string) { // it stops in order and comes back
+	},
+	func(c *crashing, l *loading, n string) { // it stops in order and comes back
 		if c.Signal(n, syscall.SIGTERM) == nil {
 			c.upTo(n, 20*time.Second, func() bool { return false })
 		}
-	}},
+	},
 }
 
 // crashAt crashes a node at a point and has the cluster recover.
@@ -257,12 +273,15 @@ func (c *crashing) crashAt(l *loading, s site) {
 	c.start(s.node)
 	for round := 0; ; round++ {
 		i := round % len(steps)
-		steps[i].do(c, l, s.node)
+		steps[i](c, l, s.node)
 		if c.dead(s.node) {
 			st, _ := c.proc(s.node).cmd.ProcessState.Sys().(syscall.WaitStatus)
 			if st.Signaled() {
 				c.crashed(s, before)
-				c.revive(s, steps[i].cut && c.rng.IntN(2) == 0)
+				cut := c.rng.IntN(2) == 0 && c.spare(s.node)
+				admissions := c.admissions()
+				c.revive(s, cut)
+				c.healed(s, func() bool { return !cut || s.node == "gamma" || c.admissions() > admissions })
 				break
 			}
 			c.start(s.node) // it stopped in order; its next process is armed as well
@@ -271,14 +290,18 @@ func (c *crashing) crashAt(l *loading, s site) {
 			c.t.Fatalf("%v: never hit", s)
 		}
 	}
+	l.more(20)
+}
+
+func (c *crashing) healed(s site, and func() bool) {
+	c.t.Helper()
 	for _, o := range Nodes {
 		_ = c.disks[o].Go()
 		if c.dead(o) {
 			c.start(o)
 		}
 	}
-	c.until(s.String()+": healthy again", Healthy)
-	l.more(20)
+	c.until(s.String()+": healthy again", func(s *apiStatus) bool { return and() && Healthy(s) })
 }
 
 // crashFresh crashes a node in its very first start.
