@@ -19,7 +19,9 @@ func FuzzDecodePrimary(f *testing.F) {
 			sameBytes(t, msg, again, err)
 		}
 		var b Batch
-		if b.Decode(halves(fix(msg)), size) != nil {
+		err := b.Decode(halves(fix(msg)), size)
+		inParts(t, fix(msg), size, err == nil)
+		if err != nil {
 			return
 		}
 		payload := 0
@@ -38,6 +40,31 @@ func FuzzDecodePrimary(f *testing.F) {
 		}
 		sameBytes(t, fix(msg), encode(t, b, size), nil)
 	})
+}
+
+// inParts decodes a message as a receiver does, the head first, and wants the same verdict.
+func inParts(t *testing.T, msg []byte, size int64, good bool) {
+	t.Helper()
+	if len(msg) < HeaderSize {
+		return
+	}
+	count := min(int(msg[headCount])|int(msg[headCount+1])<<8|int(msg[headCount+2])<<16|int(msg[headCount+3])<<24, MaxFrames+1)
+	at := min(HeaderSize+count*FrameSize, len(msg))
+	var b Batch
+	err := b.DecodeHead(msg[:at], len(msg)-at, size)
+	if (err == nil) != good {
+		t.Fatalf("decoded whole: %t; in parts: %v", good, err)
+	}
+	if err != nil {
+		return
+	}
+	b.SetPayload(halves(msg[at:]))
+	for i := range b.Frames {
+		if fr := &b.Frames[i]; fr.Kind == Write {
+			fr.Buf = buf(bytes.Join(fr.Payload, nil))
+		}
+	}
+	sameBytes(t, msg, encode(t, b, size), nil)
 }
 
 func FuzzDecodeStandby(f *testing.F) {
