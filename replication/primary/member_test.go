@@ -449,3 +449,17 @@ func TestMemberThatIsBackAfterAStopIsNotDropped(t *testing.T) {
 		t.Fatal("it is dropped although it answers")
 	}
 }
+
+func TestChangedDropAfterCountsForWhatIsUnanswered(t *testing.T) {
+	g := newRig(t, "s")
+	g.up("s")
+	g.local(g.write(0), nil)
+	g.c.SetDropAfter(3 * dropAfter)
+	if acts := g.pass(2 * dropAfter); drops(acts, "s") {
+		t.Fatal("dropped by the shorter time of before")
+	}
+	g.c.SetDropAfter(dropAfter)
+	if acts := g.pass(time.Millisecond); !drops(acts, "s") {
+		t.Fatal("not dropped by the shorter time of now")
+	}
+}

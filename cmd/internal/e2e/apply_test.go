@@ -319,3 +319,38 @@ func TestApplyWithoutQuorumEndsWithFour(t *testing.T) {
 		t.Errorf("gamma runs with %d", doc.RTOMs)
 	}
 }
+
+func TestListenersAndLimitsChangeWhileClientsAreServed(t *testing.T) {
+	r := healthy(t, Config{})
+	load := r.load()
+	dir := filepath.Dir(r.File())
+	primary := r.vol().Primary
+	file := r.edited("new.hcl", `rto      = "2s"`, "rto = \"2s\"\n  disk_deadline = \"7s\"\n  limits {\n    nbd_connections = 3\n    events = 500\n  }",
+		`"unix://`+dir+`/${node.name}.sock", `, `"unix://`+dir+`/${node.name}.sock", "unix://`+dir+`/${node.name}-second.sock", `, `attach = "none"`, "attach = \"none\"", `  io   = "auto"`, "  io = \"auto\"\n  suspend_limit = \"30s\"")
+	p := r.plan(0, file)
+	kinds := map[config.StepKind]int{}
+	for _, s := range p.Steps {
+		kinds[s.Kind]++
+	}
+	if kinds[config.StepChange] != 5 || kinds[config.StepRestart] != 1 || len(p.Steps) != 6 { // a listener on each node, two times, one limit; the other limit
+		t.Errorf("planned %+v", p.Steps)
+	}
+	r.admin(0, "apply", file, "--yes")
+	second := r.dial(fmt.Sprintf("nbd+unix:///vol?socket=%s/%s-second.sock", dir, primary))
+	if _, err := second.ReadAt(make([]byte, 4096), 0); err != nil {
+		t.Errorf("the new listener: %v", err)
+	}
+	load.more(100)
+	r.awaitFigures(primary, figures{`hacluster_queue_limit{queue="nbd connections",volume=""}`: 3, "hacluster_config_version": 2})
+	doc, _ := r.shown("gamma")
+	if doc.DiskDeadlineMs != 7000 || doc.Limits["nbd_connections"] != 3 || doc.Limits["events"] != 500 || doc.Volumes[0].SuspendLimitMs != 30000 {
+		t.Errorf("gamma runs with %+v", doc)
+	}
+	r.admin(0, "apply", r.edited("old.hcl"), "--yes")
+	for _, n := range []string{"alpha", "beta"} {
+		if _, err := os.Stat(filepath.Join(dir, n+"-second.sock")); !os.IsNotExist(err) {
+			t.Errorf("the listener that was taken away on %s: %v", n, err)
+		}
+	}
+	load.stop()
+}
