@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/anishathalye/porcupine"
 )
 
 const ms = time.Millisecond
@@ -82,6 +84,43 @@ func TestRandomHistoriesOfARegister(t *testing.T) {
 		if bad, _ := Registers(ops, time.Minute); len(bad) != 1 {
 			t.Fatalf("seed %d round %d: the acknowledged write 100 is lost, and nobody says so", seed, round)
 		}
+	}
+}
+
+// Long histories are judged in parts, cut where the block's value is beyond doubt, and only there.
+func TestHistoriesAreCutWhereTheyAreQuiet(t *testing.T) {
+	for name, c := range map[string]struct {
+		ops   []Op
+		parts int
+	}{
+		"one after the other":                      {[]Op{w(1, 1, 2), r(1, 3, 4), w(2, 5, 6), r(2, 7, 8)}, 4},
+		"always something under way":               {[]Op{w(1, 1, 4), r(1, 3, 6), w(2, 5, 8), r(2, 7, 10)}, 1},
+		"two writes in an order that is not known": {[]Op{maybe(1, 1), w(2, 2, 3), r(1, 4, 5), r(1, 6, 7), w(3, 8, 9), r(3, 10, 11)}, 2},
+	} {
+		var h []porcupine.Operation
+		effective := ends(c.ops)
+		for _, o := range c.ops {
+			end := o.Answered
+			if o.Unknown {
+				end = effective[o.Seq]
+			}
+			h = append(h, porcupine.Operation{Input: o, Call: int64(o.Sent), Return: int64(end)})
+		}
+		if parts := quiet(h); len(parts) != c.parts {
+			t.Errorf("%s: %d parts, want %d: %v", name, len(parts), c.parts, parts)
+		}
+	}
+}
+
+// A day's worth of one block takes no time worth mentioning.
+func TestLongHistory(t *testing.T) {
+	var ops []Op
+	for i := range uint64(50000) {
+		at := time.Duration(10 * i)
+		ops = append(ops, w(i+1, at+1, at+4), r(i+1, at+3, at+6))
+	}
+	if bad, undecided := Registers(ops, time.Minute); len(bad)+len(undecided) > 0 {
+		t.Fatalf("%v, undecided %v", bad, undecided)
 	}
 }
 

@@ -55,6 +55,7 @@ func plain(block int64, ops []Op) (v Violation, ok bool) {
 		}
 	}
 	effective := ends(ops)
+	done := newest(writes, effective)
 	for i, r := range ops {
 		if r.Kind != Read || r.Unknown {
 			continue
@@ -70,13 +71,37 @@ func plain(block int64, ops []Op) (v Violation, ok bool) {
 			return say("it was written later: %v", w)
 		}
 		end := effective[r.Seq] // of zeroes: before all
-		for _, later := range writes {
-			if later.Sent > end && effective[later.Seq] < r.Sent {
-				return say("stale: acknowledged or seen in between was %v", later)
-			}
+		if later, ok := done.before(r.Sent); ok && later.Sent > end {
+			return say("stale: acknowledged or seen in between was %v", later)
 		}
 	}
 	return v, true
+}
+
+// completed are writes by the time at which they had taken effect, each with the newest one up to there.
+type completed struct {
+	at     []time.Duration
+	newest []Op
+}
+
+func newest(writes map[uint64]Op, effective map[uint64]time.Duration) (c completed) {
+	order := slices.SortedFunc(maps.Values(writes), func(a, b Op) int { return cmp.Compare(effective[a.Seq], effective[b.Seq]) })
+	for i, w := range order {
+		if i > 0 && c.newest[i-1].Sent > w.Sent {
+			w = c.newest[i-1]
+		}
+		c.at, c.newest = append(c.at, effective[order[i].Seq]), append(c.newest, w)
+	}
+	return c
+}
+
+// before is the write that was sent last of those that had taken effect before t.
+func (c completed) before(t time.Duration) (w Op, ok bool) {
+	i, _ := slices.BinarySearch(c.at, t)
+	if i == 0 {
+		return w, false
+	}
+	return c.newest[i-1], true
 }
 
 // ends says for each write by when it has taken effect: when it was acknowledged, or first seen.
@@ -118,19 +143,57 @@ func search(ops []Op, patience time.Duration) porcupine.CheckResult {
 		}
 		h = append(h, porcupine.Operation{ClientId: id, Input: o, Call: int64(o.Sent), Return: int64(end)})
 	}
-	return porcupine.CheckOperationsTimeout(register, h, patience)
+	deadline, worst := time.Now().Add(patience), porcupine.Ok
+	for _, part := range quiet(h) {
+		switch porcupine.CheckOperationsTimeout(register(part.holds), part.ops, max(time.Until(deadline), time.Second)) {
+		case porcupine.Illegal:
+			return porcupine.Illegal
+		case porcupine.Unknown:
+			worst = porcupine.Unknown
+		}
+	}
+	return worst
+}
+
+// part is a stretch of a history that can be judged by itself: the block holds a known value when it begins.
+type part struct {
+	holds uint64
+	ops   []porcupine.Operation
+}
+
+// quiet cuts a history, ordered by calls, where nothing is under way and the last write came after all others had ended:
+// what the block holds there is the same in every order. The search takes time that grows steeply with the length.
+func quiet(h []porcupine.Operation) (parts []part) {
+	var begins, holds uint64 // what the block holds at the beginning of this part, and, if known, after all so far
+	known, first := true, 0
+	var end, writesEnd int64 // of all operations so far, of all writes
+	for i, o := range h {
+		if i > first && known && o.Call > end {
+			parts = append(parts, part{begins, h[first:i]})
+			first, begins = i, holds
+		}
+		end = max(end, o.Return)
+		if in := o.Input.(Op); in.Kind == Write {
+			known = o.Call > writesEnd
+			holds = in.Seq
+			writesEnd = max(writesEnd, o.Return)
+		}
+	}
+	return append(parts, part{begins, h[first:]})
 }
 
 // register is the model: it holds the number of the last write.
-var register = porcupine.Model{
-	Init: func() any { return uint64(0) },
-	Step: func(state, input, _ any) (bool, any) {
-		o := input.(Op)
-		if o.Kind == Write {
-			return true, o.Seq
-		}
-		return state.(uint64) == o.Seq, state
-	},
+func register(holds uint64) porcupine.Model {
+	return porcupine.Model{
+		Init: func() any { return holds },
+		Step: func(state, input, _ any) (bool, any) {
+			o := input.(Op)
+			if o.Kind == Write {
+				return true, o.Seq
+			}
+			return state.(uint64) == o.Seq, state
+		},
+	}
 }
 
 func around(ops []Op, i int) []Op { return slices.Clone(ops[max(i-8, 0):min(i+9, len(ops))]) }

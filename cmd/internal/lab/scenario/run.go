@@ -203,7 +203,7 @@ func (r *Run) story(ctx context.Context) error {
 type Strike struct {
 	Name   string        `json:"name"`
 	At     time.Duration `json:"at"`     // just before it was injected
-	Struck time.Duration `json:"struck"` // and after
+	Struck time.Duration `json:"struck"` // when it was seen to bite
 	Mended time.Duration `json:"mended"`
 	Proof  string        `json:"proof"`
 	HealMs int64         `json:"heal_ms"`
@@ -229,7 +229,6 @@ func (r *Run) strike(ctx context.Context, s Scenario) error {
 	if err != nil {
 		return broken("inject the fault", err)
 	}
-	k.Struck = history.Clock()
 	expected := r.during(ctx, s, in, k)
 	k.Mended = history.Clock()
 	r.cfg.Log.Info("the fault is mended", "scenario", s.Name, "proof", k.Proof)
@@ -252,7 +251,9 @@ func (r *Run) strike(ctx context.Context, s Scenario) error {
 func (r *Run) during(ctx context.Context, s Scenario, in Injected, k *Strike) (err error) {
 	held := time.NewTimer(s.Hold)
 	defer held.Stop()
-	if k.Proof, err = r.bites(ctx, in); err != nil {
+	k.Proof, err = r.bites(ctx, in)
+	k.Struck = history.Clock()
+	if err != nil {
 		return err
 	}
 	limit := s.Expect.within()

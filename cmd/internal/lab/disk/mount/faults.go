@@ -123,12 +123,6 @@ func (f *faults) clear(powerGoes bool) (released int) {
 	return f.hanging
 }
 
-func (f *faults) bit(k Kind, n int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.bites[k] += n
-}
-
 // verdict is what becomes of an operation.
 type verdict struct {
 	err error
