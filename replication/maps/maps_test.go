@@ -1,0 +1,270 @@
+package maps
+
+import (
+	"slices"
+	"testing"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/bitmap"
+)
+
+const testSize = 10*blockSize + 100
+
+func at(off, n int64) blockdev.Range { return blockdev.Range{Off: off, Len: n} }
+
+func blockRange(i, n int64) blockdev.Range { return at(i*blockSize, n*blockSize) }
+
+// rig is a primary with one peer that is connected, nothing marked.
+type rig struct {
+	*Primary
+	p       *Peer
+	id, num uint64
+}
+
+func newRig() *rig {
+	r := &rig{Primary: NewPrimary(testSize, "alpha", []string{"beta"})}
+	r.p = r.Peers()[0]
+	return r
+}
+
+// sent admits a write and sends it.
+func (r *rig) sent(g blockdev.Range) (id, num uint64) {
+	r.id++
+	r.num++
+	r.p.Sent(r.id, r.num, g, false)
+	return r.id, r.num
+}
+
+// both writes and has it complete on both.
+func (r *rig) both(g blockdev.Range) {
+	id, num := r.sent(g)
+	r.Returned(id, g, true)
+	r.Acked(r.p, num)
+}
+
+func (r *rig) copied(g blockdev.Range) {
+	r.id++
+	r.num++
+	r.p.Copying(r.id, r.num, g)
+	r.Returned(r.id, g, true)
+	r.Acked(r.p, r.num)
+}
+
+func (r *rig) flushBegins() (id, num uint64) {
+	r.id++
+	r.num++
+	if r.FlushBegins(r.id) {
+		r.FlushSent(r.p, r.num)
+	}
+	return r.id, r.num
+}
+
+func (r *rig) flushed() {
+	id, num := r.flushBegins()
+	r.FlushReturned(id, true)
+	r.Acked(r.p, num)
+}
+
+func TestMarkOfAMemberLeavesWhenWrittenAndFlushedOnBoth(t *testing.T) {
+	g := at(100, 5000) // two blocks, both in part
+	for name, c := range map[string]struct {
+		do   func(r *rig)
+		left int64 // blocks
+	}{
+		"written here only":      {func(r *rig) { id, _ := r.sent(g); r.Returned(id, g, true); r.flushed() }, 2}, // in flight when it began
+		"written there only":     {func(r *rig) { _, num := r.sent(g); r.Acked(r.p, num); r.flushed() }, 2},
+		"written on both":        {func(r *rig) { r.both(g) }, 2},
+		"flushed on both":        {func(r *rig) { r.both(g); r.flushed() }, 0},
+		"flushed here only":      {func(r *rig) { r.both(g); id, _ := r.flushBegins(); r.FlushReturned(id, true) }, 2},
+		"flushed there only":     {func(r *rig) { r.both(g); _, num := r.flushBegins(); r.Acked(r.p, num) }, 2},
+		"flush failed here":      {func(r *rig) { r.both(g); id, num := r.flushBegins(); r.FlushReturned(id, false); r.Acked(r.p, num) }, 2},
+		"stream broke meanwhile": {func(r *rig) { r.both(g); id, _ := r.flushBegins(); r.Broke(r.p); r.FlushReturned(id, true) }, 2},
+		"write failed here":      {func(r *rig) { id, num := r.sent(g); r.Returned(id, g, false); r.Acked(r.p, num); r.flushed() }, 2},
+		"written since": {func(r *rig) {
+			r.both(g)
+			id, num := r.flushBegins()
+			r.both(at(0, 1))
+			r.FlushReturned(id, true)
+			r.Acked(r.p, num)
+		}, 1},
+		"in flight at the flush": {func(r *rig) { r.both(g); id, _ := r.sent(at(0, 1)); r.flushed(); r.Returned(id, at(0, 1), true) }, 1},
+		"and flushed once more": {func(r *rig) {
+			r.both(g)
+			id, _ := r.sent(at(0, 1))
+			r.flushed()
+			r.Returned(id, at(0, 1), true)
+			r.flushed()
+		}, 0},
+		"sent again after break":  {func(r *rig) { r.both(g); r.Broke(r.p); r.copied(blockRange(0, 2)); r.flushed() }, 0},
+		"written after the break": {func(r *rig) { r.both(g); r.Broke(r.p); r.both(g); r.flushed() }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			c.do(r)
+			if left := r.p.Marked() / blockSize; left != c.left {
+				t.Errorf("%d blocks are marked, want %d", left, c.left)
+			}
+		})
+	}
+}
+
+func TestMarkOfAnotherLeavesOnlyWhenTheWholeBlockWasCopiedOrOverwritten(t *testing.T) {
+	last := at(10*blockSize, 100) // short
+	for name, c := range map[string]struct {
+		do   func(r *rig)
+		left int64
+	}{
+		"partial write":         {func(r *rig) { r.both(at(0, blockSize-1)) }, 11},
+		"two halves":            {func(r *rig) { r.both(at(0, 2048)); r.both(at(2048, 2048)) }, 11},
+		"whole overwrite":       {func(r *rig) { r.both(at(0, blockSize)) }, 10},
+		"one whole, two partly": {func(r *rig) { r.both(at(100, 2*blockSize)) }, 10},
+		"short last block":      {func(r *rig) { r.both(last) }, 10},
+		"last block in part":    {func(r *rig) { r.both(at(10*blockSize, 99)) }, 11},
+		"copy":                  {func(r *rig) { r.copied(blockRange(3, 4)) }, 7},
+		"copy, then a partial":  {func(r *rig) { r.copied(blockRange(0, 1)); r.both(at(0, 1)) }, 10},
+		"copy not returned":     {func(r *rig) { r.id++; r.num++; r.p.Copying(r.id, r.num, blockRange(0, 1)) }, 11},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig()
+			r.p.Load(at(0, testSize))
+			c.do(r)
+			if r.p.Marked()/blockSize != 11 {
+				t.Error("a mark left before the flush")
+			}
+			r.flushed()
+			if left := r.p.Marked() / blockSize; left != c.left {
+				t.Errorf("%d blocks are marked, want %d", left, c.left)
+			}
+		})
+	}
+}
+
+// R15: what is copied is the union, in ascending order, each once.
+func TestTakeHandsOutTheUnionOfBothMaps(t *testing.T) {
+	r := newRig()
+	r.p.Missed(at(100, 10))
+	r.both(blockRange(5, 1)) // live: not copied
+	theirs := bitmap.New(Blocks(testSize))
+	theirs.Set(3, 6)
+	theirs.Set(10, 11)
+	r.p.Unite(theirs)
+	var got []blockdev.Range
+	for g, ok := r.p.Take(2 * blockSize); ok; g, ok = r.p.Take(2 * blockSize) {
+		got = append(got, g)
+		r.id++
+		r.num++
+		r.p.Copying(r.id, r.num, g)
+	}
+	want := []blockdev.Range{blockRange(0, 1), blockRange(3, 2), blockRange(5, 1), at(10*blockSize, 100)}
+	if !slices.Equal(got, want) {
+		t.Errorf("copied %v, want %v", got, want)
+	}
+	if r.p.Behind() != 5*blockSize || !r.p.Unsettled(at(3*blockSize+5, 1)) || r.p.Unsettled(blockRange(1, 2)) {
+		t.Errorf("%d bytes are behind", r.p.Behind())
+	}
+}
+
+func TestStandbyClearsByTheTrackedFlushOnly(t *testing.T) {
+	s := NewStandby(testSize, []string{"alpha", "gamma"})
+	s.Take(1, blockRange(0, 2))
+	s.Flush(2)
+	s.Take(3, blockRange(1, 1))
+	s.Durable(1, []string{"alpha", "gamma"}) // of an older flush: too late
+	s.Durable(0, []string{"alpha"})
+	if s.Marks("alpha").Count() != 2 {
+		t.Error("a word about another flush was taken")
+	}
+	s.Durable(2, []string{"alpha", "omega"})
+	if s.Marks("alpha").Count() != 1 || !s.Marks("alpha").Test(1) || s.Marks("gamma").Count() != 2 {
+		t.Errorf("%d and %d blocks are marked", s.Marks("alpha").Count(), s.Marks("gamma").Count())
+	}
+	s.Broke()
+	s.Durable(2, []string{"gamma"})
+	if s.Marks("gamma").Count() != 2 {
+		t.Error("a word of a stream that ended was taken")
+	}
+}
+
+// R29: only what is not known to be on every member has to be settled by a member that is promoted.
+func TestUnsettledIsWhatIsNotStable(t *testing.T) {
+	s := NewStandby(testSize, []string{"alpha", "gamma"})
+	s.Take(1, blockRange(0, 1))
+	s.Take(2, blockRange(4, 1))
+	s.Take(4, blockRange(6, 2))
+	s.Stable(2)
+	u := s.Unsettled()
+	if u.Count() != 2 || !u.Test(6) {
+		t.Errorf("%d blocks are unsettled", u.Count())
+	}
+	m := NewPrimary(testSize, "beta", []string{"gamma"})
+	p := m.Peers()[0]
+	p.Adopt(s.Marks("gamma"), u)
+	if p.Behind() != 2*blockSize || p.Marked() != 4*blockSize {
+		t.Errorf("%d bytes are behind, %d marked", p.Behind(), p.Marked())
+	}
+	s.Begin()
+	if s.Unsettled().Count() != 0 || s.Marks("gamma").Count() != 4 {
+		t.Error("a new stream begins with what was unsettled, or without the marks")
+	}
+}
+
+// R16: a number lower than what the other side knows to have been promised.
+func TestJudgeTellsAMapThatWentBack(t *testing.T) {
+	for _, c := range []struct {
+		a, b Number
+		ok   bool
+	}{
+		{Number{}, Number{}, true},
+		{Number{5, 5}, Number{5, 5}, true},
+		{Number{5, 4}, Number{4, 4}, true}, // a crash between the promises
+		{Number{5, 5}, Number{5, 4}, true}, // a crash before the other settled
+		{Number{9, 5}, Number{5, 3}, true}, // others took part meanwhile
+		{Number{5, 5}, Number{4, 4}, false},
+		{Number{4, 4}, Number{6, 5}, false},
+		{Number{}, Number{1, 1}, false}, // made anew
+	} {
+		if ab, ba := Judge(c.a, c.b), Judge(c.b, c.a); (ab == nil) != c.ok || (ba == nil) != c.ok {
+			t.Errorf("%v and %v: %v, %v", c.a, c.b, ab, ba)
+		}
+	}
+	if n := Next(Number{4, 2}, Number{7, 1}, Number{}); n != 8 {
+		t.Errorf("the next clearing is %d", n)
+	}
+}
+
+func TestRegionsLeaveWhenQuietAndNotWrittenSince(t *testing.T) {
+	const size, region = 64 << 20, 4 << 20
+	s := NewRegions(size, region)
+	marks := bitmap.New(Blocks(size))
+	marks.Set(3*1024, 3*1024+1) // region 3 is not quiet
+	stored := func(g int64) bool { return g < 8 }
+	s.Touch(at(5*region-1, 2)) // 4 and 5 are in use
+	if n := s.Begin(1, stored, []*bitmap.Bitmap{marks}, false); n != 5 {
+		t.Errorf("%d candidates, want 0, 1, 2, 6, 7", n)
+	}
+	s.Touch(at(region, 1))
+	if s.End(2) != nil {
+		t.Error("another clearing ended this one")
+	}
+	gone := s.End(1)
+	if gone.Count() != 4 || gone.Test(1) || gone.Test(3) || gone.Test(4) || !gone.Test(7) {
+		t.Errorf("%d regions leave", gone.Count())
+	}
+	if s.End(1) != nil {
+		t.Error("a clearing ended twice")
+	}
+	if n := s.Begin(2, stored, nil, false); n != 7 {
+		t.Errorf("%d candidates at the second look, want all but 1", n)
+	}
+	s.Abort()
+	if s.End(2) != nil {
+		t.Error("a clearing that was given up ended")
+	}
+	if n := s.Begin(3, stored, nil, true); n != 8 || !s.Covered(stored, bitmap.New(Blocks(size))) {
+		t.Errorf("%d candidates of all", n)
+	}
+	marks.Set(9*1024, 9*1024+1)
+	if s.Covered(stored, marks) {
+		t.Error("a mark outside of what is stored is covered")
+	}
+}

@@ -1,0 +1,97 @@
+package maps
+
+import (
+	"fmt"
+	"math/bits"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/bitmap"
+)
+
+// Regions decides which coarse marks on stable storage are given back. A region is a candidate when nothing in it is
+// marked any more, and it stays one only while nothing is written to it until the clearing has been agreed on. Regions
+// that were in use lately are kept: marking them anew would cost a flush each.
+//
+//	Begin(n): candidates --Touch: written--> none
+//	End(n): what is left of them may be cleared
+type Regions struct {
+	shift    uint
+	size     int64
+	used     *bitmap.Bitmap // since the last Begin: a second chance
+	leaving  *bitmap.Bitmap // candidates of the clearing that is under way
+	clearing uint64         // its number; 0: none
+}
+
+// NewRegions is for regions of the given size, a power of two.
+func NewRegions(size, region int64) *Regions {
+	if region < blockSize || region&(region-1) != 0 {
+		panic(fmt.Sprintf("maps: regions of %d bytes", region))
+	}
+	n := (size + region - 1) / region
+	return &Regions{shift: uint(bits.TrailingZeros64(uint64(region))), size: size, used: bitmap.New(n), leaving: bitmap.New(n)}
+}
+
+// Touch tells that r is being marked. It comes with every write that a replica makes, before it.
+func (s *Regions) Touch(r blockdev.Range) {
+	if r.Len == 0 {
+		return
+	}
+	from, to := r.Off>>s.shift, (r.End()-1)>>s.shift+1
+	s.used.Set(from, to)
+	if s.leaving.Count() > 0 {
+		s.leaving.Clear(from, to)
+	}
+}
+
+// Begin chooses the candidates of clearing n and returns how many there are. stored tells whether a region is marked on
+// stable storage for one that takes part; marked are the maps of those. all: also what was in use lately, for a clean
+// stop or because too much is hot.
+func (s *Regions) Begin(n uint64, stored func(region int64) bool, marked []*bitmap.Bitmap, all bool) int64 {
+	s.clearing = n
+	empty(s.leaving)
+	for i := range s.leaving.Len() {
+		if stored(i) && (all || !s.used.Test(i)) && s.quiet(i, marked) {
+			s.leaving.Set(i, i+1)
+		}
+	}
+	empty(s.used)
+	return s.leaving.Count()
+}
+
+func (s *Regions) quiet(region int64, marked []*bitmap.Bitmap) bool {
+	from := region << s.shift / blockSize
+	to := min((region+1)<<s.shift/blockSize, Blocks(s.size))
+	for _, m := range marked {
+		if m.Any(from, to) {
+			return false
+		}
+	}
+	return true
+}
+
+// Covered reports whether all that is marked lies in regions that are marked on stable storage: asked at the beginning of
+// a clearing, it allows that clearing to take back that everything may differ.
+func (s *Regions) Covered(stored func(region int64) bool, marked *bitmap.Bitmap) bool {
+	for i := range s.leaving.Len() {
+		if !stored(i) && !s.quiet(i, []*bitmap.Bitmap{marked}) {
+			return false
+		}
+	}
+	return true
+}
+
+// End returns the regions that clearing n may clear; nil when another one was begun since, or none. It is called when the
+// number is settled on stable storage, under the lock under which the regions are then cleared and writes are touched.
+func (s *Regions) End(n uint64) *bitmap.Bitmap {
+	if n == 0 || n != s.clearing {
+		return nil
+	}
+	s.clearing = 0
+	return s.leaving
+}
+
+// Abort ends the clearing that is under way without result: a stream broke, or the role moved.
+func (s *Regions) Abort() {
+	s.clearing = 0
+	empty(s.leaving)
+}
