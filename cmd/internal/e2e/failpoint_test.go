@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -79,10 +80,14 @@ func sites() (steady, fresh []site) {
 // crashing is a cluster whose nodes crash at fail points.
 type crashing struct {
 	*powered
-	rng *rand.Rand
+	rng   *rand.Rand
+	power *powerCuts
 }
 
-func crasher(t *testing.T, seed uint64) *crashing {
+// powerCuts counts what they cost, over all clusters of a run.
+type powerCuts struct{ cuts, taken atomic.Int64 }
+
+func crasher(t *testing.T, seed uint64, cuts *powerCuts) *crashing {
 	t.Helper()
 	if err := disk.Supported(); err != nil {
 		t.Skipf("no disks that lose power here: %v", err)
@@ -91,7 +96,7 @@ func crasher(t *testing.T, seed uint64) *crashing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &crashing{power(t, Config{Bin: bin, RTO: "3s", Cluster: `disk_deadline = "2s"`}), rand.New(rand.NewPCG(seed, 7))}
+	c := &crashing{power(t, Config{Bin: bin, RTO: "3s", Cluster: `disk_deadline = "2s"`}), rand.New(rand.NewPCG(seed, 7)), cuts}
 	for _, n := range Nodes {
 		c.arm(site{node: n}, 0) // all count
 	}
@@ -137,9 +142,12 @@ func (c *crashing) revive(s site, cut bool) {
 	c.t.Helper()
 	if cut {
 		mode := ways[c.rng.IntN(len(ways))]
-		if _, err := c.disks[s.node].PowerCut(mode, c.rng.Uint64()); err != nil {
+		lost, err := c.disks[s.node].PowerCut(mode, c.rng.Uint64())
+		if err != nil {
 			c.t.Fatal(err)
 		}
+		c.power.cuts.Add(1)
+		c.power.taken.Add(int64(lost.LostWrites + lost.LostNames))
 		c.boot(s.node)
 	}
 	c.arm(s, 0)
@@ -305,8 +313,8 @@ func (c *crashing) healed(s site, and func() bool) {
 }
 
 // crashFresh crashes a node in its very first start.
-func crashFresh(t *testing.T, s site, seed uint64) {
-	c := crasher(t, seed)
+func crashFresh(t *testing.T, s site, seed uint64, cuts *powerCuts) {
+	c := crasher(t, seed, cuts)
 	c.arm(s, 1)
 	c.start()
 	c.upTo(s.node, patience, func() bool { return false })
@@ -343,15 +351,22 @@ func TestK109CrashAtFailPoints(t *testing.T) {
 	if !all {
 		steady, fresh = steady[:4], fresh[:1]
 	}
+	var cuts powerCuts
+	t.Cleanup(func() {
+		t.Logf("%d power cuts took %d changes back", cuts.cuts.Load(), cuts.taken.Load())
+		if len(steady) > 20 && cuts.taken.Load() == 0 && !t.Skipped() && !testing.Short() {
+			t.Error("no power cut took anything back: this proves less than it says")
+		}
+	})
 	for i, s := range fresh {
-		t.Run(s.String(), func(t *testing.T) { crashFresh(t, s, seed+uint64(i)) })
+		t.Run(s.String(), func(t *testing.T) { crashFresh(t, s, seed+uint64(i), &cuts) })
 	}
 	// A cluster is used for some points, one after the other.
 	const atATime = 12
 	for i := 0; i < len(steady); i += atATime {
 		some := steady[i:min(i+atATime, len(steady))]
 		t.Run(fmt.Sprintf("steady-%d", i), func(t *testing.T) {
-			c := crasher(t, seed+uint64(i))
+			c := crasher(t, seed+uint64(i), &cuts)
 			c.start()
 			c.until("healthy", Healthy)
 			l := c.load()
