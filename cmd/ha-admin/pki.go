@@ -18,13 +18,17 @@ import (
 const pkiHelp = `The folder (--pki) holds the certificates and keys of one cluster. It is made once, on a machine that is kept safe:
 
   ha-admin pki init --cluster shop
-  ha-admin pki node alpha beta gamma
+  ha-admin pki node alpha beta gamma --config /etc/hacluster/cluster.hcl
   ha-admin pki user alice --role operator
 
 Each server needs ca.crt, gossip.key and its own node-NAME.crt and .key in its folder; each user ca.crt and their own
 user-NAME.crt and .key. ca.key goes nowhere. Daemons read the folder at their start and at SIGHUP.
 
 Roles: viewer looks; operator also moves primaries, resyncs, and may use volumes over NBD; admin may do everything.`
+
+const pkiNodeHelp = `NBD clients such as libnbd and qemu compare the host of their URI with the names in the node's certificate. It bears the
+node's name, the addresses that cluster.hcl (--config) gives the node, and those of --host. Without either, NBD over tcp
+works only for clients that do not compare. ` + "`ha-admin pki rotate certs`" + ` keeps what a certificate bears.`
 
 func (a *app) pkiCommand() *cobra.Command {
 	g := group("pki", "make and change certificates and keys", a.pkiInit(), a.pkiNode(), a.pkiUser(), a.pkiRotate())
@@ -67,14 +71,23 @@ func (a *app) pkiNode() *cobra.Command {
 		if len(hosts) > 0 && len(names) > 1 {
 			return api.BadRequest("--host belongs to one node, %d are named: make them one by one", len(names))
 		}
+		hint := ""
 		for _, name := range names {
-			if err := a.folder().Node(name, hosts, time.Duration(valid)); err != nil {
+			found, known, err := a.hosts(name)
+			if err != nil {
+				return err
+			}
+			if !known && len(hosts) == 0 {
+				hint = "; they name no address: for NBD over tcp make them with --config or --host"
+			}
+			if err := a.folder().Node(name, append(found, hosts...), time.Duration(valid)); err != nil {
 				return pkiError(err)
 			}
 		}
-		return a.done("made %s in %s; each node needs its own, ca.crt and gossip.key", files("node-", names), a.folder().Path)
+		return a.done("made %s in %s; each node needs its own, ca.crt and gossip.key%s", files("node-", names), a.folder().Path, hint)
 	})
-	c.Flags().StringSliceVar(&hosts, "host", nil, "names or addresses by which NBD clients of others reach the node over tcp, beside its name")
+	c.Long = pkiNodeHelp
+	c.Flags().StringSliceVar(&hosts, "host", nil, "further names or addresses by which NBD clients of others reach the node over tcp")
 	c.Flags().Var(&valid, "valid", "how long the certificates are valid, in days (90d) or hours")
 	return c
 }

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"net"
 	"path/filepath"
 	"testing"
+
+	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/identity/pki"
 )
 
 func TestFolderFromInitToTheLastStepOfEachRotation(t *testing.T) {
@@ -38,4 +42,28 @@ func TestUnusablePKICommandsAreWrongUsage(t *testing.T) {
 		{"pki", "rotate", "ca", "back"}, {"pki", "rotate", "moon", "add"}, {"pki", "rotate", "certs", "node-nobody"}, {"pki", "frob"}, {"pki"}} {
 		do(line...).wantFailure(t, 2)
 	}
+}
+
+func TestCertificatesOfNodesBearTheAddressesOfTheConfiguration(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pki")
+	do := func(line ...string) outcome { return admin(t, append(line, "--pki", dir)...) }
+	do("pki", "init", "--cluster", "shop").wantSuccess(t)
+	do("pki", "node", "alpha", "--config", sample, "--host", "alpha.example").wantSuccess(t)
+	rep, err := config.Check(sample, config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := rep.Config.Node("alpha")
+	host, _, _ := net.SplitHostPort(n.Address)
+	certs, err := pki.Certificates(filepath.Join(dir, "node-alpha.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"alpha", "alpha.example", host} {
+		if err := certs[0].VerifyHostname(name); err != nil {
+			t.Error(err)
+		}
+	}
+	do("pki", "node", "delta", "--config", sample).wantFailure(t, 2, "no node \"delta\"")
+	do("pki", "node", "delta").wantSuccess(t, "they name no address", "--host")
 }

@@ -30,7 +30,7 @@ func (c *Cluster) MakePKI(args ...string) error {
 
 // firstPKI makes what the nodes need to start.
 func (c *Cluster) firstPKI() error {
-	return errors.Join(c.MakePKI("init", "--cluster", clusterName), c.MakePKI(append([]string{"node"}, Nodes...)...),
+	return errors.Join(c.MakePKI("init", "--cluster", clusterName), c.MakePKI(append([]string{"node", "--config", c.File()}, Nodes...)...),
 		c.MakePKI("user", "root", "--role", "admin"), c.Deliver(Nodes...))
 }
 
