@@ -13,10 +13,11 @@ import (
 // Attack is what a stranger does to every port of a cluster: connections that say nothing, stop half way, speak
 // something else, or send garbage. Held are kept open until as many newer ones were made.
 type Attack struct {
-	TCP, UDP []string // the ports
-	Total    int      // connections; one in ten is a burst of datagrams instead, when there are UDP ports
-	Workers  int      // default 16
-	Held     int      // default 500
+	TCP, UDP []string      // the ports
+	Total    int           // connections; one in ten is a burst of datagrams instead, when there are UDP ports
+	Workers  int           // default 16
+	Held     int           // default 500
+	Over     time.Duration // spreads the connections evenly over this time; default: as fast as they can be made
 	Seed     uint64
 
 	made, refused atomic.Int64
@@ -37,6 +38,7 @@ func (a *Attack) Run(ctx context.Context) Result {
 		a.Held = 500
 	}
 	var next atomic.Int64
+	began := time.Now()
 	var workers sync.WaitGroup
 	for w := range a.Workers {
 		workers.Go(func() {
@@ -48,6 +50,9 @@ func (a *Attack) Run(ctx context.Context) Result {
 				}
 			}()
 			for i := next.Add(1) - 1; i < int64(a.Total) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				if !a.turn(ctx, began, i) {
+					break
+				}
 				slot := &held[rnd.IntN(len(held))]
 				drop(*slot)
 				*slot = a.one(ctx, rnd)
@@ -56,6 +61,21 @@ func (a *Attack) Run(ctx context.Context) Result {
 	}
 	workers.Wait()
 	return Result{a.made.Load(), a.refused.Load()}
+}
+
+// turn waits until connection i is due. false: ctx ended.
+func (a *Attack) turn(ctx context.Context, began time.Time, i int64) bool {
+	if a.Over == 0 {
+		return true
+	}
+	due := time.NewTimer(time.Until(began.Add(time.Duration(float64(a.Over) / float64(a.Total) * float64(i)))))
+	defer due.Stop()
+	select {
+	case <-due.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // drop ends a connection so that no port of this machine waits for its end.

@@ -1,7 +1,8 @@
 // Command attackbench measures what a stranger's connections cost those who are welcome: it starts a cluster with TLS,
 // writes 4 KiB blocks through NBD one after the other, first in calm, then while connections that never finish a
-// handshake, or say something wrong, come to every port as fast as this machine makes them, and prints both
-// distributions and their ratio. Attacker and cluster share the machine: part of the ratio is the attacker's own work.
+// handshake, or say something wrong, come to every port, and prints both distributions and their ratio. The connections
+// are spread evenly over a time (-connections, -for), or come as fast as this machine makes them (-connections 0).
+// Attacker and cluster share the machine: part of the ratio is the attacker's own work.
 package main
 
 import (
@@ -28,7 +29,8 @@ func main() {
 func run() error {
 	cfg := e2e.Config{TLS: true, RTO: "10s", Size: "64MiB"}
 	flag.StringVar(&cfg.Bin, "bin", "bin", "`folder` of haclusterd and ha-admin")
-	each := flag.Duration("t", 10*time.Second, "how long each of the two parts takes")
+	each := flag.Duration("for", time.Minute, "how long each of the two parts takes")
+	total := flag.Int("connections", 10000, "how many connections are spread over that time; 0: as many as can be made")
 	workers := flag.Int("workers", 16, "how many connections the attacker makes at a time")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "hacluster-attack")
@@ -64,6 +66,9 @@ func run() error {
 		return err
 	}
 	attack := c.AttackOn(1 << 30)
+	if *total > 0 {
+		attack.Total, attack.Over = *total, *each
+	}
 	attack.Workers = *workers
 	under, stop := context.WithCancel(ctx)
 	done := make(chan e2e.Result, 1)
