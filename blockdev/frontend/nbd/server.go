@@ -22,7 +22,7 @@ type Server struct {
 	turned  atomic.Uint64 // connections refused because there were too many
 	slow    atomic.Uint64 // connections closed because the client did not take its answers
 
-	mu       sync.Mutex // guards cfg too
+	mu       sync.Mutex     // guards cfg too
 	served   map[string]int // connections past their handshake, by export
 	conns    int
 	greeting *list.List // of *conn in the handshake, oldest first
