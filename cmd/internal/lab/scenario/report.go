@@ -14,6 +14,9 @@ func (r Result) Line() string {
 		sorted := slices.Sorted(slices.Values(r.Outages))
 		line += fmt.Sprintf("\n          outages of %d faults: min %d, p50 %d, p90 %d, p99 %d, max %d ms", n, sorted[0], sorted[n/2], sorted[n*9/10], sorted[n*99/100], sorted[n-1])
 	}
+	if r.Degraded > 0 {
+		line += fmt.Sprintf("\n          %d faults met a volume whose standby had just been dropped: they suspended it", r.Degraded)
+	}
 	for _, why := range r.Reasons {
 		line += "\n          " + why
 	}

@@ -26,6 +26,7 @@ type Result struct {
 	LongestGap  int64          `json:"longest_gap_ms"` // without an acknowledgement, from the fault to its mending
 	LostWrites  int            `json:"lost_writes"`    // acknowledged, and gone in the end
 	Changes     int            `json:"changes"`        // of the primary
+	Degraded    int            `json:"degraded"`       // faults of a series that met a volume without a standby
 	HealMs      int64          `json:"heal_ms"`        // from the mending to healthy
 	Writes      int            `json:"writes"`         // acknowledged
 	Reads       int            `json:"reads"`
