@@ -82,4 +82,6 @@ var (
 	ErrNoSpace = errors.New("no space left on the backing device")
 	// ErrNotPrimary: this replica may not serve the volume.
 	ErrNotPrimary = errors.New("not primary")
+	// ErrAbandoned: the client's connection was closed before its request was admitted. The request took no effect.
+	ErrAbandoned = errors.New("the client's connection was closed before its request was admitted")
 )

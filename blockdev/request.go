@@ -49,6 +49,10 @@ type Request struct {
 	// Done is called exactly once, from any goroutine, and must not block. It is never called for a request whose
 	// outcome is unknown when the role moves: the frontend's connection is closed instead.
 	Done func(*Request)
+	// Abandoned reports, at once and to any goroutine, whether the connection that the request came by is closed, as its
+	// client knows it. A request that had to wait for its admission is asked then, and ends with ErrAbandoned instead: its
+	// client may have read the old content by another connection meanwhile (R11). nil: it is never abandoned.
+	Abandoned func() bool
 
 	// Tag is the frontend's own (a cookie); nobody else reads it.
 	Tag uint64

@@ -104,7 +104,9 @@ func (t *Tenure) drainedLocked() {
 	}
 }
 
-// resume lets operations in again after a hand-over that did not happen, in the order in which they came.
+// resume lets operations in again after a hand-over that did not happen, in the order in which they came. Those whose
+// connection has closed meanwhile are discarded (R11). They are asked under the lock: a client that leaves later reads by
+// its next connection what is admitted here.
 func (t *Tenure) resume() {
 	now := t.r.node.Now()
 	t.mu.Lock()
@@ -114,12 +116,23 @@ func (t *Tenure) resume() {
 	}
 	t.handing = open
 	t.core.Resume()
+	var abandoned []*op
 	for i, o := range t.held {
 		t.held[i] = nil
+		if gone := o.req.Abandoned; gone != nil && gone() {
+			abandoned = append(abandoned, o)
+			continue
+		}
 		t.core.Admit(now, &o.Op)
 	}
 	t.held = t.held[:0]
 	acts := t.takeLocked()
 	t.mu.Unlock()
 	t.run(acts, loop)
+	for _, o := range abandoned {
+		req := o.req
+		o.release()
+		req.Err = blockdev.ErrAbandoned
+		req.Done(req)
+	}
 }

@@ -227,6 +227,49 @@ func TestHandOverThatIsVoidResumes(t *testing.T) {
 	}
 }
 
+// R11: what waits for a hand-over that comes to nothing is discarded when its connection has closed meanwhile: the client
+// may have read the old content by another one.
+func TestAbandonedRequestsAreNotAdmittedAfterAVoidHandOver(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a := l.nodes["a"]
+	ten := a.serving()
+	a.connected("b")
+	given, void := make(chan struct{}), make(chan struct{})
+	a.mu.Lock()
+	a.onGiveUp = func(string, bool) error { close(given); <-void; return errFault }
+	a.mu.Unlock()
+	ended := make(chan *blockdev.Request, 2)
+	submit := func(off int64, abandoned bool) *blockdev.Request {
+		req := writeReq(off, pattern(4096, 9))
+		req.Abandoned = func() bool { return abandoned }
+		req.Done = func(r *blockdev.Request) { ended <- r }
+		ten.Export().Submit(req)
+		return req
+	}
+	handed := make(chan error, 1)
+	go func() { handed <- a.get().HandOver(t.Context(), "b") }()
+	<-given
+	gone, here := submit(0, true), submit(4096, false)
+	close(void)
+	if err := <-handed; !errors.Is(err, errFault) {
+		t.Fatal(err)
+	}
+	a.grant()
+	for range 2 {
+		req := <-ended
+		if want := req == gone; errors.Is(req.Err, blockdev.ErrAbandoned) != want || !want && req.Err != nil {
+			t.Errorf("%v of %v ended with %v", req.Op, req.Range, req.Err)
+		}
+		req.Buf.Free()
+	}
+	for _, name := range []string{"a", "b"} {
+		p := l.nodes[name].content()
+		if p[gone.Range.Off] != 0 || p[here.Range.Off] != 9 {
+			t.Errorf("%s holds %d of the abandoned write and %d of the other", name, p[gone.Range.Off], p[here.Range.Off])
+		}
+	}
+}
+
 // R30: a lease that is renewed while the hand-over flushes lets nothing in: what would be in flight at the give-up might
 // be on one member only, and both stay members.
 func TestLeaseRenewedDuringAHandOverLetsNothingIn(t *testing.T) {

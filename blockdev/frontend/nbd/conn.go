@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 
 	"hacluster/blockdev"
 )
@@ -16,8 +17,9 @@ import (
 type conn struct {
 	srv  limited
 	log  *slog.Logger
-	base net.Conn // closing it ends everything
-	nc   net.Conn // what is spoken through: base, or TLS over it
+	base net.Conn        // closing it ends everything
+	raw  syscall.RawConn // of base; nil: it is no socket
+	nc   net.Conn        // what is spoken through: base, or TLS over it
 	in   *input
 	tls  bool
 
@@ -60,7 +62,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	return &conn{
-		srv: limited{s, s.Limits()}, log: s.log.With("client", nc.RemoteAddr().String()), base: nc, nc: nc, in: newInput(nc),
+		srv: limited{s, s.Limits()}, log: s.log.With("client", nc.RemoteAddr().String()), base: nc, raw: rawOf(nc), nc: nc, in: newInput(nc),
 		account: newAccount(), wake: make(chan struct{}, 1), room: make(chan struct{}, 1), idle: make(chan struct{}, 1),
 	}
 }

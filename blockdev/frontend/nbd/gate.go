@@ -1,6 +1,10 @@
 package nbd
 
-import "context"
+import (
+	"context"
+
+	"hacluster/blockdev"
+)
 
 // gate asks for leave to admit or to answer; it may block.
 func (c *conn) gate(ctx context.Context) error {
@@ -16,7 +20,13 @@ func (c *conn) gateOfReader(ctx context.Context) error {
 		return err
 	}
 	c.push()
-	return c.export.Gate(ctx)
+	if err := c.export.Gate(ctx); err != nil {
+		return err
+	}
+	if c.tryGate != nil && c.abandoned() { // it had to wait, and the client may have gone elsewhere meanwhile (R11)
+		return blockdev.ErrAbandoned
+	}
+	return nil
 }
 
 // try reports whether Gate would return nil at once, as far as the export can say.

@@ -23,6 +23,7 @@ type request struct {
 func newRequest(c *conn) *request {
 	r := &request{conn: c}
 	r.Done = func(*blockdev.Request) { c.done(r) }
+	r.Abandoned = c.abandoned
 	return r
 }
 

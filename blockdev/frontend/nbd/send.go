@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"errors"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/frontend/nbd/nbdproto"
@@ -22,6 +23,9 @@ const directLimit = 64 << 10
 
 // done is the end of an admitted request, called by the export.
 func (c *conn) done(r *request) {
+	if errors.Is(r.Err, blockdev.ErrAbandoned) {
+		c.fail(r.Err) // nobody is there to be answered, or half of somebody: the end says that the outcome is unknown
+	}
 	r.errno = errnoOf(r.Op, r.Err)
 	if r.Op == blockdev.OpWrite || r.errno != nbdproto.OK {
 		c.dropData(r)

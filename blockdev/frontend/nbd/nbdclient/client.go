@@ -33,6 +33,8 @@ type Config struct {
 	Simple bool
 	// CloseTimeout, default 5 s, is how long Close waits for the answers that are outstanding.
 	CloseTimeout time.Duration
+	// Connect, default the kernel's sockets, makes the connection.
+	Connect func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client is one connection to one export. It is a blockdev.Device. All methods may be called concurrently.
@@ -78,8 +80,10 @@ func (cfg Config) Dial(ctx context.Context, uri string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, t.network, t.address)
+	if cfg.Connect == nil {
+		cfg.Connect = new(net.Dialer).DialContext
+	}
+	nc, err := cfg.Connect(ctx, t.network, t.address)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", uri, err)
 	}
