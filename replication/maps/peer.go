@@ -56,7 +56,9 @@ func (p *Peer) unflush(from, to int64) {
 	}
 }
 
-// Load marks r behind: it was marked on stable storage when this process started, or everything may differ.
+// Load marks r behind: it is marked on stable storage. So it is with every region that is, when this process starts, and
+// when the peer comes back as another process than the one that the map was kept with: a mark that left the memory was
+// not numbered, and a new process may be one whose data and metadata were restored together.
 func (p *Peer) Load(r blockdev.Range) { p.Missed(r) }
 
 // Missed marks what is written or zeroed here and is not sent to the peer.

@@ -38,7 +38,7 @@ func (s *Standby) Marks(peer string) *bitmap.Bitmap {
 	return nil
 }
 
-// Load marks r for a peer: it was marked on stable storage when this process started, or everything may differ.
+// Load marks r for a peer: it is marked on stable storage. When that has to be done is said at Peer.Load.
 func (s *Standby) Load(peer string, r blockdev.Range) {
 	from, to := touched(r)
 	s.Marks(peer).Set(from, to)
