@@ -74,7 +74,7 @@ func run(args []string, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	n, err := node.New(cfg, log)
+	n, err := node.New(cfg, log, node.Env{})
 	if err != nil {
 		fmt.Fprintln(stderr, "haclusterd:", err)
 		if _, certs := errors.AsType[*identity.MaterialError](err); certs {

@@ -81,6 +81,14 @@ func (l *listener) isClosed() bool {
 
 func (l *listener) Addr() net.Addr { return l.mux.Addr() }
 
+// counted gives a connection its place in the Mux.
+func (m *Mux) counted(c net.Conn) net.Conn {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return &conn{TCPConn: tcp, mux: m}
+	}
+	return &otherConn{Conn: c, mux: m}
+}
+
 // conn gives its place back to the Mux when it is closed. It embeds *net.TCPConn, not net.Conn, so that writev and
 // socket options stay reachable.
 type conn struct {
@@ -91,6 +99,19 @@ type conn struct {
 
 func (c *conn) Close() error {
 	err := c.TCPConn.Close()
+	c.once.Do(func() { c.mux.established.Add(-1) })
+	return err
+}
+
+// otherConn is conn for a Network of its own.
+type otherConn struct {
+	net.Conn
+	mux  *Mux
+	once sync.Once
+}
+
+func (c *otherConn) Close() error {
+	err := c.Conn.Close()
 	c.once.Do(func() { c.mux.established.Add(-1) })
 	return err
 }

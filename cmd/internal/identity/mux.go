@@ -20,7 +20,7 @@ type Mux struct {
 	cfg Config
 	t   *Transport
 	tls *tls.Config // nil: prefaces
-	ln  *net.TCPListener
+	ln  net.Listener
 	log *limitedLog
 
 	established atomic.Int64  // open connections beyond the handshake
@@ -29,7 +29,7 @@ type Mux struct {
 
 	mu        sync.Mutex
 	closed    bool
-	owing     *list.List // of *net.TCPConn in the handshake, oldest first
+	owing     *list.List // of net.Conn in the handshake, oldest first
 	listeners map[Proto]*listener
 }
 
@@ -88,7 +88,7 @@ func (m *Mux) Close() error {
 	m.closed = true
 	close(m.done)
 	for e := m.owing.Front(); e != nil; e = e.Next() {
-		e.Value.(*net.TCPConn).Close()
+		e.Value.(net.Conn).Close()
 	}
 	listeners := m.listeners
 	m.mu.Unlock()
@@ -106,7 +106,7 @@ func (m *Mux) accept() {
 	const shortest, longest = 5 * time.Millisecond, time.Second
 	wait := shortest
 	for {
-		c, err := m.ln.AcceptTCP()
+		c, err := m.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -128,7 +128,7 @@ func (m *Mux) accept() {
 // admit takes a connection into the bounded set of those in the handshake. When it is full, one goes: of the address
 // that has most of them the oldest, which has had the most time. So neither silent connections nor many of one stranger
 // keep out one that speaks.
-func (m *Mux) admit(c *net.TCPConn) {
+func (m *Mux) admit(c net.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -136,7 +136,7 @@ func (m *Mux) admit(c *net.TCPConn) {
 		return
 	}
 	if m.owing.Len() >= m.cfg.MaxHandshakes {
-		oldest := m.owing.Remove(m.crowdedLocked()).(*net.TCPConn)
+		oldest := m.owing.Remove(m.crowdedLocked()).(net.Conn)
 		oldest.Close()
 		m.log.warn("too many connections in the handshake, closed the oldest", "remote", oldest.RemoteAddr().String(), "limit", m.cfg.MaxHandshakes)
 	}
@@ -161,11 +161,11 @@ func (m *Mux) crowdedLocked() *list.Element {
 }
 
 func remoteIP(e *list.Element) netip.Addr {
-	return e.Value.(*net.TCPConn).RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+	return e.Value.(net.Conn).RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
 }
 
 // handshake learns what the connection is for and hands it on, or closes it.
-func (m *Mux) handshake(c *net.TCPConn, e *list.Element) {
+func (m *Mux) handshake(c net.Conn, e *list.Element) {
 	var secured *tls.Conn
 	var p Proto
 	var err error
@@ -187,7 +187,7 @@ func (m *Mux) handshake(c *net.TCPConn, e *list.Element) {
 }
 
 // negotiate is the accepting side's TLS handshake.
-func (m *Mux) negotiate(c *net.TCPConn) (*tls.Conn, Proto, error) {
+func (m *Mux) negotiate(c net.Conn) (*tls.Conn, Proto, error) {
 	if err := c.SetDeadline(time.Now().Add(m.cfg.HandshakeTimeout)); err != nil { // one for all of it, not for each byte
 		return nil, 0, errVanished
 	}
@@ -229,7 +229,7 @@ const (
 	reasonHandshake = "refused: TLS handshake failed"
 )
 
-func (m *Mux) readPreface(c *net.TCPConn) (Proto, error) {
+func (m *Mux) readPreface(c net.Conn) (Proto, error) {
 	// One absolute deadline: a byte now and then does not extend it.
 	if err := c.SetReadDeadline(time.Now().Add(m.cfg.HandshakeTimeout)); err != nil {
 		return 0, errVanished
@@ -251,7 +251,7 @@ func (m *Mux) readPreface(c *net.TCPConn) (Proto, error) {
 	return proto, nil
 }
 
-func (m *Mux) route(c *net.TCPConn, secured *tls.Conn, p Proto) error {
+func (m *Mux) route(c net.Conn, secured *tls.Conn, p Proto) error {
 	if m.established.Add(1) > int64(m.cfg.MaxConns) {
 		m.established.Add(-1)
 		return errTooMany
@@ -259,7 +259,7 @@ func (m *Mux) route(c *net.TCPConn, secured *tls.Conn, p Proto) error {
 	m.mu.Lock()
 	l := m.listeners[p]
 	m.mu.Unlock()
-	var out net.Conn = &conn{TCPConn: c, mux: m}
+	out := m.counted(c)
 	if secured != nil {
 		out = m.t.wrap(secured, c, func() { m.established.Add(-1) })
 	}

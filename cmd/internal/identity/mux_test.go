@@ -475,3 +475,11 @@ func (f *fixture) eventually(cond func() bool) {
 		}
 	}
 }
+
+// Certificates are looked at on the kernel's connections only, so another network must not get in by mistake.
+func TestANetworkOfItsOwnIsRefusedWithTLS(t *testing.T) {
+	type network struct{ Network }
+	if _, err := New(Config{Network: network{}, PKI: t.TempDir()}); !errors.Is(err, errNetworkTLS) {
+		t.Errorf("New: %v, want %v", err, errNetworkTLS)
+	}
+}

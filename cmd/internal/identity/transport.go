@@ -18,6 +18,7 @@
 //	material.go  what the PKI folder held      verify.go  who a certificate speaks for, and refusals
 //	tls.go       the TLS of both sides         reload.go  new certificates, old connections, ends of validity
 //	mux.go       the node's port               preface.go, listener.go, unix.go
+//	network.go   what lies below: the kernel's sockets, or a test's own
 //
 // The daemon wires it: New once, Listen once for the node's address, a Listener for each protocol, Dial for the peers,
 // Reload at SIGHUP, Close at the end. ha-admin dials as a user.
@@ -80,6 +81,8 @@ type Config struct {
 	LogInterval time.Duration
 	// Logger is told of refused connections. Default: slog.Default().
 	Logger *slog.Logger
+	// Network goes with Insecure only. Default: the kernel's TCP and unix sockets.
+	Network Network
 }
 
 func (c Config) withDefaults() Config {
@@ -128,6 +131,9 @@ func New(cfg Config) (*Transport, error) {
 	if cfg.Insecure {
 		return t, nil
 	}
+	if cfg.Network != nil {
+		return nil, errNetworkTLS
+	}
 	m, err := load(t.cfg, time.Now())
 	if err != nil {
 		return nil, err
@@ -146,8 +152,7 @@ func (t *Transport) Dial(ctx context.Context, addr string, proto Proto) (net.Con
 	if !proto.known() {
 		return nil, fmt.Errorf("dial %s: %v is not a protocol of this node", addr, proto)
 	}
-	d := net.Dialer{Control: t.control, KeepAliveConfig: t.keepAlive()}
-	c, err := d.DialContext(ctx, "tcp", addr)
+	c, err := t.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -191,16 +196,19 @@ func (t *Transport) ListenTCP(addr string) (net.Listener, error) {
 }
 
 type plainListener struct {
-	*net.TCPListener
+	net.Listener
 	t *Transport
 }
 
 func (l plainListener) Accept() (net.Conn, error) {
-	c, err := l.AcceptTCP()
+	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &plainConn{c, l.t}, nil
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return &plainConn{tcp, l.t}, nil
+	}
+	return c, nil // of a Network: there is no TLS, so nothing to reload
 }
 
 // plainConn can be found when it is to be closed after a reload. It embeds *net.TCPConn, so that writev and socket
@@ -213,15 +221,6 @@ type plainConn struct {
 func (c *plainConn) Close() error {
 	c.t.forget(c)
 	return c.TCPConn.Close()
-}
-
-func (t *Transport) listen(addr string) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: t.control, KeepAliveConfig: t.keepAlive()}
-	ln, err := lc.Listen(context.Background(), "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return ln.(*net.TCPListener), nil
 }
 
 func (t *Transport) keepAlive() net.KeepAliveConfig {

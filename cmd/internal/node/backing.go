@@ -48,21 +48,17 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if !known && vol.IsMember(v.n.me.Name) {
 		return nil, fmt.Errorf("superblock %s is missing, yet this replica is a member: restore data_dir, or remove the node from the cluster and add it again to have it resynced", path)
 	}
-	fresh, err := filedev.Fresh(device)
+	fresh, err := v.n.env.Disks.Fresh(device)
 	if err != nil {
 		return nil, err
 	}
-	file, err := filedev.Open(device, filedev.Config{Size: vol.Size, Mode: ioMode(mode), Create: !known})
+	file, err := v.n.env.Disks.Open(device, filedev.Config{Size: vol.Size, Mode: ioMode(mode), Create: !known})
 	if err != nil {
 		return nil, err
 	}
 	b := &backing{fresh: fresh && vol.Epoch == 0, inline: file.Fast(),
 		incarnation: cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:]), Attachment: file.Attachment()}}
-	inner := blockdev.Device(file)
-	if wrap := v.n.wrapBacking; wrap != nil {
-		inner = wrap(vol.Name, inner)
-	}
-	b.dev = timed.New(inner, timed.Config{Deadline: v.n.conf().Cluster.DiskDeadline, OnStall: func(op blockdev.Op, r blockdev.Range, since time.Duration) {
+	b.dev = timed.New(file, timed.Config{Deadline: v.n.conf().Cluster.DiskDeadline, OnStall: func(op blockdev.Op, r blockdev.Range, since time.Duration) {
 		if rep := b.stalled.Load(); rep != nil {
 			rep.Stalled(op, r, since)
 		}

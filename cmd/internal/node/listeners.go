@@ -9,7 +9,6 @@ import (
 
 	"hacluster/blockdev/frontend/nbd"
 	"hacluster/cmd/internal/config"
-	"hacluster/cmd/internal/identity"
 )
 
 // listeners are the places where this node serves NBD; several volumes may share one. One goroutine owns them.
@@ -91,7 +90,7 @@ func (l *listeners) listen(name string, at config.Listener) error {
 		if err := os.MkdirAll(filepath.Dir(at.Address), 0o755); err != nil {
 			return fmt.Errorf("nbd listener %s: %w", name, err)
 		}
-		listen = identity.ListenUnix
+		listen = l.v.n.trans.ListenUnix
 	}
 	ln, err := listen(at.Address)
 	if err != nil {

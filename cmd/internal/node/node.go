@@ -10,6 +10,7 @@
 //	serve.go      control RPCs    admin*.go  the admin service          http.go         health
 //	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
 //	trust.go      who may speak with this node, certificates     raftgreeting.go  how Raft connections begin
+//	env.go        what a node takes from its machine
 //	voters.go     who votes       seen.go     what others remember of a voter      journal.go  events      stop.go  handing over
 package node
 
@@ -26,7 +27,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
-	"hacluster/blockdev"
 	"hacluster/blockdev/deadline"
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
@@ -44,6 +44,7 @@ type Node struct {
 	cfg    *config.Config
 	log    *slog.Logger
 	me     config.Node
+	env    Env
 	boot   [16]byte
 	dir    *dataDir
 	old    bool      // the directory held Raft state when this process started
@@ -79,13 +80,11 @@ type Node struct {
 	ready    bool
 	stopping bool
 	openRaft func(bootstrap []consensus.Server) error
-
-	wrapBacking func(volume string, dev blockdev.Device) blockdev.Device // tests put faults here
 }
 
 // New opens the data directory and the node's port. Whatever it refuses, nothing of the volumes was touched.
-func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
-	boot, err := readBootID()
+func New(cfg *config.Config, log *slog.Logger, env Env) (*Node, error) {
+	env, err := env.onMachine()
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +94,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 		return nil, fmt.Errorf("raft state: %w", err)
 	}
 	version, applied := atStart(cfg, hasRaft, log)
-	trans, err := newTransport(cfg, applied, log)
+	trans, err := newTransport(cfg, applied, env.Network, log)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +109,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Node, error) {
 		}
 		log.Warn("data_dir is on a memory file system: a power loss empties it", "data_dir", cfg.DataDir())
 	}
-	n := &Node{disk: deadline.New(), cfg: cfg, log: log, me: cfg.Me(), boot: boot, dir: dir, old: hasRaft, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
+	n := &Node{disk: deadline.New(), cfg: cfg, log: log, me: cfg.Me(), env: env, boot: env.Boot, dir: dir, old: hasRaft, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
 		trans: trans, state: newStateStore(), events: newJournal(cfg.Self, int(applied.Cluster.Limits.Events))}
 	n.run.set(version, applied)
 	n.formation.Store(dir.id.Formation)
@@ -149,7 +148,7 @@ func (n *Node) openGossip() (err error) {
 		return nil // no links, no gossip: it is a hint only
 	}
 	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes, Keys: n.trans.GossipKeys(),
-		Base: min(max(n.conf().Timers.Lease/10, 50*time.Millisecond), 200*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged})
+		Base: min(max(n.conf().Timers.Lease/10, 50*time.Millisecond), 200*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged, Network: n.env.Links})
 	if err != nil {
 		return fmt.Errorf("heartbeat links: %w", err)
 	}
@@ -160,7 +159,7 @@ func (n *Node) openGossip() (err error) {
 // says why the node had to end by itself.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.dir.close()
-	admin, err := identity.ListenUnix(n.cfg.AdminSocket())
+	admin, err := n.trans.ListenUnix(n.cfg.AdminSocket())
 	if err != nil {
 		n.mux.Close()
 		return fmt.Errorf("admin socket: %w", err)
@@ -241,7 +240,7 @@ func (n *Node) fail(err error) {
 // returning, so the process must not wait for it for long (R26).
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
-func (n *Node) now() cluster.Instant { return bootTime() }
+func (n *Node) now() cluster.Instant { return n.env.Now() }
 
 // command fills in what every command bears.
 func (n *Node) command(c cluster.Command) cluster.Command {

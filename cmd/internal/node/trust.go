@@ -20,7 +20,7 @@ import (
 )
 
 // newTransport reads the certificates, if any. It opens nothing. applied is what the node runs with.
-func newTransport(cfg, applied *config.Config, log *slog.Logger) (*identity.Transport, error) {
+func newTransport(cfg, applied *config.Config, net identity.Network, log *slog.Logger) (*identity.Transport, error) {
 	return identity.New(identity.Config{
 		Insecure: cfg.Insecure, PKI: cfg.PKI, Cluster: cfg.Cluster.Name, Node: cfg.Self,
 		NodeAt: func(addr string) (string, bool) {
@@ -34,7 +34,7 @@ func newTransport(cfg, applied *config.Config, log *slog.Logger) (*identity.Tran
 		KnownNode:   func(name string) bool { _, ok := cfg.Node(name); return ok },
 		UserTimeout: applied.Timers.RTO, Logger: log,
 		MaxConns: int(applied.Cluster.Limits.NodeConnections), MaxHandshakes: int(applied.Cluster.Limits.NodeHandshakes),
-		HandshakeTimeout: applied.Cluster.Limits.NodeHandshake,
+		HandshakeTimeout: applied.Cluster.Limits.NodeHandshake, Network: net,
 	})
 }
 

@@ -18,7 +18,7 @@ func TestEachCertificateIsWarnedOfOnceAtEachDistance(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := &config.Config{PKI: f.Path, Self: "alpha", Cluster: config.Cluster{Name: "shop"}}
-	trans, err := newTransport(cfg, cfg, slog.New(slog.DiscardHandler))
+	trans, err := newTransport(cfg, cfg, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

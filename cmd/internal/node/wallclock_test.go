@@ -58,7 +58,7 @@ func startTrio(t *testing.T) *trio {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := New(cfg, slog.New(slog.DiscardHandler))
+		n, err := New(cfg, slog.New(slog.DiscardHandler), Env{})
 		if err != nil {
 			t.Fatal(err)
 		}
