@@ -939,7 +939,7 @@ func run(t testing.TB, seed uint64, n, steps int) (m *model, log []string, err e
 func TestModelEveryDifferenceIsMarked(t *testing.T) {
 	seen := map[string]int{}
 	for n := 2; n <= 3; n++ {
-		for seed := range uint64(modelSeeds) {
+		for seed := range modelSeeds() {
 			m, log, err := run(t, seed, n, 2000)
 			if err != nil {
 				t.Fatalf("%d replicas, seed %d, after %d events: %v\n... %v", n, seed, len(log), err, log[max(0, len(log)-40):])

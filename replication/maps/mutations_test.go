@@ -62,7 +62,9 @@ func TestMutationsAreCaught(t *testing.T) {
 			if err := os.WriteFile(list, overlay, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.Command("go", "test", "-overlay", list, "-vet=off", "-run", "TestModel", "-count=1", ".").CombinedOutput()
+			model := exec.Command("go", "test", "-overlay", list, "-vet=off", "-run", "TestModel", "-count=1", ".")
+			model.Env = append(os.Environ(), seedsVariable+"=3000")
+			out, err := model.CombinedOutput()
 			switch {
 			case err == nil:
 				t.Errorf("nobody noticed")
