@@ -48,11 +48,17 @@ func (n *Node) Ask(_ context.Context, a *control.Ask) (*control.Answer, error) {
 	return &control.Answer{Node: n.me.Name, RaftID: n.dir.raftID(), Reports: reports, Term: s.Term, Index: s.Index}, nil
 }
 
-// Propose implements control.Handler.
+// Propose implements control.Handler. What only the leader decides is taken from nobody: it waited for leases and asked
+// for reports before, which no other node can have done in its term (R10, R25).
 func (n *Node) Propose(ctx context.Context, p *control.Propose) (*cluster.Result, error) {
 	c, err := cluster.DecodeCommand(p.Command)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if !othersPropose(c) {
+		why := fmt.Sprintf("node %q proposes what only the leader decides, or for another node", c.By)
+		n.trans.Refused(reasonDecision, "why", why)
+		return nil, status.Error(codes.PermissionDenied, why)
 	}
 	if err := n.mayPropose(ctx, c.By); err != nil {
 		return nil, status.Error(codes.PermissionDenied, err.Error())

@@ -15,6 +15,7 @@ import (
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/cmd/internal/identity"
+	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/wire"
 )
@@ -81,6 +82,23 @@ func (n *Node) mayPropose(ctx context.Context, by string) error {
 	why := fmt.Sprintf("the command is of node %q, the certificate of %q", by, name)
 	n.trans.Refused(reasonProposal, "why", why)
 	return errors.New(why)
+}
+
+const reasonDecision = "refused: proposal of what only the leader decides"
+
+// othersPropose reports whether a command may come from another node than the leader: what a node says of itself, what a
+// primary says of its set (checked against the leases, and when it is applied), and a person's word that a node passes on.
+func othersPropose(c cluster.Command) bool {
+	switch {
+	case c.Promote != nil, c.Init != nil, c.CreateVolume != nil, c.Failover != nil, c.SettleLeases != nil:
+		return false // whatever it brings along
+	case c.StartNode != nil:
+		return c.StartNode.Node == c.By
+	case c.Form != nil:
+		return c.Form.InitialFrom != "" // the leader's own names nobody: all replicas were fresh
+	}
+	return c.Drop != nil || c.Admit != nil || c.Rejoin != nil || c.AllowResync != nil ||
+		c.AddNode != nil || c.RemoveNode != nil || c.Configure != nil
 }
 
 // Reload reads certificates, authorities and gossip keys again. What is unusable changes nothing.

@@ -8,8 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/control"
 	"hacluster/cmd/internal/identity/pki"
+	"hacluster/heartbeat/cluster"
 )
 
 func TestEachCertificateIsWarnedOfOnceAtEachDistance(t *testing.T) {
@@ -35,5 +40,37 @@ func TestEachCertificateIsWarnedOfOnceAtEachDistance(t *testing.T) {
 	}
 	if e := n.events.events[0]; e.Kind != "certificate ends" || !strings.Contains(e.Text, "node-alpha.crt") || !strings.Contains(e.Text, "ha-admin pki rotate") {
 		t.Errorf("%+v", e)
+	}
+}
+
+// R10: a promotion, or a first set that nobody asked for, comes from the leader's own decision alone. What others send is
+// refused before the leader looks at it, whatever their certificates.
+func TestDecisionsOfTheLeaderAreTakenFromNobody(t *testing.T) {
+	cfg := &config.Config{Insecure: true, Self: "alpha", Cluster: config.Cluster{Name: "shop"}}
+	trans, err := newTransport(cfg, cfg, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Node{cfg: cfg, trans: trans, log: slog.New(slog.DiscardHandler)} // does not lead: what is taken, it cannot do
+	on := cluster.On{Volume: "v", Epoch: 1, Version: 3}
+	for name, c := range map[string]struct {
+		command cluster.Command
+		want    codes.Code
+	}{
+		"promotion":             {cluster.Command{Promote: &cluster.Promote{On: on, Term: 2, Candidate: "beta"}}, codes.PermissionDenied},
+		"first set":             {cluster.Command{Form: &cluster.Form{On: on}}, codes.PermissionDenied},
+		"founding":              {cluster.Command{Init: &cluster.Init{ID: "x"}}, codes.PermissionDenied},
+		"leases settled":        {cluster.Command{SettleLeases: &cluster.SettleLeases{}}, codes.PermissionDenied},
+		"record of a failover":  {cluster.Command{Failover: &cluster.Failover{}}, codes.PermissionDenied},
+		"promotion in a drop":   {cluster.Command{Promote: &cluster.Promote{On: on}, Drop: &cluster.Drop{On: on, Node: "beta"}}, codes.PermissionDenied},
+		"another node's start":  {cluster.Command{StartNode: &cluster.StartNode{Node: "gamma"}}, codes.PermissionDenied},
+		"drop":                  {cluster.Command{Drop: &cluster.Drop{On: on, Node: "beta"}}, codes.Unavailable},
+		"admission":             {cluster.Command{Admit: &cluster.Admit{On: on, Node: "beta"}}, codes.Unavailable},
+		"first set by a person": {cluster.Command{Form: &cluster.Form{On: on, InitialFrom: "beta"}}, codes.Unavailable},
+	} {
+		_, err := n.Propose(t.Context(), &control.Propose{Command: c.command.Encode()})
+		if got := status.Code(err); got != c.want {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
 	}
 }
