@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,10 @@ type Config struct {
 	Silence time.Duration
 	// FUA makes every write durable before its answer counts.
 	FUA bool
+	// Clock, default history.Clock, stamps all operations: the one clock of all servers.
+	Clock func() time.Duration
+	// Connect, default the kernel's sockets, makes the connections.
+	Connect func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 func (c *Config) defaults() {
@@ -49,6 +54,9 @@ func (c *Config) defaults() {
 	def(&c.Stride, 64)
 	def(&c.Think, 2*time.Millisecond)
 	def(&c.Silence, time.Second)
+	if c.Clock == nil {
+		c.Clock = history.Clock
+	}
 }
 
 func def[T comparable](v *T, d T) {

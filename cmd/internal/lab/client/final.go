@@ -38,9 +38,9 @@ func (c *Client) ReadAll(ctx context.Context) error {
 
 func (w *worker) readOne(ctx context.Context, block int64) bool {
 	buf := make([]byte, BlockSize)
-	o := history.Op{Who: w.name, Kind: history.Read, Server: w.server.Node, Block: block, Sent: history.Clock()}
+	o := history.Op{Who: w.name, Kind: history.Read, Server: w.server.Node, Block: block, Sent: w.c.cfg.Clock()}
 	err := w.wait(ctx, w.conn.Start(nbdclient.Op{Cmd: nbdproto.CmdRead, Range: blockdev.Range{Off: block * BlockSize, Len: BlockSize}, Data: buf}))
-	o.Answered = history.Clock()
+	o.Answered = w.c.cfg.Clock()
 	w.settle(o, buf, err)
 	return err == nil
 }
@@ -67,7 +67,7 @@ func (c *Client) Fill(ctx context.Context, n int64) error {
 			continue
 		}
 		buf := make([]byte, BlockSize)
-		stamp(buf, history.Op{Who: w.name, Block: block, Seq: c.nextSeq(), Sent: history.Clock()})
+		stamp(buf, history.Op{Who: w.name, Block: block, Seq: c.nextSeq(), Sent: c.cfg.Clock()})
 		err := w.wait(ctx, w.conn.Start(nbdclient.Op{Cmd: nbdproto.CmdWrite, Range: blockdev.Range{Off: block * BlockSize, Len: BlockSize}, Data: buf}))
 		if err != nil {
 			w.leave()

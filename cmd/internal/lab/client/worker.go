@@ -71,7 +71,7 @@ func (w *worker) dial(ctx context.Context) bool {
 	w.next++
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
-	conn, err := nbdclient.Config{TLS: w.c.cfg.TLS, Window: 1}.Dial(ctx, s.URI)
+	conn, err := nbdclient.Config{TLS: w.c.cfg.TLS, Window: 1, Connect: w.c.cfg.Connect}.Dial(ctx, s.URI)
 	if err != nil {
 		return false // a standby, or nobody: the next one
 	}
@@ -104,12 +104,12 @@ func (w *worker) operate(ctx context.Context) {
 		o.Block = all[rand.IntN(len(all))]
 	}
 	op.Range = blockdev.Range{Off: o.Block * BlockSize, Len: BlockSize}
-	o.Sent = history.Clock()
+	o.Sent = w.c.cfg.Clock()
 	if o.Kind == history.Write {
 		stamp(buf, o)
 	}
 	err := w.wait(ctx, w.conn.Start(op))
-	o.Answered = history.Clock()
+	o.Answered = w.c.cfg.Clock()
 	w.settle(o, buf, err)
 }
 
