@@ -1,8 +1,10 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -124,9 +126,36 @@ func (e *Export) Gate(ctx context.Context) error {
 // Gone is closed when the clients of this export are to be cut off.
 func (e *Export) Gone() <-chan struct{} { return e.gone }
 
-// Extents reports what the local backing knows to be holes.
+// Extents reports what the local backing knows to be holes, save where a change is not yet on every member: a client that
+// was told of zeroes there might read something else from the next primary (R29). There it reports data, which promises
+// nothing.
 func (e *Export) Extents(r blockdev.Range, fn func(blockdev.Range, bool) bool) error {
-	return e.t.r.dev.Extents(r, fn)
+	return e.t.r.dev.Extents(r, func(at blockdev.Range, hole bool) bool {
+		if !hole {
+			return fn(at, false)
+		}
+		return e.t.hole(at, fn)
+	})
+}
+
+// hole reports one that the backing was seen to have. What is incomplete is asked for after that.
+func (t *Tenure) hole(at blockdev.Range, fn func(blockdev.Range, bool) bool) bool {
+	t.mu.Lock()
+	changing := t.core.Incomplete(at, nil)
+	t.mu.Unlock()
+	slices.SortFunc(changing, func(a, b blockdev.Range) int { return cmp.Compare(a.Off, b.Off) })
+	piece := func(from, to int64, hole bool) bool {
+		return from >= to || fn(blockdev.Range{Off: from, Len: to - from}, hole)
+	}
+	off, end := at.Off, at.Off+at.Len
+	for _, c := range changing {
+		from, to := max(c.Off, off), min(c.Off+c.Len, end)
+		if !piece(off, from, true) || !piece(from, to, false) {
+			return false
+		}
+		off = max(off, to)
+	}
+	return piece(off, end, true)
 }
 
 // FastZero reports whether zeroing is much faster than writing: it is, wherever the backing can punch holes.

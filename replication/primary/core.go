@@ -343,6 +343,16 @@ func (c *Core) DiskError() error { return c.diskErr }
 // InFlight is how many client operations are not complete.
 func (c *Core) InFlight() int { return c.open }
 
+// Incomplete appends to into the ranges of writes and zeroings that overlap r and are not complete: a member may lack them.
+func (c *Core) Incomplete(r blockdev.Range, into []blockdev.Range) []blockdev.Range {
+	for i := range c.inflight.len() {
+		if w := c.inflight.at(i); w != nil && w.Kind != blockdev.OpFlush && w.Range.Overlaps(r) {
+			into = append(into, w.Range)
+		}
+	}
+	return into
+}
+
 // Version is the version of the newest record of the volume that the Core knows.
 func (c *Core) Version() uint64 { return c.vol.Version }
 
