@@ -1,0 +1,127 @@
+package replication
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/backend/faultdev"
+	"hacluster/replication/link"
+	"hacluster/replication/wire"
+)
+
+// R2: our own log shows the next primary, and its stream comes before Run has ended the tenure that was: the epoch is
+// neither stored nor answered while that may still write.
+func TestStreamOfTheNextPrimaryWaitsForTheEndOfTheTenure(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	a.serving()
+	a.connected("b")
+	r := a.get()
+	r.mu.Lock()
+	next := r.applied.Clone() // as between the two halves of Applied
+	next.Epoch++
+	next.Primary, next.Process = "b", b.process
+	r.applied = next
+	r.mu.Unlock()
+	s, reply, err := b.dial(t.Context(), a, wire.Hello{Cluster: wire.ID{15: 1}, Volume: wire.ID{15: 7}, VolumeName: "v", Size: volumeSize,
+		BlockSize: blockdev.BlockSize, Epoch: uint64(next.Epoch), Primary: "b", Process: b.process, Stream: 1, Target: "a"})
+	if s != nil {
+		s.Close()
+	}
+	var no *link.RefusedError
+	if !errors.As(err, &no) || reply.Code != wire.RefusedNotReady {
+		t.Errorf("answered %v (%v) while the tenure lasts", reply.Code, err)
+	}
+	if a.super.Epoch() >= next.Epoch {
+		t.Error("the epoch is stored while the tenure lasts")
+	}
+}
+
+// primaryByHand greets a node's replica as its primary, node a, would with a stream that a itself never reaches.
+func (l *lab) primaryByHand(to *labNode) *link.Sender {
+	l.t.Helper()
+	v := l.volume()
+	s, _, err := l.nodes["a"].dial(l.t.Context(), to, wire.Hello{Cluster: wire.ID{15: 1}, Volume: wire.ID{15: 7}, VolumeName: "v", Size: volumeSize,
+		BlockSize: blockdev.BlockSize, Epoch: uint64(v.Epoch), Primary: "a", Process: 1, Stream: 1000, Target: to.name})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(s.Close)
+	return s
+}
+
+// R23: while the failure of one write is being noted, an older one returns: it is not acknowledged either. A primary that
+// heard of it, and nothing of the failure, might complete what a power loss then takes.
+func TestNothingIsAcknowledgedWhileAFailureIsBeingNoted(t *testing.T) {
+	l := formed(t, labConfig{}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	a.serving()
+	a.connected("b")
+	a.expire()
+	noting, release := make(chan struct{}), make(chan struct{})
+	b.super.intercept(func(string) error { close(noting); <-release; return nil })
+	slow := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Range: blockdev.Range{Len: 4096}, Times: 1, Stall: true})
+	b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Range: blockdev.Range{Off: 8192, Len: 4096}, Times: 1, Err: errFault})
+	one, two := writeReq(0, pattern(4096, 1)), writeReq(8192, pattern(4096, 2))
+	frame := func(seq uint64, q *blockdev.Request) wire.Frame {
+		return wire.Frame{Kind: wire.Write, Seq: seq, Range: q.Range, Buf: q.Buf, Sum: q.Sum}
+	}
+	s := l.primaryByHand(b)
+	if err := s.Send([]wire.Frame{{Kind: wire.Begin, ID: 1}, frame(1, one), frame(2, two)}); err != nil {
+		t.Fatal(err)
+	}
+	<-noting
+	b.super.intercept(nil)
+	l.await("the older write to be under way", func() bool { return slow.Waiting() == 1 })
+	slow.Release()
+	l.await("it to have returned", func() bool { return b.received() == 1 && b.working() == 1 })
+	if err := s.Send([]wire.Frame{{Kind: wire.Ping, ID: 7}}); err != nil {
+		t.Fatal(err)
+	}
+	replies, err := s.Recv()
+	if err != nil || len(replies) != 1 || replies[0].Kind != wire.Pong {
+		t.Errorf("%+v, %v: an answer to the ping alone is wanted", replies, err)
+	}
+	close(release)
+	if replies, err = s.Recv(); err != nil || replies[0].Kind != wire.Nack || replies[0].Code != wire.WriteFailed {
+		t.Errorf("%+v, %v: the failure is wanted when it is noted", replies, err)
+	}
+}
+
+// working is how many workers have something to do.
+func (n *labNode) working() int {
+	w := n.get().work
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running - w.idle
+}
+
+// R18, R23, R26: the flush that closes a resync stalls, which counts as an error, and then succeeds after all. What was
+// noted meanwhile stays: the replica is neither whole nor healthy.
+func TestStalledFlushThatSucceedsClosesNoResync(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	w := startLoad(t, a.serving(), 2)
+	w.more(l, 50)
+	l.lose(b, w)
+	w.end()
+	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
+	b.cable.mend()
+	l.await("the last flush", func() bool { return held.Waiting() == 1 })
+	b.get().Stalled(blockdev.OpFlush, blockdev.Range{}, time.Minute) // as the watch over the backing would say
+	l.await("the stall to be noted", func() bool { _, failed := b.sb.health(); return failed })
+	b.cable.cut() // no other resync before we have looked
+	held.Remove()
+	l.await("the flush to end", b.quiet)
+	if inconsistent, failed := b.sb.health(); !inconsistent || !failed {
+		t.Errorf("inconsistent %t, failed %t after a flush that was out of time", inconsistent, failed)
+	}
+	if l.volume().IsMember("b") {
+		t.Error("it is a member")
+	}
+	b.cable.mend()
+	l.await("the standby to be admitted after another resync", func() bool { return l.volume().IsMember("b") })
+	l.same("a", "b")
+}
