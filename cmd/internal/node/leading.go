@@ -218,7 +218,7 @@ func (l *leading) ask(round uint64) {
 	st := l.n.state.get()
 	l.n.seen.note(l.n.dir.raftID(), l.n.reached(l.raft))
 	seen := l.n.seen.all()
-	for name := range st.Nodes {
+	for name, node := range st.Nodes {
 		if name == l.n.me.Name {
 			continue
 		}
@@ -230,18 +230,29 @@ func (l *leading) ask(round uint64) {
 				return
 			}
 			ans, err := client.Ask(ctx, &control.Ask{Round: round, Seen: seen})
-			if err != nil || ans.Node != name {
-				return
+			if err == nil {
+				l.answered(ctx, node, round, ans)
 			}
-			l.n.seen.note(ans.RaftID, control.Seen{Term: ans.Term, Index: ans.Index})
-			_ = l.do(ctx, func(now cluster.Instant) {
-				l.heard[name] = now
-				l.carryOut(l.core.Answer(now, name, round, ans.Term, ans.Reports))
-			})
 		})
 	}
 	_, term := l.raft.State()
 	l.carryOut(l.core.Answer(l.n.now(), l.n.me.Name, round, term, l.n.vols.reports()))
+}
+
+const reasonAnswer = "refused: answer of another node, or under another Raft id, than the cluster knows"
+
+// answered takes what a node said, if it is the one that the state names: whoever answers under another Raft id, as a node
+// whose state went back does, is not the voter whose word counts, and its replicas are no members (R8, R32).
+func (l *leading) answered(ctx context.Context, node cluster.Node, round uint64, ans *control.Answer) {
+	if ans.Node != node.Name || ans.RaftID != node.RaftID {
+		l.n.trans.Refused(reasonAnswer, "node", node.Name, "raft_id", node.RaftID, "answered", ans.Node, "as", ans.RaftID)
+		return
+	}
+	l.n.seen.note(ans.RaftID, control.Seen{Term: ans.Term, Index: ans.Index})
+	_ = l.do(ctx, func(now cluster.Instant) {
+		l.heard[node.Name] = now
+		l.carryOut(l.core.Answer(now, node.Name, round, ans.Term, ans.Reports))
+	})
 }
 
 func (l *leading) reply(g cluster.Grant) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
 )
@@ -84,5 +85,32 @@ func TestDecisionOfUnknownOutcomeIsProposedAgain(t *testing.T) {
 	let()
 	if err := <-told; err != nil {
 		t.Errorf("told %v once it is applied", err)
+	}
+}
+
+// R8, R32: a node that answers under another Raft id than the cluster knows, as one whose Raft state was lost does, is no
+// voter: its word confirms no leadership, and nothing is remembered of it.
+func TestAnswerUnderAnotherRaftIDCountsForNothing(t *testing.T) {
+	cfg := &config.Config{Insecure: true, Self: "alpha", Cluster: config.Cluster{Name: "shop"}}
+	trans, err := newTransport(cfg, cfg, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := cluster.Node{Name: "beta", RaftID: "beta-1"}
+	for name, c := range map[string]struct {
+		answer control.Answer
+		counts bool
+	}{
+		"the voter":       {control.Answer{Node: "beta", RaftID: "beta-1", Term: 3, Index: 9}, true},
+		"another Raft id": {control.Answer{Node: "beta", RaftID: "beta-2", Term: 3, Index: 9}, false},
+		"no Raft id":      {control.Answer{Node: "beta", Term: 3, Index: 9}, false},
+		"another node":    {control.Answer{Node: "gamma", RaftID: "beta-1", Term: 3, Index: 9}, false},
+	} {
+		n := &Node{trans: trans, seen: newSeenBook()}
+		l := &leading{n: n, inbox: make(chan func(cluster.Instant), 1), heard: map[string]cluster.Instant{}, ctx: t.Context()}
+		l.answered(t.Context(), known, 1, &c.answer)
+		if told, kept := len(l.inbox) == 1, len(n.seen.all()) == 1; told != c.counts || kept != c.counts {
+			t.Errorf("%s: counted %t, remembered %t, want %t", name, told, kept, c.counts)
+		}
 	}
 }
