@@ -74,6 +74,7 @@ func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 		a.Op.Owner.(*op).refs.Add(1)
 	case primary.DiskFailed:
 		t.gate.hold() // no answer before it is noted (R23)
+		t.local++     // nor any stream, should the tenure end before: the note counts as an operation on the backing
 	case primary.Drained:
 		t.drainedLocked()
 	}
@@ -121,7 +122,7 @@ func (t *Tenure) carryOut(a *primary.Action, by caller) {
 	case primary.Disconnect:
 		t.peers[a.Node].note(a.Reason, "stream to the standby closed")
 	case primary.DiskFailed:
-		t.diskFailed(a.Err)
+		t.noteDisk(a.Err, by)
 	case primary.Compare:
 		t.peers[a.Node].compare()
 	}

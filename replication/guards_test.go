@@ -2,12 +2,16 @@ package replication
 
 import (
 	"errors"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
+	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
+	"hacluster/replication/primary"
 	"hacluster/replication/wire"
 )
 
@@ -124,4 +128,81 @@ func TestStalledFlushThatSucceedsClosesNoResync(t *testing.T) {
 	b.cable.mend()
 	l.await("the standby to be admitted after another resync", func() bool { return l.volume().IsMember("b") })
 	l.same("a", "b")
+}
+
+// noting takes the right to note for the test's own: notes wait until it is given back.
+func (n *labNode) noting() (giveBack func()) {
+	r := n.get()
+	r.noting <- struct{}{}
+	return sync.OnceFunc(func() { <-r.noting })
+}
+
+// R23, R26: a superblock may be as slow as the disk that failed. Who keeps a stream or the time does not wait for the note;
+// but the gate stays shut, and should the tenure end before, no stream is answered, until it is made.
+func TestNoteOfAFailureHoldsUpAnswersAndNoLoop(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a := l.nodes["a"]
+	a.mu.Lock()
+	a.onGiveUp = func(string, bool) error { return nil }
+	a.mu.Unlock()
+	ten, r := a.serving(), a.get()
+	a.connected("b")
+	giveBack := a.noting()
+	defer giveBack()
+	acts := &actions{list: []primary.Action{{Kind: primary.DiskFailed, Err: errFault}}}
+	ten.mu.Lock()
+	ten.noteLocked(acts, &acts.list[0])
+	ten.mu.Unlock()
+	carried := make(chan struct{})
+	go func() { ten.run(acts, loop); close(carried) }()
+	select {
+	case <-carried:
+	case <-time.After(patience):
+		giveBack()
+		t.Fatal("a loop waits for a superblock")
+	}
+	if ten.gate.try() {
+		t.Error("the gate is open before the failure is noted")
+	}
+	r.stopServing("a test")
+	r.mu.Lock()
+	draining := r.draining
+	r.mu.Unlock()
+	if draining != 1 {
+		t.Errorf("%d operations are waited for, want the note", draining)
+	}
+	giveBack()
+	l.await("the note", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.draining == 0 })
+	if _, failed := a.sb.health(); !failed {
+		t.Error("not noted")
+	}
+}
+
+// R23, faults.md D91: a flush of a primary fails when its tenure has ended. The kernel tells of that once; it is noted
+// before the next epoch is taken, or a later flush would vouch for what the disk never got.
+func TestFlushThatFailsAfterTheTenureIsNoted(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	c := a.serving().client(t)
+	a.connected("b")
+	held := a.faults.Add(faultdev.Rule{Op: blockdev.OpFlush, Times: 1, Stall: true, Err: errFault})
+	answer := c.begin(&blockdev.Request{Op: blockdev.OpFlush})
+	l.await("the flush", func() bool { return held.Waiting() == 1 })
+	a.expire()
+	l.promote("b", cluster.BasisUnchanged)
+	if err := <-answer; !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	l.await("the end of the tenure", func() bool { return a.get().Tenure() == nil })
+	held.Release()
+	l.await("the next epoch to be stored", func() bool { return a.super.Epoch() == 2 })
+	a.sb.mu.Lock()
+	changes := slices.Clone(a.sb.changes)
+	a.sb.mu.Unlock()
+	noted, stored := slices.Index(changes, "inconsistent false failed true"), slices.Index(changes, "epoch 2")
+	if noted < 0 || noted > stored {
+		t.Errorf("%q: the failure is wanted before the epoch", changes)
+	}
+	b.grant()
+	b.serving()
 }

@@ -47,7 +47,11 @@ func (t *Tenure) doLocal(o *op, by caller) {
 	if err != nil || o.IsCopy() {
 		now = t.r.node.Now() // a write that succeeded decides nothing by the time
 	}
-	if !t.returnedLocked() {
+	var failed error
+	if !o.IsCopy() {
+		failed = err
+	}
+	if !t.returnedLocked(failed) {
 		return
 	}
 	t.core.LocalDone(now, &o.Op, err)
@@ -58,7 +62,7 @@ func (t *Tenure) doLocal(o *op, by caller) {
 
 func (t *Tenure) readLocal(o *op, by caller) {
 	_, err := t.r.dev.ReadAt(o.req.Buf.Bytes(), o.Range.Off)
-	if !t.returnedLocked() {
+	if !t.returnedLocked(nil) {
 		return
 	}
 	t.core.ReadDone(&o.Op, err)
@@ -68,14 +72,18 @@ func (t *Tenure) readLocal(o *op, by caller) {
 }
 
 // returnedLocked counts an operation on the backing off and returns with the lock held; false, without it, when the
-// tenure has ended meanwhile: then whoever waits for the device to become quiet is told.
-func (t *Tenure) returnedLocked() bool {
+// tenure has ended meanwhile: then whoever waits for the device to become quiet is told. A write or flush that failed is
+// noted before that, for no Core does it: the kernel names a failed flush once, and the next one would seem to mend it (R23).
+func (t *Tenure) returnedLocked(failed error) bool {
 	t.mu.Lock()
 	t.local--
 	if !t.ended {
 		return true
 	}
 	t.mu.Unlock()
+	if failed != nil {
+		t.r.noteFailure(failed)
+	}
 	t.r.returned()
 	return false
 }

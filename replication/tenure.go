@@ -193,6 +193,20 @@ func (t *Tenure) cutClients() {
 	t.dropHeldLocked()
 }
 
+// noteDisk is diskFailed for a failure that the Core named. The note waits for stable storage, so only a worker makes it
+// itself: who keeps a stream, or submits, has it made beside.
+func (t *Tenure) noteDisk(err error, by caller) {
+	note := func() {
+		t.diskFailed(err)
+		if t.returnedLocked(nil) {
+			t.mu.Unlock()
+		}
+	}
+	if by == worker || !t.r.spawn(note) {
+		note()
+	}
+}
+
 // diskFailed notes that the local backing failed and lets answers out again, which were held back since the failure was
 // known. What cannot be noted stays unanswered: Run ends the tenure.
 func (t *Tenure) diskFailed(err error) {
