@@ -3,8 +3,8 @@ package e2e
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
-	"time"
 
 	"hacluster/blockdev/frontend/nbd/nbdclient"
 )
@@ -39,9 +39,7 @@ func TestHandOverBySIGTERMUnderLoad(t *testing.T) {
 	l := r.load()
 	for range 3 {
 		before := r.vol()
-		began := time.Now()
 		r.stop(before.Primary) // exit code 0
-		took := time.Since(began)
 		v := r.until("the other serves", PrimaryIs(other(before.Primary))).Volumes[0]
 		l.more(100)
 		ctx, cancel := r.within()
@@ -53,8 +51,8 @@ func TestHandOverBySIGTERMUnderLoad(t *testing.T) {
 		if v.Epoch != before.Epoch+1 || f.From != before.Primary || f.To != other(before.Primary) || f.Reason != "given up" {
 			t.Errorf("SIGTERM moved the volume from epoch %d to %d, recorded as %+v", before.Epoch, v.Epoch, f)
 		}
-		if took > 20*time.Second {
-			t.Errorf("a hand-over and a stop took %v", took)
+		if log := r.log(before.Primary); !strings.Contains(log, "handed over") || strings.Contains(log, "without a hand-over") || strings.Contains(log, "nobody took the volume") {
+			t.Errorf("%s ran out of patience: %s", before.Primary, log)
 		}
 		r.start(before.Primary)
 		r.until("healthy", Healthy)
