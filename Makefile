@@ -11,7 +11,7 @@ MINUTES   ?= 10
 LAB_OUT   ?= bin/lab-results
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations fuzz failpoints demo bench bench-failover calm matrix-ci matrix soak failovers proto clean
+.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints demo bench bench-failover calm matrix-ci matrix soak failovers proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ model: ## run the model of the protocol; SEED=n replays one run with its trace
 
 mutations: ## break each rule on purpose and see the model catch it
 	HACLUSTER_MUTATIONS=1 $(GO) test ./cmd/internal/sim -run TestMutations -count=1 -v
+
+ring3: ## whole nodes in virtual time: HOURS (1) hours of faults, which take about a minute each; SEED=n draws the same faults
+	$(GO) test ./cmd/internal/ring3 -run TestHoursOfFaults -count=1 -v -timeout 24h -args -hours=$(or $(HOURS),1) -bound=0 $(if $(SEED),-seed=$(SEED),)
 
 fuzz: ## every fuzz target, SECONDS_EACH (60) seconds each
 	scripts/fuzz.sh $(SECONDS_EACH)

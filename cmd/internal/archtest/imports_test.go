@@ -120,7 +120,7 @@ func direct(from, to string, no func(why string)) {
 		no("generated code knows nothing of ours")
 	case within(to, "cmd") && !within(from, "cmd"):
 		no("cmd is where everything meets, nothing below knows it")
-	case within(to, "cmd/internal/e2e", "cmd/internal/sim", "cmd/internal/archtest", "cmd/internal/lab") && !within(from, "cmd/internal/e2e", "cmd/internal/lab"):
+	case within(to, "cmd/internal/e2e", "cmd/internal/sim", "cmd/internal/ring3", "cmd/internal/archtest", "cmd/internal/lab") && !within(from, "cmd/internal/e2e", "cmd/internal/lab"):
 		no("the program does not know its tests")
 	}
 }

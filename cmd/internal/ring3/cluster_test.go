@@ -24,7 +24,10 @@ const (
 )
 
 // names of the machines; the last is the witness.
-var names = []string{"alpha", "beta", "gamma"}
+var (
+	names   = []string{"alpha", "beta", "gamma"}
+	holders = names[:2] // of replicas
+)
 
 func addressOf(name string) string {
 	for i, n := range names {
@@ -91,17 +94,17 @@ func (w *world) config() string {
 		fmt.Fprintf(&b, "node %q {\n%s  address = \"%s:7400\"\n  links = [%q, %q]\n}\n", n, role, addressOf(n), gossipAddr(n, 0), gossipAddr(n, 1))
 	}
 	fmt.Fprintf(&b, "volume \"vol\" {\n  size = \"%d\"\n  mode = \"sync\"\n", volumeSize)
-	for _, n := range names[:2] {
+	for _, n := range holders {
 		fmt.Fprintf(&b, "  replica %q { device = \"/ring3/%s\" }\n", n, n)
 	}
 	fmt.Fprintf(&b, "  export {\n    nbd = [\"unix://%s/${node.name}.sock\"]\n    attach = \"none\"\n  }\n}\n", w.dir)
 	return b.String()
 }
 
-// startLoad has clients work on both data nodes, over sockets that no cut concerns.
+// startLoad has clients work on all data nodes, over sockets that no cut concerns.
 func (w *world) startLoad(think time.Duration) {
 	var servers []client.Server
-	for _, n := range names[:2] {
+	for _, n := range holders {
 		servers = append(servers, client.Server{Node: n, URI: fmt.Sprintf("nbd+unix:///vol?socket=%s/%s.sock", w.dir, n)})
 	}
 	h := w.net.host("client")
@@ -173,14 +176,16 @@ const settleLimit = 3 * time.Minute
 
 // awaitHealthy starts what ended by itself, and waits until every node says that all is well.
 func (w *world) awaitHealthy(limit time.Duration) error {
-	end := time.Now().Add(limit)
-	last := "nothing yet"
-	for time.Now().Before(end) {
+	began, last := time.Now(), ""
+	for time.Since(began) < limit {
 		if err := w.revive(); err != nil {
 			return err
 		}
-		last = w.unwell()
-		if last == "" {
+		now := w.unwell()
+		if now != last {
+			w.log.Info("HEALTH after " + time.Since(began).String() + ": " + now)
+		}
+		if last = now; now == "" {
 			return nil
 		}
 		time.Sleep(250 * time.Millisecond)
@@ -226,7 +231,7 @@ func (w *world) unwell() string {
 		if len(s.Volumes) != 1 {
 			return n + " knows no volume"
 		}
-		if v := s.Volumes[0]; v.State != api.VolumeHealthy || len(v.InSync) != 2 {
+		if v := s.Volumes[0]; v.State != api.VolumeHealthy || len(v.InSync) != len(holders) {
 			return fmt.Sprintf("%s says that the volume is %s, epoch %d of %s, in sync %v: %s", n, v.State, v.Epoch, v.Primary, v.InSync, v.Reason)
 		}
 	}

@@ -41,14 +41,14 @@ type end struct {
 	peer          *end
 	local, remote net.Addr
 
-	in                []segment // on its way here, or arrived
-	waiting           int       // bytes of in
-	err               error     // this side is over
-	gone              bool      // the machine of the other side lost its power
-	unacked           bool      // something was sent into a cut
-	idle, armed       bool      // a time-out is under way
-	readBy, writeBy   time.Time // deadlines
-	ended             error     // the other side's end, as it was read
+	in              []segment // on its way here, or arrived
+	waiting         int       // bytes of in
+	err             error     // this side is over
+	gone            bool      // the machine of the other side lost its power
+	unacked         bool      // something was sent into a cut
+	idle, armed     bool      // a time-out is under way
+	readBy, writeBy time.Time // deadlines
+	ended           error     // the other side's end, as it was read
 }
 
 func (e *end) way() path { return path{e.host.machine, e.peer.host.machine} }
@@ -80,9 +80,25 @@ func (e *end) watchLocked(after time.Duration, under *bool) {
 		}
 		if e.mute() == cut {
 			e.overLocked(syscall.ETIMEDOUT)
+			e.peer.orphanLocked()
 			return
 		}
 		e.watchLocked(after, under)
+	})
+}
+
+// orphanLocked ends this side by the first probe that gets through: the other one has given up and could not say so.
+func (e *end) orphanLocked() {
+	if e.err != nil {
+		return
+	}
+	time.AfterFunc(keepAlive/2, func() {
+		e.d.mu.Lock()
+		defer e.d.mu.Unlock()
+		if e.mute() == 0 {
+			e.overLocked(syscall.ECONNRESET)
+		}
+		e.orphanLocked()
 	})
 }
 

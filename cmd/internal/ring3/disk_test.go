@@ -18,6 +18,7 @@ type disk struct {
 	mu   sync.Mutex
 	mem  *memdev.Dev // nil before the first Open
 	held *handle
+	lies bool // it says "durable" and keeps nothing
 }
 
 var _ node.Disks = (*disk)(nil)
@@ -62,7 +63,7 @@ func (d *disk) Open(path string, c filedev.Config) (node.Disk, error) {
 		if !c.Create {
 			return nil, fmt.Errorf("open %s: %w", path, syscall.ENOENT)
 		}
-		d.mem = memdev.New(memdev.Config{Size: c.Size, Intermediate: 2})
+		d.mem = memdev.New(memdev.Config{Size: c.Size, Intermediate: 2, LyingFlush: d.lies})
 	}
 	mem := d.mem.Reopen()
 	h := &handle{Dev: faultdev.New(mem), disk: d, mem: mem}

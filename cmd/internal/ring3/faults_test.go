@@ -49,7 +49,7 @@ func (w *world) draw() fault {
 }
 
 func (w *world) someone() *machine { return w.m[names[w.rnd.IntN(len(names))]] }
-func (w *world) holder() *machine  { return w.m[names[w.rnd.IntN(2)]] }
+func (w *world) holder() *machine  { return w.m[holders[w.rnd.IntN(len(holders))]] }
 
 // between draws a time, short ones as often as long ones.
 func (w *world) between(least, most time.Duration) time.Duration {

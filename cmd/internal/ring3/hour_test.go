@@ -68,6 +68,8 @@ func newTail(t *testing.T) *tail {
 	return l
 }
 
+func (t *tail) handler() slog.Handler { return slog.NewTextHandler(t, nil) }
+
 func (t *tail) end() string {
 	lines := strings.Split(string(t.b), "\n")
 	return strings.Join(lines[max(0, len(lines)-80):], "\n")
@@ -94,7 +96,7 @@ func in(t *testing.T, seed uint64, think time.Duration, drive func(w *world) err
 	var w *world
 	var errs error
 	synctest.Test(t, func(*testing.T) {
-		w, errs = newWorld(seed, dir, slog.NewTextHandler(log, nil))
+		w, errs = newWorld(seed, dir, log.handler())
 		if errs != nil {
 			return
 		}
@@ -151,11 +153,14 @@ func (w *world) judge() (err error) {
 	for _, s := range history.Primaries(r.Ops, w.line()) {
 		say("%s", s)
 	}
-	a, b := w.m["alpha"].disk.content(), w.m["beta"].disk.content()
-	for off := 0; off < len(a); off += client.BlockSize {
-		if !bytes.Equal(a[off:off+client.BlockSize], b[off:off+client.BlockSize]) {
-			say("the replicas differ in block %d", off/client.BlockSize)
-			break
+	a := w.m["alpha"].disk.content()
+	for _, n := range holders[1:] {
+		b := w.m[n].disk.content()
+		for off := 0; off < len(a); off += client.BlockSize {
+			if !bytes.Equal(a[off:off+client.BlockSize], b[off:off+client.BlockSize]) {
+				say("the replicas of alpha and %s differ in block %d", n, off/client.BlockSize)
+				break
+			}
 		}
 	}
 	return err
@@ -181,7 +186,7 @@ func TestHoursOfFaults(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d", seed)
-	began, kinds := realTime(), map[string]int{}
+	began, kinds, slowest := realTime(), map[string]int{}, map[string]time.Duration{}
 	w := in(t, seed, 150*time.Millisecond, func(w *world) error {
 		for time.Since(w.began).Hours() < *hours && (*bound == 0 || realTime()-began < *bound) {
 			time.Sleep(w.between(100*time.Millisecond, 20*time.Second))
@@ -190,15 +195,24 @@ func TestHoursOfFaults(t *testing.T) {
 			if err := f.do(w); err != nil {
 				return fmt.Errorf("%s: %w", f.name, err)
 			}
+			if w.rnd.IntN(4) == 0 { // the next one finds it as it is
+				continue
+			}
+			broken := time.Now()
 			if err := w.awaitHealthy(settleLimit); err != nil {
 				return err
 			}
+			slowest[f.name] = max(slowest[f.name], time.Since(broken))
 		}
 		w.tell("done")
-		return nil
+		return w.awaitHealthy(settleLimit)
 	})
+	if len(w.told) == 0 {
+		return // the cluster was not founded, which has been reported
+	}
 	t.Logf("%s s of virtual time in %v: %d faults %v, %d tenures, %d answers, %d processes ended by themselves",
 		strings.Fields(w.told[len(w.told)-1])[0], realTime()-began, sum(kinds), kinds, len(w.tenures), w.answered(), w.selfEnds)
+	t.Logf("healthy after at most: %v", slowest)
 }
 
 func sum(m map[string]int) (n int) {
