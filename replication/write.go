@@ -73,7 +73,7 @@ func (t *Tenure) Submit(req *blockdev.Request) {
 // admit is steps 1 and 3 of a write: into the order of the Core, to the peers, to the local backing. Until a hand-over
 // is decided, operations wait outside.
 func (t *Tenure) admit(o *op) {
-	now := t.r.node.Now()
+	now, more := t.r.node.Now(), o.req != nil && o.req.More
 	t.mu.Lock()
 	switch {
 	case t.ended:
@@ -89,7 +89,7 @@ func (t *Tenure) admit(o *op) {
 	acts := t.takeLocked()
 	t.mu.Unlock()
 	if acts != nil {
-		acts.more = o.req != nil && o.req.More
+		acts.more = more // o may be another's by now
 	}
 	t.run(acts, client)
 }
