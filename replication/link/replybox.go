@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"hacluster/replication/wire"
 )
@@ -14,8 +15,9 @@ const maxWaitingReplies = 1024
 // ReplyBox collects a standby's replies and sends all that wait as one message. Acknowledgements are prefixes, so
 // only the newest waits.
 type ReplyBox struct {
-	to   replier
-	pump pump
+	to    replier
+	pump  pump
+	begun atomic.Bool // by Run: the answer to the greeting is through
 
 	mu      sync.Mutex
 	ack     uint64 // newest
@@ -72,7 +74,14 @@ func (b *ReplyBox) Put(r wire.Reply) error {
 }
 
 // Flush sends what was put: at once and from here, if the socket has room and nobody else is sending. It never waits.
-func (b *ReplyBox) Flush() { b.pump.flush() }
+// Before Run it leaves that to Run: the answer to the greeting may be on its way through the same output.
+func (b *ReplyBox) Flush() {
+	if !b.begun.Load() {
+		b.pump.remind()
+		return
+	}
+	b.pump.flush()
+}
 
 // Drain waits until all that was put is handed to the connection, or never will be, or ctx ends.
 func (b *ReplyBox) Drain(ctx context.Context) {
@@ -92,8 +101,11 @@ func (b *ReplyBox) Drain(ctx context.Context) {
 	}
 }
 
-// Run sends what Flush could not, until ctx ends (nil) or sending fails (its error).
-func (b *ReplyBox) Run(ctx context.Context) error { return b.pump.run(ctx) }
+// Run sends what Flush could not, until ctx ends (nil) or sending fails (its error). It comes after Session.Reply.
+func (b *ReplyBox) Run(ctx context.Context) error {
+	b.begun.Store(true)
+	return b.pump.run(ctx)
+}
 
 func (b *ReplyBox) out() output { return b.to.output() }
 
