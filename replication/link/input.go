@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net"
+
+	"hacluster/blockdev/hot"
 )
 
 // largePayload: from here on a payload is read straight to where it stays.
@@ -17,13 +19,23 @@ const aheadOfLarge = 4 << 10
 // that they came in. One goroutine uses it.
 type input struct {
 	conn     net.Conn
+	hot      *hot.Conn // conn; nil: it is not one
 	c        *chunk
 	pos, end int // what of c is not yet taken
 	ahead    int
 }
 
 func newInput(conn net.Conn) *input {
-	return &input{conn: conn, c: newChunk(chunkSize), ahead: chunkSize}
+	in := &input{conn: conn, c: newChunk(chunkSize), ahead: chunkSize}
+	in.hot, _ = conn.(*hot.Conn)
+	return in
+}
+
+// alone tells whether only one message is on its way, for which the next read waits.
+func (in *input) alone(alone bool) {
+	if in.hot != nil {
+		in.hot.Alone(alone && in.buffered() == 0)
+	}
 }
 
 // close gives the memory back. Nothing is taken any more.

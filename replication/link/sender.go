@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hacluster/blockdev/hot"
 	"hacluster/replication/wire"
 )
 
@@ -37,6 +38,7 @@ func Dial(ctx context.Context, conn net.Conn, hello wire.Hello) (*Sender, wire.H
 	if hello.VersionMin == 0 && hello.VersionMax == 0 {
 		hello.VersionMin, hello.VersionMax = wire.VersionMin, wire.Version
 	}
+	conn = hot.Take(conn)
 	s := &Sender{hello: hello, conn: conn, to: newOutput(conn), in: newInput(conn)}
 	stop := context.AfterFunc(ctx, s.Close)
 	reply, err := s.greet()
@@ -131,9 +133,11 @@ func (s *Sender) Recv() ([]wire.Reply, error) {
 	if err := s.replies.Decode(segments[:]); err != nil {
 		return nil, s.broken(fmt.Errorf("%w: %w", ErrProtocol, err))
 	}
+	acked := s.acked
 	if err := s.checkReplies(); err != nil {
 		return nil, s.broken(err)
 	}
+	s.in.alone(s.acked == acked+1 && s.acked == s.sent.Load())
 	return s.replies.Items, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hacluster/blockdev/hot"
 	"hacluster/replication/wire"
 )
 
@@ -16,6 +17,7 @@ import (
 type Session struct {
 	hello  wire.Hello
 	conn   net.Conn
+	under  net.Conn        // as it was accepted
 	ctx    context.Context // ends with the stream
 	cancel context.CancelFunc
 	closed atomic.Bool
@@ -31,7 +33,9 @@ type Session struct {
 }
 
 func newSession(conn net.Conn) *Session {
-	s := &Session{conn: conn, in: newInput(conn), to: newOutput(conn)}
+	under := conn
+	conn = hot.Take(conn)
+	s := &Session{under: under, conn: conn, in: newInput(conn), to: newOutput(conn)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -79,6 +83,7 @@ func (s *Session) recv(b *Batch) error {
 	if s.closed.Load() {
 		return ErrClosed
 	}
+	s.in.alone(len(b.Frames) == 1)
 	return nil
 }
 

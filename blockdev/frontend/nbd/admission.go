@@ -24,7 +24,7 @@ func (s *Server) admit(nc net.Conn) *conn {
 		s.outLocked(crowded)
 		s.conns--
 		s.turned.Add(1)
-		crowded.base.Close()
+		crowded.hangUp()
 	}
 	s.conns++
 	c.place = s.greeting.PushBack(c)

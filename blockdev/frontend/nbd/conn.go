@@ -11,15 +11,18 @@ import (
 	"syscall"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/hot"
 )
 
 // conn is one client's connection.
 type conn struct {
-	srv  limited
-	log  *slog.Logger
-	base net.Conn        // closing it ends everything
+	srv limited
+	log *slog.Logger
+	socket
+	base net.Conn        // what was accepted
 	raw  syscall.RawConn // of base; nil: it is no socket
 	nc   net.Conn        // what is spoken through: base, or TLS over it
+	hot  *hot.Conn       // nc; nil: it is not one
 	in   *input
 	tls  bool
 
@@ -37,6 +40,7 @@ type conn struct {
 	contextName string
 	tryGate     func() bool // nil: the export cannot say without blocking
 	gatherer    Gatherer    // nil: nothing is gained by waiting for company
+	sole        bool        // the reader's own: the last request came while no other was under way
 	held        bool        // the reader's own: the export waits for the next request, or push
 	fastZero    func(blockdev.Range, bool) bool
 	gone        <-chan struct{}
@@ -62,7 +66,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	return &conn{
-		srv: limited{s, s.Limits()}, log: s.log.With("client", nc.RemoteAddr().String()), base: nc, raw: rawOf(nc), nc: nc, in: newInput(nc),
+		srv: limited{s, s.Limits()}, log: s.log.With("client", nc.RemoteAddr().String()), socket: socket{conn: nc}, base: nc, raw: rawOf(nc), nc: nc, in: newInput(nc),
 		account: newAccount(), wake: make(chan struct{}, 1), room: make(chan struct{}, 1), idle: make(chan struct{}, 1),
 	}
 }
@@ -72,9 +76,9 @@ func (c *conn) serve(server context.Context) {
 	ctx, cancel := context.WithCancel(server)
 	c.cancel = cancel
 	defer cancel()
-	unhook := context.AfterFunc(ctx, func() { c.base.Close() })
+	unhook := context.AfterFunc(ctx, c.hangUp)
 	defer unhook()
-	defer c.base.Close()
+	defer c.hangUp()
 	err := c.handshake(ctx)
 	if err == nil && c.wasCrowdedOut() {
 		err = errCrowded
@@ -125,7 +129,7 @@ func (c *conn) transmit(ctx, server context.Context) error {
 	if errors.Is(err, errDone) || errors.Is(err, io.EOF) {
 		err = c.drain(ctx)
 	}
-	c.base.Close()
+	c.hangUp()
 	c.cancel()
 	wg.Wait()
 	c.finish(server)
@@ -145,6 +149,12 @@ func (c *conn) enter() {
 		c.fastZero = z.FastZero
 	}
 	c.allocation = c.allocation && c.contextName == c.name
+	if !c.tls { // a client that speaks in plain text is answered from the very thread that hears it
+		c.nc = c.heat()
+		c.hot, _ = c.nc.(*hot.Conn)
+		c.in.nc = c.nc
+		c.raw = rawOf(c.nc)
+	}
 	c.in.transmission(c.srv.cfg.ReadBuffer, c.srv.cfg.StallTimeout)
 	c.sink = newSink(c.nc, c.srv.cfg.SlowReaderTimeout)
 	c.out.hdr = make([]byte, 0, maxBatch*maxHeader)
@@ -158,7 +168,7 @@ func (c *conn) fail(err error) {
 		c.cause = err
 	}
 	c.mu.Unlock()
-	c.base.Close()
+	c.hangUp()
 	c.cancel()
 }
 

@@ -12,6 +12,9 @@ import (
 func (c *conn) receive(ctx context.Context) error {
 	defer c.push()
 	for {
+		if c.hot != nil {
+			c.hot.Alone(c.sole && c.in.buffered() == 0)
+		}
 		b, err := c.in.next(nbdproto.RequestLen)
 		if err != nil {
 			return err
@@ -47,6 +50,7 @@ func (c *conn) take(ctx context.Context) (r *request, err error) {
 	}
 	defer c.mu.Unlock()
 	c.inflight++
+	c.sole = c.inflight == 1
 	if r = c.free; r == nil {
 		return newRequest(c), nil
 	}

@@ -103,6 +103,9 @@ func (c *conn) Close() error {
 	return err
 }
 
+// CloseDescriptor gives the socket back and keeps the place: whoever speaks through a duplicate of it closes conn later.
+func (c *conn) CloseDescriptor() error { return c.TCPConn.Close() }
+
 // otherConn is conn for a Network of its own.
 type otherConn struct {
 	net.Conn

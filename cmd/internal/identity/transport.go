@@ -223,6 +223,9 @@ func (c *plainConn) Close() error {
 	return c.TCPConn.Close()
 }
 
+// CloseDescriptor gives the socket back: whoever speaks through a duplicate of it closes plainConn later.
+func (c *plainConn) CloseDescriptor() error { return c.TCPConn.Close() }
+
 func (t *Transport) keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: t.cfg.KeepAlive, Interval: max(t.cfg.KeepAlive/3, time.Second), Count: 3}
 }
