@@ -11,7 +11,12 @@ go test ./cmd/internal/sim -count=1 -timeout 30m
 step "mutations: each broken rule is caught"
 HACLUSTER_MUTATIONS=1 go test ./cmd/internal/sim -run TestMutations -count=1 -timeout 20m
 step "all packages with the race detector"
-go test -race -timeout 20m $(go list ./... | grep -v -e /cmd/internal/sim -e /cmd/internal/e2e)
+go test -race -timeout 20m $(go list ./... | grep -v -e /cmd/internal/sim -e /cmd/internal/e2e -e /heartbeat/membership -e /cmd/internal/ring3)
+# One processor: in a synctest bubble the race detector of Go 1.26 uses one context for all timers, from several threads
+# at once, and crashes (runtime.(*timer).maybeRunChan). These two live in virtual time.
+go test -race -cpu 1 -timeout 20m ./heartbeat/membership ./cmd/internal/ring3
 step "real processes"
 go test ./cmd/internal/e2e/... -count=1 -timeout 20m
+step "the laboratory: faults on a network of namespaces (needs root; skipped with the reason where it may not)"
+scripts/lab matrix-ci --out bin/lab-results/matrix-ci || [ $? -eq 3 ]
 step "done"
