@@ -68,6 +68,8 @@ type world struct {
 	tenures  map[uint64]string
 	told     []string // the schedule, as it went
 	twice    []string // epochs with two primaries
+	volatile bool     // clients do not ask for durable writes: power may go only where another replica has all
+	whole    bool     // nothing has happened since all was well
 	selfEnds int      // processes that ended by themselves
 }
 
@@ -80,12 +82,12 @@ func newWorld(seed uint64, dir string, log slog.Handler) (*world, error) {
 		m := &machine{c: w, name: n, disk: &disk{}, boot: [16]byte{byte(len(w.m) + 1)}}
 		w.m[n] = m
 	}
-	return w, os.WriteFile(w.file, []byte(w.config()), 0o600)
+	return w, os.WriteFile(w.file, []byte(w.config(rto)), 0o600)
 }
 
-func (w *world) config() string {
+func (w *world) config(target time.Duration) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "cluster \"ring\" {\n  rto = %q\n  data_dir = \"%s/${node.name}\"\n}\n", rto, w.dir)
+	fmt.Fprintf(&b, "cluster \"ring\" {\n  rto = %q\n  data_dir = \"%s/${node.name}\"\n}\n", target, w.dir)
 	for _, n := range names {
 		role := ""
 		if n == "gamma" {
@@ -108,7 +110,7 @@ func (w *world) startLoad(think time.Duration) {
 		servers = append(servers, client.Server{Node: n, URI: fmt.Sprintf("nbd+unix:///vol?socket=%s/%s.sock", w.dir, n)})
 	}
 	h := w.net.host("client")
-	w.load = client.New(client.Config{Servers: servers, Writers: 3, Readers: 2, Blocks: 8, Stride: 16, Think: think, FUA: true, Clock: w.clock, Connect: h.Dial})
+	w.load = client.New(client.Config{Servers: servers, Writers: 3, Readers: 2, Blocks: 8, Stride: 16, Think: think, FUA: !w.volatile, Clock: w.clock, Connect: h.Dial})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -186,6 +188,7 @@ func (w *world) awaitHealthy(limit time.Duration) error {
 			w.log.Info("HEALTH after " + time.Since(began).String() + ": " + now)
 		}
 		if last = now; now == "" {
+			w.whole = true
 			return nil
 		}
 		time.Sleep(250 * time.Millisecond)

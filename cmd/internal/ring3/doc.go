@@ -15,7 +15,9 @@
 // from everything and left to end by itself, the new one goes on with the clones. So a crash hits between two steps
 // that each wait for time to pass (the disks and the wires have delays), never within one: for crashes between two
 // system calls there are the fail points. A loss of power takes what the disk had not flushed, in torn sectors, and
-// changes the boot id; data_dir loses nothing, for that, too, the fail points are better.
+// changes the boot id; data_dir loses nothing, for that, too, the fail points are better. With an odd seed every write
+// is durable before it is acknowledged, so power may go anywhere at any time; with an even one nothing is ever flushed,
+// and power goes only where another replica has it all.
 //
 // What a machine cannot have here: a process that is stopped while its clock goes on.
 //

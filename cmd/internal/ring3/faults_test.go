@@ -10,6 +10,7 @@ import (
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
 	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/node"
 )
 
 // fault is one thing that can happen. It returns when what it broke can be whole again.
@@ -31,6 +32,7 @@ var faults = []fault{
 	{"disk errors", 2, (*world).diskErrors},
 	{"a slow disk", 2, (*world).slowDisk},
 	{"a crash behind a cut", 3, (*world).crashBehindCut},
+	{"another target", 2, (*world).newTarget},
 	{"the leader goes, then the primary", 2, (*world).leaderThenPrimary},
 }
 
@@ -93,6 +95,7 @@ func (w *world) blackout() error {
 
 func (w *world) restart() error {
 	m, down := w.someone(), w.between(10*time.Millisecond, 10*time.Second)
+	w.whole = false
 	w.tell("%s is stopped for %v", m.name, down)
 	if err := m.shut(); err != nil {
 		return fmt.Errorf("%s did not stop cleanly: %w", m.name, err)
@@ -103,6 +106,7 @@ func (w *world) restart() error {
 
 // sever cuts directions between a machine and others, on all cables or those of TCP alone.
 func (w *world) sever(ps []path, gossip bool) (heal func()) {
+	w.whole = false
 	each := func(tcp func(path), cable func(a, b string, i int)) {
 		for _, p := range ps {
 			tcp(p)
@@ -153,6 +157,7 @@ func (w *world) cut(oneWay bool) error {
 func (w *world) slowLink() error {
 	ps, by, d := w.drawCut(w.rnd.IntN(2) == 0), w.between(5*time.Millisecond, 400*time.Millisecond), w.between(time.Second, 30*time.Second)
 	w.tell("slow %v by %v for %v", ps, by, d)
+	w.whole = false
 	for _, p := range ps {
 		w.net.slow(p, by)
 	}
@@ -169,6 +174,7 @@ func (w *world) handOver() error {
 	if m.node == nil {
 		return nil
 	}
+	w.whole = false
 	ctx, cancel := context.WithTimeout(context.Background(), 2*rto)
 	defer cancel()
 	f, err := m.node.Failover(ctx, api.FailoverRequest{Volume: "vol"})
@@ -176,10 +182,37 @@ func (w *world) handOver() error {
 	return nil
 }
 
+// newTarget changes the RTO target, and with it every lease and time-out, while something else may go wrong.
+func (w *world) newTarget() error {
+	m, target := w.someone(), []time.Duration{2 * time.Second, rto, 5 * time.Second}[w.rnd.IntN(3)]
+	if m.node == nil {
+		return nil
+	}
+	w.tell("at %s a target of %v is applied", m.name, target)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func(n *node.Node) {
+		_, err := n.Apply(ctx, api.ApplyRequest{Name: "cluster.hcl", File: []byte(w.config(target))})
+		done <- err
+	}(m.node)
+	time.Sleep(w.between(100*time.Microsecond, 2*time.Second))
+	var err error
+	switch w.rnd.IntN(4) {
+	case 0:
+		err = w.crashes(w.rnd.IntN(2) == 0)
+	case 1:
+		err = w.cut(w.rnd.IntN(2) == 0)
+	}
+	w.tell("the target of %v: %v", target, <-done) // it may be refused, or its outcome unknown
+	return err
+}
+
 func (w *world) diskErrors() error {
 	m, d := w.holder(), w.between(100*time.Millisecond, 10*time.Second)
 	op := []blockdev.Op{blockdev.OpWrite, blockdev.OpFlush, blockdev.OpRead}[w.rnd.IntN(3)]
 	w.tell("%s: every %v fails for %v", m.name, op, d)
+	w.whole = false
 	h := m.disk.harm(faultdev.Rule{Op: op, Err: syscall.EIO, Applied: w.rnd.IntN(2) == 0})
 	time.Sleep(d)
 	if h != nil {
@@ -192,6 +225,7 @@ func (w *world) diskErrors() error {
 func (w *world) slowDisk() error {
 	m, by, d := w.holder(), w.between(5*time.Millisecond, 3*time.Second), w.between(time.Second, 20*time.Second)
 	w.tell("%s: every operation takes %v for %v", m.name, by, d)
+	w.whole = false
 	h := m.disk.harm(faultdev.Rule{Delay: by})
 	time.Sleep(d)
 	if h != nil {

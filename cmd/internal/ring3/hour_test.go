@@ -100,6 +100,7 @@ func in(t *testing.T, seed uint64, think time.Duration, drive func(w *world) err
 		if errs != nil {
 			return
 		}
+		w.volatile = seed%2 == 0
 		errs = w.run(think, drive)
 		errs = errors.Join(errs, w.end())
 	})
@@ -188,6 +189,7 @@ func TestHoursOfFaults(t *testing.T) {
 	t.Logf("seed %d", seed)
 	began, kinds, slowest := realTime(), map[string]int{}, map[string]time.Duration{}
 	w := in(t, seed, 150*time.Millisecond, func(w *world) error {
+		w.tell("clients ask for durable writes: %t", !w.volatile)
 		for time.Since(w.began).Hours() < *hours && (*bound == 0 || realTime()-began < *bound) {
 			time.Sleep(w.between(100*time.Millisecond, 20*time.Second))
 			f := w.draw()

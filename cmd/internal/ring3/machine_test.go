@@ -85,9 +85,15 @@ func (m *machine) shut() error {
 
 // crash ends the process, or takes the machine's power, at a moment at which everything waits.
 func (m *machine) crash(power bool) error {
+	w := m.c
 	if m.node == nil {
 		return nil
 	}
+	if power && w.volatile && m.name != "gamma" && !w.whole {
+		w.tell("%s keeps its power: it may be the only one with what nobody flushed", m.name)
+		power = false
+	}
+	w.whole = false
 	synctest.Wait()
 	old := m.proc
 	m.dirs++
