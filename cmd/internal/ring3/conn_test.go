@@ -165,7 +165,7 @@ func (e *end) Close() error {
 func (e *end) Read(p []byte) (int, error) {
 	for {
 		e.d.mu.Lock()
-		n, err, until := e.readLocked(p)
+		n, until, err := e.readLocked(p)
 		changed := e.d.changed
 		e.d.mu.Unlock()
 		if n > 0 || err != nil || len(p) == 0 {
@@ -175,26 +175,26 @@ func (e *end) Read(p []byte) (int, error) {
 	}
 }
 
-func (e *end) readLocked(p []byte) (n int, err error, until time.Time) {
+func (e *end) readLocked(p []byte) (n int, until time.Time, err error) {
 	now := time.Now()
 	switch {
 	case e.err != nil:
-		return 0, e.fault("read", e.err), until
+		return 0, until, e.fault("read", e.err)
 	case e.ended != nil:
-		return 0, e.ended, until
+		return 0, until, e.ended
 	case !e.readBy.IsZero() && !now.Before(e.readBy):
-		return 0, e.fault("read", os.ErrDeadlineExceeded), until
+		return 0, until, e.fault("read", os.ErrDeadlineExceeded)
 	}
 	until = e.readBy
 	if len(e.in) == 0 || !e.d.unix && e.d.net.isCut(path{e.peer.host.machine, e.host.machine}) {
-		return 0, nil, until
+		return 0, until, nil
 	}
 	s := &e.in[0]
 	if s.due.After(now) {
 		if until.IsZero() || s.due.Before(until) {
 			until = s.due
 		}
-		return 0, nil, until
+		return 0, until, nil
 	}
 	if s.end != nil {
 		e.ended = s.end
@@ -202,7 +202,7 @@ func (e *end) readLocked(p []byte) (n int, err error, until time.Time) {
 			e.ended = e.fault("read", s.end)
 			e.overLocked(s.end)
 		}
-		return 0, e.ended, until
+		return 0, until, e.ended
 	}
 	n = copy(p, s.data)
 	s.data = s.data[n:]
@@ -211,7 +211,7 @@ func (e *end) readLocked(p []byte) (n int, err error, until time.Time) {
 		e.in = e.in[1:]
 	}
 	e.d.changeLocked() // there is room
-	return n, nil, until
+	return n, until, nil
 }
 
 func (e *end) Write(p []byte) (sent int, err error) {
