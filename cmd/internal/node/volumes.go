@@ -354,6 +354,7 @@ var (
 	_ nbd.Exports      = (*volumes)(nil)
 	_ nbd.Export       = (*replication.Export)(nil)
 	_ nbd.TryGater     = (*replication.Export)(nil)
+	_ nbd.Gatherer     = (*replication.Export)(nil)
 	_ link.Handler     = (*volumes)(nil)
 	_ blockdev.Device  = replication.Backing(nil)
 	_ replication.Node = replicaNode{}
