@@ -152,6 +152,27 @@ func TestDiskErrorOfThePrimaryHandsOver(t *testing.T) {
 	})
 }
 
+// A replica that is back is a member again as soon as it has what it lacks, however long it was away: nothing that
+// waited longer and longer for it waits on. (Raft's leader did, up to ten seconds.)
+func TestBackAfterALongOutageIsWholeAtOnce(t *testing.T) {
+	scene(t, func(w *world) error {
+		_, _, standby := w.roles(t)
+		if err := standby.crash(false); err != nil {
+			return err
+		}
+		time.Sleep(54 * time.Second)
+		if err := standby.start(); err != nil {
+			return err
+		}
+		began := time.Now()
+		err := w.awaitHealthy(settleLimit)
+		if took := time.Since(began); took > rto {
+			t.Errorf("healthy after %v, %v is the most", took, rto)
+		}
+		return err
+	})
+}
+
 // The judgement judges: disks that say "durable" and keep nothing lose acknowledged writes with all power, or parts of
 // them, and that is seen.
 func TestLyingDisksAreSeen(t *testing.T) {
