@@ -26,6 +26,7 @@
 //     another node, or went back is refused with a remedy, never taken for an empty one: a voter that forgot its vote
 //     may vote twice.
 //   - Requests from outside are bounded and checked, because raft panics on some that are malformed.
+//   - A member that was removed is told so, though the leader's only request about it was lost (see standing).
 //   - Errors tell "certainly not appended" from "unknown" (see ErrUnknown).
 //
 // A node with an empty directory that does not call Bootstrap follows: it waits until a leader that was told of it
@@ -103,9 +104,10 @@ type Config struct {
 	// OnLeader is called for every change of this node's leadership, in order, none dropped, and raft does not wait
 	// for it. Losing leadership repeats the term that was led.
 	OnLeader func(term uint64, leader bool)
-	// OnRemoved is called at most once, when the newest configuration known here no longer names this node and no
-	// leader has spoken to it for ten heartbeats. (A node may not hear that its removal was committed: the leader stops
-	// talking to it.) It goes on without a vote until it is closed.
+	// OnRemoved is called at most once, when no leader has spoken to this node for ten heartbeats and the newest
+	// configuration known here no longer names it, or another member says that it was removed. (The leader stops
+	// talking to a removed node, and tries only once to tell it why; so a silent node asks the others.) It goes on
+	// until it is closed; nobody votes for it.
 	OnRemoved func()
 
 	// Logger gets leadership changes and failures; raft's own chatter at debug level. Nil: nothing is logged.

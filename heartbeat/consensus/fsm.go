@@ -13,8 +13,9 @@ import (
 
 // fsm hands raft's calls to the state machine.
 type fsm struct {
-	machine StateMachine
-	applied atomic.Uint64 // index of the last command that the machine has applied, or of its snapshot
+	machine  StateMachine
+	standing *standing
+	applied  atomic.Uint64 // index of the last command that the machine has applied, or of its snapshot
 
 	// restoreErr is the first refusal of a snapshot while opening; raft would go on to an older one in silence.
 	restoreErr error
@@ -31,8 +32,11 @@ func (f *fsm) Apply(l *raft.Log) any {
 	return result
 }
 
-// StoreConfiguration makes raft count membership entries as applied, so that a snapshot may follow one directly.
-func (f *fsm) StoreConfiguration(uint64, raft.Configuration) {}
+// StoreConfiguration makes raft count membership entries as applied, so that a snapshot may follow one directly. It is
+// called when they are committed.
+func (f *fsm) StoreConfiguration(index uint64, c raft.Configuration) {
+	f.standing.committed(point{index: index}, c)
+}
 
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	data, err := f.machine.Snapshot()

@@ -109,33 +109,10 @@ func (r *Raft) TransferLeadership(ctx context.Context, id string) error {
 	}).err
 }
 
-// noteMembers notices that this node is a member: only then can it be removed.
-func (r *Raft) noteMembers(c raft.Configuration) {
-	if r.names(c) {
+// noteMembers notices whom an entry of the log makes members, this node perhaps.
+func (r *Raft) noteMembers(at point, c raft.Configuration) {
+	if names(c, r.cfg.ID) {
 		r.member.Store(true)
 	}
-}
-
-func (r *Raft) names(c raft.Configuration) bool {
-	return slices.ContainsFunc(c.Servers, func(s raft.Server) bool { return s.ID == raft.ServerID(r.cfg.ID) })
-}
-
-// checkRemoved reports, once, that this node is a member no more.
-func (r *Raft) checkRemoved(node *raft.Raft) {
-	f := node.GetConfiguration()
-	if f.Error() != nil || len(f.Configuration().Servers) == 0 {
-		return
-	}
-	if r.names(f.Configuration()) {
-		r.member.Store(true) // it may have come by a snapshot
-		return
-	}
-	silent := time.Since(node.LastContact()) > removedAfter*r.cfg.Heartbeat && node.State() != raft.Leader
-	if !silent || !r.member.Swap(false) {
-		return
-	}
-	r.cfg.Logger.Info("this node was removed from the Raft group", "id", r.cfg.ID)
-	if r.cfg.OnRemoved != nil {
-		r.cfg.OnRemoved()
-	}
+	r.standing.logged(at, c)
 }

@@ -15,18 +15,20 @@ import (
 
 // Raft is this node's part in the group. Its methods may be called concurrently.
 type Raft struct {
-	cfg     Config
-	node    *raft.Raft
-	fsm     *fsm
-	store   *store
-	stream  *stream
-	trans   *transport
-	leading *leadership
-	watch   *deadline.Watch
-	close   func() error // closes directory or memory
+	cfg      Config
+	node     *raft.Raft
+	fsm      *fsm
+	store    *store
+	stream   *stream
+	trans    *transport
+	leading  *leadership
+	standing *standing
+	removal  removal
+	watch    *deadline.Watch
+	close    func() error // closes directory or memory
 
 	disk    atomic.Int64 // Config.DiskDeadline as it is now
-	member  atomic.Bool  // some configuration named this node, and its removal has not been reported
+	member  atomic.Bool  // some configuration named this node, committed or not: only then can it be removed
 	failure atomic.Pointer[error]
 	failed  chan struct{} // closed by fail
 	stop    chan struct{} // closed by Close: monitor ends
@@ -50,25 +52,26 @@ func Open(cfg Config) (*Raft, error) {
 	}
 	log := newBridge(cfg.Logger)
 	r := &Raft{
-		cfg:    cfg,
-		fsm:    &fsm{machine: cfg.Machine},
-		watch:  deadline.New(),
-		failed: make(chan struct{}),
-		stop:   make(chan struct{}),
-		places: make(chan struct{}, maxCalls),
+		cfg:      cfg,
+		standing: &standing{id: cfg.ID},
+		watch:    deadline.New(),
+		failed:   make(chan struct{}),
+		stop:     make(chan struct{}),
+		places:   make(chan struct{}, maxCalls),
 	}
+	r.fsm = &fsm{machine: cfg.Machine, standing: r.standing}
 	r.SetDiskDeadline(cfg.DiskDeadline)
 	snaps, err := r.openStores(log)
 	if err != nil {
 		_ = cfg.Stream.Close()
 		return nil, err
 	}
-	if err := configurations(r.store.under, snaps, r.noteMembers); err != nil {
+	if err := r.readStanding(snaps); err != nil {
 		_ = cfg.Stream.Close()
 		return nil, errors.Join(err, r.close())
 	}
 	r.stream = newStream(cfg.Stream, cfg.Address, cfg.Cluster, cfg.Logger)
-	r.trans = newTransport(cfg, r.stream, log)
+	r.trans = newTransport(cfg, r.stream, r.standing, log)
 	r.leading = newLeadership(cfg, r.fail)
 	r.wg.Add(2)
 	go func() { defer r.wg.Done(); r.leading.run() }()
@@ -101,7 +104,23 @@ func (r *Raft) openStores(log *bridge) (raft.SnapshotStore, error) {
 	if r.cfg.wrap != nil {
 		r.store.under = r.cfg.wrap(r.store.under)
 	}
-	return snaps, nil
+	r.standing.logs = r.store
+	return witnessed{snaps, r.standing}, nil
+}
+
+// readStanding learns from what is stored who was a member.
+func (r *Raft) readStanding(snaps raft.SnapshotStore) error {
+	metas, err := snaps.List()
+	if err != nil {
+		return fmt.Errorf("list the snapshots: %w", err)
+	}
+	for _, m := range metas {
+		if names(m.Configuration, r.cfg.ID) {
+			r.member.Store(true)
+		}
+		r.standing.committed(point{m.ConfigurationIndex, m.Term}, m.Configuration)
+	}
+	return configurations(r.store.under, r.noteMembers)
 }
 
 // start runs raft. It has a goroutine of its own because the store ends the goroutine in which raft would panic.

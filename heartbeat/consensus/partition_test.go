@@ -18,6 +18,7 @@ type virtual struct {
 	network *consensustest.Network
 	members []*member
 	names   []string
+	losses  losses
 }
 
 func newVirtual(t *testing.T, n int, change ...func(*Config)) *virtual {
@@ -49,7 +50,7 @@ func (v *virtual) open(m *member) {
 	}
 	cfg := m.cfg
 	m.journal = &journal{}
-	cfg.Stream, cfg.Machine = layer, m.journal
+	cfg.Stream, cfg.Machine = lossy{layer, &v.losses}, m.journal
 	if m.Raft, err = Open(cfg); err != nil {
 		v.t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func (d *directory) reached() (r Reach, err error) {
 		}
 	}
 	// Entries that a snapshot covers may still be in the log: those after it say the same or something newer.
-	if err := configurations(d.logs, raft.NewInmemSnapshotStore(), func(c raft.Configuration) { members = c }); err != nil {
+	if err := configurations(d.logs, func(_ point, c raft.Configuration) { members = c }); err != nil {
 		return r, err
 	}
 	for _, s := range members.Servers {

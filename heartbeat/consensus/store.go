@@ -31,9 +31,9 @@ type store struct {
 	mark   *mark // nil in memory
 	watch  *deadline.Watch
 	fail   func(error)
-	noted  func(raft.Configuration) // called for each configuration that enters the log, committed or not
-	broken atomic.Bool              // a call failed: nothing is written any more
-	closed atomic.Bool              // raft has ended: errors are of no interest
+	noted  func(point, raft.Configuration) // called for each configuration that enters the log, committed or not
+	broken atomic.Bool                     // a call failed: nothing is written any more
+	closed atomic.Bool                     // raft has ended: errors are of no interest
 }
 
 var (
@@ -83,7 +83,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 		}
 		for _, l := range logs {
 			if l.Type == raft.LogConfiguration {
-				s.noted(raft.DecodeConfiguration(l.Data))
+				s.noted(point{l.Index, l.Term}, raft.DecodeConfiguration(l.Data))
 			}
 		}
 		failpoint.Hit(failpoint.RaftAppendStored)

@@ -24,6 +24,7 @@ type transport struct {
 	patience time.Duration
 	id       string
 	address  string
+	standing *standing
 	node     atomic.Pointer[raft.Raft] // nil until raft runs
 	once     sync.Once
 	done     chan struct{}
@@ -36,7 +37,7 @@ var (
 	_ raft.WithClose   = (*transport)(nil)
 )
 
-func newTransport(cfg Config, over *stream, log *bridge) *transport {
+func newTransport(cfg Config, over *stream, standing *standing, log *bridge) *transport {
 	t := &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: over, MaxPool: poolPerPeer, Timeout: rpcTimeout, Logger: log, MaxRPCsInFlight: 1,
@@ -45,6 +46,7 @@ func newTransport(cfg Config, over *stream, log *bridge) *transport {
 		patience: cfg.LeaderLease / 4,
 		id:       cfg.ID,
 		address:  cfg.Address,
+		standing: standing,
 		done:     make(chan struct{}),
 	}
 	t.NetworkTransport.SetHeartbeatHandler(t.heartbeat)
@@ -101,6 +103,10 @@ func (t *transport) forward() {
 				rpc.Respond(nil, err)
 				continue
 			}
+			if q, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok && q.Term == 0 {
+				rpc.Respond(t.tellStanding(q), nil)
+				continue
+			}
 			select {
 			case t.requests <- rpc:
 			case <-t.done:
@@ -110,6 +116,28 @@ func (t *transport) forward() {
 			return
 		}
 	}
+}
+
+// askStanding asks a member what it knows of this node, whose newest configuration is entry newest. The question is
+// a pre-vote for term 0: nobody can be elected in it, so a member that does not know the question says no.
+func (t *transport) askStanding(to raft.Server, newest point) (verdict, error) {
+	var answer raft.RequestPreVoteResponse
+	err := t.RequestPreVote(to.ID, to.Address, &raft.RequestPreVoteRequest{
+		RPCHeader: t.header(), LastLogIndex: newest.index, LastLogTerm: newest.term,
+	}, &answer)
+	if err != nil || !answer.Granted {
+		return unremoved, err
+	}
+	return verdict(answer.Term), nil
+}
+
+func (t *transport) tellStanding(q *raft.RequestPreVoteRequest) *raft.RequestPreVoteResponse {
+	v := t.standing.judge(string(q.ID), point{q.LastLogIndex, q.LastLogTerm})
+	return &raft.RequestPreVoteResponse{RPCHeader: t.header(), Term: uint64(v), Granted: v != unremoved}
+}
+
+func (t *transport) header() raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.id), Addr: []byte(t.address)}
 }
 
 func (t *transport) heartbeat(rpc raft.RPC) {
@@ -146,7 +174,7 @@ func (t *transport) standIn(req *raft.AppendEntriesRequest) *raft.AppendEntriesR
 		return nil
 	}
 	return &raft.AppendEntriesResponse{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.id), Addr: []byte(t.address)},
+		RPCHeader: t.header(),
 		Term:      req.Term,
 		LastLog:   node.LastIndex(),
 		Success:   true,

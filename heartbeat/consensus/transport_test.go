@@ -194,7 +194,7 @@ func TestVoteIsAskedForAgainOverAFreshConnection(t *testing.T) {
 		l := listen(t, address)
 		cfg := Config{ID: "x", Address: l.Addr().String(), LeaderLease: time.Second, Logger: testLogger(t)}
 		log := newBridge(testLogger(t))
-		tr := newTransport(cfg, newStream(l, cfg.Address, "test", cfg.Logger), log)
+		tr := newTransport(cfg, newStream(l, cfg.Address, "test", cfg.Logger), &standing{}, log)
 		go func() {
 			for {
 				select {

@@ -166,15 +166,8 @@ func (d *directory) setAside(damaged []string, log *slog.Logger) error {
 	return nil
 }
 
-// configurations shows every configuration that is stored.
-func configurations(logs raft.LogStore, snaps raft.SnapshotStore, show func(raft.Configuration)) error {
-	metas, err := snaps.List()
-	if err != nil {
-		return fmt.Errorf("list the snapshots: %w", err)
-	}
-	for _, m := range metas {
-		show(m.Configuration)
-	}
+// configurations shows every configuration that the log holds, oldest first.
+func configurations(logs raft.LogStore, show func(point, raft.Configuration)) error {
 	first, err := logs.FirstIndex()
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
@@ -189,7 +182,7 @@ func configurations(logs raft.LogStore, snaps raft.SnapshotStore, show func(raft
 			return fmt.Errorf("read entry %d of the log: %w", i, err)
 		}
 		if l.Type == raft.LogConfiguration {
-			show(raft.DecodeConfiguration(l.Data))
+			show(point{l.Index, l.Term}, raft.DecodeConfiguration(l.Data))
 		}
 	}
 	return nil
