@@ -23,7 +23,7 @@ import (
 
 var (
 	hours  = flag.Float64("hours", 1, "virtual hours")
-	bound  = flag.Duration("bound", 20*time.Second, "real time after which no further fault is begun; 0: none")
+	bound  = flag.Duration("bound", 8*time.Second, "real time after which no further fault is begun; 0: none")
 	seeded = flag.Uint64("seed", 0, "of the schedule of faults; 0: drawn")
 )
 
