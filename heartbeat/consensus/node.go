@@ -133,7 +133,12 @@ func (r *Raft) start(log *bridge, snaps raft.SnapshotStore) (err error) {
 	go func() {
 		s := started{err: ErrFailed}
 		defer func() { done <- s }()
-		s.node, s.err = raft.NewRaft(r.raftConfig(log), r.fsm, r.store, r.store, snaps, r.trans)
+		logs, err := raft.NewLogCache(cachedEntries, r.store)
+		if err != nil {
+			s.err = err
+			return
+		}
+		s.node, s.err = raft.NewRaft(r.raftConfig(log), r.fsm, logs, r.store, snaps, r.trans)
 	}()
 	select {
 	case s := <-done:
