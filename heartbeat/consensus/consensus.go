@@ -118,20 +118,17 @@ type Config struct {
 
 // Limits of what one node takes from another (R28).
 const (
-	maxIDLen   = 128
-	maxAddress = 255
-	maxCommand = 256 << 10 // bytes of one command
-	maxBatch   = 64        // entries of one append request
-	// cachedEntries are kept in memory: an idle leader reads its newest one for each request to each follower, which was
-	// half of what it did.
-	cachedEntries = 256
-	maxSnapshot   = 64 << 20 // bytes of one encoded state
-	maxCalls      = 256      // calls waiting for an outcome; further ones wait for a place
-	rpcTimeout    = 500 * time.Millisecond
-	poolPerPeer   = 3
-	trailingLogs  = 1024
-	keepSnaps     = 2
-	removedAfter  = 10 // heartbeats
+	maxIDLen     = 128
+	maxAddress   = 255
+	maxCommand   = 256 << 10 // bytes of one command
+	maxBatch     = 64        // entries of one append request
+	maxSnapshot  = 64 << 20  // bytes of one encoded state
+	maxCalls     = 256       // calls waiting for an outcome; further ones wait for a place
+	rpcTimeout   = 500 * time.Millisecond
+	poolPerPeer  = 3
+	trailingLogs = 1024
+	keepSnaps    = 2
+	removedAfter = 10 // heartbeats
 )
 
 func (c *Config) setDefaults() {

@@ -133,12 +133,7 @@ func (r *Raft) start(log *bridge, snaps raft.SnapshotStore) (err error) {
 	go func() {
 		s := started{err: ErrFailed}
 		defer func() { done <- s }()
-		logs, err := raft.NewLogCache(cachedEntries, r.store)
-		if err != nil {
-			s.err = err
-			return
-		}
-		s.node, s.err = raft.NewRaft(r.raftConfig(log), r.fsm, logs, r.store, snaps, r.trans)
+		s.node, s.err = raft.NewRaft(r.raftConfig(log), r.fsm, r.store, r.store, snaps, r.trans)
 	}()
 	select {
 	case s := <-done:
