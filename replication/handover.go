@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"hacluster/blockdev"
@@ -21,6 +22,9 @@ const (
 	over
 )
 
+// ErrHandingOver: the volume is being handed over already, or the role has moved.
+var ErrHandingOver = errors.New("a hand-over is under way already, or the role has moved")
+
 // HandOver gives the role up in order (R30): admit nothing, let every write in flight reach all members (or its member
 // be dropped), flush, give up. It returns when the leader has taken the give-up; the promotion follows, and until then
 // clients wait. When it is void, the next lease that names this epoch lets everything go on.
@@ -30,7 +34,7 @@ func (r *Replica) HandOver(ctx context.Context, to string) error {
 		return fmt.Errorf("hand over volume %q: %w", r.cfg.Volume.Name, blockdev.ErrNotPrimary)
 	}
 	if !t.beginHandOver() {
-		return fmt.Errorf("hand over volume %q: one is under way already, or the role has moved", r.cfg.Volume.Name)
+		return fmt.Errorf("hand over volume %q: %w", r.cfg.Volume.Name, ErrHandingOver)
 	}
 	failpoint.Hit(failpoint.HandOver)
 	err := t.quiesce(ctx)

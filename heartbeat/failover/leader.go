@@ -205,6 +205,9 @@ func (l *Leader) moveAway(now Instant) []Action {
 	if !l.leads(l.cfg.Self) || now.Sub(l.since) < 2*l.cfg.Lease || now.Sub(l.moved) < 4*l.cfg.Lease {
 		return nil
 	}
+	if len(l.orders) > 0 {
+		return nil // the next leader would not know of them
+	}
 	for _, a := range l.accounts {
 		if a.deciding != nil || a.released != "" || a.ended != 0 {
 			return nil

@@ -648,6 +648,12 @@ func TestLeadershipMovesAwayFromThePrimary(t *testing.T) {
 	if len(g.moves) != 0 {
 		t.Fatal("moved at once: leadership would swing")
 	}
+	g.l.Order(g.now, "v", Order{To: "s"})
+	lead(lease)
+	if len(g.moves) != 0 {
+		t.Fatal("moved with an order at hand: the next leader would not know of it")
+	}
+	g.l.Cancel("v")
 	lead(lease)
 	if len(g.moves) != 1 || g.moves[0] != "w" {
 		t.Fatalf("moved to %v, want once to the witness", g.moves)

@@ -129,7 +129,7 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	f, err := c.Failover(ctx, api.FailoverRequest{Volume: "v", To: "b", Force: true, AcceptDataLoss: true})
+	f, err := c.Failover(ctx, api.FailoverRequest{Volume: "v", To: "b", Force: true, AcceptDataLoss: true, Epoch: 7})
 	check("failover", f, moved, err)
 	past, err := c.Failovers(ctx)
 	check("failovers", past, node.Past, err)
@@ -145,7 +145,7 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	check("add", nil, nil, c.NodeAdd(ctx, "d"))
 	check("remove", nil, nil, c.NodeRemove(ctx, "d"))
 	want := []string{
-		"Failover {Volume:v To:b Force:true AcceptDataLoss:true}", "Failovers", "VolumeList", "NodeList", "ConfigShow",
+		"Failover {Volume:v To:b Force:true AcceptDataLoss:true Epoch:7}", "Failovers", "VolumeList", "NodeList", "ConfigShow",
 		"VolumeCreate {Volume:v InitialFrom:a DiscardData:false}", "VolumeCreate {Volume:v InitialFrom: DiscardData:true}",
 		"ResyncAllow {Volume:v Target:b DiscardTargetData:true}", "NodeAdd d", "NodeRemove d",
 	}

@@ -40,7 +40,7 @@ func (c *Client) Status(ctx context.Context, volume string) (*Status, []byte, er
 
 // Failover moves the primary role and returns when the new primary accepts writes.
 func (c *Client) Failover(ctx context.Context, r FailoverRequest) (Failover, error) {
-	reply, err := c.rpc.Failover(ctx, &adminv1.FailoverRequest{Volume: r.Volume, To: r.To, Force: r.Force, AcceptDataLoss: r.AcceptDataLoss})
+	reply, err := c.rpc.Failover(ctx, &adminv1.FailoverRequest{Volume: r.Volume, To: r.To, Force: r.Force, AcceptDataLoss: r.AcceptDataLoss, Epoch: r.Epoch})
 	if err != nil {
 		return Failover{}, err
 	}

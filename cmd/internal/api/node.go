@@ -50,6 +50,9 @@ type FailoverRequest struct {
 	// naming the data at risk (R6).
 	Force          bool
 	AcceptDataLoss bool
+	// Epoch, if not 0, is the epoch that the volume is moved out of. When it has moved already, what is told is that move:
+	// an order may be given again when the leader that took it is gone.
+	Epoch uint64
 }
 
 // VolumeKeeper manages volumes.

@@ -62,7 +62,7 @@ func (s *server) Failover(ctx context.Context, r *adminv1.FailoverRequest) (*adm
 		return nil, refuse(ctx, BadRequest("failover of %q: consent to data loss means nothing without force", r.GetVolume()))
 	}
 	f, err := s.node.Failover(ctx, FailoverRequest{Volume: r.GetVolume(), To: r.GetTo(), Force: r.GetForce(),
-		AcceptDataLoss: r.GetAcceptDataLoss()})
+		AcceptDataLoss: r.GetAcceptDataLoss(), Epoch: r.GetEpoch()})
 	if err != nil {
 		return nil, refuse(ctx, err)
 	}

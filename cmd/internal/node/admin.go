@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
@@ -14,7 +13,6 @@ import (
 	"hacluster/cmd/internal/identity"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
-	"hacluster/heartbeat/failover"
 )
 
 var _ api.Node = (*Node)(nil)
@@ -41,152 +39,6 @@ func onLeader[T any](ctx context.Context, n *Node, f func(*leading) (T, error), 
 	}
 	defer client.Close()
 	return call(ctx, client)
-}
-
-// Failover implements api.Promoter.
-func (n *Node) Failover(ctx context.Context, r api.FailoverRequest) (api.Failover, error) {
-	return onLeader(ctx, n, func(l *leading) (api.Failover, error) { return n.failover(ctx, l, r) },
-		func(ctx context.Context, c *api.Client) (api.Failover, error) { return c.Failover(ctx, r) })
-}
-
-func (n *Node) failover(ctx context.Context, l *leading, r api.FailoverRequest) (out api.Failover, err error) {
-	v := n.look(ctx)
-	if !v.quorum {
-		return out, api.Unavailable("%v", errNoLeader)
-	}
-	vol, ok := v.state.Volumes[r.Volume]
-	if !ok {
-		return out, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", r.Volume)
-	}
-	n.lookAgain(ctx, &v, r.To)
-	if err := mayFailover(&v, &vol, r); err != nil {
-		return out, err
-	}
-	err = l.do(ctx, func(now cluster.Instant) {
-		l.carryOut(l.core.Order(now, r.Volume, failover.Order{To: r.To, Force: r.Force, Epoch: vol.Epoch}))
-	})
-	if err != nil {
-		return out, api.Unavailable("the leader changed: %v", err)
-	}
-	defer func() {
-		if err != nil { // nobody waits any more: it must not happen hours later
-			_ = l.do(context.WithoutCancel(ctx), func(cluster.Instant) { l.core.Cancel(r.Volume) })
-		}
-	}()
-	return n.awaitFailover(ctx, &vol)
-}
-
-// mayFailover refuses what would lose data, or cannot be.
-func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
-	if r.To == "" {
-		if r.Force {
-			return api.BadRequest("a forced failover names its target: add --to NODE")
-		}
-		for _, rep := range vol.Replicas {
-			if rep.Node != vol.Primary && vol.IsMember(rep.Node) {
-				return nil
-			}
-		}
-		if v.serving(vol) != nil {
-			return api.Refused("no other replica of %q is a member of the in-sync set: wait for its resync (R6)", vol.Name)
-		}
-		return nil
-	}
-	if _, ok := vol.Replica(r.To); !ok {
-		return api.Failed("node %q holds no replica of volume %q", r.To, vol.Name)
-	}
-	if s := v.serving(vol); r.To == vol.Primary && s != nil && !(r.Force && s.Suspended && v.diskFailed(vol)) {
-		return api.Failed("node %q is primary of volume %q already", r.To, vol.Name)
-	}
-	rep := v.report(r.To, vol.Name)
-	if rep == nil {
-		return api.Failed("node %q does not answer: its replica's state is unknown", r.To)
-	}
-	if !rep.Held || rep.Stalled || rep.Problem != "" {
-		return api.Failed("the replica of %q on %s cannot be used: %s", vol.Name, r.To, problemOf(rep))
-	}
-	if rep.Inconsistent {
-		return api.Refused("the replica of %q on %s is inconsistent: a resync that did not end has overwritten a part of it; it cannot be promoted, also not by force", vol.Name, r.To)
-	}
-	m, member := vol.Members[r.To]
-	if s := v.serving(vol); !member && s != nil && !s.Suspended {
-		return api.Refused("the replica of %q on %s is not a member of the in-sync set, and %s serves: wait for its resync (R6)", vol.Name, r.To, vol.Primary)
-	}
-	if !member && rep.Epoch == 0 && vol.Epoch > 0 {
-		return api.Refused("the replica of %q on %s never held the volume's data; it cannot be promoted, also not by force", vol.Name, r.To)
-	}
-	if member && m.Incarnation == rep.Incarnation && !rep.Failed {
-		return nil
-	}
-	what := "it is not a member of the in-sync set, so it lacks acknowledged writes"
-	if member {
-		what = "it restarted with its machine or failed, so writes since its last flush may be missing"
-	}
-	if !r.Force || !r.AcceptDataLoss {
-		return api.Refused("promoting %s for volume %q may lose data: %s; up to %d bytes (%d blocks of 4096) may be old, since %s (R6): consent with --force --accept-data-loss",
-			r.To, vol.Name, what, vol.Size, vol.Size/4096, lossSince(v.state, vol, r.To))
-	}
-	return nil
-}
-
-// lossSince says from when on the node's replica may lack writes.
-func lossSince(st *cluster.State, vol *cluster.Volume, node string) string {
-	for i := len(st.Events) - 1; i >= 0; i-- {
-		if e := st.Events[i]; e.Volume == vol.Name && e.Node == node && e.Kind == "member dropped" {
-			return fmt.Sprintf("%s (%.0f s ago)", time.UnixMilli(e.AtMillis).UTC().Format(time.RFC3339), wallClock().Sub(time.UnixMilli(e.AtMillis)).Seconds())
-		}
-	}
-	return "a time that is not known"
-}
-
-// awaitFailover returns when a new primary accepts writes.
-func (n *Node) awaitFailover(ctx context.Context, before *cluster.Volume) (api.Failover, error) {
-	figures := context.Background() // its end: the record is shown without figures
-	for {
-		st, changed := n.state.watch()
-		vol := st.Volumes[before.Name]
-		if vol.Epoch > before.Epoch {
-			try, cancel := context.WithTimeout(ctx, localTime)
-			l, err := n.localOf(try, vol.Primary)
-			cancel()
-			v := view{local: map[string]*control.LocalReply{vol.Primary: l}}
-			if s := v.serving(&vol); err == nil && s != nil && !s.Suspended {
-				if f := n.recordOf(st, before, &vol); len(f.Stages) > 1 || figures.Err() != nil {
-					return f, nil
-				}
-				if figures.Done() == nil {
-					figures, cancel = context.WithTimeout(ctx, n.conf().Timers.RTO/2)
-					defer cancel()
-				}
-			}
-		}
-		select {
-		case <-changed:
-		case <-time.After(n.conf().Timers.Tick):
-		case <-ctx.Done():
-			if vol.Epoch > before.Epoch {
-				return api.Failover{}, api.Failed("%s was promoted for %q in epoch %d and does not accept writes yet: watch `ha-admin status`", vol.Primary, vol.Name, vol.Epoch)
-			}
-			return api.Failover{}, api.Failed("no replica of %q could be promoted in time: the old primary's lease, or the candidate's report, is still waited for; `ha-admin status %s` shows who is missing", vol.Name, vol.Name)
-		}
-	}
-}
-
-func (n *Node) recordOf(st *cluster.State, before, vol *cluster.Volume) api.Failover {
-	for _, f := range st.Failovers {
-		if f.Volume == vol.Name && f.Epoch == vol.Epoch {
-			return failoverOf(f)
-		}
-	}
-	return api.Failover{Volume: vol.Name, From: before.Primary, To: vol.Primary, Epoch: uint64(vol.Epoch), At: time.Now(), RTOTargetMs: st.RTOMillis}
-}
-
-// Failovers implements api.Promoter.
-func (n *Node) Failovers(ctx context.Context) (all []api.Failover, err error) {
-	for _, f := range n.look(ctx).state.Failovers {
-		all = append(all, failoverOf(f))
-	}
-	return all, nil
 }
 
 // VolumeList implements api.VolumeKeeper.

@@ -37,6 +37,7 @@ type leading struct {
 	mu      sync.Mutex
 	waiting map[requestKey]chan cluster.Grant // lease requests that want an answer
 	records map[recordKey]*record             // failovers decided in this term
+	orders  map[chan error]recordKey          // hand-overs that a person waits for
 }
 
 type requestKey struct {
@@ -77,7 +78,7 @@ func (n *Node) onLeader(term uint64, leader bool) {
 		before = now.Add(-time.Since(at))
 	}
 	l := &leading{n: n, raft: r, term: term, began: now, before: before, inbox: make(chan func(cluster.Instant), 256), heard: map[string]cluster.Instant{},
-		waiting: map[requestKey]chan cluster.Grant{}, records: map[recordKey]*record{}}
+		waiting: map[requestKey]chan cluster.Grant{}, records: map[recordKey]*record{}, orders: map[chan error]recordKey{}}
 	l.core = failover.NewLeader(failover.Config{Self: n.me.Name, Term: term, Lease: n.conf().Timers.Lease}, l.began)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	n.mu.Lock()
@@ -423,23 +424,6 @@ func (l *leading) giveUp(ctx context.Context, g failover.GiveUp) error {
 		return ctx.Err()
 	case <-l.ctx.Done():
 		return consensus.ErrNotLeader
-	}
-}
-
-func (l *leading) handOver(a failover.HandOver) {
-	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.conf().Timers.RTO)
-	defer cancel()
-	var err error
-	if a.Primary == l.n.me.Name {
-		_, err = l.n.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To, Epoch: a.Epoch})
-	} else {
-		var client control.Client
-		if client, err = l.n.peers.control(a.Primary); err == nil {
-			_, err = client.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To, Epoch: a.Epoch})
-		}
-	}
-	if err != nil {
-		l.n.log.Warn("hand-over did not begin", "volume", a.Volume, "primary", a.Primary, "error", err)
 	}
 }
 

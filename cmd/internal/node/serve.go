@@ -83,18 +83,6 @@ func (n *Node) GiveUp(ctx context.Context, g *control.GiveUp) (*control.Done, er
 	return &control.Done{}, toStatus(l.giveUp(ctx, g.GiveUp))
 }
 
-// HandOver implements control.Handler.
-func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done, error) {
-	r := n.vols.replica(h.Volume)
-	if r == nil {
-		return nil, status.Error(codes.NotFound, fmt.Sprintf("no replica of volume %q here", h.Volume))
-	}
-	if now := r.Volume().Epoch; now != h.Epoch {
-		return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("a hand-over decided in epoch %d is void in epoch %d", h.Epoch, now))
-	}
-	return &control.Done{}, toStatus(r.HandOver(ctx, h.To))
-}
-
 // Served implements control.Handler.
 func (n *Node) Served(_ context.Context, s *control.Served) (*control.Done, error) {
 	l := n.currentLeading()

@@ -1,6 +1,8 @@
 package ring3
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -9,8 +11,10 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
+	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/lab/history"
+	"hacluster/cmd/internal/node"
 )
 
 // sceneThink is how long the clients of a scene rest: the gaps that they see are that much longer.
@@ -213,4 +217,31 @@ func TestLyingDisksAreSeen(t *testing.T) {
 	if err := w.judge(); err == nil || !strings.Contains(err.Error(), "stale") && !strings.Contains(err.Error(), "broken blocks") {
 		t.Errorf("judged: %v", err)
 	}
+}
+
+// An order to hand over outlives the leader that took it: the node that was asked gives it to the next one.
+func TestOrderOutlivesItsLeader(t *testing.T) {
+	scene(t, func(w *world) error {
+		leader, primary, standby := w.roles(t)
+		slow := primary.disk.harm(faultdev.Rule{Op: blockdev.OpFlush, Delay: rto / 2}) // the leader is gone before the give-up
+		ctx, cancel := context.WithTimeout(context.Background(), 5*rto)
+		defer cancel()
+		done := make(chan error, 1)
+		go func(n *node.Node) {
+			f, err := n.Failover(ctx, api.FailoverRequest{Volume: "vol", To: standby.name})
+			if err == nil && f.To != standby.name {
+				err = fmt.Errorf("it moved to %s", f.To)
+			}
+			done <- err
+		}(primary.node)
+		time.Sleep(rto / 4)
+		if err := leader.crash(false); err != nil {
+			return err
+		}
+		if err := <-done; err != nil {
+			t.Errorf("handed over to %s while the leader died: %v", standby.name, err)
+		}
+		slow.Remove()
+		return leader.start()
+	})
 }

@@ -155,6 +155,7 @@ type FailoverRequest struct {
 	To             string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`                                                  // empty: the best member
 	Force          bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`                                           // promote without the proof that nothing is lost
 	AcceptDataLoss bool                   `protobuf:"varint,4,opt,name=accept_data_loss,json=acceptDataLoss,proto3" json:"accept_data_loss,omitempty"` // the consent that force needs
+	Epoch          uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`                                           // 0, or move the volume out of this epoch only; if it has moved already, tell of that
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -215,6 +216,13 @@ func (x *FailoverRequest) GetAcceptDataLoss() bool {
 		return x.AcceptDataLoss
 	}
 	return false
+}
+
+func (x *FailoverRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 type FailoverReply struct {
@@ -1546,12 +1554,13 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x16\n" +
 	"\x06quorum\x18\x03 \x01(\bR\x06quorum\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"y\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\"\x8f\x01\n" +
 	"\x0fFailoverRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
 	"\x05force\x18\x03 \x01(\bR\x05force\x12(\n" +
-	"\x10accept_data_loss\x18\x04 \x01(\bR\x0eacceptDataLoss\"I\n" +
+	"\x10accept_data_loss\x18\x04 \x01(\bR\x0eacceptDataLoss\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"I\n" +
 	"\rFailoverReply\x128\n" +
 	"\bfailover\x18\x01 \x01(\v2\x1c.hacluster.admin.v1.FailoverR\bfailover\"\x12\n" +
 	"\x10FailoversRequest\"L\n" +

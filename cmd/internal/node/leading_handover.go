@@ -1,0 +1,86 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"hacluster/blockdev"
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/failover"
+	"hacluster/replication"
+)
+
+// watchHandOver tells by the channel why the hand-over of a volume out of an epoch failed, until forget is called.
+func (l *leading) watchHandOver(volume string, epoch cluster.Epoch) (failed <-chan error, forget func()) {
+	c := make(chan error, 1)
+	l.mu.Lock()
+	l.orders[c] = recordKey{volume, epoch}
+	l.mu.Unlock()
+	return c, func() {
+		l.mu.Lock()
+		delete(l.orders, c)
+		l.mu.Unlock()
+	}
+}
+
+func (l *leading) handOver(a failover.HandOver) {
+	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.conf().Timers.RTO)
+	defer cancel()
+	var err error
+	if a.Primary == l.n.me.Name {
+		_, err = l.n.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To, Epoch: a.Epoch})
+	} else {
+		var client control.Client
+		if client, err = l.n.peers.control(a.Primary); err == nil {
+			_, err = client.HandOver(ctx, &control.HandOver{Volume: a.Volume, To: a.To, Epoch: a.Epoch})
+		}
+	}
+	if err != nil {
+		l.n.log.Warn("hand-over failed", "volume", a.Volume, "primary", a.Primary, "error", err)
+		l.handOverFailed(a, err)
+	}
+}
+
+// handOverFailed tells those who wait. A give-up that found no leader is an order to be given again.
+func (l *leading) handOverFailed(a failover.HandOver, err error) {
+	why := api.Failed("%s did not give %q up, and goes on serving it: %v", a.Primary, a.Volume, status.Convert(err).Message())
+	switch status.Code(err) {
+	case codes.AlreadyExists:
+		return // it is on its way by another order, or without one
+	case codes.Unavailable:
+		why = api.Unavailable("the give-up of %q did not reach a leader: %v", a.Volume, status.Convert(err).Message())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c, key := range l.orders {
+		if key != (recordKey{a.Volume, a.Epoch}) {
+			continue
+		}
+		select {
+		case c <- why:
+		default: // told already
+		}
+	}
+}
+
+// HandOver implements control.Handler.
+func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done, error) {
+	r := n.vols.replica(h.Volume)
+	if r == nil {
+		return nil, status.Error(codes.NotFound, fmt.Sprintf("no replica of volume %q here", h.Volume))
+	}
+	if now := r.Volume().Epoch; now != h.Epoch {
+		return nil, status.Error(codes.AlreadyExists, fmt.Sprintf("a hand-over decided in epoch %d is void in epoch %d", h.Epoch, now))
+	}
+	err := r.HandOver(ctx, h.To)
+	if errors.Is(err, replication.ErrHandingOver) || errors.Is(err, blockdev.ErrNotPrimary) {
+		return nil, status.Error(codes.AlreadyExists, err.Error()) // the volume moves, with or without this order
+	}
+	return &control.Done{}, toStatus(err)
+}
