@@ -7,6 +7,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
+	"hacluster/heartbeat/cluster"
 )
 
 // handing is how far a hand-over is. No operation is admitted but in open.
@@ -25,6 +26,12 @@ const (
 // ErrHandingOver: the volume is being handed over already, or the role has moved.
 var ErrHandingOver = errors.New("a hand-over is under way already, or the role has moved")
 
+// ErrOvertaken: the leader does not take a give-up, because the volume has moved, or a newer request was there first.
+var ErrOvertaken = errors.New("the give-up does not fit the leader's state: the volume has moved, or was asked for since")
+
+// giveUpTries bounds how often a give-up is told. Requests are sent a few times a lease, so being overtaken twice is rare.
+const giveUpTries = 5
+
 // HandOver gives the role up in order (R30): admit nothing, let every write in flight reach all members (or its member
 // be dropped), flush, give up. It returns when the leader has taken the give-up; the promotion follows, and until then
 // clients wait. When it is void, the next lease that names this epoch lets everything go on.
@@ -40,7 +47,7 @@ func (r *Replica) HandOver(ctx context.Context, to string) error {
 	err := t.quiesce(ctx)
 	failpoint.Hit(failpoint.HandOverQuiet)
 	if err == nil {
-		err = r.node.GiveUp(ctx, r.cfg.Volume.Name, t.epoch, to, false)
+		err = r.giveUp(ctx, t.epoch, to)
 	}
 	failpoint.Hit(failpoint.HandOverDone)
 	t.gate.refresh()
@@ -52,6 +59,17 @@ func (r *Replica) HandOver(ctx context.Context, to string) error {
 		return fmt.Errorf("hand over volume %q: %w", r.cfg.Volume.Name, err)
 	}
 	return nil
+}
+
+// giveUp tells the leader. A lease request that was sent after the give-up may have come before it: then the leader has
+// granted the volume again, the give-up is void, and only another one, which is newer than that request, counts (R10).
+func (r *Replica) giveUp(ctx context.Context, e cluster.Epoch, to string) (err error) {
+	for range giveUpTries {
+		if err = r.node.GiveUp(ctx, r.cfg.Volume.Name, e, to, false); !errors.Is(err, ErrOvertaken) {
+			return err
+		}
+	}
+	return err
 }
 
 func (t *Tenure) beginHandOver() bool {

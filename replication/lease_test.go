@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -224,6 +225,26 @@ func TestHandOverThatIsVoidResumes(t *testing.T) {
 		if w.cut.Load() != 0 {
 			t.Error("a client was cut off")
 		}
+	}
+}
+
+// R10: a lease request that was sent after the give-up may reach the leader before it. The give-up is told again.
+func TestGiveUpThatWasOvertakenIsToldAgain(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a := l.nodes["a"]
+	a.serving()
+	a.connected("b")
+	told := 0
+	a.mu.Lock()
+	a.onGiveUp = func(string, bool) error {
+		if told++; told < 3 {
+			return fmt.Errorf("told %d times: %w", told, ErrOvertaken)
+		}
+		return nil
+	}
+	a.mu.Unlock()
+	if err := a.get().HandOver(t.Context(), "b"); err != nil || told != 3 {
+		t.Fatalf("told %d times, %v", told, err)
 	}
 }
 

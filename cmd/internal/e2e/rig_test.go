@@ -185,6 +185,9 @@ func (r *rig) admin(code int, args ...string) (stdout, stderr string) {
 			return out, errs
 		case code == 0 && args[0] == "failover" && strings.Contains(errs, "is primary of volume") && strings.Contains(errs, "already"):
 			return out, errs // done by an earlier try, whose answer was lost
+		case code == 0 && got == 3 && try < 20 && args[0] == "failover" && strings.Contains(errs, "resync"):
+			r.until("healthy", Healthy) // a machine without time to spare had the standby dropped: its refusal is right (R6)
+			continue
 		case got != 4 || try == 20:
 			r.t.Fatalf("ha-admin %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, out, errs)
 		}

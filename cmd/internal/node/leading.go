@@ -13,6 +13,7 @@ import (
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
 	"hacluster/heartbeat/failover"
+	"hacluster/replication"
 )
 
 // leading is this node's time as Raft leader in one term: the runner of a failover.Leader. One goroutine owns the
@@ -417,7 +418,7 @@ func (l *leading) giveUp(ctx context.Context, g failover.GiveUp) error {
 	select {
 	case ok := <-counted:
 		if !ok {
-			return errors.New("the give-up does not fit the leader's state: the volume has moved, or is being moved")
+			return replication.ErrOvertaken
 		}
 		return nil
 	case <-ctx.Done():

@@ -47,14 +47,15 @@ func (l *leading) handOver(a failover.HandOver) {
 	}
 }
 
-// handOverFailed tells those who wait. A give-up that found no leader is an order to be given again.
+// handOverFailed tells those who wait. A give-up that no leader took is an order to be given again; a primary that does
+// not answer is replaced when its lease ends.
 func (l *leading) handOverFailed(a failover.HandOver, err error) {
 	why := api.Failed("%s did not give %q up, and goes on serving it: %v", a.Primary, a.Volume, status.Convert(err).Message())
 	switch status.Code(err) {
-	case codes.AlreadyExists:
+	case codes.AlreadyExists, codes.Unavailable:
 		return // it is on its way by another order, or without one
-	case codes.Unavailable:
-		why = api.Unavailable("the give-up of %q did not reach a leader: %v", a.Volume, status.Convert(err).Message())
+	case codes.Aborted:
+		why = api.Unavailable("the give-up of %q was not taken: %v", a.Volume, status.Convert(err).Message())
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,8 +80,11 @@ func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done
 		return nil, status.Error(codes.AlreadyExists, fmt.Sprintf("a hand-over decided in epoch %d is void in epoch %d", h.Epoch, now))
 	}
 	err := r.HandOver(ctx, h.To)
-	if errors.Is(err, replication.ErrHandingOver) || errors.Is(err, blockdev.ErrNotPrimary) {
+	switch {
+	case errors.Is(err, replication.ErrHandingOver), errors.Is(err, blockdev.ErrNotPrimary):
 		return nil, status.Error(codes.AlreadyExists, err.Error()) // the volume moves, with or without this order
+	case errors.Is(err, errNoLeader), status.Code(err) == codes.Unavailable:
+		return nil, status.Error(codes.Aborted, err.Error()) // no leader took the give-up
 	}
 	return &control.Done{}, toStatus(err)
 }

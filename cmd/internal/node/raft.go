@@ -17,6 +17,7 @@ import (
 	"hacluster/cmd/internal/identity"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
+	"hacluster/replication"
 )
 
 // stateStore is the Raft group's state machine: it applies commands and shows the newest state to who asks.
@@ -296,6 +297,8 @@ func toStatus(err error) error {
 		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return status.Error(codes.DeadlineExceeded, err.Error())
+	case errors.Is(err, replication.ErrOvertaken):
+		return status.Error(codes.Aborted, err.Error())
 	}
 	return status.Error(codes.FailedPrecondition, err.Error())
 }

@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"hacluster/blockdev"
 	"hacluster/blockdev/frontend/nbd"
 	"hacluster/cmd/internal/config"
@@ -371,7 +374,11 @@ func (r replicaNode) Propose(ctx context.Context, c cluster.Command) (cluster.Re
 	return r.n.propose(ctx, c)
 }
 func (r replicaNode) GiveUp(ctx context.Context, volume string, e cluster.Epoch, to string, failed bool) error {
-	return r.n.lease.giveUp(ctx, volume, e, to, failed)
+	err := r.n.lease.giveUp(ctx, volume, e, to, failed)
+	if status.Code(err) == codes.Aborted {
+		return replication.ErrOvertaken
+	}
+	return err
 }
 func (r replicaNode) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
 	return r.n.peers.Greet(ctx, peer, h)
