@@ -83,7 +83,7 @@ func TestF122HandOversThatMeet(t *testing.T) {
 			r.Kill(before.Primary)
 		}
 		a, b := <-done, <-done
-		if a == 4 && b == 4 { // no leader at that moment
+		if a == b && (a == 4 || a == 3) { // no leader at that moment; or a resync ran, as admin tells apart
 			r.admin(0, "failover", "vol", "--to", to)
 		} else if i != 2 && a != 0 && b != 0 {
 			t.Errorf("neither of two equal orders was carried out: exit codes %d and %d", a, b)
