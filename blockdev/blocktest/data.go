@@ -84,7 +84,7 @@ func fuaReadsBack(t *testing.T, d blockdev.Device) {
 func vectorWrites(t *testing.T, d blockdev.Device) {
 	v, ok := d.(blockdev.VectorWriter)
 	if !ok {
-		t.Skip("the device does not write vectors")
+		t.Skipf("%T does not implement blockdev.VectorWriter", d)
 	}
 	oracle := make([]byte, Size)
 	for i, lens := range [][]int{
@@ -121,7 +121,7 @@ func segment(lens []int, seed uint64) (segments [][]byte, all []byte) {
 func extents(t *testing.T, d blockdev.Device) {
 	m, ok := d.(blockdev.Mapper)
 	if !ok {
-		t.Skip("the device does not map its extents")
+		t.Skipf("%T does not implement blockdev.Mapper", d)
 	}
 	write(t, d, pattern(100000, 1), 1<<20)
 	write(t, d, pattern(4096, 1), Size-4096)

@@ -176,7 +176,7 @@ func TestCutPathCarriesNothingOneWay(t *testing.T) {
 
 func TestSocketsSpeakIPv6(t *testing.T) {
 	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
-		t.Skip("no IPv6 loopback here: ", err)
+		t.Skipf("the kernel has no IPv6, or no ::1 on lo: %v", err)
 	} else {
 		l.Close()
 	}

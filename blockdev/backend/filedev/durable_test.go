@@ -19,7 +19,7 @@ func trafficOf(t *testing.T, dev string) traffic {
 	}
 	f := strings.Fields(string(text))
 	if len(f) < 17 {
-		t.Skipf("this kernel does not count flushes: %q", text)
+		t.Skipf("the kernel does not count the flushes of %s: that takes Linux 5.5: %q", dev, text)
 	}
 	number := func(i int) int {
 		n, err := strconv.Atoi(f[i])

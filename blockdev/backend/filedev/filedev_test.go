@@ -45,7 +45,7 @@ func TestConformanceFileInMemory(t *testing.T) {
 	blocktest.Run(t, func(t testing.TB, size int64) blockdev.Device {
 		dir, err := os.MkdirTemp("/dev/shm", "filedev-test-")
 		if err != nil {
-			t.Skipf("no filesystem in memory here: %v", err)
+			t.Skipf("a tmpfs at /dev/shm that may be written to is missing: %v", err)
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
 		d := open(t, filepath.Join(dir, "new"), Config{Size: size, Create: true})
@@ -86,12 +86,17 @@ func TestConformanceWithinALargerBacking(t *testing.T) {
 	})
 }
 
-// openDirect skips where there is no O_DIRECT: memory before Linux 6.6, some filesystems.
 func openDirect(t testing.TB, path string, size int64) *Dev {
 	t.Helper()
-	d, err := Open(path, Config{Size: size, Mode: Direct})
-	if errors.Is(err, ErrUnsuitable) {
-		t.Skipf("no O_DIRECT here: %v", err)
+	return openMode(t, path, size, Direct)
+}
+
+// openMode skips where there is no O_DIRECT: memory before Linux 6.6, some filesystems.
+func openMode(t testing.TB, path string, size int64, mode Mode) *Dev {
+	t.Helper()
+	d, err := Open(path, Config{Size: size, Mode: mode})
+	if mode == Direct && errors.Is(err, ErrUnsuitable) && strings.Contains(err.Error(), "O_DIRECT") {
+		t.Skipf("the filesystem lacks O_DIRECT (ext4, XFS and, since Linux 6.6, tmpfs have it: set TMPDIR): %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -175,13 +180,7 @@ func TestModeIsChosenByTrying(t *testing.T) {
 		mode Mode
 		fast bool
 	}{{Buffered, true}, {Direct, false}} {
-		d, err := Open(path, Config{Size: mib, Mode: c.mode})
-		if errors.Is(err, ErrUnsuitable) {
-			t.Skipf("no O_DIRECT here: %v", err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		d := openMode(t, path, mib, c.mode)
 		if d.Fast() != c.fast || isDirect(t, d) == c.fast {
 			t.Errorf("mode %d: Fast() = %v, O_DIRECT %v", c.mode, d.Fast(), isDirect(t, d))
 		}
@@ -242,7 +241,7 @@ func TestTrimGivesSpaceBackAndZeroKeepsIt(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.freed > 0 && d.missing.punch.Load() {
-				t.Skip("this filesystem does not punch holes")
+				t.Skipf("the filesystem of %s lacks FALLOC_FL_PUNCH_HOLE (ext4, XFS, Btrfs and tmpfs have it: set TMPDIR)", d.path)
 			}
 			if freed := before - allocated(t, d); freed != c.freed {
 				t.Errorf("%d bytes were given back, want %d", freed, c.freed)
@@ -305,7 +304,7 @@ func TestAttachmentOfABlockDeviceChangesWithEachAttaching(t *testing.T) {
 	}
 	first, second := attach("first"), attach("second")
 	if first == "" {
-		t.Skip("no loop devices here")
+		t.Skip(needsLoop) // those above say what losetup said
 	}
 	if first == second || !strings.HasPrefix(first, "blk:7:") {
 		t.Errorf("attached twice: %q and %q", first, second)
@@ -407,10 +406,7 @@ func TestGateUnderStress(t *testing.T) {
 func BenchmarkWrite4K(b *testing.B) {
 	for name, mode := range map[string]Mode{"buffered": Buffered, "direct": Direct} {
 		b.Run(name, func(b *testing.B) {
-			d, err := Open(image(b, 64*mib), Config{Size: 64 * mib, Mode: mode})
-			if err != nil {
-				b.Skip(err)
-			}
+			d := openMode(b, image(b, 64*mib), 64*mib, mode)
 			defer d.Close()
 			buf := blockdev.NewBuf(4096)
 			defer buf.Free()
@@ -429,10 +425,7 @@ func BenchmarkWrite4K(b *testing.B) {
 func BenchmarkWriteVector1M(b *testing.B) {
 	for name, mode := range map[string]Mode{"buffered": Buffered, "direct": Direct} {
 		b.Run(name, func(b *testing.B) {
-			d, err := Open(image(b, 64*mib), Config{Size: 64 * mib, Mode: mode})
-			if err != nil {
-				b.Skip(err)
-			}
+			d := openMode(b, image(b, 64*mib), 64*mib, mode)
 			defer d.Close()
 			var segments [][]byte
 			for range 64 {

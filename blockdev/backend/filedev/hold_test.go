@@ -154,9 +154,7 @@ func TestC73BothKindsOfLock(t *testing.T) {
 
 func TestC73MountedDevice(t *testing.T) {
 	dev := loopDevice(t, image(t, 16*mib))
-	if out, err := exec.Command("mkfs.ext4", "-q", dev).CombinedOutput(); err != nil {
-		t.Skipf("no mkfs.ext4: %v: %s", err, out)
-	}
+	makeExt4(t, dev)
 	dir := mount(t, dev)
 	refused(t, dev, ErrInUse, "mounted on "+dir, "unmount")
 }
@@ -164,9 +162,7 @@ func TestC73MountedDevice(t *testing.T) {
 // What is held cannot be mounted, nor made a filesystem on by a program that asks.
 func TestR24HeldDeviceCannotBeMounted(t *testing.T) {
 	dev := loopDevice(t, image(t, 16*mib))
-	if out, err := exec.Command("mkfs.ext4", "-q", dev).CombinedOutput(); err != nil {
-		t.Skipf("no mkfs.ext4: %v: %s", err, out)
-	}
+	makeExt4(t, dev)
 	open(t, dev, Config{Size: mib})
 	dir := t.TempDir()
 	if err := unix.Mount(dev, dir, "ext4", 0, ""); !errors.Is(err, unix.EBUSY) {

@@ -99,12 +99,17 @@ func memoryImage(t testing.TB, size int64) string {
 	return path
 }
 
+const (
+	needsLoop  = "a loop device takes root, losetup (Debian: mount) and the kernel's loop driver with a free device"
+	needsMount = "mounting takes CAP_SYS_ADMIN, mount (Debian: mount) and the filesystem in the kernel"
+)
+
 // loopDevice shows a file as a block device, where that is permitted.
 func loopDevice(t testing.TB, file string, options ...string) string {
 	t.Helper()
 	out, err := exec.Command("losetup", append(options, "--find", "--show", file)...).CombinedOutput()
 	if err != nil {
-		t.Skipf("no loop device to be had here: %v: %s", err, out)
+		t.Skipf("%s: losetup: %v: %s", needsLoop, err, out)
 	}
 	dev := strings.TrimSpace(string(out))
 	t.Cleanup(func() { run(t, "losetup", "-d", dev) })
@@ -119,10 +124,21 @@ func mount(t testing.TB, args ...string) string {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("mount", append(args, dir)...).CombinedOutput(); err != nil {
-		t.Skipf("mounting is not possible here: %v: %s", err, out)
+		t.Skipf("%s: mount %s: %v: %s", needsMount, strings.Join(args, " "), err, out)
 	}
 	t.Cleanup(func() { run(t, "umount", dir) })
 	return dir
+}
+
+// makeExt4 makes a filesystem on a device, where the program for that is installed.
+func makeExt4(t testing.TB, dev string) {
+	t.Helper()
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		t.Skip("mkfs.ext4 is not installed (Debian: e2fsprogs)")
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", dev).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4 %s: %v: %s", dev, err, out)
+	}
 }
 
 func run(t testing.TB, name string, args ...string) {

@@ -14,12 +14,22 @@ import (
 	"hacluster/blockdev/frontend/nbd"
 )
 
+// packages are Debian's names of what has the judges.
+var packages = map[string]string{"qemu-io": "qemu-utils", "qemu-img": "qemu-utils", "qemu-nbd": "qemu-utils",
+	"nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin", "fio": "fio"}
+
+// needs skips a test without its judge.
+func needs(t *testing.T, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%s is not installed (Debian: %s)", name, packages[name])
+	}
+}
+
 // run runs a judge and returns what it said; a test without the judge is skipped.
 func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("%s is not installed", name)
-	}
+	needs(t, name)
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
@@ -214,16 +224,13 @@ func TestFioVerifies(t *testing.T) {
 
 // The client is judged too: by qemu's server.
 func TestOurClientWithQemuNbd(t *testing.T) {
-	bin, err := exec.LookPath("qemu-nbd")
-	if err != nil {
-		t.Skip("qemu-nbd is not installed")
-	}
+	needs(t, "qemu-nbd")
 	dir := t.TempDir()
 	image, socket := filepath.Join(dir, "image"), filepath.Join(dir, "s")
 	if err := os.WriteFile(image, make([]byte, 4<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin, "-f", "raw", "-x", "vol", "-k", socket, "-t", "--discard=unmap", image)
+	cmd := exec.Command("qemu-nbd", "-f", "raw", "-x", "vol", "-k", socket, "-t", "--discard=unmap", image)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -15,14 +15,14 @@ import (
 func (r *rig) small(node, size string) {
 	r.t.Helper()
 	if os.Geteuid() != 0 {
-		r.t.Skip("only root may mount a small file system")
+		r.t.Skip("a small file system takes root, who may mount it")
 	}
 	dir := r.DataDir(node)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := unix.Mount("hacluster-e2e", dir, "tmpfs", 0, "size="+size); err != nil {
-		r.t.Skipf("mount a small file system: %v", err)
+		r.t.Skipf("a small file system takes CAP_SYS_ADMIN and tmpfs: mount: %v", err)
 	}
 	r.t.Cleanup(func() {
 		r.Close()

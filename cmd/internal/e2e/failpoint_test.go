@@ -90,7 +90,7 @@ type powerCuts struct{ cuts, taken atomic.Int64 }
 func crasher(t *testing.T, seed uint64, cuts *powerCuts) *crashing {
 	t.Helper()
 	if err := disk.Supported(); err != nil {
-		t.Skipf("no disks that lose power here: %v", err)
+		t.Skipf("disks that lose power take root and FUSE: %v", err)
 	}
 	bin, err := tagged()
 	if err != nil {

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -14,6 +17,12 @@ import (
 // to let it go on.
 func (r *rig) freezable(node string) (freeze, thaw func()) {
 	r.t.Helper()
+	if os.Geteuid() != 0 {
+		r.t.Skip("a file system that can be frozen takes root, who may mount and freeze it")
+	}
+	needs(r.t, "e2fsprogs", "mkfs.ext4")
+	needs(r.t, "mount", "mount", "umount")
+	needs(r.t, "util-linux", "fsfreeze")
 	dir := filepath.Join(r.DataDir(node), "volumes")
 	image := r.DataDir(node) + ".fs"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -22,15 +31,24 @@ func (r *rig) freezable(node string) (freeze, thaw func()) {
 	run := func(name string, args ...string) error {
 		out, err := exec.Command(name, args...).CombinedOutput()
 		if err != nil {
-			r.t.Logf("%s %v: %v: %s", name, args, err, out)
+			return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
 		}
-		return err
+		return nil
 	}
-	if os.Geteuid() != 0 || run("truncate", "-s", "16M", image) != nil || run("mkfs.ext4", "-q", image) != nil || run("mount", "-o", "loop", image, dir) != nil {
-		r.t.Skip("a file system that can be frozen takes root, mkfs.ext4 and a loop device")
+	if err := errors.Join(run("truncate", "-s", "16M", image), run("mkfs.ext4", "-q", image)); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := run("mount", "-o", "loop", image, dir); err != nil {
+		r.t.Skipf("a file system that can be frozen takes CAP_SYS_ADMIN, ext4 and the loop driver with a free device: %v", err)
 	}
 	var once sync.Once
-	thaw = func() { once.Do(func() { _ = run("fsfreeze", "-u", dir) }) }
+	thaw = func() {
+		once.Do(func() {
+			if err := run("fsfreeze", "-u", dir); err != nil {
+				r.t.Log(err)
+			}
+		})
+	}
 	r.t.Cleanup(func() {
 		r.Close()
 		if err := run("umount", dir); err != nil {
@@ -38,8 +56,8 @@ func (r *rig) freezable(node string) (freeze, thaw func()) {
 		}
 	})
 	return func() {
-		if run("fsfreeze", "-f", dir) != nil {
-			r.t.Skip("it cannot be frozen")
+		if err := run("fsfreeze", "-f", dir); err != nil {
+			r.t.Skipf("the kernel does not freeze the file system (FIFREEZE takes CAP_SYS_ADMIN where it was mounted): %v", err)
 		}
 		r.t.Cleanup(thaw)
 	}, thaw

@@ -11,11 +11,7 @@ import (
 // faults.md G40, seen from the other side: clients of others judge the node's certificate by rules of their own. GnuTLS,
 // which libnbd and qemu use, demands that it names the host of the URI.
 func TestClientsOfOthersTakeTheNodesCertificate(t *testing.T) {
-	for _, tool := range []string{"nbdinfo", "nbdcopy"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(tool + " is not installed")
-		}
-	}
+	needs(t, "libnbd-bin", "nbdinfo", "nbdcopy")
 	r := healthy(t, Config{RTO: "10s", TLS: true, Size: "8MiB"})
 	r.pki("user", "operator", "--role", "operator")
 	own := filepath.Join(r.cfg.Dir, "client")
@@ -40,6 +36,16 @@ func TestClientsOfOthersTakeTheNodesCertificate(t *testing.T) {
 }
 
 // tool runs a program that must succeed.
+// needs skips the test when a program of a package, by Debian's name, is missing.
+func needs(t *testing.T, pkg string, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skipf("%s is not installed (Debian: %s)", p, pkg)
+		}
+	}
+}
+
 func (r *rig) tool(name string, args ...string) string {
 	r.t.Helper()
 	ctx, cancel := r.within()

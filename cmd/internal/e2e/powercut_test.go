@@ -41,7 +41,7 @@ var hadisk = sync.OnceValues(func() (string, error) {
 func power(t *testing.T, cfg Config) *powered {
 	t.Helper()
 	if err := disk.Supported(); err != nil {
-		t.Skipf("no disks that lose power here: %v", err)
+		t.Skipf("disks that lose power take root and FUSE: %v", err)
 	}
 	cfg.BootIDs, cfg.Disks, cfg.Size = true, "${node.name}", "32MiB"
 	p := &powered{rig: newRig(t, cfg), disks: map[string]*disk.Disk{}}

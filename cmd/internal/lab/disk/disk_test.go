@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 func start(t *testing.T, cfg Config) *Disk {
 	t.Helper()
 	if err := Supported(); err != nil {
-		t.Skipf("no disk here: %v", err)
+		t.Skipf("a disk takes root and FUSE: %v", err)
 	}
 	cfg.Bin, cfg.Dir = program, t.TempDir()
 	d, err := Start(t.Context(), cfg)
@@ -356,7 +356,7 @@ func TestWorksLikeAnOrdinaryFileSystem(t *testing.T) {
 func TestLoopDevice(t *testing.T) {
 	d := start(t, Config{})
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		t.Skipf("no loop devices here: %v", err)
+		t.Skipf("the kernel has no loop driver (modprobe loop): %v", err)
 	}
 	f := d.create(t, "f")
 	check(t, f.Truncate(1<<20))
@@ -365,7 +365,7 @@ func TestLoopDevice(t *testing.T) {
 	f.Close()
 	l, err := Loop(program, filepath.Join(d.Mount, "f"))
 	if err != nil {
-		t.Skipf("no loop device: %v", err)
+		t.Skipf("a loop device takes root and the kernel's loop driver with a free device: %v", err)
 	}
 	dev, err := os.OpenFile(l.Path, os.O_RDWR, 0)
 	check(t, err)
