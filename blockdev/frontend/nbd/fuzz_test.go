@@ -85,21 +85,28 @@ func FuzzHandshake(f *testing.F) {
 	f.Add(binary.BigEndian.AppendUint32(nil, 3))
 	f.Fuzz(func(t *testing.T, said []byte) {
 		out, _ := converse(t, said)
-		if len(out) < 18 {
-			t.Fatalf("no greeting: %q", out)
-		}
-		for out = out[18:]; len(out) >= nbdproto.OptReplyLen; {
-			h := nbdproto.ParseOptReply(out)
-			if h.Magic != nbdproto.MagicOptReply {
-				return // the transmission phase, or EXPORT_NAME's answer
-			}
-			out = out[nbdproto.OptReplyLen:]
-			if int(h.Len) > len(out) {
-				t.Fatalf("answer %+v has %d bytes left", h, len(out))
-			}
-			out = out[h.Len:]
-		}
+		wholeAnswers(t, out)
 	})
+}
+
+// wholeAnswers fails the test unless a server greeted and answered options in whole, and returns the last answer.
+func wholeAnswers(t testing.TB, out []byte) (last nbdproto.OptReplyHeader) {
+	t.Helper()
+	if len(out) < 18 {
+		t.Fatalf("no greeting: %q", out)
+	}
+	for out = out[18:]; len(out) >= nbdproto.OptReplyLen; {
+		h := nbdproto.ParseOptReply(out)
+		if h.Magic != nbdproto.MagicOptReply {
+			return last // the transmission phase, or EXPORT_NAME's answer
+		}
+		out = out[nbdproto.OptReplyLen:]
+		if int(h.Len) > len(out) {
+			t.Fatalf("answer %+v has %d bytes left", h, len(out))
+		}
+		out, last = out[h.Len:], h
+	}
+	return last
 }
 
 func fuzzPrefix(structured bool) []byte {
