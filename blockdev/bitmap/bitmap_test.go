@@ -3,6 +3,7 @@ package bitmap
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -40,6 +41,31 @@ func against(t *testing.T, n int64, seed uint64) {
 		}
 	}
 	compare(t, b, oracle)
+	sound(t, b)
+}
+
+// sound: no line that is said to be empty holds a bit, and what is kept for the next use is all zeroes.
+func sound(t *testing.T, b *Bitmap) {
+	t.Helper()
+	for i, d := range b.dirs {
+		for j := 0; d != nil && j < dirLeaves; j++ {
+			for k := 0; d.leaves[j] != nil && k < 64; k++ {
+				if d.lines[j]&(1<<k) == 0 && slices.Max(d.leaves[j].line(k)) != 0 {
+					t.Fatalf("dir %d, leaf %d: line %d has bits and is said to be empty", i, j, k)
+				}
+			}
+		}
+	}
+	for _, l := range b.spare {
+		if *l != (leaf{}) {
+			t.Fatal("a spare leaf has bits")
+		}
+	}
+	for _, d := range b.spareDirs {
+		if *d != (dir{}) {
+			t.Fatal("a spare dir is not empty")
+		}
+	}
 }
 
 func someRange(rng *rand.Rand, n int64) (from, to int64) {
@@ -209,4 +235,22 @@ func BenchmarkNextSparse(b *testing.B) {
 			at = 0
 		}
 	}
+}
+
+// Bits that are set and cleared all over a sparse map allocate nothing once leaves for them have been in use.
+func TestScatteredBitsAllocateNothing(t *testing.T) {
+	b := New(3 * dirBits)
+	n := testing.AllocsPerRun(20, func() {
+		for i := range int64(200) {
+			b.Set(i*7*leafBits, i*7*leafBits+1)
+		}
+		for i := range int64(100) {
+			b.Clear(i*7*leafBits, i*7*leafBits+1)
+		}
+		b.Empty()
+	})
+	if n != 0 || b.Count() != 0 {
+		t.Errorf("%v allocations, %d bits are left; want none", n, b.Count())
+	}
+	sound(t, b)
 }

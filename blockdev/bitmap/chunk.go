@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
 )
 
 // A chunk is the encoded form of bits [from, to) of a Bitmap, little-endian; from is the beginning of a leaf, to that of
@@ -177,10 +178,12 @@ func (b *Bitmap) mergeRaw(at int64, raw []byte) {
 	j := int(at % dirBits / leafBits)
 	if d.leaves[j] != full {
 		l := b.writable(d.leaves[j])
+		n := 0
 		for w := range l {
 			l[w] |= binary.LittleEndian.Uint64(raw[8*w:])
+			n += bits.OnesCount64(l[w])
 		}
-		b.put(d, j, l.count(), l)
+		b.put(d, j, n, l, allLines)
 	}
 	b.seal(at/dirBits, d)
 }

@@ -235,6 +235,7 @@ func TestCombinationsAgreeWithSingleBits(t *testing.T) {
 			before := New(n)
 			before.Or(a)
 			op.do(a, b)
+			sound(t, a)
 			for i := int64(0); i < n; i += 1 + rng.Int64N(400) {
 				if got, want := a.Test(i), op.want(before.Test(i), b.Test(i)); got != want {
 					t.Fatalf("%s, seed %d: bit %d is %t", name, seed, i, got)

@@ -1,20 +1,26 @@
 package bitmap
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // Or sets every bit that is set in o. Both must be of the same length, as for all that follow.
 func (b *Bitmap) Or(o *Bitmap) {
-	b.combine(o, rule{whereFull: becomeSet, word: func(mine, other uint64) uint64 { return mine | other }})
+	b.combine(o, rule{whereFull: becomeSet, word: func(mine, other uint64) uint64 { return mine | other },
+		lines: func(_, other uint64) uint64 { return other }})
 }
 
 // AndNot clears every bit that is set in o.
 func (b *Bitmap) AndNot(o *Bitmap) {
-	b.combine(o, rule{whereFull: becomeClear, word: func(mine, other uint64) uint64 { return mine &^ other }})
+	b.combine(o, rule{whereFull: becomeClear, word: func(mine, other uint64) uint64 { return mine &^ other },
+		lines: func(mine, other uint64) uint64 { return mine & other }})
 }
 
 // And clears every bit that is not set in o.
 func (b *Bitmap) And(o *Bitmap) {
-	b.combine(o, rule{whereEmpty: becomeClear, word: func(mine, other uint64) uint64 { return mine & other }})
+	b.combine(o, rule{whereEmpty: becomeClear, word: func(mine, other uint64) uint64 { return mine & other },
+		lines: func(mine, _ uint64) uint64 { return mine }})
 }
 
 // effect is what becomes of our bits where the other map is all clear or all set.
@@ -29,6 +35,7 @@ const (
 type rule struct {
 	whereEmpty, whereFull effect
 	word                  func(mine, other uint64) uint64
+	lines                 func(mine, other uint64) uint64 // of a leaf: where word may change something
 }
 
 // combine goes through what exists of either map, never through all bits of a sparse one.
@@ -46,7 +53,9 @@ func (b *Bitmap) combine(o *Bitmap, r rule) {
 		case b.dirs[i] != nil || r.whereFull == becomeSet:
 			d := b.open(int64(i))
 			for j, ol := range od.leaves {
-				b.combineLeaf(d, j, ol, r)
+				if ol != nil || d.leaves[j] != nil {
+					b.combineLeaf(d, j, od, r)
+				}
 			}
 			b.seal(int64(i), d)
 		}
@@ -59,8 +68,8 @@ func (b *Bitmap) become(from, to int64, e effect) {
 	}
 }
 
-func (b *Bitmap) combineLeaf(d *dir, j int, ol *leaf, r rule) {
-	l, e := d.leaves[j], r.whereEmpty
+func (b *Bitmap) combineLeaf(d *dir, j int, od *dir, r rule) {
+	l, ol, e := d.leaves[j], od.leaves[j], r.whereEmpty
 	if ol == full {
 		e = r.whereFull
 	}
@@ -72,9 +81,21 @@ func (b *Bitmap) combineLeaf(d *dir, j int, ol *leaf, r rule) {
 	case l == nil && r.whereFull != becomeSet: // nothing to take away
 	default:
 		l = b.writable(l)
-		for w := range l {
-			l[w] = r.word(l[w], ol[w])
-		}
-		b.put(d, j, l.count(), l)
+		n := int(d.counts[j]) + l.combine(ol, r.lines(d.lines[j], od.lines[j]), r.word)
+		b.put(d, j, n, l, d.lines[j]|r.lines(d.lines[j], od.lines[j]))
 	}
+}
+
+// combine changes the words of the given lines, and returns by how much the number of set bits grew.
+func (l *leaf) combine(o *leaf, lines uint64, word func(mine, other uint64) uint64) (grown int) {
+	for ; lines != 0; lines &= lines - 1 {
+		i := bits.TrailingZeros64(lines)
+		mine, other := l.line(i), o.line(i)
+		for w := range mine {
+			before := bits.OnesCount64(mine[w])
+			mine[w] = word(mine[w], other[w])
+			grown += bits.OnesCount64(mine[w]) - before
+		}
+	}
+	return grown
 }

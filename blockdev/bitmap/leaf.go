@@ -9,6 +9,20 @@ const (
 
 type leaf [leafWords]uint64
 
+// A line is what the processor reads at a time: 8 words, 512 blocks.
+const (
+	lineWords = 8
+	lineBits  = lineWords * 64
+	allLines  = ^uint64(0)
+)
+
+func (l *leaf) line(i int) []uint64 { return l[i*lineWords : (i+1)*lineWords] }
+
+// linesOf is the lines in which bits [from, to) lie; there is at least one.
+func linesOf(from, to int) uint64 {
+	return allLines << (from / lineBits) & (allLines >> (63 - (to-1)/lineBits))
+}
+
 // full stands in for every leaf whose bits are all set. It is never written.
 var full = func() *leaf {
 	var l leaf
@@ -33,13 +47,6 @@ func (l *leaf) change(from, to int, set bool) (grown int) {
 		from = end
 	}
 	return grown
-}
-
-func (l *leaf) count() (n int) {
-	for _, w := range l {
-		n += bits.OnesCount64(w)
-	}
-	return n
 }
 
 func (l *leaf) next(from int) (int, bool) {

@@ -45,7 +45,7 @@ func TestBookkeepingOfAWriteAllocatesNothing(t *testing.T) {
 }
 
 // Writes within a few GiB share leaves; those scattered over a sparse volume make and drop one of 4 KiB in each of three
-// maps between two flushes, which is where the time goes (DESIGN.md, Cost).
+// maps between two flushes: twice as dear, for the cache, and no garbage.
 func BenchmarkWriteMarkedAndCleared(b *testing.B) {
 	for name, spread := range map[string]int64{"near": 64 << 20, "scattered": benchSize} {
 		b.Run(name, func(b *testing.B) { benchmarkWrite(b, spread) })

@@ -58,7 +58,7 @@ func rangeOf(from, to, size int64) blockdev.Range {
 	return blockdev.Range{Off: from * blockSize, Len: min(to*blockSize, size) - from*blockSize}
 }
 
-func empty(b *bitmap.Bitmap) { b.Clear(0, b.Len()) }
+func empty(b *bitmap.Bitmap) { b.Empty() }
 
 // setExcept sets [from, to) in b where except is clear.
 func setExcept(b *bitmap.Bitmap, from, to int64, except *bitmap.Bitmap) {
