@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,11 +45,32 @@ func pair(t testing.TB, network string) (taken, other net.Conn) {
 }
 
 func each(t *testing.T, f func(t *testing.T, taken, other net.Conn)) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
+	for _, kind := range []string{"tcp", "unix", "eager tcp"} {
+		t.Run(kind, func(t *testing.T) {
+			network, eager := strings.CutPrefix(kind, "eager ")
 			taken, other := pair(t, network)
+			if eager {
+				taken.(*Conn).Eager()
+				taken.(*Conn).shorts = enough
+			}
 			f(t, taken, other)
 		})
+	}
+}
+
+// An eager reader asks while answers come soon, and no more after a pause.
+func TestEagerReaderOfAQuietConversationWaits(t *testing.T) {
+	taken, other := pair(t, "tcp")
+	h := taken.(*Conn)
+	h.Eager()
+	h.shorts = enough
+	send := time.AfterFunc(4*short, func() { other.Write([]byte{1}) })
+	defer send.Stop()
+	if _, err := io.ReadFull(taken, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if h.shorts >= enough {
+		t.Error("it goes on asking after a pause")
 	}
 }
 
@@ -196,7 +218,7 @@ func TestReadingAndWritingAllocatesNothing(t *testing.T) {
 
 // A message of 4 KiB and a short answer, with the runtime's poller and without.
 func BenchmarkRoundTrip(b *testing.B) {
-	for _, kind := range []string{"poller", "alone", "company"} {
+	for _, kind := range []string{"poller", "alone", "eager", "company"} {
 		b.Run(kind, func(b *testing.B) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -211,7 +233,10 @@ func BenchmarkRoundTrip(b *testing.B) {
 					return c
 				}
 				h := Take(c)
-				h.(*Conn).Alone(kind == "alone")
+				h.(*Conn).Alone(kind != "company")
+				if kind == "eager" {
+					h.(*Conn).Eager()
+				}
 				return h
 			}
 			ours := take(net.Dial("tcp", l.Addr().String()))

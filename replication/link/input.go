@@ -38,6 +38,13 @@ func (in *input) alone(alone bool) {
 	}
 }
 
+// eager: the reader asks for what comes next before it waits for it.
+func (in *input) eager() {
+	if in.hot != nil {
+		in.hot.Eager()
+	}
+}
+
 // close gives the memory back. Nothing is taken any more.
 func (in *input) close() {
 	if in.c != nil {

@@ -36,6 +36,7 @@ func newSession(conn net.Conn) *Session {
 	under := conn
 	conn = hot.Take(conn)
 	s := &Session{under: under, conn: conn, in: newInput(conn), to: newOutput(conn)}
+	s.in.eager()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
