@@ -1,0 +1,97 @@
+package primary
+
+import "hacluster/blockdev"
+
+func (w *world) complete(op *Op) {
+	if op.Kind == blockdev.OpRead {
+		if op.Err == nil {
+			w.everyMember(func(s *side) {
+				for b, v := range w.waiting[op] {
+					if s.dev[b] < v {
+						w.fail("R29: a read saw write %d of block %d, member %s holds %d", v, b, s.name, s.dev[b])
+					}
+				}
+			})
+		}
+		delete(w.waiting, op)
+		return
+	}
+	before, ok := w.open[op]
+	if !ok {
+		w.fail("operation %d was completed twice", op.seq)
+	}
+	delete(w.open, op)
+	w.completed++
+	others := len(w.vol().Members) - 1
+	if w.c.DiskError() != nil && others > 0 {
+		w.fail("R23: operation %d was answered by a primary whose disk failed, with %d other members", op.seq, others)
+	}
+	if op.Err != nil {
+		return
+	}
+	if op.Kind == blockdev.OpFlush {
+		for b, v := range before {
+			w.flushed.raise(int64(b), v)
+		}
+		return
+	}
+	for b, to := blocks(op.Range); b < to; b++ {
+		w.acked.raise(b, op.seq)
+	}
+}
+
+// everyMember runs f on each other member that is what the committed set names.
+func (w *world) everyMember(f func(*side)) {
+	vol := w.vol()
+	for _, s := range w.sides {
+		if m, ok := vol.Members[s.name]; ok && m.Incarnation == s.inc && !s.failed {
+			f(s)
+		}
+	}
+}
+
+func (w *world) check() {
+	w.everyMember(func(s *side) {
+		for b := range s.dev {
+			if s.dev[b] < w.acked[b] {
+				w.fail("R4: block %d of member %s holds %d, %d was acknowledged", b, s.name, s.dev[b], w.acked[b])
+			}
+			if s.dur[b] < w.flushed[b] {
+				w.fail("R20: block %d of member %s holds %d durably, %d was flushed", b, s.name, s.dur[b], w.flushed[b])
+			}
+		}
+	})
+	least, n := ^uint64(0), 0
+	for _, p := range w.c.peers {
+		if p.required() {
+			least = min(least, p.seen)
+		}
+		sum := int64(0)
+		for i := range p.out.len() {
+			if op := p.out.at(i).op; w.released[op] {
+				w.fail("operation %d is released and in the outbox of %s", op.seq, p.node)
+			} else {
+				sum += weight(op)
+			}
+		}
+		if sum != p.bytes {
+			w.fail("the outbox of %s holds %d bytes and counts %d", p.node, sum, p.bytes)
+		}
+	}
+	if least != w.c.minSeen {
+		w.fail("minSeen is %d, the peers have %d", w.c.minSeen, least)
+	}
+	for i := range w.c.inflight.len() {
+		if w.c.inflight.at(i) != nil {
+			n++
+		}
+	}
+	if n != w.c.InFlight() || n != len(w.open) {
+		w.fail("%d in flight, %d counted, %d not completed", n, w.c.InFlight(), len(w.open))
+	}
+}
+
+func (w *world) atRest() bool {
+	return len(w.open) == 0 && len(w.waiting) == 0 && len(w.reads) == 0 && len(w.vol().Members) == 3 &&
+		w.c.peers["s"].member && w.c.peers["x"].member && w.dev == w.sides[0].dev && w.dev == w.sides[1].dev
+}

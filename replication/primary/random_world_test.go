@@ -1,0 +1,181 @@
+package primary
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"hacluster/blockdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/order"
+	"hacluster/replication/standby"
+)
+
+type content [worldBlocks]uint64
+
+type frame struct {
+	begin, resync bool
+	num           uint64
+	op            *Op
+	data          content // of a copy
+}
+
+type conn struct {
+	stream uint64
+	frames []frame
+	acks   []uint64
+	dead   bool // broken; Down was not called yet
+	over   bool // Down was called
+}
+
+type entryOf struct {
+	order.Item
+	f frame
+}
+
+type side struct {
+	name     string
+	dev, dur content
+	inc      cluster.Incarnation
+	boots    int
+	failed   bool
+	recv     *standby.Receiver
+	queue    order.Queue
+	running  []*entryOf
+	conn     *conn
+	chunks   []blockdev.Range // being compared in conn
+}
+
+type reading struct {
+	op   *Op
+	seen content
+}
+
+type world struct {
+	rng       *rand.Rand
+	c         *Core
+	now       Instant
+	state     *cluster.State
+	told      []cluster.Volume
+	proposals []cluster.Command
+	index     uint64
+	sides     []*side
+
+	dev     content
+	broken  bool // the local disk failed
+	local   []*Op
+	data    map[*Op]content // of copies
+	reads   []reading
+	waiting map[*Op]content // reads that were handed in
+
+	open      map[*Op]content // client operations: what was completed when it was admitted
+	released  map[*Op]bool
+	acked     content // newest acknowledged write of each block
+	flushed   content // what an acknowledged flush promised
+	completed int
+	admitted  int
+	drops     int
+	calm      bool
+}
+
+type broken struct{ text string }
+
+func (w *world) fail(format string, args ...any) { panic(broken{fmt.Sprintf(format, args...)}) }
+
+func newWorld(seed uint64) *world {
+	w := &world{rng: rand.New(rand.NewPCG(seed, 77)), now: 100 * second, state: cluster.NewState(),
+		data: map[*Op]content{}, waiting: map[*Op]content{}, open: map[*Op]content{}, released: map[*Op]bool{}}
+	w.state.ID = "c"
+	vol := cluster.Volume{Name: "v", Size: worldBlocks * worldBlock, Epoch: 3, Version: 7, Primary: "p", Process: 1,
+		Members: map[string]cluster.Member{"p": {Process: 1}}}
+	for _, n := range []string{"p", "s", "x"} {
+		vol.Replicas = append(vol.Replicas, cluster.Replica{Node: n})
+		w.state.Nodes[n] = cluster.Node{Name: n, Start: 1}
+	}
+	for _, n := range []string{"s", "x"} {
+		s := &side{name: n, inc: bootA, recv: standby.New(3, false)}
+		if w.rng.IntN(2) == 0 {
+			vol.Members[n] = cluster.Member{Incarnation: bootA, Process: 1}
+		} else {
+			for b := range s.dev {
+				s.dev[b] = 1 << 60 // anything: it is no member
+			}
+		}
+		w.sides = append(w.sides, s)
+	}
+	w.state.Volumes["v"] = vol
+	w.c = New(Config{Self: "p", DropAfter: dropAfter, Chunk: worldChunk, Backlog: 40 * worldBlock}, vol, w.now)
+	return w
+}
+
+func blocks(r blockdev.Range) (from, to int64) { return r.Off / worldBlock, r.End() / worldBlock }
+
+func (c *content) put(r blockdev.Range, seq uint64) {
+	for b, to := blocks(r); b < to; b++ {
+		c[b] = seq
+	}
+}
+
+func (c *content) raise(b int64, seq uint64) { c[b] = max(c[b], seq) }
+
+func (w *world) vol() cluster.Volume { return w.state.Volumes["v"] }
+
+func (w *world) actions() {
+	for _, a := range w.c.Take(nil) {
+		s := w.side(a.Node)
+		switch a.Kind {
+		case StartLocal:
+			w.local = append(w.local, a.Op)
+		case Begin:
+			s.conn.frames = append(s.conn.frames, frame{begin: true, num: a.Num, resync: a.Resync})
+		case Send:
+			if w.released[a.Op] {
+				w.fail("operation %d is sent after it was released", a.Op.seq)
+			}
+			s.conn.frames = append(s.conn.frames, frame{num: a.Num, op: a.Op, data: w.data[a.Op]})
+		case Ping:
+			if !s.conn.dead && w.rng.IntN(4) > 0 {
+				w.c.Alive(w.now, s.name, s.conn.stream)
+			}
+		case Complete:
+			w.complete(a.Op)
+		case Release:
+			if w.released[a.Op] {
+				w.fail("operation %d was released twice", a.Op.seq)
+			}
+			w.released[a.Op] = true
+		case Propose:
+			vol := w.vol()
+			if d := a.Command.Drop; d != nil && w.c.DiskError() != nil && d.Version == vol.Version && vol.IsMember(d.Node) && len(vol.Members) == 2 {
+				w.fail("R23: the last other member is to leave although the primary's disk failed")
+			}
+			if len(w.proposals) < 8 {
+				w.proposals = append(w.proposals, *a.Command)
+			}
+		case Disconnect:
+			if s.conn != nil {
+				s.conn.dead = true
+			}
+		case Compare:
+			w.takeChunks(s)
+		}
+	}
+}
+
+func (w *world) side(name string) *side {
+	for _, s := range w.sides {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+func (w *world) takeChunks(s *side) {
+	for len(s.chunks) < 2 {
+		at, ok := w.c.TakeChunk(s.name, s.conn.stream)
+		if !ok {
+			return
+		}
+		s.chunks = append(s.chunks, at)
+	}
+}
