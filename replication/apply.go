@@ -17,6 +17,8 @@ type entry struct {
 	s     *session
 	batch *link.Batch
 	frame *wire.Frame
+	// unmarked is why it must not change the backing: its region could not be marked.
+	unmarked error
 }
 
 var entries = sync.Pool{New: func() any { e := new(entry); e.Owner = e; return e }}
@@ -31,7 +33,7 @@ func newEntry(s *session, b *link.Batch, f *wire.Frame) *entry {
 
 func (e *entry) free() {
 	e.batch.Free()
-	e.s, e.batch, e.frame = nil, nil, nil
+	e.s, e.batch, e.frame, e.unmarked = nil, nil, nil, nil
 	entries.Put(e)
 }
 
@@ -106,8 +108,11 @@ func (s *session) roomLocked(ctx context.Context) error {
 	return nil
 }
 
-// start carries an entry out: at once where that does not wait for a disk, else in a worker.
+// start carries an entry out, once its regions are marked: at once where that does not wait for a disk, else in a worker.
 func (r *Replica) start(e *entry) {
+	if !e.begins() {
+		return
+	}
 	if r.cfg.Inline && e.frame.Kind == wire.Write && e.frame.Flags&wire.FUA == 0 {
 		e.carryOut() // the acknowledgement goes with those of all that the reader has
 		return
@@ -125,11 +130,16 @@ func (e *entry) run() {
 // carryOut carries an entry out, and then those that waited for it alone.
 func (e *entry) carryOut() {
 	var room [8]*order.Item
-	failpoint.HitOne(e.Barrier, failpoint.StandbyFlush, failpoint.StandbyWrite)
-	err := e.s.r.applyFrame(e)
-	failpoint.HitOne(e.Barrier, failpoint.StandbyFlushed, failpoint.StandbyWritten)
+	err := e.unmarked
+	if err == nil {
+		failpoint.HitOne(e.Barrier, failpoint.StandbyFlush, failpoint.StandbyWrite)
+		err = e.s.r.applyFrame(e)
+		failpoint.HitOne(e.Barrier, failpoint.StandbyFlushed, failpoint.StandbyWritten)
+	}
 	for _, it := range e.s.r.finish(e, err, room[:0]) {
-		it.Owner.(*entry).carryOut()
+		if next := it.Owner.(*entry); next.begins() {
+			next.carryOut()
+		}
 	}
 }
 

@@ -37,7 +37,20 @@ func BenchmarkMirror1M(b *testing.B) {
 func BenchmarkLone4K(b *testing.B) { benchmarkMirror(b, true, 1, 4096, "a") }
 
 func benchmarkMirror(b *testing.B, inline bool, depth, size int, names ...string) {
-	l := formed(b, labConfig{inline: inline, size: 64 << 20, tmpfs: true}, names...)
+	benchmarkLab(b, labConfig{inline: inline, size: 64 << 20, tmpfs: true}, depth, size, names...)
+}
+
+// What marking costs: the difference to BenchmarkMirror4K. Expected: within the noise, for the regions are hot.
+func BenchmarkMirror4KUnmarked(b *testing.B) {
+	for _, depth := range []int{1, 32} {
+		b.Run(fmt.Sprintf("QD%d", depth), func(b *testing.B) {
+			benchmarkLab(b, labConfig{inline: true, size: 64 << 20, tmpfs: true, unmarked: true}, depth, 4096, "a", "b")
+		})
+	}
+}
+
+func benchmarkLab(b *testing.B, conf labConfig, depth, size int, names ...string) {
+	l := formed(b, conf, names...)
 	a := l.nodes["a"]
 	ten := a.serving()
 	for _, n := range names[1:] {

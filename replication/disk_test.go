@@ -439,7 +439,7 @@ func TestCleanStopWaitsForTheLastWrite(t *testing.T) {
 		if err != nil || b.sb.mark() == nil {
 			t.Errorf("stopped with %v, mark %v", err, b.sb.mark())
 		}
-		if err := b.dev.Close(); err != nil {
+		if err := b.halt(); err != nil {
 			t.Error(err)
 		}
 		b.start()

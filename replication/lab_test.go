@@ -18,6 +18,7 @@ import (
 	"hacluster/blockdev/backend/faultdev"
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/blockdev/backend/timed"
+	"hacluster/blockdev/marks"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/primary"
@@ -57,6 +58,7 @@ type labConfig struct {
 	suspend  time.Duration
 	deadline time.Duration
 	tmpfs    bool // backings are files; without faults, and read by nobody else
+	unmarked bool // nothing is marked on stable storage
 	kernel   bool // backings lose what a failed flush was to make durable
 }
 
@@ -69,6 +71,7 @@ type labNode struct {
 	disk    *kernelDisk
 	faults  *faultdev.Dev
 	sb      *superRecord
+	table   *memdev.Dev // of marks
 	cable   cable
 	process uint64
 	boot    wire.ID
@@ -77,15 +80,17 @@ type labNode struct {
 	granted bool // it may serve what it leads
 	gaveUp  cluster.Epoch
 
-	mu      sync.Mutex
-	replica *Replica
-	super   *memSuper
-	dev     *timed.Dev
-	stop    context.CancelFunc
-	done    chan error
-	handler func(context.Context, *link.Session) error // in the place of the replica
-	giveUps []string
-	events  []string
+	mu          sync.Mutex
+	replica     *Replica
+	super       *memSuper
+	dev         *timed.Dev
+	stop        context.CancelFunc
+	done        chan error
+	marks       *marks.File
+	tableFaults *faultdev.Dev
+	handler     func(context.Context, *link.Session) error // in the place of the replica
+	giveUps     []string
+	events      []string
 
 	// What a test has the leader answer to a give-up; nil: the promotion of another member.
 	onGiveUp func(to string, failed bool) error
@@ -139,6 +144,9 @@ func (l *lab) close() {
 	for _, n := range l.nodes {
 		n.cable.mend()
 		n.faults.Clear()
+		if n.tableFaults != nil {
+			n.tableFaults.Clear()
+		}
 	}
 	for _, n := range l.nodes {
 		if err := n.halt(); err != nil && !errors.Is(err, errFault) {
@@ -288,14 +296,15 @@ func (n *labNode) start() {
 		n.get().Stalled(op, at, since)
 	}})
 	super := &memSuper{rec: n.sb}
+	table := n.openMarks()
 	id := wire.ID{15: 7}
 	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: *n.l.volume(), Process: n.process, Boot: n.boot,
-		Incarnation: n.incarnation(), Inline: n.l.conf.inline, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
+		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
 		Log: logger(n.l.t, n.name)}, labNodeView{n}, dev, super)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	n.mu.Lock()
-	n.replica, n.super, n.dev, n.faults, n.stop, n.done = r, super, dev, faults, cancel, done
+	n.replica, n.super, n.marks, n.dev, n.faults, n.stop, n.done = r, super, table, dev, faults, cancel, done
 	n.mu.Unlock()
 	go func() { done <- r.Run(ctx) }()
 }
@@ -309,7 +318,7 @@ func (n *labNode) halt() error {
 	if cerr := n.dev.Close(); cerr != nil && !errors.Is(cerr, blockdev.ErrClosed) {
 		err = errors.Join(err, cerr)
 	}
-	return err
+	return errors.Join(err, n.closeMarks())
 }
 
 // crash ends the process as kill -9 does: what the operating system has stays, nothing more reaches it.
@@ -317,6 +326,9 @@ func (n *labNode) crash() {
 	n.cable.cut()
 	n.super.kill()
 	_ = n.mem.Close()
+	if n.table != nil {
+		_ = n.table.Close()
+	}
 	_ = n.halt()
 	n.cable.mend()
 }

@@ -10,8 +10,12 @@ import (
 	"hacluster/heartbeat/cluster"
 )
 
-// startLocal puts an operation on the local backing: at once where the caller may wait for that, else in a worker.
+// startLocal puts an operation on the local backing, once its regions are marked: at once where the caller may wait for
+// that, else in a worker.
 func (t *Tenure) startLocal(o *op, by caller) {
+	if !o.begins() {
+		return
+	}
 	quick := by == client && t.r.cfg.Inline && !o.IsCopy() && o.Kind == blockdev.OpWrite && !o.FUA
 	if quick || by == worker {
 		t.doLocal(o, by)
@@ -34,6 +38,8 @@ func (t *Tenure) doLocal(o *op, by caller) {
 	began := o.localBegins()
 	switch {
 	case t.isGone(): // its outcome is unknown in any case: the device is left alone
+	case o.unmarked != nil:
+		err = o.unmarked
 	case o.IsCopy():
 		failpoint.Hit(failpoint.ResyncCopy)
 		err = readCopy(t.r.dev, o)

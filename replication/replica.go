@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/marks"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/order"
@@ -85,6 +86,9 @@ type Config struct {
 	SuspendLimit time.Duration
 	// Workers bounds the disk operations of the volume that run at a time beside inline ones. Default 64.
 	Workers int
+	// Marks is where this replica keeps on stable storage what may differ from the others; nil: nowhere. It is the
+	// caller's to close, after Run has returned.
+	Marks *marks.File
 	// Problem, when not empty, says why the backing or its superblock cannot be used; then both are nil.
 	Problem string
 	Log     *slog.Logger
@@ -103,6 +107,7 @@ type Replica struct {
 	kick   chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
 	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
 	noting  chan struct{}
+	slots   marks.Slots   // of the other replicas in cfg.Marks
 	digests chan struct{} // a token for each digest request being answered
 	goes    sync.WaitGroup
 	// failures counts writes and flushes of the backing that failed, and stalls.
@@ -144,6 +149,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
+	r.slots = slotsOf(cfg.Marks, r.others())
 	r.meter.init(cfg.Node, cfg.Volume.Replicas)
 	r.timers.set(cfg.DropAfter, cfg.SuspendLimit)
 	if super != nil {
@@ -152,6 +158,16 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 		r.recv = standby.New(0, false)
 	}
 	return r
+}
+
+// others names the other replicas.
+func (r *Replica) others() (names []string) {
+	for _, rep := range r.cfg.Volume.Replicas {
+		if rep.Node != r.cfg.Node {
+			names = append(names, rep.Node)
+		}
+	}
+	return names
 }
 
 // Run follows the committed state until ctx ends. Then it stops serving, waits for everything on the device, flushes

@@ -13,13 +13,14 @@ import (
 // op is one operation on its way: what the Core knows of it, and the data.
 type op struct {
 	primary.Op
-	t     *Tenure
-	req   *blockdev.Request // of a client; nil: our own
-	buf   *blockdev.Buf     // payload of a write; a reference of its own, for it outlives the request
-	sum   uint32
-	zero  bool       // a copy whose content is all zeroes
-	began stamp      // of a client's operation that is timed; zero: it is not
-	done  chan error // of our own flush: gets the outcome; room for one
+	t        *Tenure
+	req      *blockdev.Request // of a client; nil: our own
+	buf      *blockdev.Buf     // payload of a write; a reference of its own, for it outlives the request
+	sum      uint32
+	zero     bool       // a copy whose content is all zeroes
+	began    stamp      // of a client's operation that is timed; zero: it is not
+	unmarked error      // why it must not change the backing: its region could not be marked
+	done     chan error // of our own flush: gets the outcome; room for one
 	// refs is one for the Core until its Release, and one for each Complete that was taken and not carried out: the
 	// two may be taken by different goroutines, and the second must not give away what the first still reports.
 	refs atomic.Int32
@@ -45,7 +46,7 @@ func (o *op) release() {
 	if o.buf != nil {
 		o.buf.Free()
 	}
-	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.done = nil, nil, nil, 0, false, 0, nil
+	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.unmarked, o.done = nil, nil, nil, 0, false, 0, nil, nil
 	o.Reset()
 	ops.Put(o)
 }

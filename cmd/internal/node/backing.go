@@ -14,16 +14,18 @@ import (
 	"hacluster/blockdev/backend/timed"
 	"hacluster/blockdev/deadline"
 	"hacluster/blockdev/failpoint"
+	"hacluster/blockdev/marks"
 	"hacluster/blockdev/meta"
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
 )
 
-// backing is an opened local device with its superblock.
+// backing is an opened local device with its superblock and its map of what may differ.
 type backing struct {
 	dev         *timed.Dev
 	super       *superblock
+	marks       *marks.File
 	incarnation cluster.Incarnation
 	fresh       bool
 	inline      bool
@@ -68,8 +70,11 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if b.super, err = v.openSuper(st, vol, dir, path, device, file.Attachment(), known); err != nil {
 		return nil, errors.Join(err, b.dev.Close())
 	}
+	if b.marks, err = v.openMarks(st, vol, file.Attachment(), b.fresh); err != nil {
+		return nil, errors.Join(err, b.super.close(), b.dev.Close())
+	}
 	b.close = func() {
-		if err := errors.Join(b.super.file.Close(), b.dev.Close(), b.super.suspect.close()); err != nil {
+		if err := errors.Join(b.marks.Close(), b.super.close(), b.dev.Close()); err != nil {
 			v.n.log.Error("closing the backing", "volume", vol.Name, "error", err)
 		}
 	}
@@ -142,6 +147,8 @@ type superblock struct {
 	// suspect has what of Failed is not stored yet.
 	suspect *suspect
 }
+
+func (s *superblock) close() error { return errors.Join(s.file.Close(), s.suspect.close()) }
 
 func (s *superblock) update(change func(*meta.Superblock)) error {
 	defer s.disk.Begin(s.op)()

@@ -194,7 +194,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 		v.told[vol.Name] = h.broken
 	} else {
 		delete(v.told, vol.Name)
-		cfg.Incarnation, cfg.Fresh, cfg.Inline = b.incarnation, b.fresh, b.inline
+		cfg.Incarnation, cfg.Fresh, cfg.Inline, cfg.Marks = b.incarnation, b.fresh, b.inline, b.marks
 		h.replica = replication.New(cfg, replicaNode{v.n}, b.dev, b.super)
 		b.stalled.Store(h.replica)
 		h.close, h.deadline = b.close, b.dev.SetDeadline

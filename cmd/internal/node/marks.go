@@ -1,0 +1,99 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"hacluster/blockdev/deadline"
+	"hacluster/blockdev/marks"
+	"hacluster/blockdev/meta"
+	"hacluster/heartbeat/cluster"
+)
+
+// openMarks opens the map of what may differ from the other replicas, which lies beside the superblock. Where there is
+// none, or a damaged one, all may differ, unless the volume was never written anywhere (R16). One that belongs to another
+// volume, node or device, or that a newer program wrote, is a problem of the replica.
+func (v *volumes) openMarks(st *cluster.State, vol cluster.Volume, attachment string, fresh bool) (*marks.File, error) {
+	defer v.n.disk.Begin("open the map of marks of volume " + vol.Name)()
+	dir, _ := v.superblockPath(vol.Name)
+	path := filepath.Join(dir, "marks")
+	b := marks.Binding{Cluster: meta.ID(idOf(st.ID)), Volume: meta.ID(idOf(vol.ID)), Node: v.n.me.Name, Size: vol.Size,
+		Incarnation: marks.Incarnation{Boot: meta.ID(v.n.boot), Attachment: attachment, Start: v.n.dir.id.Start}}
+	var peers []string
+	for _, r := range vol.Replicas {
+		if r.Node != v.n.me.Name {
+			peers = append(peers, r.Node)
+		}
+	}
+	f, err := v.loadMarks(path, vol.Name, b)
+	if errors.Is(err, marks.ErrNone) || errors.Is(err, marks.ErrCorrupt) {
+		if !fresh {
+			v.n.log.Warn("there is no map of what may differ: the next resync compares everything", "volume", vol.Name, "why", err)
+		}
+		if err := marks.CreatePath(path, marks.New{Binding: b, Peers: peers, Everything: !fresh}); err != nil {
+			return nil, err
+		}
+		f, err = v.loadMarks(path, vol.Name, b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range f.Damage() {
+		v.n.log.Warn("map of marks was damaged", "volume", vol.Name, "what", line)
+	}
+	if err := fitSlots(f, peers); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (v *volumes) loadMarks(path, volume string, b marks.Binding) (*marks.File, error) {
+	store, err := marks.OpenPath(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := marks.Open(watchedStore{store, v.n.disk, "write the map of marks of volume " + volume}, b)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return f, nil
+}
+
+// fitSlots gives each peer a slot, and takes those of others away.
+func fitSlots(f *marks.File, peers []string) error {
+	for i, s := range f.Slots() {
+		if s.Peer != "" && !slices.Contains(peers, s.Peer) {
+			if err := f.RemoveSlot(i); err != nil {
+				return fmt.Errorf("forget peer %s: %w", s.Peer, err)
+			}
+		}
+	}
+	for _, p := range peers {
+		if _, ok := f.Lookup(p); ok {
+			continue
+		}
+		if _, err := f.AddSlot(p, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watchedStore is a marks.Store whose writes are timed (R26).
+type watchedStore struct {
+	marks.Store
+	disk *deadline.Watch
+	op   string
+}
+
+func (s watchedStore) WriteAt(p []byte, off int64) (int, error) {
+	defer s.disk.Begin(s.op)()
+	return s.Store.WriteAt(p, off)
+}
+
+func (s watchedStore) Flush() error {
+	defer s.disk.Begin(s.op)()
+	return s.Store.Flush()
+}

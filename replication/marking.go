@@ -1,0 +1,90 @@
+package replication
+
+import (
+	"fmt"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/marks"
+	"hacluster/replication/wire"
+)
+
+// Before anything of a region changes on the backing, the region is marked on stable storage for every other replica
+// (R14): a write to one that is marked already, which is the common case, goes on at once; the others wait in the map for
+// the next group, and are started by its end. Sending does not wait for that: each replica marks before its own write.
+//
+// A mark that cannot be made is a failed write (R23). A Marks of nil marks nothing: then all blocks may differ (R16).
+
+// slotsOf are the slots of the other replicas. A peer without one has everything to copy, always.
+func slotsOf(f *marks.File, peers []string) (all marks.Slots) {
+	if f == nil {
+		return 0
+	}
+	for _, p := range peers {
+		if i, ok := f.Lookup(p); ok {
+			all |= marks.Of(i)
+		}
+	}
+	return all
+}
+
+// mark is Mark for every other replica.
+func (r *Replica) mark(at blockdev.Range, w marks.Waiter) (ready bool, err error) {
+	if r.slots == 0 {
+		return true, nil
+	}
+	ready, err = r.cfg.Marks.Mark(at, r.slots, w)
+	if err != nil {
+		return false, unmarked(at, err)
+	}
+	return ready, nil
+}
+
+func unmarked(at blockdev.Range, err error) error {
+	return fmt.Errorf("note that %v may differ, before it is written: %w", at, err)
+}
+
+// begins reports whether an operation may go to the local backing now; else Marked starts it. What only reads, or
+// changes nothing by itself, always may.
+func (o *op) begins() bool {
+	if o.Kind == blockdev.OpFlush || o.IsCopy() {
+		return true
+	}
+	ready, err := o.t.r.mark(o.Range, o)
+	if err != nil {
+		o.unmarked, ready = err, true
+	}
+	return ready
+}
+
+// Marked implements marks.Waiter.
+func (o *op) Marked(err error) {
+	if err != nil {
+		o.unmarked = unmarked(o.Range, err)
+	}
+	o.t.r.work.do(o)
+}
+
+// begins is the same for an entry of a standby.
+func (e *entry) begins() bool {
+	if e.frame.Kind != wire.Write && e.frame.Kind != wire.Zero {
+		return true
+	}
+	ready, err := e.s.r.mark(e.frame.Range, e)
+	if err != nil {
+		e.unmarked, ready = err, true
+	}
+	return ready
+}
+
+// Marked implements marks.Waiter.
+func (e *entry) Marked(err error) {
+	if err != nil {
+		e.unmarked = unmarked(e.frame.Range, err)
+	}
+	e.s.r.work.do(e)
+}
+
+var (
+	_ marks.Waiter = (*op)(nil)
+	_ marks.Waiter = (*entry)(nil)
+)
