@@ -1,9 +1,9 @@
 // Package hot takes a socket out of the runtime's poller, for conversations in which the next message comes within
 // microseconds. A goroutine that waits in the runtime's poller costs a failed read, a change of goroutine, a round of
 // the scheduler's search for other work and a second thread that is woken to look for it; at one small write at a time
-// that was a third of a daemon's work. A Conn waits in the kernel instead, for a moment, in the very thread that reads.
-// If nothing comes within that moment it waits in the runtime's poller like any other connection, so that an idle one
-// holds no thread.
+// that was a quarter of both daemons' work, 78 microseconds of processor time per write with it and 58 without. A Conn
+// waits in the kernel instead, for a moment, in the very thread that reads. If nothing comes within that moment it waits
+// in the runtime's poller like any other connection, so that an idle one holds no thread.
 //
 // The frontend for NBD and the stream between replicas read through it. It knows nothing of what they read.
 package hot
