@@ -22,6 +22,10 @@ func (r *Raft) Propose(ctx context.Context, command []byte) (result any, index u
 		f := r.node.Apply(command, wait)
 		if a.index, a.err = outcome("propose", f); a.err == nil {
 			a.result = f.Response()
+			select {
+			case r.spread <- struct{}{}:
+			default: // one is due already
+			}
 		}
 		return a
 	})
@@ -35,6 +39,22 @@ func (r *Raft) Barrier(ctx context.Context) error {
 		_, a.err = outcome("barrier", r.node.Barrier(wait))
 		return a
 	}).err
+}
+
+// spreadCommits has the followers learn of a commit at once. By itself raft tells them with the next entry or heartbeat
+// of the log, which it sends each Config.Commit: for both to be soon, an idle group would have to send them all the time
+// (at 10 ms, half of an idle leader's work). Here an empty entry follows each command that nothing else follows.
+func (r *Raft) spreadCommits() {
+	for {
+		select {
+		case <-r.spread:
+			ctx, cancel := context.WithTimeout(context.Background(), r.cfg.LeaderLease)
+			_ = r.Barrier(ctx) // whoever leads next has told them by then
+			cancel()
+		case <-r.stop:
+			return
+		}
+	}
 }
 
 // answer is what a call came to.

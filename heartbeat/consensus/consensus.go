@@ -88,7 +88,8 @@ type Config struct {
 	// LeaderLease is how long a leader goes on without hearing from a majority. At most Heartbeat; default three
 	// quarters of it. It is no fencing lease.
 	LeaderLease time.Duration
-	// Commit is how soon followers learn of a commit when nothing follows it. Default 10 ms.
+	// Commit is how often a follower to which nothing is sent is told how far the log is committed, and asked what it
+	// lacks. Commands are told of at once. Default half of Heartbeat.
 	Commit time.Duration
 	// DiskDeadline bounds each call on log, votes and snapshots (default 5 s). It is counted while this process runs: a
 	// process that was stopped does not find its disk guilty.
@@ -140,7 +141,7 @@ func (c *Config) setDefaults() {
 	def(&c.Heartbeat, 200*time.Millisecond)
 	def(&c.Election, c.Heartbeat)
 	def(&c.LeaderLease, c.Heartbeat*3/4)
-	def(&c.Commit, 10*time.Millisecond)
+	def(&c.Commit, c.Heartbeat/2)
 	def(&c.DiskDeadline, 5*time.Second)
 	def(&c.SnapshotInterval, 30*time.Second)
 	if c.SnapshotThreshold == 0 {

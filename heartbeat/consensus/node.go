@@ -32,6 +32,7 @@ type Raft struct {
 	failure atomic.Pointer[error]
 	failed  chan struct{} // closed by fail
 	stop    chan struct{} // closed by Close: monitor ends
+	spread  chan struct{} // a commit that the followers are to learn of; bound 1
 	places  chan struct{} // one element per call in progress; bound maxCalls
 	wg      sync.WaitGroup
 
@@ -57,6 +58,7 @@ func Open(cfg Config) (*Raft, error) {
 		watch:    deadline.New(),
 		failed:   make(chan struct{}),
 		stop:     make(chan struct{}),
+		spread:   make(chan struct{}, 1),
 		places:   make(chan struct{}, maxCalls),
 	}
 	r.fsm = &fsm{machine: cfg.Machine, standing: r.standing}
@@ -73,9 +75,9 @@ func Open(cfg Config) (*Raft, error) {
 	r.stream = newStream(cfg.Stream, cfg.Address, cfg.Cluster, cfg.Logger)
 	r.trans = newTransport(cfg, r.stream, r.standing, log)
 	r.leading = newLeadership(cfg, r.fail)
-	r.wg.Add(2)
-	go func() { defer r.wg.Done(); r.leading.run() }()
-	go func() { defer r.wg.Done(); r.monitor() }()
+	r.wg.Go(r.leading.run)
+	r.wg.Go(r.monitor)
+	r.wg.Go(r.spreadCommits)
 	if err := r.start(log, snaps); err != nil {
 		return nil, errors.Join(err, r.abandon())
 	}

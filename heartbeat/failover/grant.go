@@ -30,8 +30,18 @@ func (l *Leader) Request(now Instant, r cluster.LeaseRequest) []Action {
 	l.noteNewProcess(r)
 	// One waiting request per node: a newer one takes the place of an older.
 	l.pending = slices.DeleteFunc(l.pending, func(p cluster.LeaseRequest) bool { return p.Node == r.Node })
+	if len(l.pending) == 0 {
+		l.waiting = now
+	}
 	l.pending = append(l.pending, r)
 	return l.evaluate(now)
+}
+
+// pressing reports whether somebody waits for whom a round must be held now. Who serves nothing has time: it is served by
+// the round of one that does, so that an idle cluster confirms once for all of its nodes.
+func (l *Leader) pressing(now Instant) bool {
+	return len(l.pending) > 0 && (now.Sub(l.waiting) >= l.cfg.Lease/4 ||
+		slices.ContainsFunc(l.pending, func(r cluster.LeaseRequest) bool { return l.leads(r.Node) }))
 }
 
 func (l *Leader) stale(node string, id requestID) bool {
@@ -100,6 +110,9 @@ func (l *Leader) GiveUp(now Instant, g GiveUp) ([]Action, bool) {
 func (l *Leader) startRound(now Instant) []Action {
 	r := &l.round
 	if r.open && now.Sub(r.asked) < l.cfg.RoundTimeout {
+		return nil
+	}
+	if !r.open && !r.wanted && !l.pressing(now) {
 		return nil
 	}
 	serving := l.pending

@@ -14,8 +14,33 @@ func TestGrantNamesWhatTheNodeLeads(t *testing.T) { // R8, R9
 	if gr == nil || gr.Volumes["v"] != 3 || gr.Length != lease || gr.Term != term || gr.Number != 1 || gr.Start != 1 {
 		t.Fatalf("%+v", gr)
 	}
-	if gr = g.request("s"); gr == nil || len(gr.Volumes) != 0 {
+	if gr = g.requestInTime("s"); gr == nil || len(gr.Volumes) != 0 {
 		t.Fatalf("a standby was granted %+v", gr)
+	}
+}
+
+// Who serves nothing is answered by the round of one that does, or after a quarter of a lease.
+func TestOneRoundServesWhoHasTime(t *testing.T) {
+	g := newRig(t)
+	g.request("p")
+	for range 20 {
+		before := g.asks
+		for _, n := range []string{"s", "w"} {
+			if g.request(n) != nil {
+				t.Fatalf("%s, which serves nothing, had a round to itself", n)
+			}
+		}
+		given := len(g.grants)
+		if !g.named("p") || g.asks != before+1 || len(g.grants) != given+3 {
+			t.Fatalf("%d rounds and %d grants for three nodes", g.asks-before, len(g.grants)-given)
+		}
+		g.pass(lease / 8)
+	}
+	if g.request("s") != nil {
+		t.Fatal("answered at once")
+	}
+	if g.pass(lease / 4); g.grants[len(g.grants)-1].Node != "s" {
+		t.Fatal("not answered after a quarter of a lease, though nobody else asks")
 	}
 }
 
@@ -69,6 +94,7 @@ func TestLeadershipIsConfirmedByAQuestionAskedAfterTheRequest(t *testing.T) { //
 	if len(g.grants) != 1 || g.grants[0].Node != "p" {
 		t.Fatalf("granted %+v, want only what was asked before the question", g.grants)
 	}
+	g.pass(lease / 4)
 	if g.l.round.number != first+1 || !g.l.round.open {
 		t.Fatal("no question was asked for the request that waits")
 	}

@@ -46,6 +46,7 @@ type Leader struct {
 
 	accepted map[string]requestID // newest request or give-up of each node
 	pending  []cluster.LeaseRequest
+	waiting  Instant // since when one of pending waits
 	round    round
 	lastNum  uint64
 
@@ -186,6 +187,18 @@ func (l *Leader) account(volume string) *account {
 
 // Tick lets time act.
 func (l *Leader) Tick(now Instant) []Action { return l.evaluate(now) }
+
+// Quiet reports whether all volumes are served and nothing is under way, so that time will not have anything to decide
+// for half a lease.
+func (l *Leader) Quiet(now Instant) bool {
+	for name := range l.state.Volumes {
+		a := l.account(name)
+		if a.deciding != nil || a.released != "" || a.ended != 0 || a.until.Sub(now) < l.cfg.Lease/2 {
+			return false
+		}
+	}
+	return l.ready && len(l.orders) == 0
+}
 
 func (l *Leader) evaluate(now Instant) (out []Action) {
 	if !l.ready {

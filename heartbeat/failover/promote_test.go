@@ -318,7 +318,7 @@ func TestRemovedNodeStartsOverWhenItIsAddedAgain(t *testing.T) { // R10, R32
 	g := newRig(t)
 	g.change(func(v *cluster.Volume) { v.Version++; delete(v.Members, "s") })
 	g.starts["s"], g.numbers["s"] = 17, 40
-	if g.request("s") == nil {
+	if g.requestInTime("s") == nil {
 		t.Fatal("not answered")
 	}
 	if r := g.commit(cluster.Command{RemoveNode: &cluster.RemoveNode{Node: "s"}}); r.Void != "" {
@@ -326,7 +326,7 @@ func TestRemovedNodeStartsOverWhenItIsAddedAgain(t *testing.T) { // R10, R32
 	}
 	g.commit(cluster.Command{AddNode: &cluster.Node{Name: "s", DataDir: "ds", Start: 1}})
 	g.starts["s"], g.numbers["s"] = 1, 0
-	if g.request("s") == nil {
+	if g.requestInTime("s") == nil {
 		t.Fatal("a node that was added again is not heard for the rest of the term")
 	}
 }

@@ -83,16 +83,16 @@ func (l *listener) Addr() net.Addr { return l.mux.Addr() }
 
 // counted gives a connection its place in the Mux.
 func (m *Mux) counted(c net.Conn) net.Conn {
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return &conn{TCPConn: tcp, mux: m}
+	if s, ok := c.(*socket); ok {
+		return &conn{socket: s, mux: m}
 	}
 	return &otherConn{Conn: c, mux: m}
 }
 
-// conn gives its place back to the Mux when it is closed. It embeds *net.TCPConn, not net.Conn, so that writev and
+// conn gives its place back to the Mux when it is closed. It embeds *socket, not net.Conn, so that writev and
 // socket options stay reachable.
 type conn struct {
-	*net.TCPConn
+	*socket
 	mux  *Mux
 	once sync.Once
 }

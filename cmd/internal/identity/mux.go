@@ -121,7 +121,7 @@ func (m *Mux) accept() {
 			continue
 		}
 		wait = shortest
-		m.admit(c)
+		m.admit(newSocket(c))
 	}
 }
 

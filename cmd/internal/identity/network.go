@@ -23,7 +23,11 @@ func (t *Transport) dial(ctx context.Context, addr string) (net.Conn, error) {
 		return t.cfg.Network.Dial(ctx, "tcp", addr)
 	}
 	d := net.Dialer{Control: t.control, KeepAliveConfig: t.keepAlive()}
-	return d.DialContext(ctx, "tcp", addr)
+	c, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return newSocket(c), nil
 }
 
 func (t *Transport) listen(addr string) (net.Listener, error) {

@@ -8,10 +8,10 @@ import (
 )
 
 // followLease has grants last as long as the applied RTO target says, by the replicated state: not by what this node has
-// taken over so far, for the two must not part (R10). It reports whether the timers are others than before.
-func (l *leading) followLease(st *cluster.State) (changed bool) {
+// taken over so far, for the two must not part (R10).
+func (l *leading) followLease(st *cluster.State) {
 	if st.ID == "" || st.RTOMillis == 0 {
-		return false
+		return
 	}
 	if l.config != st.ConfigVersion {
 		l.config, l.since = st.ConfigVersion, l.n.now()
@@ -20,12 +20,10 @@ func (l *leading) followLease(st *cluster.State) (changed bool) {
 	if err != nil { // a later version of the program applied it: its leases are not known here
 		l.n.log.Error("the applied RTO target cannot be used here", "rto", millis(st.RTOMillis), "error", err)
 		l.n.fail(err)
-		return false
+		return
 	}
-	changed = t != l.timers
 	l.timers = t
 	l.core.SetLease(t.Lease, config.LeaseFor(millis(st.LongestRTOMillis)))
-	return changed
 }
 
 // settleLeases tells the cluster that leases of an earlier, longer target have run out: this leader has granted none for
