@@ -66,7 +66,7 @@ func (c *copier) ask() {
 	t := c.t
 	for len(c.asked) < maxCompares {
 		t.mu.Lock()
-		chunk, ok := t.core.TakeChunk(c.p.node, c.stream)
+		chunk, ok := t.core.TakeChunk(t.r.node.Now(), c.p.node, c.stream)
 		t.mu.Unlock()
 		if !ok {
 			return
@@ -112,7 +112,7 @@ func (c *copier) answer(ctx context.Context, r wire.Reply) {
 	})
 	t.with(func(now primary.Instant) {
 		if len(mine.bad) > 0 {
-			t.core.Unreadable(now, c.p.node, c.stream, chunk)
+			t.core.Unreadable(now, c.p.node, c.stream, chunk, mine.bad)
 		}
 		t.core.Compared(now, c.p.node, c.stream, chunk, copies)
 	})

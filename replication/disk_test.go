@@ -293,10 +293,13 @@ func TestHungDiskDoesNotKeepTheDaemonFromStopping(t *testing.T) {
 func TestHungComparisonDoesNotKeepTheDaemonFromStopping(t *testing.T) {
 	l := formed(t, labConfig{inline: true, deadline: 100 * time.Millisecond}, "a", "b")
 	a, b := l.nodes["a"], l.nodes["b"]
-	a.serving()
+	ten := a.serving()
 	a.connected("b")
 	b.cable.cut()
 	l.await("the standby to be dropped", func() bool { l.pass(2 * dropAfter); return l.drops() > 0 })
+	if err := ten.client(t).write(0, pattern(4096, 1)); err != nil {
+		t.Fatal(err)
+	}
 	held := a.faults.Add(faultdev.Rule{Op: blockdev.OpRead, Stall: true})
 	b.cable.mend()
 	l.await("the comparison to hang", func() bool { return held.Waiting() > 0 && a.dev.Stalled() })

@@ -86,6 +86,7 @@ type labNode struct {
 	dev         *timed.Dev
 	stop        context.CancelFunc
 	done        chan error
+	tally       tally
 	marks       *marks.File
 	tableFaults *faultdev.Dev
 	handler     func(context.Context, *link.Session) error // in the place of the replica
@@ -280,7 +281,7 @@ func (n *labNode) start() {
 	n.process++
 	n.l.apply(cluster.Command{StartNode: &cluster.StartNode{Node: n.name, DataDir: n.name, Start: n.process, Boot: fmt.Sprintf("%x", n.boot[:])}})
 	n.mem = n.mem.Reopen()
-	inner := blockdev.Device(n.mem)
+	inner := blockdev.Device(tallied{n.mem, &n.tally})
 	if n.l.conf.kernel {
 		if n.disk == nil {
 			n.disk = newKernelDisk(n.l.conf.size)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
@@ -86,4 +87,40 @@ func (n *labNode) stored(peer string, off int64) bool {
 		n.l.t.Fatal(fmt.Errorf("%s has no slot for %s", n.name, peer))
 	}
 	return f.Slots()[slot].Everything || f.Marked(off/f.RegionSize())&marks.Of(slot) != 0
+}
+
+// tally counts what is read from and written to a backing.
+type tally struct{ read, written atomic.Int64 }
+
+func (t *tally) reset() {
+	t.read.Store(0)
+	t.written.Store(0)
+}
+
+// tallied is a device with a tally.
+type tallied struct {
+	*memdev.Dev
+	t *tally
+}
+
+func (d tallied) ReadAt(p []byte, off int64) (int, error) {
+	d.t.read.Add(int64(len(p)))
+	return d.Dev.ReadAt(p, off)
+}
+
+func (d tallied) WriteAt(p []byte, off int64) (int, error) {
+	d.t.written.Add(int64(len(p)))
+	return d.Dev.WriteAt(p, off)
+}
+
+func (d tallied) WriteFUA(p []byte, off int64) (int, error) {
+	d.t.written.Add(int64(len(p)))
+	return d.Dev.WriteFUA(p, off)
+}
+
+func (d tallied) WriteVAt(segments [][]byte, off int64) (int, error) {
+	for _, s := range segments {
+		d.t.written.Add(int64(len(s)))
+	}
+	return d.Dev.WriteVAt(segments, off)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/bitmap"
 	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
@@ -27,6 +28,8 @@ type peerLink struct {
 	stream uint64
 	pings  uint64
 	probe  probe
+
+	theirs *bitmap.Bitmap // of the stream that is up: what came of the peer's map; who receives owns it
 
 	mu     sync.Mutex
 	reason string // of the last disconnect or refusal
@@ -81,7 +84,9 @@ func (p *peerLink) connect(ctx context.Context) {
 		p.refused(err)
 		return
 	}
-	p.serve(ctx, stream, sender, greetingOf(reply))
+	g := greetingOf(reply)
+	g.WentBack = p.judge(reply)
+	p.serve(ctx, stream, sender, g)
 }
 
 func greetingOf(r wire.HelloReply) primary.Greeting {
@@ -134,11 +139,11 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	copier := newCopier(p, stream, outbox)
 	goes.Go(func() { copier.run(ctx) })
 	t.mu.Lock()
-	p.outbox, p.sender, p.stream, p.probe = outbox, sender, stream, probe{}
+	p.outbox, p.sender, p.stream, p.probe, p.theirs = outbox, sender, stream, probe{}, nil
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Up(now, p.node, stream, g) })
 	stop := context.AfterFunc(ctx, sender.Close)
-	err := p.receive(stream, sender, copier)
+	err := p.receive(stream, sender, outbox, copier)
 	stop()
 	t.mu.Lock()
 	p.outbox, p.sender = nil, nil
@@ -152,7 +157,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	}
 }
 
-func (p *peerLink) receive(stream uint64, sender *link.Sender, c *copier) error {
+func (p *peerLink) receive(stream uint64, sender *link.Sender, outbox *link.Outbox, c *copier) error {
 	t := p.t
 	for {
 		replies, err := sender.Recv()
@@ -160,8 +165,11 @@ func (p *peerLink) receive(stream uint64, sender *link.Sender, c *copier) error 
 			return err
 		}
 		for i := range replies {
-			if replies[i].Kind == wire.DigestReply {
+			switch replies[i].Kind {
+			case wire.DigestReply:
 				c.reply(replies[i])
+			case wire.MarksReply:
+				p.piece(stream, outbox, &replies[i])
 			}
 		}
 		now := t.r.node.Now()
@@ -224,6 +232,8 @@ func (p *peerLink) frame(a *primary.Action) wire.Frame {
 	case primary.Ping:
 		p.pings++
 		return wire.Frame{Kind: wire.Ping, ID: p.pings}
+	case primary.AskMap:
+		return wire.Frame{Kind: wire.Marks}
 	}
 	f := wire.Frame{Seq: a.Num, Range: a.Op.Range}
 	if a.Op.Closing() {

@@ -178,6 +178,9 @@ func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, 
 	}
 	r.supersedeLocked(s)
 	r.receiving++
+	if _, m, ok := r.slot(h.Primary); ok {
+		reply.Promised, reply.Clearing = m.Number.Promised, m.Number.Settled
+	}
 	reply.LastSeq = r.recv.LastNum()
 	if r.recv.Inconsistent() {
 		reply.Flags |= wire.ReplicaInconsistent
@@ -279,6 +282,10 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 			if err := s.box.Put(wire.Reply{Kind: wire.Pong, ID: f.ID}); err != nil {
 				return err
 			}
+		case wire.Marks:
+			if err := s.answerMarks(f.ID); err != nil {
+				return err
+			}
 		case wire.Digest:
 			s.digest(ctx, f.ID, f.Range)
 		default:
@@ -322,4 +329,7 @@ func (s *session) answerDigest(id uint64, at blockdev.Range) {
 	defer r.mu.Unlock()
 	r.digesting--
 	r.changeLocked()
+	if r.spoiltLocked() {
+		r.wake() // Run opens the backing anew when nothing is on it
+	}
 }

@@ -47,6 +47,9 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop()}, vol, now)
 	for _, n := range t.core.Peers() {
 		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1)}
+		if regions, ok := r.marked(n); ok {
+			t.core.Marked(n, r.ranges(regions))
+		}
 	}
 	t.export = newExport(t)
 	t.gate.init(r.node.Now, func() cluster.Instant { return r.node.Lease(r.cfg.Volume.Name, vol.Epoch) })
@@ -163,6 +166,7 @@ func (t *Tenure) tick(ctx context.Context) {
 		}
 		t.resume()
 		t.handOn(ctx)
+		t.flushMarks()
 		if now := t.r.node.Now(); t.gate.try() {
 			served = now
 		} else if now.Sub(served) >= t.r.timers.suspend() {

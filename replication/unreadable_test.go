@@ -47,7 +47,7 @@ func TestD93ResyncGoesOnAroundUnreadableBlocks(t *testing.T) {
 		l.await("the block to be reported", func() bool {
 			s, _ := a.get().Serving()
 			text = s.Peers[0].Blocked
-			return text != "" && s.Peers[0].RemainingBytes == 1<<20
+			return text != "" && s.Peers[0].RemainingBytes == 4096
 		})
 		if !strings.Contains(text, "[8192,+4096)") || !a.has("unreadable blocks") {
 			t.Errorf("status %q, events %v", text, a.events)

@@ -32,6 +32,9 @@ const (
 // MinChunk is the least limit that AppendChunk works with: one leaf fits in any case.
 const MinChunk = chunkHead + maxLeaf + chunkTail
 
+// ChunkUnit: a chunk begins at a multiple of so many bits.
+const ChunkUnit = leafBits
+
 // ErrChunk is wrapped by every refusal of Merge.
 var ErrChunk = errors.New("part of a map is malformed")
 

@@ -54,6 +54,7 @@ func BenchmarkWriteMarkedAndCleared(b *testing.B) {
 
 func benchmarkWrite(b *testing.B, spread int64) {
 	r := &rig{Primary: NewPrimary(benchSize, "alpha", []string{"beta"})}
+	r.Tell = true
 	r.p = r.Peers()[0]
 	regs := NewRegions(benchSize, 4<<20)
 	rs := randomBlocks()

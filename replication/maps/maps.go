@@ -14,9 +14,9 @@
 //	standby: Standby, a map for each other replica             learns from the primary what is durable on whom
 //	both:    Regions (which coarse marks on disk may go), Judge (did a map go back?)
 //
-// Nothing of a Peer outlives a stream: when one ends, or the peer comes back as another incarnation, or a flush of our
-// own fails, all that is marked is behind, and is sent again (R25). So no mark leaves on the word of an incarnation that
-// is gone.
+// Nothing of a Peer outlives a stream, but for a member that goes on in its incarnation: when one ends, or the peer comes
+// back as another incarnation, or a flush of our own fails, all that is marked is behind, and is sent again (R25). So no
+// mark leaves on the word of an incarnation that is gone.
 //
 // Invariants:
 //   - behind and live are disjoint; what is marked is their union
@@ -24,7 +24,7 @@
 //   - a block in flight to a peer is marked for it, and not in flushing
 //   - a mark of a Standby leaves only by Durable, and only if nothing was taken for it since the flush that it names
 //
-// Neither type is safe for concurrent use: their owner's lock guards them. DESIGN.md says how they are to be wired.
+// Neither type is safe for concurrent use: their owner's lock guards them. DESIGN.md says how they are wired, and what is not.
 package maps
 
 import (

@@ -23,7 +23,7 @@ type rig struct {
 
 func newRig() *rig {
 	r := &rig{Primary: NewPrimary(testSize, "alpha", []string{"beta"})}
-	r.p = r.Peers()[0]
+	r.p, r.Tell = r.Peers()[0], true
 	return r
 }
 
@@ -197,6 +197,7 @@ func TestUnsettledIsWhatIsNotStable(t *testing.T) {
 		t.Errorf("%d blocks are unsettled", u.Count())
 	}
 	m := NewPrimary(testSize, "beta", []string{"gamma"})
+	m.Tell = true
 	p := m.Peers()[0]
 	p.Adopt(s.Marks("gamma"), u)
 	if p.Behind() != 2*blockSize || p.Marked() != 4*blockSize {

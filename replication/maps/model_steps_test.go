@@ -308,6 +308,7 @@ func (m *model) promote(i int) {
 	r.broke = false
 	m.primary, m.s, m.queue, m.clear = i, make([]stream, len(m.r)), nil, nil
 	r.prim = NewPrimary(modelSize, name(i), m.others(i))
+	r.prim.Tell = true
 	for j := range m.r {
 		if j == i {
 			continue

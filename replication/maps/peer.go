@@ -99,6 +99,22 @@ func (p *Peer) Copying(id, num uint64, r blockdev.Range) {
 	p.window.push(entry{id: id, num: num, r: r, copy: true})
 }
 
+// Equal tells that the whole blocks of r were read here and at the peer in this stream, and are alike: as good as copied.
+// What is in flight to them makes no difference, for it reaches both; what was in flight at one of the reads leaves both
+// with the same, in whatever order the reads and the writes were.
+func (p *Peer) Equal(r blockdev.Range) {
+	from, to := whole(r, p.size)
+	for start, end, ok := p.behind.NextRange(from, to-from); ok && start < to; start, end, ok = p.behind.NextRange(end, to-end) {
+		end = min(end, to)
+		p.behind.Clear(start, end)
+		p.live.Set(start, end)
+		p.done.Set(start, end)
+	}
+}
+
+// Dropped tells that the copy with that id could not be read: what goes to the peer in its place changes nothing.
+func (p *Peer) Dropped(id uint64) { p.returned(id, false) }
+
 // Acked tells that the peer has written every entry up to num, and made durable what asked for it.
 func (p *Peer) acknowledged(num uint64) {
 	p.acked = max(p.acked, num)
@@ -178,8 +194,35 @@ func (p *Peer) Take(limit int64) (r blockdev.Range, ok bool) {
 	return rangeOf(from, to, p.size), true
 }
 
+// Next is the first byte at or behind off that has to be copied; ok false: there is none.
+func (p *Peer) Next(off int64) (at int64, ok bool) {
+	b, ok := p.behind.Next((off + blockSize - 1) / blockSize)
+	return b * blockSize, ok
+}
+
+// Within is the part of r from the first to the last block that has to be copied; ok false: there is none.
+func (p *Peer) Within(r blockdev.Range) (hull blockdev.Range, ok bool) {
+	from, to := touched(r)
+	first, end := int64(-1), int64(0)
+	for start, e, ok := p.behind.NextRange(from, to-from); ok && start < to; start, e, ok = p.behind.NextRange(e, to-e) {
+		if first < 0 {
+			first = start
+		}
+		if end = min(e, to); end == to {
+			break
+		}
+	}
+	if first < 0 {
+		return hull, false
+	}
+	return rangeOf(first, end, p.size), true
+}
+
 // Behind is how many bytes have to be copied, Marked how many may differ; the last block counts as a whole one.
 func (p *Peer) Behind() int64 { return p.behind.Count() * blockSize }
+
+// Live is how many bytes wait for flushes only.
+func (p *Peer) Live() int64 { return p.live.Count() * blockSize }
 
 // Marked is how many bytes may differ.
 func (p *Peer) Marked() int64 { return (p.behind.Count() + p.live.Count()) * blockSize }

@@ -10,7 +10,9 @@ type Primary struct {
 	// A flush that is under way and watched; one at a time, the others are not.
 	flushID   uint64 // 0: none
 	flushHere bool   // it succeeded on our own disk
-	out       []Durable
+	// Tell has standbys told what is durable on whom, for their own maps: TakeDurable has to follow.
+	Tell bool
+	out  []Durable
 }
 
 // Durable tells a standby that the flush that reached it as entry Num, and all that was sent before it, is on stable
@@ -127,10 +129,20 @@ func (m *Primary) flushes() {
 	}
 }
 
-// announce tells those that have the flush about each other. One of which something was behind when it began is left
-// out: what was marked for it elsewhere may still differ.
+// announce ends the tracking.
 func (m *Primary) announce() {
 	m.flushID = 0
+	if m.Tell {
+		m.tell()
+	}
+	for _, p := range m.peers {
+		p.flushNum, p.flushed = 0, false
+	}
+}
+
+// tell tells those that have the flush about each other. One of which something was behind when it began is left out: what
+// was marked for it elsewhere may still differ.
+func (m *Primary) tell() {
 	var equal []*Peer
 	for _, p := range m.peers {
 		if p.flushed && p.wholly {
@@ -145,9 +157,6 @@ func (m *Primary) announce() {
 			}
 		}
 		m.out = append(m.out, d)
-	}
-	for _, p := range m.peers {
-		p.flushNum, p.flushed = 0, false
 	}
 }
 

@@ -12,8 +12,11 @@ const maxCopyBytes = 8 << 20
 
 // advance asks for work on a resync, or closes it when nothing is left.
 func (c *Core) advance(now Instant, p *peer) {
-	if !p.connected || p.closing || p.catching {
+	if !p.connected || p.closing || p.catching || p.mapping {
 		return
+	}
+	if p.plan.Done() && p.m.Behind() > 0 {
+		c.replan(p) // what came behind while its chunk was done
 	}
 	if !p.plan.Done() {
 		if p.bytes < maxCopyBytes {
@@ -26,14 +29,26 @@ func (c *Core) advance(now Instant, p *peer) {
 	c.enqueue(now, p, op)
 }
 
-// TakeChunk hands out the next chunk whose digests are to be compared on this stream. ok false: nothing to do now;
-// a Compare follows when there is.
-func (c *Core) TakeChunk(node string, stream uint64) (r blockdev.Range, ok bool) {
+// TakeChunk hands out the next blocks whose digests are to be compared on this stream: what is behind in a chunk, from
+// the first to the last such block. ok false: nothing to do now; a Compare follows when there is. Of a member one piece at
+// a time is compared, for writes wait for it.
+func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Range, ok bool) {
 	p := c.peers[node]
-	if stream != p.stream || !p.connected || p.plan == nil || p.closing || p.catching || p.bytes >= maxCopyBytes {
-		return r, false
+	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && p.bytes < maxCopyBytes &&
+		!(p.member && p.plan.Busy()) {
+		chunk, ok := p.plan.Take()
+		if !ok {
+			return r, false
+		}
+		if r, ok = p.m.Within(chunk); ok {
+			return r, true
+		}
+		p.plan.Differs(chunk, 0) // written as a whole meanwhile
+		if p.plan.Done() {
+			c.progress(now, p)
+		}
 	}
-	return p.plan.Take()
+	return r, false
 }
 
 // CopyAll reports whether a chunk is to be copied as a whole, also where the digests agree. After a failed flush the
@@ -42,8 +57,9 @@ func (c *Core) TakeChunk(node string, stream uint64) (r blockdev.Range, ok bool)
 func (c *Core) CopyAll(node string) bool { return c.peers[node].failed }
 
 // Compared tells what a comparison found: one new Op for each range of the chunk that differs, none when it is equal.
-// Each is read locally in the order of all writes and sent at its place among them, so that the last write wins on
-// both sides (R17). Ops of an outdated stream are released at once.
+// Each is read locally in the order of all writes and sent at its place among them, so that the last write wins on both
+// sides (R17). What is not copied is alike, unless it came behind anew, or could not be read, since it was taken. Ops of an
+// outdated stream are released at once.
 func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.Range, copies []*Op) {
 	p := c.peers[node]
 	if stream != p.stream || !p.connected || p.plan == nil {
@@ -52,27 +68,50 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 		}
 		return
 	}
+	if !p.plan.Again(chunk) {
+		p.equal(chunk, copies)
+	}
+	p.bad = nil
 	p.plan.Differs(chunk, len(copies))
 	for _, op := range copies {
+		op.id = c.nextID()
 		op.Kind, op.copyTo, op.chunk = blockdev.OpWrite, node, chunk
 		if c.queue.Admit(&op.Item) {
 			c.act(Action{Kind: StartLocal, Op: op})
 		}
 		c.enqueue(now, p, op)
 	}
-	c.advance(now, p)
+	c.progress(now, p)
+}
+
+// equal tells the map that all of the chunk is alike but for what is copied and what cannot be read, both in ascending
+// order.
+func (p *peer) equal(chunk blockdev.Range, copies []*Op) {
+	at, bad := chunk.Off, p.bad
+	for len(copies) > 0 || len(bad) > 0 {
+		var next blockdev.Range
+		if len(bad) == 0 || len(copies) > 0 && copies[0].Range.Off < bad[0].Off {
+			next, copies = copies[0].Range, copies[1:]
+		} else {
+			next, bad = bad[0], bad[1:]
+		}
+		p.m.Equal(blockdev.Range{Off: at, Len: next.Off - at})
+		at = next.End()
+	}
+	p.m.Equal(blockdev.Range{Off: at, Len: chunk.End() - at})
 }
 
 // retryAside is how long what cannot be read here is left alone.
 const retryAside = time.Minute
 
-// Unreadable tells that a part of the chunk cannot be read here. The resync goes on with everything else and tries this
+// Unreadable tells which blocks of the chunk cannot be read here. The resync goes on with everything else and tries this
 // again after a while; until it can be read, the target is not admitted. It is called before Compared.
-func (c *Core) Unreadable(now Instant, node string, stream uint64, chunk blockdev.Range) {
+func (c *Core) Unreadable(now Instant, node string, stream uint64, chunk blockdev.Range, bad []blockdev.Range) {
 	p := c.peers[node]
 	if stream != p.stream || !p.connected || p.plan == nil {
 		return
 	}
+	p.bad = bad
 	c.setAside(now, p, chunk)
 }
 
@@ -88,12 +127,13 @@ func (c *Core) retryUnreadable(now Instant, p *peer) {
 	if p.connected && p.plan != nil && p.plan.Aside() && now.Sub(p.asideAt) >= retryAside {
 		p.plan.Retry()
 		p.asideAt = now
-		c.advance(now, p)
+		c.progress(now, p)
 	}
 }
 
 // copyRead puts a copy that was read into its place. One that cannot be read after all has a place in the sequence that
-// nothing fills: the connection is closed, and the next one goes on with the rest.
+// nothing fills: the connection is closed, and the next one goes on with the rest. To a member, whose entries outlive the
+// connection, a flush goes in its place.
 func (c *Core) copyRead(now Instant, op *Op) {
 	p := c.peers[op.copyTo]
 	if op.refs == 0 { // the connection broke meanwhile
@@ -104,8 +144,16 @@ func (c *Core) copyRead(now Instant, op *Op) {
 		if p.plan != nil {
 			c.setAside(now, p, op.chunk)
 		}
-		c.disconnect(now, p, "reading what is to be copied: "+op.Err.Error())
-		return
+		if !p.required() {
+			c.disconnect(now, p, "reading what is to be copied: "+op.Err.Error())
+			return
+		}
+		p.m.Dropped(op.id)
+		p.bytes -= weight(op)
+		op.Kind = blockdev.OpFlush
+		p.bytes += weight(op)
+	} else {
+		c.maps.Returned(op.id, op.Range, true)
 	}
 	c.pump(p)
 }
@@ -114,20 +162,27 @@ func (c *Core) copyRead(now Instant, op *Op) {
 type Progress struct {
 	Connected, Member, Resyncing bool
 	Unreadable                   bool // a part of what is to be copied cannot be read here
-	RemainingBytes, TotalBytes   int64
-	UnackedBytes                 int64
-	UnackedSince                 Instant // when the oldest unacknowledged entry was queued; zero: there is none
+	// Known: RemainingBytes is all that a resync would look at; else it is the least of it.
+	Known bool
+	// Of a replica that is no member: what is left to look at, and what it was when the resync began.
+	RemainingBytes, TotalBytes int64
+	UnackedBytes               int64
+	UnackedSince               Instant // when the oldest unacknowledged entry was queued; zero: there is none
 }
 
 // Peer tells how it stands with node.
 func (c *Core) Peer(node string) Progress {
 	p := c.peers[node]
-	g := Progress{Connected: p.connected, Member: p.member, UnackedBytes: p.bytes, TotalBytes: c.vol.Size}
+	g := Progress{Connected: p.connected, Member: p.member, UnackedBytes: p.bytes}
 	if p.out.len() > 0 {
 		g.UnackedSince = p.out.at(0).at
 	}
+	if !p.member {
+		g.Known, g.RemainingBytes = p.known, min(p.m.Behind(), c.vol.Size)
+		g.TotalBytes = max(min(p.total, c.vol.Size), g.RemainingBytes)
+	}
 	if p.plan != nil && !p.member {
-		g.Resyncing, g.RemainingBytes, g.Unreadable = p.connected, p.plan.Remaining(), p.plan.Aside()
+		g.Resyncing, g.Unreadable = p.connected && !p.mapping, p.plan.Aside()
 	}
 	return g
 }

@@ -17,6 +17,7 @@
 //   - minSeen is the least seq that every required peer has acknowledged; an operation behind it is not complete
 //   - inflight has a place for each seq from the oldest operation that is not complete; the places of those behind it
 //     that are complete are empty, so that one slow write does not hold the memory of a million later ones
+//   - what a peer may lack is marked in its map, and leaves it only when it is durable on both (maps)
 //   - an entry leaves an outbox only by acknowledgement, or with the whole outbox when the peer is no longer required
 package primary
 
@@ -26,6 +27,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/maps"
 	"hacluster/replication/order"
 	"hacluster/replication/resync"
 )
@@ -56,7 +58,9 @@ type Op struct {
 	Err        error // of the local backing, set by LocalDone
 
 	seq      uint64
-	local    bool // returned from the local backing
+	id       uint64 // counts writes, flushes and copies alike
+	tracked  bool   // a flush whose end tells which marks may leave
+	local    bool   // returned from the local backing
 	complete bool
 	refs     int   // outboxes that hold it, and inflight
 	readers  []*Op // finished reads that wait for it (R29)
@@ -94,7 +98,8 @@ const (
 	Disconnect                       // Node: close the connection, for Reason
 	DiskFailed                       // the local backing failed with Err: hand over, or report (R23)
 	Drained                          // after Drain: nothing is in flight
-	Compare                          // Node: the resync wants work: call Take
+	Compare                          // Node: there is work to compare: call TakeChunk
+	AskMap                           // Node: ask what it has marked for us; Mapped answers
 )
 
 // Action is one thing to do.
@@ -111,21 +116,24 @@ type Action struct {
 
 // Core is the state of one primary in one epoch. Not safe for concurrent use.
 type Core struct {
-	cfg      Config
-	vol      cluster.Volume
-	queue    order.Queue
-	inflight ring[*Op]
-	lastSeq  uint64
-	open     int // operations in inflight
-	minSeen  uint64
-	peers    map[string]*peer
-	names    []string // of peers, in the order of the configuration
-	diskErr  error    // the first failure of the local backing
-	unread   []*Op    // reads that it failed while another member was there; not counted by open
-	flushErr error    // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
-	draining bool
-	ready    []*order.Item
-	actions  []Action
+	cfg       Config
+	vol       cluster.Volume
+	queue     order.Queue
+	inflight  ring[*Op]
+	lastSeq   uint64
+	lastID    uint64
+	flushedAt Instant // when the newest flush was admitted that is watched, or this tenure began
+	maps      *maps.Primary
+	open      int // operations in inflight
+	minSeen   uint64
+	peers     map[string]*peer
+	names     []string // of peers, in the order of the configuration
+	diskErr   error    // the first failure of the local backing
+	unread    []*Op    // reads that it failed while another member was there; not counted by open
+	flushErr  error    // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
+	draining  bool
+	ready     []*order.Item
+	actions   []Action
 }
 
 // New is the primary of vol.Epoch. vol is its record when this process took the role.
@@ -139,12 +147,16 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	if cfg.Chunk == 0 {
 		cfg.Chunk = resync.ChunkSize
 	}
-	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}}
+	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}, flushedAt: now}
 	for _, r := range vol.Replicas {
 		if r.Node != cfg.Self {
 			c.peers[r.Node] = newPeer(r.Node, vol.IsMember(r.Node), now)
 			c.names = append(c.names, r.Node)
 		}
+	}
+	c.maps = maps.NewPrimary(vol.Size, cfg.Self, c.names)
+	for _, m := range c.maps.Peers() {
+		c.peers[m.Name].m = m
 	}
 	c.sweep()
 	return c
@@ -172,10 +184,14 @@ func (c *Core) act(a Action) { c.actions = append(c.actions, a) }
 func (c *Core) Admit(now Instant, op *Op) {
 	c.lastSeq++
 	op.seq = c.lastSeq
+	op.id = c.nextID()
 	op.refs++
 	c.inflight.push(op)
 	c.open++
 	if op.Kind == blockdev.OpFlush {
+		if op.tracked = c.maps.FlushBegins(op.id); op.tracked {
+			c.flushedAt = now
+		}
 		c.act(Action{Kind: StartLocal, Op: op})
 	} else if c.queue.Admit(&op.Item) {
 		c.act(Action{Kind: StartLocal, Op: op})
@@ -183,6 +199,11 @@ func (c *Core) Admit(now Instant, op *Op) {
 	for _, n := range c.names {
 		c.offer(now, c.peers[n], op)
 	}
+}
+
+func (c *Core) nextID() uint64 {
+	c.lastID++
+	return c.lastID
 }
 
 // LocalDone tells that the local part of op returned.
@@ -199,6 +220,11 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 		return
 	}
 	c.noteOutcome(op)
+	if op.Kind == blockdev.OpFlush {
+		c.maps.FlushReturned(op.id, op.Err == nil)
+	} else {
+		c.maps.Returned(op.id, op.Range, op.Err == nil)
+	}
 	if op.seq <= c.minSeen {
 		c.finish(op)
 	}

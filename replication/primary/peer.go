@@ -5,6 +5,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/maps"
 	"hacluster/replication/resync"
 )
 
@@ -32,12 +33,19 @@ type peer struct {
 	seen  uint64 // seq of the newest client operation that it acknowledged, with all before
 	catch uint64 // catching: the num that it has to reach
 
-	plan        *resync.Plan // nil: a member, or never connected
+	m           *maps.Peer
+	known       bool         // m has what both had on stable storage when the process knownAs was asked
+	knownAs     identity     // of the peer
+	mapping     bool         // the question is on its way
+	heard       uint64       // the newest entry that knownAs acknowledged
+	total       int64        // what was behind when the plan was made
+	plan        *resync.Plan // what is to be compared with it; nil: nothing
 	incarnation cluster.Incarnation
 	process     uint64
-	asideAt     Instant // when the plan began to set something aside, or last tried it again
-	closing     bool    // the closing entry is in out
-	failed      bool    // a write or flush failed there: what it reads may not be what a later flush makes durable
+	bad         []blockdev.Range // what cannot be read of the chunk that is told of next
+	asideAt     Instant          // when the plan began to set something aside, or last tried it again
+	closing     bool             // the closing entry is in out
+	failed      bool             // a write or flush failed there: what it reads may not be what a later flush makes durable
 
 	since    Instant // connected, disconnected, or gave its last sign of life
 	moved    Instant // acknowledged an entry that was new, or was given time for it
@@ -46,6 +54,12 @@ type peer struct {
 	leaving  bool    // it said that its process stops: no answer comes from it before the next stream
 	proposed Instant // when a change was last proposed
 	badSums  int     // checksum mismatches in a row
+}
+
+// identity is one process of a peer.
+type identity struct {
+	incarnation cluster.Incarnation
+	process     uint64
 }
 
 type entry struct {
@@ -63,13 +77,13 @@ func (p *peer) required() bool { return p.member || p.catching || p.admitting !=
 func (p *peer) owes() bool { return p.out.len() > 0 && (!p.connected || p.sent > 0) }
 
 // takes reports whether new client operations go into the outbox.
-func (p *peer) takes() bool { return p.required() || p.connected && p.plan != nil }
+func (p *peer) takes() bool { return p.required() || p.connected }
 
-// offer puts a client's operation into the outbox of a peer that is to have it, or into its plan.
+// offer puts a client's operation into the outbox of a peer that is to have it, or into its map.
 func (c *Core) offer(now Instant, p *peer, op *Op) {
 	if !p.takes() {
-		if p.plan != nil && op.Kind != blockdev.OpFlush {
-			p.plan.Touch(op.Range)
+		if op.Kind != blockdev.OpFlush {
+			p.m.Missed(op.Range)
 		}
 		return
 	}
@@ -84,6 +98,7 @@ func (c *Core) offer(now Instant, p *peer, op *Op) {
 
 func (c *Core) enqueue(now Instant, p *peer, op *Op) {
 	op.refs++
+	c.tell(p, op, p.next)
 	p.out.push(entry{op, now})
 	p.next++
 	p.bytes += weight(op)
@@ -119,6 +134,8 @@ type Greeting struct {
 	LastNum      uint64 // prefix of entries that this process wrote in this epoch; 0: knows of none
 	Inconsistent bool
 	Failed       bool
+	// WentBack says why its map, or ours of it, is older than it was: it was restored. Empty: it was not.
+	WentBack string
 }
 
 // NextStream numbers a new connection to node, upward within the epoch (R2). The one before has ended, and Down was
@@ -152,9 +169,9 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 	if p.member {
 		want = c.vol.Members[p.node].Incarnation
 	}
-	if g.Incarnation != want || g.Inconsistent || g.Failed {
+	if g.Incarnation != want || g.Inconsistent || g.Failed || g.WentBack != "" {
 		c.act(Action{Kind: Disconnect, Node: p.node, Reason: "it is not the replica that is a member"})
-		c.proposeDrop(now, p, fmt.Sprintf("it came back changed: incarnation %v, the set names %v; inconsistent %t, failed %t", g.Incarnation, want, g.Inconsistent, g.Failed))
+		c.proposeDrop(now, p, fmt.Sprintf("it came back changed: incarnation %v, the set names %v; inconsistent %t, failed %t %s", g.Incarnation, want, g.Inconsistent, g.Failed, g.WentBack))
 		return
 	}
 	if g.LastNum >= p.next {
@@ -169,21 +186,29 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 		c.pop(now, p, g.LastNum)
 	}
 	c.act(Action{Kind: Begin, Node: p.node, Num: p.acked + 1})
+	if !p.believed(g) {
+		p.plan = nil
+		c.ask(p, g)
+	}
 	c.pump(p)
 	c.progress(now, p)
 }
 
-// upResync begins a resync, or goes on with one of the same incarnation. What a failed flush of the target may have
-// lost is not in the plan.
+// upResync begins a resync, or goes on with one of the same process. What a failed flush of the target may have lost is in
+// no map, so all is copied.
 func (c *Core) upResync(now Instant, p *peer, g Greeting) {
-	p.failed = g.Failed
-	if p.plan == nil || p.incarnation != g.Incarnation || g.Failed {
-		old := p.plan
-		p.plan = resync.NewPlan(c.vol.Size, c.cfg.Chunk)
-		p.plan.Inherit(old) // what cannot be read here does not depend on the target
-	}
+	p.failed, p.mapping = g.Failed, false
+	believed := p.believed(g)
 	p.connected, p.incarnation, p.process, p.since, p.moved = true, g.Incarnation, g.Process, now, now
 	c.act(Action{Kind: Begin, Node: p.node, Num: p.next, Resync: true})
+	switch {
+	case g.Failed || g.WentBack != "":
+		p.m.Load(blockdev.Range{Len: c.vol.Size})
+		p.known, p.knownAs, p.heard = true, identity{g.Incarnation, g.Process}, 0
+	case !believed:
+		c.ask(p, g)
+	}
+	c.replan(p)
 	p.acked, p.seen = p.next-1, c.first()-1
 	for i := range c.inflight.len() {
 		if op := c.inflight.at(i); op != nil {
@@ -208,7 +233,10 @@ func (c *Core) disconnect(now Instant, p *peer, why string) {
 }
 
 func (c *Core) lost(now Instant, p *peer) {
-	p.connected, p.sent, p.pinged, p.since = false, 0, false, now
+	p.connected, p.sent, p.pinged, p.since, p.mapping = false, 0, false, now, false
+	if p.plan != nil {
+		p.plan.Interrupt()
+	}
 	if p.admitting == 0 && !p.member {
 		p.catching = false
 		c.backToPlan(p)
@@ -216,21 +244,15 @@ func (c *Core) lost(now Instant, p *peer) {
 	}
 }
 
-// backToPlan leaves to the plan what a replica that is no member did not acknowledge.
+// backToPlan leaves to the next resync what a replica that is no member did not acknowledge, and what is not durable on
+// both: all that is marked is behind.
 func (c *Core) backToPlan(p *peer) {
-	for i := range p.out.len() {
-		if op := p.out.at(i).op; !op.IsCopy() && op.Kind != blockdev.OpFlush && p.plan != nil {
-			p.plan.Touch(op.Range)
-		}
-	}
-	if p.plan != nil {
-		p.plan.Interrupt()
-	}
 	c.discard(p)
 }
 
 // discard empties the outbox. The entries were never acknowledged; their numbers are not used again.
 func (c *Core) discard(p *peer) {
+	c.maps.Broke(p.m)
 	p.acked = p.next - 1
 	for p.out.len() > 0 {
 		c.unref(p.out.pop().op)
@@ -280,12 +302,16 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 			// write that was acknowledged without it (R5).
 			p.closing, p.catching, p.catch = false, true, p.next-1
 		case op.IsCopy():
-			p.plan.Copied(op.chunk)
+			if p.plan != nil {
+				p.plan.Copied(op.chunk)
+			}
 		default:
 			p.seen = op.seq
 		}
 		c.unref(op)
 	}
+	p.heard = max(p.heard, num)
+	c.maps.Acked(p.m, num)
 	if p.required() {
 		c.sweep() // also when it has just become required: what it lacks is not complete from now on
 	}
@@ -295,6 +321,9 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 func (c *Core) progress(now Instant, p *peer) {
 	switch {
 	case p.member:
+		if p.plan != nil && p.connected && !p.plan.Done() {
+			c.act(Action{Kind: Compare, Node: p.node})
+		}
 	case p.catching:
 		if p.acked >= p.catch && p.admitting == 0 {
 			c.proposeAdmit(now, p)
@@ -322,7 +351,7 @@ func (c *Core) Refused(now Instant, node string, stream uint64, badSum bool, tex
 		p.badSums++
 	}
 	if !badSum && !p.member {
-		p.plan = nil // what it acknowledged before may be lost with what failed
+		p.plan, p.known = nil, false // what it acknowledged before may be lost with what failed
 	}
 	drop := p.required() && (!badSum || p.badSums >= 2)
 	c.disconnect(now, p, text)

@@ -155,6 +155,11 @@ func (w *world) actions() {
 			if s.conn != nil {
 				s.conn.dead = true
 			}
+		case AskMap:
+			if w.rng.IntN(2) == 0 || !w.c.Peer(s.name).Member {
+				w.c.Mapped(w.now, s.name, s.conn.stream, []blockdev.Range{{Len: worldBlocks * worldBlock}})
+				w.actions()
+			}
 		case Compare:
 			w.takeChunks(s)
 		}
@@ -172,7 +177,7 @@ func (w *world) side(name string) *side {
 
 func (w *world) takeChunks(s *side) {
 	for len(s.chunks) < 2 {
-		at, ok := w.c.TakeChunk(s.name, s.conn.stream)
+		at, ok := w.c.TakeChunk(w.now, s.name, s.conn.stream)
 		if !ok {
 			return
 		}

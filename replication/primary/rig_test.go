@@ -30,6 +30,8 @@ type rig struct {
 	now Instant
 	vol cluster.Volume
 	log []Action
+	// silent: nobody answers when a map is asked for. Else everything is marked.
+	silent bool
 }
 
 func newRig(t *testing.T, members ...string) *rig {
@@ -47,7 +49,7 @@ func newRig(t *testing.T, members ...string) *rig {
 // up connects a node that is the replica which the set names, or names none.
 func (g *rig) up(node string) uint64 {
 	g.t.Helper()
-	return g.greet(node, Greeting{Incarnation: bootA, Process: 1})
+	return g.greet(node, Greeting{Incarnation: bootA, Process: 1, LastNum: g.c.peers[node].heard})
 }
 
 func (g *rig) greet(node string, hello Greeting) uint64 {
@@ -61,6 +63,12 @@ func (g *rig) greet(node string, hello Greeting) uint64 {
 func (g *rig) take() []Action {
 	n := len(g.log)
 	g.log = g.c.Take(g.log)
+	for i := n; i < len(g.log); i++ {
+		if a := g.log[i]; a.Kind == AskMap && !g.c.peers[a.Node].member && !g.silent {
+			g.c.Mapped(g.now, a.Node, g.c.peers[a.Node].stream, []blockdev.Range{{Len: volSize}})
+			g.log = g.c.Take(g.log)
+		}
+	}
 	return g.log[n:]
 }
 
@@ -193,7 +201,7 @@ func (g *rig) resync(node string) uint64 {
 
 func (g *rig) compareAll(node string, stream uint64) {
 	for {
-		at, ok := g.c.TakeChunk(node, stream)
+		at, ok := g.c.TakeChunk(g.now, node, stream)
 		if !ok {
 			return
 		}

@@ -35,7 +35,7 @@ func (c *Core) applySet(now Instant, p *peer) {
 	case !member && p.member:
 		p.member, p.catching, p.admitting = false, false, 0
 		c.disconnect(now, p, "it left the in-sync set")
-		p.plan = nil // whatever it lacks is unknown: all blocks may differ (R16)
+		p.plan = nil
 		c.discard(p)
 	case !member && p.admitting != 0 && c.vol.Version > p.admitting:
 		c.admissionVoid(now, p)

@@ -29,14 +29,22 @@ type Plan struct {
 type work struct {
 	pieces int  // copies not yet acknowledged; -1 while comparing
 	again  bool // touched meanwhile: it has to be looked at once more
+	aside  bool // a part of it cannot be read: it stays to be done
 }
 
-// NewPlan starts with every byte of size to be compared: without a map all blocks may differ (R16).
+// NewPlan starts with nothing to do: Touch says what is.
 func NewPlan(size, chunk int64) *Plan {
 	n := (size + chunk - 1) / chunk
-	p := &Plan{size: size, chunk: chunk, todo: bitmap.New(n), aside: bitmap.New(n), work: map[int64]*work{}}
-	p.todo.Set(0, n)
-	return p
+	return &Plan{size: size, chunk: chunk, todo: bitmap.New(n), aside: bitmap.New(n), work: map[int64]*work{}}
+}
+
+// Busy reports whether a chunk is being compared or copied.
+func (p *Plan) Busy() bool { return len(p.work) > 0 }
+
+// Again reports whether a chunk was touched since it was handed out, or is not in work any more.
+func (p *Plan) Again(chunk blockdev.Range) bool {
+	w := p.work[chunk.Off/p.chunk]
+	return w == nil || w.again
 }
 
 // Remaining is how many bytes still have to be looked at.
@@ -95,7 +103,7 @@ func (p *Plan) settle(i int64, w *work) {
 		return
 	}
 	delete(p.work, i)
-	if !w.again {
+	if !w.again && !w.aside {
 		p.todo.Clear(i, i+1)
 	}
 }
@@ -124,7 +132,7 @@ func (p *Plan) SetAside(chunk blockdev.Range) {
 	p.aside.Set(i, i+1)
 	p.todo.Set(i, i+1)
 	if w := p.work[i]; w != nil {
-		w.again = true
+		w.aside = true
 	}
 }
 
@@ -134,9 +142,10 @@ func (p *Plan) Aside() bool { return p.aside.Count() > 0 }
 // Retry has what was set aside handed out again.
 func (p *Plan) Retry() { p.aside.Clear(0, p.aside.Len()) }
 
-// Inherit sets aside what is so in old, which this plan replaces; nil: nothing.
+// Inherit sets aside what is so in old, which this plan replaces; nil: nothing. It stays to be done.
 func (p *Plan) Inherit(old *Plan) {
 	if old != nil {
 		p.aside = old.aside
+		p.todo.Or(p.aside)
 	}
 }

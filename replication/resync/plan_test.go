@@ -12,9 +12,16 @@ const (
 	chunk = 64 * kib
 )
 
-func TestNewPlanHasEverythingToCompare(t *testing.T) { // R16
+// everything is a plan in which all is to be compared.
+func everything(size, chunk int64) *Plan {
+	p := NewPlan(size, chunk)
+	p.Touch(blockdev.Range{Len: size})
+	return p
+}
+
+func TestAPlanOfEverythingHasAllToCompare(t *testing.T) { // R16
 	for _, size := range []int64{0, 1, chunk - 1, chunk, chunk + 1, 10 * chunk, 10*chunk + 4096} {
-		p := NewPlan(size, chunk)
+		p := everything(size, chunk)
 		if p.Remaining() != size || p.Done() != (size == 0) {
 			t.Errorf("size %d: %d remain, done %t", size, p.Remaining(), p.Done())
 		}
@@ -37,7 +44,7 @@ func TestNewPlanHasEverythingToCompare(t *testing.T) { // R16
 }
 
 func TestChunkIsNotHandedOutTwice(t *testing.T) {
-	p := NewPlan(3*chunk, chunk)
+	p := everything(3*chunk, chunk)
 	seen := map[int64]bool{}
 	for range 3 {
 		r, ok := p.Take()
@@ -52,7 +59,7 @@ func TestChunkIsNotHandedOutTwice(t *testing.T) {
 }
 
 func TestChunkIsDoneAfterItsLastPiece(t *testing.T) {
-	p := NewPlan(chunk, chunk)
+	p := everything(chunk, chunk)
 	r, _ := p.Take()
 	p.Differs(r, 2)
 	p.Copied(r)
@@ -71,7 +78,7 @@ func TestTouchedChunkIsLookedAtAgain(t *testing.T) { // R17
 		"while copying":   func(p *Plan, r blockdev.Range, touch func()) { p.Differs(r, 1); touch(); p.Copied(r) },
 		"when done":       func(p *Plan, r blockdev.Range, touch func()) { p.Differs(r, 0); touch() },
 	} {
-		p := NewPlan(4*chunk, chunk)
+		p := everything(4*chunk, chunk)
 		for range 4 {
 			r, _ := p.Take()
 			if r.Off == chunk {
@@ -101,7 +108,7 @@ func TestTouchReachesExactlyTheChunksOfTheRange(t *testing.T) {
 		{blockdev.Range{Off: 0, Len: 3 * chunk}, 3 * chunk},
 		{blockdev.Range{Off: 3 * chunk, Len: 100}, 100}, // the last one is short
 	} {
-		p := NewPlan(3*chunk+100, chunk)
+		p := everything(3*chunk+100, chunk)
 		for {
 			r, ok := p.Take()
 			if !ok {
@@ -119,7 +126,7 @@ func TestTouchReachesExactlyTheChunksOfTheRange(t *testing.T) {
 }
 
 func TestInterruptedWorkStaysToBeDone(t *testing.T) {
-	p := NewPlan(3*chunk, chunk)
+	p := everything(3*chunk, chunk)
 	comparing, _ := p.Take()
 	copying, _ := p.Take()
 	p.Differs(copying, 2)
@@ -146,7 +153,7 @@ func TestRandomUseAgreesWithAPlainList(t *testing.T) { // R17
 	const chunks = 9
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 9))
-		p := NewPlan(chunks*chunk-100, chunk)
+		p := everything(chunks*chunk-100, chunk)
 		var todo, again [chunks]bool
 		pieces := map[int64]int{} // of chunks in work; -1 while comparing
 		for i := range todo {
@@ -229,7 +236,7 @@ func TestRandomUseAgreesWithAPlainList(t *testing.T) { // R17
 }
 
 func TestWhatIsSetAsideIsNeitherDoneNorHandedOutBeforeRetry(t *testing.T) {
-	p := NewPlan(3*10, 10)
+	p := everything(3*10, 10)
 	a, _ := p.Take()
 	p.SetAside(a)
 	p.Differs(a, 1)
@@ -244,7 +251,7 @@ func TestWhatIsSetAsideIsNeitherDoneNorHandedOutBeforeRetry(t *testing.T) {
 	if c, ok := p.Take(); ok || p.Done() || p.Remaining() != 10 || !p.Aside() {
 		t.Fatalf("took %v, done %t, remaining %d", c, p.Done(), p.Remaining())
 	}
-	next := NewPlan(3*10, 10)
+	next := everything(3*10, 10)
 	next.Inherit(p)
 	for range 2 {
 		if c, ok := next.Take(); !ok || c == a {

@@ -4,7 +4,7 @@ import "hacluster/blockdev"
 
 // Batch is one message from the primary: frames in the order in which they take effect.
 //
-//	header | record of each frame | payload of each write, in the same order
+//	header | record of each frame | payload of each write and promise, in the same order
 type Batch struct {
 	Epoch, Stream uint64
 	Frames        []Frame
@@ -39,10 +39,10 @@ func checkBuf(f *Frame) error {
 	if f.Buf != nil {
 		have = len(f.Buf.Bytes())
 	}
-	if f.Kind == Write && have != f.PayloadLen() {
+	if f.Kind.bears() && have != f.PayloadLen() {
 		return malformed("a payload buffer of %d bytes for the range %v", have, f.Range)
 	}
-	if f.Kind != Write && f.Buf != nil {
+	if !f.Kind.bears() && f.Buf != nil {
 		return malformed("a %v with a payload", f.Kind)
 	}
 	return nil

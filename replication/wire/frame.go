@@ -13,13 +13,16 @@ type Kind uint8
 
 // The frames. The first four are in sequence: each carries the sequence number after that of the one before.
 const (
-	Write  Kind = iota + 1 // put the payload at Range
-	Zero                   // make Range read as zeroes
-	Flush                  // make durable what came before
-	Close                  // the resync is closed: from here on frames are applied in order, without undo (R18)
-	Digest                 // answer with the digests of Range
-	Ping                   // answer with a pong
-	Begin                  // the sequence of this stream begins at ID; with Resync, to a replica that is no member
+	Write   Kind = iota + 1 // put the payload at Range
+	Zero                    // make Range read as zeroes
+	Flush                   // make durable what came before
+	Close                   // the resync is closed: from here on frames are applied in order, without undo (R18)
+	Digest                  // answer with the digests of Range
+	Ping                    // answer with a pong
+	Begin                   // the sequence of this stream begins at ID; with Resync, to a replica that is no member
+	Marks                   // answer with what is marked for the sender, from region ID on
+	Promise                 // store the promise of clearing ID, and answer; the payload is a Clearing, Range its length
+	Settled                 // all that take part have promised clearing ID: carry it out
 )
 
 func (k Kind) String() string {
@@ -38,12 +41,21 @@ func (k Kind) String() string {
 		return "ping"
 	case Begin:
 		return "begin"
+	case Marks:
+		return "map request"
+	case Promise:
+		return "promise"
+	case Settled:
+		return "settled"
 	}
 	return fmt.Sprintf("frame kind %d", uint8(k))
 }
 
 // Sequenced reports whether frames of this kind carry a sequence number and are acknowledged by it.
 func (k Kind) Sequenced() bool { return k >= Write && k <= Close }
+
+// bears reports whether a payload follows frames of this kind.
+func (k Kind) bears() bool { return k == Write || k == Promise }
 
 // Flags refine a frame.
 type Flags uint8
@@ -55,7 +67,7 @@ const (
 	Resync                   // write, zero: a copy of what the primary holds, not a client's write; begin: see there
 )
 
-var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0, Begin: Resync}
+var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0}
 
 // Frame is one step of what a primary tells a standby.
 //
@@ -67,7 +79,8 @@ type Frame struct {
 	Flags Flags
 	// Seq numbers the sequenced frames of an epoch without gaps; zero for the others.
 	Seq uint64
-	// ID pairs a Digest or Ping with its answer, and is the first sequence number of a Begin; zero for sequenced frames.
+	// ID pairs a Digest or Ping with its answer, is the first sequence number of a Begin, the first region of a map
+	// request, the number of a clearing; zero for sequenced frames.
 	ID uint64
 	// Stable is the sequence up to which all members have written (R29).
 	Stable  uint64
@@ -79,7 +92,7 @@ type Frame struct {
 
 // PayloadLen is the number of payload bytes that follow the frame.
 func (f *Frame) PayloadLen() int {
-	if f.Kind != Write {
+	if !f.Kind.bears() {
 		return 0
 	}
 	return int(f.Range.Len)
@@ -88,7 +101,7 @@ func (f *Frame) PayloadLen() int {
 // Verify compares a received payload with its checksum. It is called before the payload is written (R21); the error
 // is a *ChecksumError.
 func (f *Frame) Verify() error {
-	if f.Kind != Write {
+	if !f.Kind.bears() {
 		return nil
 	}
 	if got := Sum(f.Payload); got != f.Sum {
@@ -177,7 +190,7 @@ func parseFrame(b []byte) (Frame, error) {
 
 // check refuses what no frame may say, for a volume of the given size.
 func (f *Frame) check(size int64) error {
-	if f.Kind < Write || f.Kind > Begin {
+	if f.Kind < Write || f.Kind > Settled {
 		return malformed("unknown kind %d", uint8(f.Kind))
 	}
 	if bad := f.Flags &^ allowedFlags[f.Kind]; bad != 0 {
@@ -186,10 +199,10 @@ func (f *Frame) check(size int64) error {
 	if f.Kind.Sequenced() != (f.Seq != 0) || (f.Kind.Sequenced() && f.ID != 0) {
 		return malformed("a %v has sequence number %d and id %d", f.Kind, f.Seq, f.ID)
 	}
-	if f.Kind == Begin && f.ID == 0 {
-		return malformed("a begin at sequence number 0; they count from 1")
+	if (f.Kind == Begin || f.Kind == Promise || f.Kind == Settled) && f.ID == 0 {
+		return malformed("a %v with number 0; they count from 1", f.Kind)
 	}
-	if f.Kind != Write && f.Sum != 0 {
+	if !f.Kind.bears() && f.Sum != 0 {
 		return malformed("a %v has a payload checksum", f.Kind)
 	}
 	return f.checkRange(size)
@@ -197,7 +210,16 @@ func (f *Frame) check(size int64) error {
 
 func (f *Frame) checkRange(size int64) error {
 	r := f.Range
-	if f.Kind == Flush || f.Kind == Close || f.Kind == Ping || f.Kind == Begin {
+	switch f.Kind {
+	case Promise:
+		if r.Off != 0 || r.Len <= clearingHead {
+			return malformed("a promise has a payload of the range %v", r)
+		}
+		if r.Len > MaxClearing {
+			return overLimit("length of a promise", r.Len, MaxClearing)
+		}
+		return nil
+	case Flush, Close, Ping, Begin, Marks, Settled:
 		if r != (blockdev.Range{}) {
 			return malformed("a %v has the range %v", f.Kind, r)
 		}

@@ -48,7 +48,7 @@ func TestG54VersionsAreNegotiatedOrRefused(t *testing.T) {
 func TestGreetingsBeyondTheRulesAreRefused(t *testing.T) {
 	for name, change := range map[string]func(*Hello){
 		"no version":         func(h *Hello) { h.VersionMin = 0 },
-		"versions reversed":  func(h *Hello) { h.VersionMin = 2 },
+		"versions reversed":  func(h *Hello) { h.VersionMin = Version + 1 },
 		"no size":            func(h *Hello) { h.Size = 0 },
 		"negative size":      func(h *Hello) { h.Size = -1 },
 		"no block size":      func(h *Hello) { h.BlockSize = 0 },

@@ -73,6 +73,8 @@ type HelloReply struct {
 	Stream                 uint64 // the Hello's, or the newer one that the standby knows
 	LastSeq                uint64 // every frame of this epoch up to here is written, by this process; 0: none
 	Flags                  ReplicaFlags
+	// Of the map that it keeps for the primary: the newest clearing that it promised, and that it knows to be settled.
+	Promised, Clearing uint64
 }
 
 // The body of a HelloReply; as in a Hello, epoch and stream stand in the header.
@@ -92,7 +94,9 @@ const (
 	replyNode          = 56
 	replyAttachment    = replyNode + MaxNodeName
 	replyText          = replyAttachment + MaxAttachment
-	replyCRC           = replyText + MaxText
+	replyPromised      = replyText + MaxText
+	replyClearing      = replyPromised + 8
+	replyCRC           = replyClearing + 8
 	replyBody          = replyCRC + 4
 )
 
@@ -113,7 +117,9 @@ func AppendHelloReply(dst []byte, r HelloReply) ([]byte, error) {
 	binary.LittleEndian.PutUint64(b[replyLastSeq:], r.LastSeq)
 	b[replyNodeLen] = byte(copy(b[replyNode:replyAttachment], r.Node))
 	b[replyAttachmentLen] = byte(copy(b[replyAttachment:replyText], r.Attachment))
-	binary.LittleEndian.PutUint16(b[replyTextLen:], uint16(copy(b[replyText:replyCRC], r.Text)))
+	binary.LittleEndian.PutUint16(b[replyTextLen:], uint16(copy(b[replyText:replyPromised], r.Text)))
+	binary.LittleEndian.PutUint64(b[replyPromised:], r.Promised)
+	binary.LittleEndian.PutUint64(b[replyClearing:], r.Clearing)
 	seal(b)
 	return dst, nil
 }
@@ -134,6 +140,8 @@ func DecodeHelloReply(segments [][]byte) (r HelloReply, err error) {
 	r.Process = binary.LittleEndian.Uint64(b[replyProcess:])
 	r.Generation = binary.LittleEndian.Uint64(b[replyGeneration:])
 	r.LastSeq = binary.LittleEndian.Uint64(b[replyLastSeq:])
+	r.Promised = binary.LittleEndian.Uint64(b[replyPromised:])
+	r.Clearing = binary.LittleEndian.Uint64(b[replyClearing:])
 	s := stringReader{b: b}
 	r.Node = s.read("node's name", replyNode, int(b[replyNodeLen]), MaxNodeName)
 	r.Attachment = s.read("attachment", replyAttachment, int(b[replyAttachmentLen]), MaxAttachment)
@@ -154,6 +162,9 @@ func (r HelloReply) check() error {
 	}
 	if r.Code >= refusals {
 		return malformed("hello reply has the unknown code %d", uint8(r.Code))
+	}
+	if r.Clearing > r.Promised {
+		return malformed("hello reply knows of the settled clearing %d and has promised %d only", r.Clearing, r.Promised)
 	}
 	if r.Flags&^replicaFlags != 0 {
 		return malformed("hello reply has unknown flags %#x", uint8(r.Flags))

@@ -17,6 +17,8 @@ const (
 	Nack                             // the frame Seq was not applied, nor any behind it; the stream ends
 	DigestReply                      // the digests of Range, or a Code why there are none
 	Pong                             // answers a Ping
+	MarksReply                       // a piece of the map, from region ID on, or a Code why there is none
+	Promised                         // clearing ID is promised, on stable storage
 )
 
 func (k ReplyKind) String() string {
@@ -29,6 +31,10 @@ func (k ReplyKind) String() string {
 		return "digest reply"
 	case Pong:
 		return "pong"
+	case MarksReply:
+		return "map"
+	case Promised:
+		return "promised"
 	}
 	return fmt.Sprintf("reply kind %d", uint8(k))
 }
@@ -47,12 +53,14 @@ const (
 	ReadFailed       // a read for digests failed
 	Stalled          // a disk operation exceeded its deadline (R26)
 	Stopping         // the standby leaves the stream for a reason of its own
+	NoMap            // there is no map that could be believed: all blocks may differ (R16)
 	codes
 )
 
 var codeText = [codes]string{
 	OK: "ok", BadChecksum: "checksum mismatch", BadOrder: "sequence broken", BadFrame: "bad frame", WriteFailed: "write failed",
 	FlushFailed: "flush failed", ReadFailed: "read failed", Stalled: "disk stalled", Stopping: "stopping",
+	NoMap: "no map",
 }
 
 func (c Code) String() string {
@@ -65,17 +73,18 @@ func (c Code) String() string {
 // Reply is one thing that a standby tells the primary.
 type Reply struct {
 	Kind    ReplyKind
-	Code    Code           // of a Nack or DigestReply
+	Code    Code           // of a Nack, DigestReply or MarksReply
 	Seq     uint64         // of an Ack or Nack
-	ID      uint64         // of the Digest or Ping that is answered
+	ID      uint64         // of the frame that is answered
 	Range   blockdev.Range // of a DigestReply
 	Digests []byte         // of a DigestReply without Code: DigestSize bytes for each block of Range
+	Map     []byte         // of a MarksReply without Code: what bitmap.AppendChunk made
 	Text    string         // for people, beside a Code; at most MaxText bytes, cut when longer
 }
 
 // Replies is one message from a standby.
 //
-//	header | record of each reply | blob of each reply: its digests or text, in the same order
+//	header | record of each reply | blob of each reply: its digests, map or text, in the same order
 type Replies struct {
 	Epoch, Stream uint64
 	Items         []Reply
@@ -127,7 +136,7 @@ func AppendReplies(dst []byte, r Replies) ([]byte, error) {
 	}
 	for i := range r.Items {
 		item := r.Items[i].trimmed()
-		dst = append(append(dst, item.Digests...), item.Text...)
+		dst = append(append(append(dst, item.Digests...), item.Map...), item.Text...)
 	}
 	return dst, nil
 }
@@ -138,8 +147,8 @@ func (r Reply) trimmed() Reply {
 	return r
 }
 
-// blobLen is exact, for a reply has digests or a text, never both.
-func (r *Reply) blobLen() int { return len(r.Digests) + len(r.Text) }
+// blobLen is exact, for a reply has digests, a map or a text, never two of them.
+func (r *Reply) blobLen() int { return len(r.Digests) + len(r.Map) + len(r.Text) }
 
 func appendReply(dst []byte, r *Reply) []byte {
 	dst, b := grow(dst, ReplySize)
@@ -150,7 +159,10 @@ func appendReply(dst []byte, r *Reply) []byte {
 	binary.LittleEndian.PutUint64(b[recOff:], uint64(r.Range.Off))
 	binary.LittleEndian.PutUint64(b[recLen:], uint64(r.Range.Len))
 	sum := crc32.Checksum(r.Digests, castagnoli)
-	if r.Text != "" {
+	switch {
+	case r.Map != nil:
+		sum = crc32.Checksum(r.Map, castagnoli)
+	case r.Text != "":
 		sum = crc32.Checksum([]byte(r.Text), castagnoli)
 	}
 	binary.LittleEndian.PutUint32(b[recBlobSum:], sum)
@@ -236,8 +248,12 @@ func (r Reply) withBlob(blobs *cursor, n int, sum uint32) (Reply, error) {
 	if crc32.Checksum(blob, castagnoli) != sum {
 		return Reply{}, malformed("the checksum of its blob does not match")
 	}
-	if r.Kind == DigestReply && r.Code == OK {
+	switch {
+	case r.Kind == DigestReply && r.Code == OK:
 		r.Digests = blob
+		return r, nil
+	case r.Kind == MarksReply && r.Code == OK:
+		r.Map = blob
 		return r, nil
 	}
 	r.Text = string(blob)
@@ -246,7 +262,7 @@ func (r Reply) withBlob(blobs *cursor, n int, sum uint32) (Reply, error) {
 
 // check refuses what no reply may say; blob is the length of its digests or text.
 func (r *Reply) check(blob int) error {
-	if r.Kind < Ack || r.Kind > Pong {
+	if r.Kind < Ack || r.Kind > Promised {
 		return malformed("unknown kind %d", uint8(r.Kind))
 	}
 	if r.Code >= codes {
@@ -256,16 +272,25 @@ func (r *Reply) check(blob int) error {
 	if (sequenced && r.ID != 0) || (!sequenced && r.Seq != 0) || (r.Kind == Ack && r.Seq == 0) {
 		return malformed("a %v has sequence number %d and id %d", r.Kind, r.Seq, r.ID)
 	}
-	if (r.Kind == Nack) != (r.Code != OK) && r.Kind != DigestReply {
+	if (r.Kind == Nack) != (r.Code != OK) && r.Kind != DigestReply && r.Kind != MarksReply {
 		return malformed("a %v with the code %v", r.Kind, r.Code)
 	}
 	if r.Kind == DigestReply {
 		return r.checkDigests(blob)
 	}
+	if r.Kind != MarksReply && r.Map != nil {
+		return malformed("a %v with a map", r.Kind)
+	}
+	if r.Kind == Promised && r.ID == 0 {
+		return malformed("clearing 0 is promised; they count from 1")
+	}
 	if r.Range != (blockdev.Range{}) || r.Digests != nil {
 		return malformed("a %v has the range %v and %d bytes of digests", r.Kind, r.Range, len(r.Digests))
 	}
-	if r.Kind != Nack && blob != 0 {
+	if r.Kind == MarksReply && r.Code == OK {
+		return checkBlob("length of a piece of the map", blob, MaxMarks)
+	}
+	if r.Kind != Nack && r.Kind != MarksReply && blob != 0 {
 		return malformed("a %v with %d bytes of text", r.Kind, blob)
 	}
 	return checkBlob("length of the text", blob, MaxText)

@@ -6,8 +6,9 @@
 //	primary                                   standby
 //	   Hello            ------------------->               who I am, which volume, which epoch, which stream
 //	                    <-------------------  HelloReply   accepted or why not; incarnation, last sequence
-//	   Batch{Frame...}  ------------------->               write, zero, flush, close; digest request, ping
-//	                    <-------------------  Replies{Reply...}   ack (a prefix), nack, digests, pong
+//	   Batch{Frame...}  ------------------->               write, zero, flush, close; digest request, ping;
+//	                                                       map request, promise, settled
+//	                    <-------------------  Replies{Reply...}   ack (a prefix), nack, digests, pong, marks, promised
 //
 // Every message starts with one fixed header that names its version, kind, epoch and stream (R2). Fixed-size records
 // follow, each with its own checksum, and behind the records the bulk: payloads in the order of their records. So a
@@ -29,8 +30,8 @@ import (
 
 // Version is the protocol version that this package speaks; the greeting offers [VersionMin, Version].
 const (
-	Version    = 1
-	VersionMin = 1
+	Version    = 2
+	VersionMin = 2
 )
 
 // Limits. A message that exceeds one is refused before anything is allocated for it.

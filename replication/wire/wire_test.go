@@ -32,7 +32,7 @@ func sampleReply() HelloReply {
 	return HelloReply{
 		VersionMin: VersionMin, VersionMax: Version, Code: RefusedOlderEpoch, Text: "the volume is in epoch 8",
 		Node: "beta", Boot: ID{9, 8, 7, 15: 1}, Attachment: "8:16/ino 12", Process: 12,
-		Generation: 0, Epoch: 8, Stream: 3, LastSeq: 4711, Flags: ReplicaInconsistent | ReplicaFresh,
+		Generation: 0, Epoch: 8, Stream: 3, LastSeq: 4711, Flags: ReplicaInconsistent | ReplicaFresh, Promised: 12, Clearing: 11,
 	}
 }
 
@@ -44,6 +44,10 @@ func buf(data []byte) *blockdev.Buf {
 
 func write(seq uint64, off int64, data []byte) Frame {
 	return Frame{Kind: Write, Seq: seq, Stable: seq - 1, Range: blockdev.Range{Off: off, Len: int64(len(data))}, Sum: Sum([][]byte{data}), Buf: buf(data)}
+}
+
+func promise(n uint64, payload []byte) Frame {
+	return Frame{Kind: Promise, ID: n, Range: blockdev.Range{Len: int64(len(payload))}, Sum: Sum([][]byte{payload}), Buf: buf(payload)}
 }
 
 func sampleBatch() Batch {
@@ -58,6 +62,9 @@ func sampleBatch() Batch {
 		{Kind: Flush, Seq: 13, Stable: 9},
 		{Kind: Close, Seq: 14, Stable: 9},
 		{Kind: Digest, ID: 78, Stable: 9, Range: blockdev.Range{Off: 4096, Len: 8192}},
+		{Kind: Marks, ID: 1 << 20},
+		promise(12, AppendClearing(nil, Clearing{Set: 7, Cover: 1, Regions: []byte("regions")})),
+		{Kind: Settled, ID: 12},
 	}}
 }
 
@@ -68,6 +75,9 @@ func sampleReplies() Replies {
 		{Kind: Pong, ID: 77},
 		{Kind: DigestReply, ID: 78, Range: blockdev.Range{Off: 4096, Len: 8192}, Digests: sum[:]},
 		{Kind: DigestReply, ID: 79, Range: blockdev.Range{Off: 0, Len: 4096}, Code: ReadFailed, Text: "input/output error"},
+		{Kind: MarksReply, ID: 1 << 20, Map: []byte("a piece")},
+		{Kind: MarksReply, Code: NoMap, Text: "it was restored"},
+		{Kind: Promised, ID: 12},
 		{Kind: Nack, Seq: 15, Code: BadChecksum, Text: "payload of frame 15"},
 	}}
 }

@@ -143,7 +143,9 @@ type (
 		Node            string `json:"node"`
 		Connected       bool   `json:"connected"`
 		Resyncing       bool   `json:"resyncing"`
+		Known           bool   `json:"known"` // RemainingBytes is all that a resync would look at
 		RemainingBytes  int64  `json:"remaining_bytes"`
+		TotalBytes      int64  `json:"total_bytes"` // what RemainingBytes was when the resync began
 		UnackedBytes    int64  `json:"unacked_bytes"`
 		LagMs           int64  `json:"lag_ms"` // age of the oldest unacknowledged entry
 		RateBytesPerSec int64  `json:"rate_bytes_per_s"`

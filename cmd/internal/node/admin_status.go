@@ -281,8 +281,10 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 	}
 	if !vol.IsMember(node) {
 		out.DirtyBytes = vol.Size // without a map every block counts as differing (R16)
-		if peer != nil && peer.Resyncing {
+		if peer != nil && peer.Known {
 			out.DirtyBytes = peer.RemainingBytes
+		}
+		if peer != nil && peer.Resyncing {
 			out.Resync = resyncOf(vol, peer)
 		}
 	}
@@ -290,7 +292,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 }
 
 func resyncOf(vol *cluster.Volume, p *control.Peer) *api.ResyncStatus {
-	r := &api.ResyncStatus{Source: vol.Primary, DoneBytes: vol.Size - p.RemainingBytes, TotalBytes: vol.Size, RateBytesPerSec: p.RateBytesPerSec}
+	r := &api.ResyncStatus{Source: vol.Primary, DoneBytes: p.TotalBytes - p.RemainingBytes, TotalBytes: p.TotalBytes, RateBytesPerSec: p.RateBytesPerSec}
 	if p.RateBytesPerSec > 0 {
 		eta := p.RemainingBytes / p.RateBytesPerSec
 		r.ETASeconds = &eta

@@ -181,9 +181,12 @@ func servingFigures(r *replication.Replica, vol *cluster.Volume) *metrics.Servin
 	out := &metrics.Serving{Suspended: s.Suspended}
 	for _, p := range s.Peers {
 		m := metrics.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing, LagBytes: p.UnackedBytes, Lag: p.Lag}
+		if p.Resyncing {
+			m.ResyncTotal, m.ResyncDone, m.ResyncRate = p.TotalBytes, p.TotalBytes-p.RemainingBytes, p.RateBytesPerSec
+		}
 		switch {
-		case p.Resyncing:
-			m.DirtyBytes, m.ResyncTotal, m.ResyncDone, m.ResyncRate = p.RemainingBytes, p.TotalBytes, p.TotalBytes-p.RemainingBytes, p.RateBytesPerSec
+		case p.Known && !p.Member:
+			m.DirtyBytes = p.RemainingBytes
 		case !p.Member:
 			m.DirtyBytes = vol.Size // without a map every block counts as differing (R16)
 		}

@@ -109,7 +109,7 @@ func (l *peerLink) get(c *conn, m any) {
 // compare has the target's digests of the next chunks fetched.
 func (l *peerLink) compare() {
 	for range 1 + l.s.w.rng.IntN(2) {
-		chunk, ok := l.s.core.TakeChunk(l.peer.name, l.stream)
+		chunk, ok := l.s.core.TakeChunk(l.s.r.p.now(), l.peer.name, l.stream)
 		if !ok {
 			return
 		}

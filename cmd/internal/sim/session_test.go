@@ -217,6 +217,10 @@ func (s *session) carryOut(a *primary.Action) {
 		s.r.note(func() { s.pump() })
 	case primary.Drained:
 		s.flushAndGiveUp()
+	case primary.AskMap:
+		if !s.core.Peer(a.Node).Member { // nothing is kept on stable storage here
+			s.core.Mapped(s.r.p.now(), a.Node, s.link.stream, []blockdev.Range{{Len: s.r.vol.Size}})
+		}
 	case primary.Compare:
 		s.link.compare()
 	}

@@ -1,0 +1,97 @@
+package primary
+
+import (
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/replication/resync"
+)
+
+// What may differ from each peer is kept from the first entry of this tenure on (maps). It is all of it only when it has
+// been united with what both sides have on stable storage, which is asked for when a stream is up: then the map is known,
+// for the process of the peer that was asked. A peer that comes back as the same process gets what is behind for it and
+// nothing else; of any other the question is asked anew (R16; maps/DESIGN.md has the schedule that demands it).
+//
+// A member has its map asked for too, when this tenure begins or the member was restarted: what is marked is compared
+// beside its entries and copied where it differs, so that its marks can leave (R25, R29).
+
+// tell has the maps know of an entry that goes to p as number num. A member keeps its window over a break of the stream:
+// its entries are sent again, under the same numbers, to the same incarnation.
+func (c *Core) tell(p *peer, op *Op, num uint64) {
+	switch {
+	case op.closing:
+	case op.IsCopy():
+		p.m.Copying(op.id, num, op.Range)
+	case op.Kind != blockdev.OpFlush:
+		p.m.Sent(op.id, num, op.Range, op.local)
+	case op.tracked:
+		c.maps.FlushSent(p.m, num)
+	}
+}
+
+// believed reports whether the map of p is known for the process that greets. One whose written prefix is shorter than
+// what it has acknowledged went back with its whole machine.
+func (p *peer) believed(g Greeting) bool {
+	return p.known && p.knownAs == (identity{g.Incarnation, g.Process}) && !g.Failed && g.WentBack == "" && g.LastNum >= p.heard
+}
+
+// ask has the map completed: by the runner, who answers with Mapped, or not at all for a member whose marks may stay.
+func (c *Core) ask(p *peer, g Greeting) {
+	p.known, p.mapping, p.knownAs, p.heard = false, true, identity{g.Incarnation, g.Process}, 0
+	c.act(Action{Kind: AskMap, Node: p.node})
+}
+
+// Mapped answers AskMap on this stream: what either of the two has marked on stable storage for the other; all of the
+// volume when one of them has no map that can be believed.
+func (c *Core) Mapped(now Instant, node string, stream uint64, marked []blockdev.Range) {
+	p := c.peers[node]
+	if stream != p.stream || !p.connected || !p.mapping {
+		return
+	}
+	p.mapping = false
+	whole := len(marked) == 1 && marked[0] == blockdev.Range{Len: c.vol.Size}
+	if whole && p.member {
+		return // nothing is known that could be left out: it is compared when it is no member
+	}
+	for _, r := range marked {
+		p.m.Load(r)
+	}
+	p.known = true
+	c.replan(p)
+	c.progress(now, p)
+}
+
+// replan has all looked at that is behind for p.
+func (c *Core) replan(p *peer) {
+	old := p.plan
+	p.plan = resync.NewPlan(c.vol.Size, c.cfg.Chunk)
+	p.plan.Inherit(old) // what cannot be read here does not depend on the target
+	for at, ok := p.m.Next(0); ok; at, ok = p.m.Next((at/c.cfg.Chunk + 1) * c.cfg.Chunk) {
+		p.plan.Touch(blockdev.Range{Off: at, Len: 1})
+	}
+	p.total = p.m.Behind()
+}
+
+// Marked tells, at the beginning of the tenure, what this replica has marked on stable storage for node: the least that
+// a resync of it will look at.
+func (c *Core) Marked(node string, marked []blockdev.Range) {
+	for _, r := range marked {
+		c.peers[node].m.Load(r)
+	}
+}
+
+// flushAfter is how long marks may wait for a client's flush.
+const flushAfter = 5 * time.Second
+
+// FlushDue reports whether marks wait for nothing but a flush, and none was watched for a while.
+func (c *Core) FlushDue(now Instant) bool {
+	if now.Sub(c.flushedAt) < flushAfter || c.flushErr != nil {
+		return false
+	}
+	for _, p := range c.peers {
+		if p.m.Live() > 0 {
+			return true
+		}
+	}
+	return false
+}
