@@ -70,6 +70,9 @@ func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 		t.peers[a.Node].closeLocked() // now: later it might be another stream
 	case primary.StartLocal:
 		t.local++
+		if t.regs != nil && !a.Op.IsCopy() {
+			t.regs.Touch(a.Op.Range)
+		}
 	case primary.Complete:
 		a.Op.Owner.(*op).refs.Add(1)
 	case primary.DiskFailed:

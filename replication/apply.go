@@ -78,6 +78,9 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 			return err
 		}
 	}
+	if r.regs != nil && (f.Kind == wire.Write || f.Kind == wire.Zero) {
+		r.regs.Touch(f.Range)
+	}
 	e := newEntry(s, b, f)
 	r.taken += int64(f.PayloadLen())
 	ready := r.queue.Admit(&e.Item)

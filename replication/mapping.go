@@ -119,8 +119,16 @@ func (p *peerLink) piece(stream uint64, outbox *link.Outbox, reply *wire.Reply) 
 		}
 		outbox.Flush()
 	default:
-		mine.Or(p.theirs)
+		theirs := p.theirs
 		p.theirs = nil
+		mine.Or(theirs)
+		p.t.mu.Lock()
+		p.whole = theirs.Count() == theirs.Len()
+		if p.hot == nil {
+			p.hot = bitmap.New(theirs.Len())
+		}
+		p.hot.Or(theirs)
+		p.t.mu.Unlock()
 		p.mapped(stream, p.t.r.ranges(mine))
 	}
 }

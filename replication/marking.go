@@ -5,6 +5,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/marks"
+	"hacluster/replication/maps"
 	"hacluster/replication/wire"
 )
 
@@ -25,6 +26,14 @@ func slotsOf(f *marks.File, peers []string) (all marks.Slots) {
 		}
 	}
 	return all
+}
+
+// newRegions is for the regions of cfg.Marks; nil without.
+func (r *Replica) newRegions() *maps.Regions {
+	if r.cfg.Marks == nil {
+		return nil
+	}
+	return maps.NewRegions(r.cfg.Volume.Size, r.cfg.Marks.RegionSize())
 }
 
 // mark is Mark for every other replica.

@@ -12,6 +12,7 @@ import (
 	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
+	"hacluster/replication/maps"
 	"hacluster/replication/primary"
 	"hacluster/replication/wire"
 )
@@ -28,6 +29,9 @@ type peerLink struct {
 	stream uint64
 	pings  uint64
 	probe  probe
+	number maps.Number    // of the clearings that it has stored with us, as its greeting said
+	hot    *bitmap.Bitmap // regions that it may have marked, of what it said; nil: it was not asked
+	whole  bool           // it said that everything may differ
 
 	theirs *bitmap.Bitmap // of the stream that is up: what came of the peer's map; who receives owns it
 
@@ -86,6 +90,9 @@ func (p *peerLink) connect(ctx context.Context) {
 	}
 	g := greetingOf(reply)
 	g.WentBack = p.judge(reply)
+	t.mu.Lock()
+	p.number = maps.Number{Promised: reply.Promised, Settled: reply.Clearing}
+	t.mu.Unlock()
 	p.serve(ctx, stream, sender, g)
 }
 
@@ -147,6 +154,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	stop()
 	t.mu.Lock()
 	p.outbox, p.sender = nil, nil
+	t.abortClearingLocked()
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Down(now, p.node, stream) })
 	cancel()
@@ -196,6 +204,8 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 		p.probe.acked(r.Seq, p.t.r.meter.acks[p.node])
 	case wire.Pong:
 		core.Alive(now, p.node, stream)
+	case wire.Promised:
+		p.t.promisedLocked(p.node, r.ID)
 	case wire.Nack:
 		if r.Code == wire.Stopping {
 			core.Leaving(now, p.node, stream)

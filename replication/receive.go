@@ -68,6 +68,9 @@ func (r *Replica) forget(s *session) {
 	if r.session == s {
 		r.session = nil
 		r.recv.Close(s.stream)
+		if r.regs != nil {
+			r.regs.Abort()
+		}
 	}
 	r.receiving--
 	r.changeLocked()
@@ -286,6 +289,12 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 			if err := s.answerMarks(f.ID); err != nil {
 				return err
 			}
+		case wire.Promise:
+			if err := s.promise(f); err != nil {
+				return err
+			}
+		case wire.Settled:
+			s.settled(f.ID)
 		case wire.Digest:
 			s.digest(ctx, f.ID, f.Range)
 		default:

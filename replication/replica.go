@@ -21,6 +21,7 @@ import (
 	"hacluster/blockdev/marks"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
+	"hacluster/replication/maps"
 	"hacluster/replication/order"
 	"hacluster/replication/standby"
 	"hacluster/replication/wire"
@@ -117,6 +118,8 @@ type Replica struct {
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
 	applied   cluster.Volume // as our own log shows it
 	recv      *standby.Receiver
+	regs      *maps.Regions   // while standby: which marks on stable storage may go; nil: there are none
+	promised  promise         // the newest clearing that was promised
 	queue     order.Queue     // entries taken from a primary and not returned
 	tenure    *Tenure         // while primary
 	draining  int             // local operations of ended tenures that have not returned
@@ -149,6 +152,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
+	r.regs = r.newRegions()
 	r.slots = slotsOf(cfg.Marks, r.others())
 	r.meter.init(cfg.Node, cfg.Volume.Replicas)
 	r.timers.set(cfg.DropAfter, cfg.SuspendLimit)

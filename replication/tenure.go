@@ -9,6 +9,7 @@ import (
 
 	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/maps"
 	"hacluster/replication/primary"
 )
 
@@ -38,6 +39,11 @@ type Tenure struct {
 	export  *Export       // what new clients are given
 	failed  error         // why the local backing cannot be relied upon, noted already
 	giving  bool          // the role is being given up for that
+
+	regs     *maps.Regions   // what of the marks on stable storage may go; nil: there are none
+	clearing *clearing       // the round that is under way
+	cleared  uint64          // the number of the newest
+	clearAt  cluster.Instant // when the next is due
 }
 
 func newTenure(r *Replica, vol cluster.Volume) *Tenure {
@@ -45,6 +51,7 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
 		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
 	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop()}, vol, now)
+	t.regs, t.clearAt = r.newRegions(), now.Add(clearEvery)
 	for _, n := range t.core.Peers() {
 		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1)}
 		if regions, ok := r.marked(n); ok {
@@ -73,6 +80,7 @@ func (t *Tenure) cut() (left int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
+	t.abortClearingLocked()
 	t.dropHeldLocked()
 	close(t.export.gone)
 	close(t.gone)
@@ -167,6 +175,7 @@ func (t *Tenure) tick(ctx context.Context) {
 		t.resume()
 		t.handOn(ctx)
 		t.flushMarks()
+		t.clearMarks()
 		if now := t.r.node.Now(); t.gate.try() {
 			served = now
 		} else if now.Sub(served) >= t.r.timers.suspend() {

@@ -189,6 +189,9 @@ func (f *File) Hot() int64 {
 // Marked reports for which slots a region is marked, durably or about to be.
 func (f *File) Marked(region int64) Slots { return Slots(f.state[region].Load() >> 16) }
 
+// Durable reports for which slots a region is marked on stable storage.
+func (f *File) Durable(region int64) Slots { return Slots(f.state[region].Load()) }
+
 // Each calls fn for each run of regions that are marked for slot, as byte ranges in order, until fn returns false; for
 // one whole range when everything may differ.
 func (f *File) Each(slot int, fn func(blockdev.Range) bool) {

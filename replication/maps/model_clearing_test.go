@@ -32,6 +32,9 @@ func (m *model) begin(all bool) bool {
 	}
 	c.n = Next(numbers...)
 	stored := m.storedFor(m.primary, c.set)
+	if m.lean {
+		return m.beginLean(c, all)
+	}
 	n := p.regs.Begin(c.n, stored, marked, all)
 	cover := 0
 	for i, q := range c.set {
@@ -59,6 +62,10 @@ func (m *model) storedFor(i int, set []int) func(int64) bool {
 
 func (m *model) promise(q int, f *frame) {
 	r := m.r[q]
+	if m.lean {
+		m.promiseLean(q, f)
+		return
+	}
 	var marked []*bitmap.Bitmap
 	for _, j := range f.set {
 		if j != q {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/bitmap"
 )
 
 type frame struct {
@@ -17,6 +18,8 @@ type frame struct {
 	n       uint64
 	set     []int
 	stable  uint64
+	regions *bitmap.Bitmap // of an ask, lean
+	cover   []int
 }
 
 type stream struct {
@@ -26,6 +29,8 @@ type stream struct {
 	nums   []uint64
 	frames []*frame
 	acks   []func() // answers on their way back
+	probe  []int    // what the peer was seen to hold of read
+	read   blockdev.Range
 }
 
 // local is an operation that waits for the primary's own disk.
@@ -222,6 +227,27 @@ func (m *model) acked(q int, num uint64) {
 }
 
 func (m *model) connect(q int) {
+	if m.lean {
+		m.acquaint(q)
+	} else {
+		m.unite(q)
+	}
+	r := m.r[q]
+	r.stby.Begin()
+	r.regs.Abort()
+	s := &m.s[q]
+	*s = stream{up: true, next: max(s.next, 1)}
+	for _, l := range m.queue {
+		if l.kind == "write" {
+			s.next++
+			m.peer(q).Sent(l.id, s.next-1, l.r, false)
+			m.send(q, &frame{num: s.next - 1, kind: "write", r: l.r, vals: same(l.val, l.r), ready: true}, l.id)
+		}
+	}
+}
+
+// unite has the primary know what either keeps of the other.
+func (m *model) unite(q int) {
 	p, r := m.p(), m.r[q]
 	err := Judge(p.number[q], r.number[m.primary])
 	if err != nil {
@@ -243,17 +269,6 @@ func (m *model) connect(q int) {
 		m.peer(q).Unite(theirs)
 	}
 	m.first[q] = false
-	r.stby.Begin()
-	r.regs.Abort()
-	s := &m.s[q]
-	*s = stream{up: true, next: max(s.next, 1)}
-	for _, l := range m.queue {
-		if l.kind == "write" {
-			s.next++
-			m.peer(q).Sent(l.id, s.next-1, l.r, false)
-			m.send(q, &frame{num: s.next - 1, kind: "write", r: l.r, vals: same(l.val, l.r), ready: true}, l.id)
-		}
-	}
 }
 
 // acquainted: neither was restarted since the two had a stream, or since both became members.
@@ -308,12 +323,17 @@ func (m *model) promote(i int) {
 	r.broke = false
 	m.primary, m.s, m.queue, m.clear = i, make([]stream, len(m.r)), nil, nil
 	r.prim = NewPrimary(modelSize, name(i), m.others(i))
-	r.prim.Tell = true
+	r.prim.Tell = !m.lean
 	for j := range m.r {
 		if j == i {
 			continue
 		}
 		m.s[j].next = 1
+		if m.lean {
+			r.knows[j] = 0
+			r.table.each(j, m.peer(j).Load)
+			continue
+		}
 		marks := r.stby.Marks(name(j))
 		if m.first[j] = r.steady && m.r[j].steady && m.r[j].alive; m.first[j] {
 			m.peer(j).Adopt(marks, r.stby.Unsettled())
@@ -338,7 +358,7 @@ func (m *model) handover() {
 	m.stop(i)
 	r.alive, r.prim, r.stby = true, nil, NewStandby(modelSize, m.others(i))
 	for j := range m.r {
-		if j != i {
+		if j != i && !m.lean {
 			r.stby.Marks(name(j)).Or(prim.Peer(name(j)).Marks())
 		}
 	}

@@ -30,6 +30,7 @@ type model struct {
 	val     int
 	clear   *clearing
 	seen    map[string]int
+	lean    bool // standbys keep no maps of blocks
 }
 
 func name(i int) string { return string(rune('a' + i)) }
@@ -37,7 +38,7 @@ func name(i int) string { return string(rune('a' + i)) }
 func index(n string) int { return int(n[0] - 'a') }
 
 func newModel(t testing.TB, seed uint64, n int) *model {
-	m := &model{t: t, rng: rand.New(rand.NewPCG(seed, uint64(n))), primary: -1, seen: map[string]int{}, first: make([]bool, n)}
+	m := &model{t: t, rng: rand.New(rand.NewPCG(seed, uint64(n))), primary: -1, seen: map[string]int{}, first: make([]bool, n), lean: seed%2 == 1}
 	for range n {
 		m.r = append(m.r, &replica{steady: true})
 	}
@@ -100,6 +101,9 @@ func (m *model) step(p pace) string {
 	case in(p.flush) && has:
 		m.flush()
 		return "flush"
+	case in(p.copy) && up && m.rng.IntN(2) == 0:
+		m.compare(i)
+		return "compare " + name(i)
 	case in(p.copy) && up:
 		m.copy(i)
 		return "copy " + name(i)

@@ -58,6 +58,49 @@ func (s *Regions) Begin(n uint64, stored func(region int64) bool, marked []*bitm
 	return s.leaving.Count()
 }
 
+// Choose is Begin of a primary whose peers keep no maps of blocks: of the regions that are hot, on any of those that take
+// part, it chooses those in which nothing differs from any of them. The result is valid until the next call.
+func (s *Regions) Choose(n uint64, hot *bitmap.Bitmap, peers []*Peer, all bool) *bitmap.Bitmap {
+	s.clearing = n
+	s.leaving.Empty()
+	for i, ok := hot.Next(0); ok; i, ok = hot.Next(i + 1) {
+		if (all || !s.used.Test(i)) && s.equal(i, peers) {
+			s.leaving.Set(i, i+1)
+		}
+	}
+	s.used.Empty()
+	return s.leaving
+}
+
+// Promise is what becomes of a primary's choice at a standby: the regions that clearing n clears here too, unless they are
+// written before it is settled.
+func (s *Regions) Promise(n uint64, chosen *bitmap.Bitmap) {
+	s.clearing = n
+	s.leaving.Empty()
+	s.leaving.Or(chosen)
+}
+
+// CoveredBy reports whether all that is marked for a peer lies in regions that are marked on stable storage: then these
+// alone say what may differ between the two.
+func (s *Regions) CoveredBy(stored func(region int64) bool, p *Peer) bool {
+	for i := range s.leaving.Len() {
+		if !stored(i) && !s.equal(i, []*Peer{p}) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Regions) equal(region int64, peers []*Peer) bool {
+	at := region << s.shift
+	for _, p := range peers {
+		if p.MayDiffer(blockdev.Range{Off: at, Len: min(1<<s.shift, s.size-at)}) {
+			return false
+		}
+	}
+	return true
+}
+
 func (s *Regions) quiet(region int64, marked []*bitmap.Bitmap) bool {
 	from := region << s.shift / blockSize
 	to := min((region+1)<<s.shift/blockSize, Blocks(s.size))

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/replication/maps"
 	"hacluster/replication/resync"
 )
 
@@ -83,15 +84,32 @@ func (c *Core) Marked(node string, marked []blockdev.Range) {
 // flushAfter is how long marks may wait for a client's flush.
 const flushAfter = 5 * time.Second
 
-// FlushDue reports whether marks wait for nothing but a flush, and none was watched for a while.
+// FlushDue reports whether marks wait for nothing but a flush, and none was watched for a while. A member that is away is
+// not made to owe us an answer by it: it may be back before anybody writes.
 func (c *Core) FlushDue(now Instant) bool {
 	if now.Sub(c.flushedAt) < flushAfter || c.flushErr != nil {
 		return false
 	}
+	live := false
 	for _, p := range c.peers {
-		if p.m.Live() > 0 {
-			return true
+		if p.required() && !p.connected {
+			return false
+		}
+		live = live || p.m.Live() > 0
+	}
+	return live
+}
+
+// Clearable are the maps of members that are connected, known, and have nothing behind: with them marks on stable storage
+// may be given back.
+func (c *Core) Clearable() (all []*maps.Peer) {
+	if c.diskErr != nil || c.flushErr != nil {
+		return nil
+	}
+	for _, n := range c.names {
+		if p := c.peers[n]; p.member && p.connected && p.known && p.m.Behind() == 0 {
+			all = append(all, p.m)
 		}
 	}
-	return false
+	return all
 }

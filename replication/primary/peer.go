@@ -25,13 +25,14 @@ type peer struct {
 	connected bool
 	stream    uint64 // number of the newest stream; answers in older ones count for nothing
 
-	out   ring[entry]
-	next  uint64 // num of the next entry
-	acked uint64 // num of the last acknowledged entry
-	sent  int    // entries of out that went into this stream
-	bytes int64  // of out
-	seen  uint64 // seq of the newest client operation that it acknowledged, with all before
-	catch uint64 // catching: the num that it has to reach
+	out     ring[entry]
+	next    uint64 // num of the next entry
+	acked   uint64 // num of the last acknowledged entry
+	sent    int    // entries of out that went into this stream
+	bytes   int64  // of out
+	copying int    // copies in out
+	seen    uint64 // seq of the newest client operation that it acknowledged, with all before
+	catch   uint64 // catching: the num that it has to reach
 
 	m           *maps.Peer
 	known       bool         // m has what both had on stable storage when the process knownAs was asked
@@ -73,8 +74,15 @@ func newPeer(node string, member bool, now Instant) *peer {
 
 func (p *peer) required() bool { return p.member || p.catching || p.admitting != 0 }
 
-// owes reports whether it has not acknowledged what it was sent, or what waits for it.
-func (p *peer) owes() bool { return p.out.len() > 0 && (!p.connected || p.sent > 0) }
+// owes reports whether it has not acknowledged what it was sent, or what waits for it. Nobody waits for what is copied to
+// one that is waited for already.
+func (p *peer) owes() bool {
+	waiting := p.out.len()
+	if p.required() {
+		waiting -= p.copying
+	}
+	return waiting > 0 && (!p.connected || p.sent > 0)
+}
 
 // takes reports whether new client operations go into the outbox.
 func (p *peer) takes() bool { return p.required() || p.connected }
@@ -99,6 +107,9 @@ func (c *Core) offer(now Instant, p *peer, op *Op) {
 func (c *Core) enqueue(now Instant, p *peer, op *Op) {
 	op.refs++
 	c.tell(p, op, p.next)
+	if op.IsCopy() {
+		p.copying++
+	}
 	p.out.push(entry{op, now})
 	p.next++
 	p.bytes += weight(op)
@@ -257,7 +268,7 @@ func (c *Core) discard(p *peer) {
 	for p.out.len() > 0 {
 		c.unref(p.out.pop().op)
 	}
-	p.sent, p.bytes, p.closing = 0, 0, false
+	p.sent, p.bytes, p.copying, p.closing = 0, 0, 0, false
 }
 
 func (c *Core) unref(op *Op) {
@@ -302,6 +313,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 			// write that was acknowledged without it (R5).
 			p.closing, p.catching, p.catch = false, true, p.next-1
 		case op.IsCopy():
+			p.copying--
 			if p.plan != nil {
 				p.plan.Copied(op.chunk)
 			}

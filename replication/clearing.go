@@ -1,0 +1,350 @@
+package replication
+
+import (
+	"fmt"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/bitmap"
+	"hacluster/blockdev/marks"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/maps"
+	"hacluster/replication/wire"
+)
+
+// Coarse marks are given back in rounds, each with a number (R14; maps.Number says what a number proves):
+//
+//	primary    chooses, under its lock, the hot regions in which nothing differs from those who take part: Promise
+//	standbys   store that they promise the number, and answer
+//	primary    has all answers: stores the number as settled, clears, tells: Settled
+//	standbys   store the number as settled, and clear
+//
+// A region that is written in between stays marked, on each side by its own look. A stream that ends, and a role that
+// moves, end the round: what was promised and not settled is still marked.
+
+const (
+	clearEvery = 10 * time.Second
+	// clearLimit is how long a round may take before it is given up.
+	clearLimit = time.Minute
+	// hotLimit is how many regions may be hot before also those are given back that were in use lately: what a crash leaves
+	// to compare is bounded by it.
+	hotLimit = 4096
+)
+
+// clearing is a round of the primary.
+type clearing struct {
+	n       uint64
+	began   cluster.Instant
+	set     []string // the peers that take part
+	slots   []int    // theirs
+	waiting int
+	heard   map[string]bool
+	cover   []int           // slots for which "everything" is taken back
+	covered map[string]bool // peers for which it is, here or there
+}
+
+// clearMarks begins a round when one is due, and gives one up that takes too long.
+func (t *Tenure) clearMarks() {
+	f, now := t.r.cfg.Marks, t.r.node.Now()
+	if f == nil {
+		return
+	}
+	t.mu.Lock()
+	if c := t.clearing; c != nil && now.Sub(c.began) > clearLimit {
+		t.abortClearingLocked()
+	}
+	due := !t.ended && t.handing == open && t.clearing == nil && now >= t.clearAt
+	if due {
+		t.clearAt = now.Add(clearEvery)
+	}
+	t.mu.Unlock()
+	if !due {
+		return
+	}
+	hot := bitmap.New(f.Regions()) // without the lock: it goes through all regions
+	for i := range f.Regions() {
+		if f.Marked(i) != 0 {
+			hot.Set(i, i+1)
+		}
+	}
+	t.mu.Lock()
+	acts := t.beginClearingLocked(now, hot)
+	t.mu.Unlock()
+	t.run(acts, loop)
+}
+
+// beginClearingLocked chooses what may go and asks all who take part. nil: nothing to do.
+func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *actions {
+	f, r := t.r.cfg.Marks, t.r
+	peers := t.core.Clearable()
+	if t.ended || len(peers) == 0 {
+		return nil
+	}
+	c := &clearing{began: now, heard: map[string]bool{}, covered: map[string]bool{}}
+	stored := []maps.Number{{Promised: t.cleared}}
+	for _, s := range f.Slots() {
+		stored = append(stored, maps.Number(s.Number))
+	}
+	taken := false
+	for _, m := range peers {
+		p := t.peers[m.Name]
+		slot, s, ok := r.slot(m.Name)
+		if !ok || p.outbox == nil {
+			return nil
+		}
+		c.set, c.slots = append(c.set, m.Name), append(c.slots, slot)
+		stored = append(stored, p.number)
+		if p.hot != nil {
+			hot.Or(p.hot)
+		}
+		if s.Everything || p.whole {
+			c.covered[m.Name] = t.regs.CoveredBy(func(g int64) bool { return f.Durable(g)&marks.Of(slot) != 0 }, m)
+			taken = taken || c.covered[m.Name]
+		}
+		if s.Everything && c.covered[m.Name] {
+			c.cover = append(c.cover, slot)
+		}
+	}
+	c.n = maps.Next(stored...)
+	chosen := t.regs.Choose(c.n, hot, peers, f.Hot() > hotLimit)
+	if chosen.Count() == 0 && !taken {
+		t.regs.Abort()
+		return nil
+	}
+	chunk, next := chosen.AppendChunk(nil, 0, wire.MaxMarks)
+	chosen.Clear(next, chosen.Len()) // the next round has the rest
+	t.clearing, t.cleared, c.waiting = c, c.n, len(peers)
+	acts := actionLists.Get().(*actions)
+	for i, m := range peers {
+		w := wire.Clearing{Set: r.bits(append([]string{r.cfg.Node}, c.set...)), Regions: chunk}
+		for j, o := range peers {
+			if j != i && m.Marked() == 0 && o.Marked() == 0 {
+				w.Cover |= r.bits([]string{o.Name})
+			}
+		}
+		if c.covered[m.Name] {
+			w.Cover |= r.bits([]string{r.cfg.Node})
+		}
+		t.sendClearingLocked(acts, m.Name, c.n, &w)
+	}
+	return acts
+}
+
+// sendClearingLocked puts a Promise into the stream, behind all that was sent before; nil: a Settled.
+func (t *Tenure) sendClearingLocked(acts *actions, peer string, n uint64, w *wire.Clearing) {
+	p := t.peers[peer]
+	if p.outbox == nil {
+		return
+	}
+	frame := wire.Frame{Kind: wire.Settled, ID: n}
+	if w != nil {
+		payload := wire.AppendClearing(nil, *w)
+		buf := blockdev.NewBuf(len(payload))
+		defer buf.Free()
+		copy(buf.Bytes(), payload)
+		frame = wire.Frame{Kind: wire.Promise, ID: n, Range: blockdev.Range{Len: int64(len(payload))}, Sum: wire.Sum([][]byte{payload}), Buf: buf}
+	}
+	if p.outbox.Put(frame) != nil {
+		p.closeLocked()
+		return
+	}
+	acts.send = append(acts.send, p.outbox)
+}
+
+// bits names replicas by their places in the volume's record.
+func (r *Replica) bits(names []string) (b uint32) {
+	for i, rep := range r.cfg.Volume.Replicas {
+		for _, n := range names {
+			if rep.Node == n && i < 32 {
+				b |= 1 << i
+			}
+		}
+	}
+	return b
+}
+
+// promisedLocked takes a standby's answer. The last one has the round settled.
+func (t *Tenure) promisedLocked(peer string, n uint64) {
+	c := t.clearing
+	if c == nil || c.n != n || c.heard[peer] {
+		return
+	}
+	for _, name := range c.set {
+		if name == peer {
+			c.heard[peer] = true
+			c.waiting--
+		}
+	}
+	if c.waiting == 0 {
+		c.waiting = -1
+		t.goes.Go(func() { t.settle(c) })
+	}
+}
+
+// settle stores the number, then clears, then has the standbys do the same.
+func (t *Tenure) settle(c *clearing) {
+	f := t.r.cfg.Marks
+	for _, slot := range c.slots {
+		if err := f.SetNumber(slot, marks.Number{Promised: c.n, Settled: c.n}); err != nil {
+			t.r.log.Error("the number of a clearing cannot be stored: marks stay", "epoch", t.epoch, "error", err)
+			t.mu.Lock()
+			t.abortClearingLocked()
+			t.mu.Unlock()
+			return
+		}
+	}
+	acts := actionLists.Get().(*actions)
+	t.mu.Lock()
+	if t.clearing != c {
+		t.mu.Unlock()
+		actionLists.Put(acts)
+		return
+	}
+	t.clearing = nil
+	gone := t.regs.End(c.n)
+	clearRegions(f, gone, c.slots)
+	for _, name := range c.set {
+		p := t.peers[name]
+		if p.hot != nil && gone != nil {
+			p.hot.AndNot(gone)
+		}
+		p.number, p.whole = maps.Number{Promised: c.n, Settled: c.n}, p.whole && !c.covered[name]
+		t.sendClearingLocked(acts, name, c.n, nil)
+	}
+	t.mu.Unlock()
+	t.run(acts, loop)
+	for _, slot := range c.cover {
+		if err := f.SetEverything(slot, false); err != nil {
+			t.r.log.Error("that everything may differ cannot be taken back", "epoch", t.epoch, "error", err)
+		}
+	}
+}
+
+func clearRegions(f *marks.File, gone *bitmap.Bitmap, slots []int) {
+	if gone == nil {
+		return
+	}
+	var all marks.Slots
+	for _, s := range slots {
+		all |= marks.Of(s)
+	}
+	for g, ok := gone.Next(0); ok; g, ok = gone.Next(g + 1) {
+		f.Clear(g, all)
+	}
+}
+
+func (t *Tenure) abortClearingLocked() {
+	if t.clearing != nil {
+		t.clearing = nil
+		t.regs.Abort()
+	}
+}
+
+// --- the standby ---
+
+// promise is what this standby has promised in a stream.
+type promise struct {
+	s            *session
+	n            uint64
+	slots, cover []int
+	storing      bool
+}
+
+// promise takes a Promise: what is chosen is remembered at this place of the stream, and the number stored beside it.
+func (s *session) promise(f *wire.Frame) error {
+	if err := f.Verify(); err != nil {
+		return err
+	}
+	r, file := s.r, s.r.cfg.Marks
+	c, err := wire.DecodeClearing(f.Payload)
+	if err != nil || file == nil {
+		return err
+	}
+	chosen := bitmap.New(file.Regions())
+	if _, _, err := chosen.Merge(c.Regions); err != nil {
+		return fmt.Errorf("%w: a promise: %w", wire.ErrMalformed, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := s.overLocked(); err != nil || r.promised.storing {
+		return err // the primary makes one round at a time, and gives this one up
+	}
+	p := promise{s: s, n: f.ID, slots: r.slotsIn(c.Set, f.ID), cover: r.slotsIn(c.Cover, f.ID), storing: true}
+	r.regs.Promise(p.n, chosen)
+	r.promised = p
+	if !r.stopped {
+		r.goes.Go(func() { s.storePromise(p) })
+	}
+	return nil
+}
+
+// slotsIn are the slots of the replicas that are named and whose number would not fall.
+func (r *Replica) slotsIn(bits uint32, n uint64) (slots []int) {
+	for i, rep := range r.cfg.Volume.Replicas {
+		if i >= 32 || bits&(1<<i) == 0 {
+			continue
+		}
+		if slot, s, ok := r.slot(rep.Node); ok && s.Number.Promised <= n {
+			slots = append(slots, slot)
+		}
+	}
+	return slots
+}
+
+func (s *session) storePromise(p promise) {
+	r := s.r
+	err := r.setNumbers(p.slots, func(old marks.Number) marks.Number { return marks.Number{Promised: p.n, Settled: old.Settled} })
+	r.mu.Lock()
+	r.promised.storing = false
+	r.mu.Unlock()
+	if err != nil {
+		r.log.Error("the number of a clearing cannot be stored: marks stay", "error", err)
+		return
+	}
+	if s.box.Put(wire.Reply{Kind: wire.Promised, ID: p.n}) == nil {
+		s.box.Flush()
+	}
+}
+
+func (r *Replica) setNumbers(slots []int, next func(marks.Number) marks.Number) error {
+	for _, i := range slots {
+		if err := r.cfg.Marks.SetNumber(i, next(r.cfg.Marks.Slots()[i].Number)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settled takes a Settled: all who take part have promised the number.
+func (s *session) settled(n uint64) {
+	r := s.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.promised; p.s == s && p.n == n && !p.storing && !r.stopped && s.overLocked() == nil {
+		r.promised.storing = true
+		r.goes.Go(func() { s.settle(p) })
+	}
+}
+
+func (s *session) settle(p promise) {
+	r := s.r
+	err := r.setNumbers(p.slots, func(marks.Number) marks.Number { return marks.Number{Promised: p.n, Settled: p.n} })
+	r.mu.Lock()
+	r.promised.storing = false
+	over := r.session != s || r.promised.n != p.n
+	if err == nil && !over {
+		clearRegions(r.cfg.Marks, r.regs.End(p.n), p.slots)
+	}
+	r.mu.Unlock()
+	if over {
+		return
+	}
+	for _, slot := range p.cover {
+		if err == nil {
+			err = r.cfg.Marks.SetEverything(slot, false)
+		}
+	}
+	if err != nil {
+		r.log.Error("a clearing cannot be stored: marks stay", "error", err)
+	}
+}

@@ -1,0 +1,162 @@
+package replication
+
+import (
+	"fmt"
+	"testing"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/backend/faultdev"
+	"hacluster/blockdev/backend/memdev"
+	"hacluster/heartbeat/cluster"
+)
+
+// regions counts the regions that a node has marked for a peer on stable storage.
+func (n *labNode) regions(peer string) (all int) {
+	for off := int64(0); off < n.l.conf.size; off += 4 << 20 {
+		if n.stored(peer, off) {
+			all++
+		}
+	}
+	return all
+}
+
+// rest lets time go by until nothing is marked on either side.
+func (r *returning) rest() {
+	r.t.Helper()
+	r.await("all marks to be given back", func() bool {
+		r.pass(clearEvery)
+		for range 20 {
+			_ = r.a.marks.Sync()
+			_ = r.b.marks.Sync()
+		}
+		return r.a.regions("b") == 0 && r.b.regions("a") == 0
+	})
+}
+
+// What is equal and durable on both is given back on both, and a standby that is restarted then is compared where
+// something was written since.
+func TestMarksAreGivenBack(t *testing.T) {
+	for seed := range uint64(3) {
+		r := leave(t, seed)
+		if r.a.regions("b") < 10 || r.b.regions("a") < 10 {
+			t.Fatal("nothing is marked")
+		}
+		r.rest()
+		r.write(20, 16<<20, 20<<20)
+		r.b.crash()
+		r.dropped()
+		r.write(20, 24<<20, 28<<20)
+		r.b.mem = r.b.mem.Reopen()
+		differs := r.differing("a", "b")
+		r.b.tally.reset()
+		r.b.start()
+		r.back(differs, 9<<20)
+		r.rest()
+	}
+}
+
+// After a resync of everything, that everything may differ is taken back.
+func TestEverythingIsTakenBack(t *testing.T) {
+	r := leave(t, 0)
+	r.b.crash()
+	r.dropped()
+	r.b.table = nil // a new map is made; in the lab it says nothing, so we do
+	r.b.start()
+	slot, _ := r.b.marks.Lookup("a")
+	if err := r.b.marks.SetEverything(slot, true); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the standby to be admitted", func() bool { return r.volume().IsMember("b") })
+	r.rest()
+}
+
+// R14: the primary clears nothing before the standby has promised it on stable storage, and nothing that was written since.
+func TestNothingIsClearedBeforeThePromise(t *testing.T) {
+	r := leaveOf(t, 1, 4<<20)
+	hang := r.b.tableFaults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
+	r.await("the promise to be on its way", func() bool { r.pass(clearEvery); return hang.Waiting() > 0 })
+	r.pass(clearEvery)
+	_ = r.a.marks.Sync()
+	if !r.a.stored("b", 0) {
+		t.Fatal("the primary has cleared it before the promise")
+	}
+	r.write(1, 0, 4<<20) // it is marked: no mark has to be made for it
+	hang.Release()
+	r.await("the number to be settled", func() bool {
+		_, a, _ := r.a.get().slot("b")
+		_, b, _ := r.b.get().slot("a")
+		return a.Number.Settled > 0 && b.Number == a.Number
+	})
+	_, _ = r.a.marks.Sync(), r.b.marks.Sync()
+	if !r.a.stored("b", 0) || !r.b.stored("a", 0) {
+		t.Errorf("cleared although it was written since: primary %t, standby %t", !r.a.stored("b", 0), !r.b.stored("a", 0))
+	}
+}
+
+// R16: a standby whose data and map were restored together to before a clearing shows it by the number.
+func TestRestoredMapIsToldByItsNumber(t *testing.T) {
+	r := leave(t, 0)
+	r.rest()
+	data, table := r.b.mem.Clone(memdev.CrashOptions{}), r.b.table.Clone(memdev.CrashOptions{})
+	r.write(50, 8<<20, 12<<20)
+	r.flush()
+	r.rest()
+	r.b.cable.cut()
+	r.dropped()
+	_ = r.b.halt()
+	r.b.mem, r.b.table = data, table
+	if r.differing("a", "b") == 0 {
+		t.Fatal("nothing was lost")
+	}
+	r.b.cable.mend()
+	r.b.start()
+	r.back(marksVolume, 2*marksVolume)
+}
+
+// Power cuts, kills and breaks at any moment of writing, flushing and clearing: whoever is resynced by the marks ends equal.
+func TestClearingSurvivesPowerCutsAtAnyMoment(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := leave(t, seed)
+			for round := range 6 {
+				for range 1 + r.rng.IntN(4) {
+					r.write(5, 0, marksVolume)
+					if r.rng.IntN(2) == 0 {
+						r.flush()
+					}
+					if r.rng.IntN(2) == 0 {
+						r.pass(clearEvery + clearEvery/10)
+					}
+				}
+				switch r.rng.IntN(3) {
+				case 0:
+					r.b.power(r.rng)
+				case 1:
+					r.b.crash()
+				case 2:
+					r.b.cable.cut()
+				}
+				r.dropped()
+				r.write(5, 0, marksVolume)
+				if r.b.cable.up() {
+					r.b.start()
+				}
+				r.b.cable.mend()
+				r.await("the standby to be admitted", func() bool { return r.volume().IsMember("b") })
+				r.same("a", "b")
+				if round == 3 { // the roles change: the old primary lost what it had not flushed
+					r.a.power(r.rng)
+					r.promote("b", cluster.BasisUnchanged)
+					r.b.grant()
+					r.c = r.b.serving().client(t)
+					r.await("the old primary to leave the set", func() bool { return !r.volume().IsMember("a") })
+					r.a.start()
+					r.await("the old primary to be admitted", func() bool { return r.volume().IsMember("a") })
+					r.same("a", "b")
+					r.a, r.b = r.b, r.a
+					return
+				}
+			}
+		})
+	}
+}
