@@ -41,8 +41,9 @@ type Request struct {
 	FUA bool
 	// Unmap permits a zeroing to give space back.
 	Unmap bool
-	// More says that the submitter has the next request at hand: what this one sends to others may wait for it, until
-	// a request without More, or what the volume offers for that.
+	// More says that the submitter has the next request at hand: what this one sends to others may wait for company, until
+	// the submitter calls what the volume offers for that, which it must before it waits. A later request may take it
+	// along, but need not: it may be a read, wait for this one, or be held back.
 	More bool
 	// Err is the outcome, valid when Done is called. nil: the operation took effect as the volume's mode promises.
 	Err error

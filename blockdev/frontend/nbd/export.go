@@ -33,7 +33,8 @@ type TryGater interface {
 }
 
 // Gatherer is implemented by exports that send the effects of several requests to others at once. A request that is
-// submitted with More waits for company; Push sends on what waits, and is called before the submitter waits itself.
+// submitted with More waits for company; Push sends on what waits, and is called before the submitter waits itself, whatever
+// it submitted after that request.
 type Gatherer interface {
 	Push()
 }

@@ -12,8 +12,8 @@ import (
 	"hacluster/blockdev/frontend/nbd/nbdtest"
 )
 
-// gathering is an export that does nothing of what waits for company before a request without More, or Push. A server
-// that forgets to push waits for ever.
+// gathering is an export that does nothing of what waits for company before Push: requests without More take nothing along,
+// as a read does, or a write that overlaps with the one before it. A server that forgets to push waits for ever.
 type gathering struct {
 	*nbdtest.Export
 	submitted func(*blockdev.Request) // nil: nothing
@@ -28,15 +28,17 @@ var _ nbd.Gatherer = (*gathering)(nil)
 
 func (g *gathering) Submit(r *blockdev.Request) {
 	g.mu.Lock()
-	g.held = append(g.held, r)
-	g.most = max(g.most, len(g.held))
 	more := r.More
+	if more {
+		g.held = append(g.held, r)
+	}
+	g.most = max(g.most, len(g.held))
 	g.mu.Unlock()
 	if g.submitted != nil {
 		g.submitted(r)
 	}
 	if !more {
-		g.do()
+		g.Export.Submit(r)
 	}
 }
 

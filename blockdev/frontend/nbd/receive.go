@@ -109,7 +109,9 @@ func (c *conn) admit(ctx context.Context, r *request) error {
 	c.admitted++
 	c.mu.Unlock()
 	r.More = c.gatherer != nil && c.in.hasRequest()
-	c.held = r.More
+	if r.More { // a later request without More need not take it along: it may be a read, or wait itself for this one
+		c.held = true
+	}
 	c.export.Submit(&r.Request)
 	return nil
 }

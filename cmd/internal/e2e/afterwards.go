@@ -75,6 +75,14 @@ func (c *Cluster) ShowLogs(w io.Writer, lines int) {
 	}
 }
 
+// ShowEvents prints what the cluster tells of itself.
+func (c *Cluster) ShowEvents(w io.Writer) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	out, errs, _ := c.Admin(ctx, "events")
+	fmt.Fprintf(w, "--- ha-admin events\n%s%s\n", out, errs)
+}
+
 // Dump ends what still runs in a way that leaves the stacks of all goroutines in the logs.
 func (c *Cluster) Dump() {
 	for _, n := range Nodes {

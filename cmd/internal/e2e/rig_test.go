@@ -102,6 +102,9 @@ func newRig(t *testing.T, cfg Config) *rig {
 	}
 	r := &rig{Cluster: c, t: t, ctx: t.Context()}
 	t.Cleanup(func() {
+		if t.Failed() {
+			c.ShowEvents(os.Stderr)
+		}
 		c.Close()
 		if t.Failed() {
 			c.ShowLogs(os.Stderr, 60)
