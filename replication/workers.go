@@ -9,6 +9,7 @@ type workers struct {
 	limit int
 	wake  chan struct{} // a token for each worker that is to look again; room for all, so that sending never waits
 	goes  sync.WaitGroup
+	begin func() // loop, as a value made once: one for each worker would be an allocation
 
 	mu      sync.Mutex
 	jobs    []job // from head on: what waits
@@ -28,7 +29,11 @@ func (f jobFunc) run() { f() }
 // keepIdle is how many workers of a volume stay when there is nothing to do.
 const keepIdle = 4
 
-func newWorkers(limit int) *workers { return &workers{limit: limit, wake: make(chan struct{}, limit)} }
+func newWorkers(limit int) *workers {
+	w := &workers{limit: limit, wake: make(chan struct{}, limit)}
+	w.begin = w.loop
+	return w
+}
 
 // do has j run by a worker. After close, nothing is run any more.
 func (w *workers) do(j job) {
@@ -49,11 +54,13 @@ func (w *workers) do(j job) {
 		w.wake <- struct{}{}
 	case w.running < w.limit:
 		w.running++
-		w.goes.Go(w.loop)
+		w.goes.Add(1)
+		go w.begin()
 	}
 }
 
 func (w *workers) loop() {
+	defer w.goes.Done()
 	for {
 		j, ok := w.next()
 		if !ok {
