@@ -38,7 +38,7 @@ const identityFormat = 1
 
 // openDataDir locks the folder and numbers this process.
 func openDataDir(path, node string, hasRaft bool) (*dataDir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := makeDataDir(path); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -113,6 +113,31 @@ func makeDirs(top, path string) error {
 		if err := syncDir(filepath.Dir(p)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// makeDataDir makes the folder that holds the node's votes. When it was there, made by another, it may lie where this user
+// reads nothing: whoever made it saw to its name.
+func makeDataDir(path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	top := path
+	for {
+		_, err := os.Stat(top)
+		if err == nil || top == filepath.Dir(top) {
+			break
+		}
+		top = filepath.Dir(top)
+	}
+	made := top != path
+	if !made {
+		top = filepath.Dir(path)
+	}
+	if err := makeDirs(top, path); err != nil && (made || !errors.Is(err, fs.ErrPermission)) {
+		return err
 	}
 	return nil
 }
