@@ -229,6 +229,7 @@ func (n *Node) register(ctx context.Context) error {
 		return nil
 	}
 	told := ""
+	var asked asking
 	for ctx.Err() == nil {
 		st, changed := n.state.watch()
 		if err := n.sameTimers(st); err != nil {
@@ -245,7 +246,7 @@ func (n *Node) register(ctx context.Context) error {
 				rec.Start, n.me.Name, n.dir.id.Start, n.cfg.DataDir(), n.me.Name, n.me.Name)
 		}
 		pause := time.After(n.conf().Timers.Renew)
-		if n.leaderName() != "" && (st.ID != "" || n.currentLeading() == nil) {
+		if asked.again(n.now(), st.Index) && n.leaderName() != "" && (st.ID != "" || n.currentLeading() == nil) {
 			c := cluster.Command{StartNode: &cluster.StartNode{Node: n.me.Name, DataDir: n.dir.id.ID, Start: n.dir.id.Start,
 				Boot: fmt.Sprintf("%x", n.boot), Config: n.cfg.Hash()}}
 			try, cancel := context.WithTimeout(ctx, n.conf().Timers.RTO)
@@ -253,6 +254,10 @@ func (n *Node) register(ctx context.Context) error {
 			res, err := n.propose(try, c)
 			failpoint.Hit(failpoint.Registered)
 			cancel()
+			asked = asking{next: n.now().Add(n.conf().Timers.Renew)}
+			if err == nil {
+				asked.until = res.Index
+			}
 			// Until the entry is applied here it may be that an earlier try of ours was taken.
 			if st := n.state.get(); err == nil && res.Void != "" && st.ID != "" && st.Index >= res.Index && st.Nodes[n.me.Name].Start != n.dir.id.Start && res.Void != told {
 				told = res.Void
