@@ -11,7 +11,7 @@ MINUTES   ?= 10
 LAB_OUT   ?= bin/lab-results
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints demo bench bench-failover calm matrix-ci matrix soak failovers proto clean
+.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints demo bench bench-failover calm matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ soak: setup build ## random faults for MINUTES (10) in one cluster; SEED=n repla
 
 failovers: setup build ## 100 failovers in a row: kill, pause, cut and power cut in turn
 	scripts/lab failovers --out $(LAB_OUT)/failovers $(if $(SEED),--seed $(SEED),)
+
+mutants: setup build ## daemons that break one rule each, and the faults that must notice: about 5 minutes
+	scripts/lab mutants --out $(LAB_OUT)/mutants $(if $(SEED),--seed $(SEED),)
 
 proto: ## regenerate the code of proto/
 	scripts/tools/proto/generate.sh

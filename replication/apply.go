@@ -148,6 +148,9 @@ func (e *entry) carryOut() {
 
 func (r *Replica) applyFrame(e *entry) error {
 	f := e.frame
+	if mutateFlush(f) {
+		return nil
+	}
 	switch f.Kind {
 	case wire.Write:
 		return r.writeFrame(f)

@@ -29,7 +29,9 @@ func (g *gate) init(now, lease func() cluster.Instant) {
 	g.now, g.lease, g.changed = now, lease, make(chan struct{})
 }
 
-func (g *gate) try() bool { return g.holds.Load() == 0 && int64(g.now()) < g.until.Load() }
+func (g *gate) try() bool {
+	return g.holds.Load() == 0 && (int64(g.now()) < g.until.Load() || mutateLeaseUnchecked && g.until.Load() > 0)
+}
 
 // refresh takes the lease over as it is now. It is read under the lock: of two that run at once, the later one has the
 // newer lease, so that one read before a give-up never opens the gate after it (R9).

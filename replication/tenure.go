@@ -59,7 +59,7 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 		}
 	}
 	t.export = newExport(t)
-	t.gate.init(r.node.Now, func() cluster.Instant { return r.node.Lease(r.cfg.Volume.Name, vol.Epoch) })
+	t.gate.init(mutatePause(r.node.Now), func() cluster.Instant { return r.node.Lease(r.cfg.Volume.Name, vol.Epoch) })
 	return t
 }
 

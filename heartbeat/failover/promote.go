@@ -42,7 +42,7 @@ func (l *Leader) ended(now Instant, v *cluster.Volume, a *account) (string, bool
 		return "", false
 	case a.released == givenUp:
 		return givenUp, true
-	case now < a.until:
+	case now < a.until && !(mutatePromoteEarly && now >= a.until.Add(-l.cfg.Lease/2)):
 		return "", false
 	}
 	return "lease expired", true

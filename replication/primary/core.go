@@ -310,7 +310,7 @@ func (c *Core) finish(op *Op) {
 func (c *Core) sweep() {
 	least := uint64(math.MaxUint64)
 	for _, p := range c.peers {
-		if p.required() {
+		if p.required() && !mutateAckEarly {
 			least = min(least, p.seen)
 		}
 	}

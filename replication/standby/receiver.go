@@ -70,6 +70,9 @@ func New(stored cluster.Epoch, inconsistent bool) *Receiver {
 // this receiver does not know of (our own writes as a former primary).
 func (r *Receiver) Hello(applied *cluster.Volume, h Hello, busy int) Verdict {
 	switch {
+	case mutateOldStreams && h.Epoch < applied.Epoch:
+		r.stream, r.open, r.begun = h.Stream, true, false
+		return Accept
 	case h.Epoch < applied.Epoch || h.Epoch < r.fence:
 		return RefuseOlder
 	case h.Epoch > applied.Epoch:

@@ -101,6 +101,10 @@ func (c *Client) Run(ctx context.Context) {
 	for i, s := range c.cfg.Servers {
 		w := &worker{c: c, name: "probe-" + s.Node, servers: []Server{s}, own: c.registersOf(c.cfg.Writers + i)[:1], mixed: true}
 		all.Go(func() { w.run(ctx) })
+		// A primary of the past may hold writes back for ever, and with them the reads of their blocks: this one reads a
+		// block that nobody writes, so that whatever still answers answers it.
+		look := &worker{c: c, name: "look-" + s.Node, servers: []Server{s}, reads: c.registersOf(c.cfg.Writers + i)[1:2], silence: lookSilence}
+		all.Go(func() { look.run(ctx) })
 	}
 	all.Wait()
 }
@@ -124,7 +128,7 @@ func (c *Client) Registers() (blocks []int64) {
 		blocks = append(blocks, c.registersOf(i)...)
 	}
 	for i := range c.cfg.Servers {
-		blocks = append(blocks, c.registersOf(c.cfg.Writers + i)[0])
+		blocks = append(blocks, c.registersOf(c.cfg.Writers + i)[:2]...)
 	}
 	return blocks
 }

@@ -14,9 +14,11 @@ import (
 )
 
 const (
-	dialLimit  = 600 * time.Millisecond // a server that is cut off answers nothing
-	dialPause  = 20 * time.Millisecond
-	probePause = 200 * time.Millisecond // a standby refuses a probe each time: not so often that it costs
+	dialLimit   = 600 * time.Millisecond // a server that is cut off answers nothing
+	dialPause   = 20 * time.Millisecond
+	lookPause   = 100 * time.Millisecond
+	lookSilence = 200 * time.Millisecond
+	probePause  = 200 * time.Millisecond // a standby refuses a probe each time: not so often that it costs
 )
 
 // worker has one connection and one operation under way at a time.
@@ -26,6 +28,7 @@ type worker struct {
 	servers []Server
 	own     []int64       // blocks that it writes; none: it reads
 	mixed   bool          // it reads, too
+	reads   []int64       // blocks that it reads; none: all registers
 	silence time.Duration // 0: it stays with a connection until that dies
 
 	conn   *nbdclient.Client
@@ -51,7 +54,10 @@ func (w *worker) run(ctx context.Context) {
 }
 
 func (w *worker) pauseAfterRefusal() time.Duration {
-	if w.silence == 0 {
+	switch {
+	case len(w.reads) > 0:
+		return lookPause
+	case w.silence == 0:
 		return probePause
 	}
 	return dialPause
@@ -100,7 +106,10 @@ func (w *worker) operate(ctx context.Context) {
 			op.Flags = nbdproto.CmdFUA
 		}
 	} else {
-		all := w.c.Registers()
+		all := w.reads
+		if len(all) == 0 {
+			all = w.c.Registers()
+		}
 		o.Block = all[rand.IntN(len(all))]
 	}
 	op.Range = blockdev.Range{Off: o.Block * BlockSize, Len: BlockSize}

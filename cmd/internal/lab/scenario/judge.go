@@ -28,6 +28,7 @@ func (r *Run) afterwards(ctx context.Context, stopWatching func()) error {
 	stopWatching()
 	r.judge(end)
 	r.stopAndCompare(end.Primary)
+	r.storedEpochs(end)
 	r.readLogs()
 	return nil
 }

@@ -46,6 +46,25 @@ func Resyncing(ctx context.Context, r *Run) error {
 	return nil
 }
 
+// LedByWitness is the phase in which leadership has moved off the primary, longer ago than a lease: who promotes another then granted the leases
+// itself, and nothing but their end is waited for. A leader of a new term waits for a whole lease in any case.
+func LedByWitness(ctx context.Context, r *Run) error {
+	ctx, cancel := context.WithTimeout(ctx, toHeal)
+	defer cancel()
+	if _, err := r.watch.until(ctx, func(v View) bool { return v.Leader == r.Witness() }); err != nil {
+		return fmt.Errorf("the witness was not made leader: %w", err)
+	}
+	rto, err := time.ParseDuration(r.state.Config.RTO) // longer than any lease
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(rto):
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
 // Switchover asks for the role to move in order and lets another fault strike while it moves.
 func Switchover(then Fault) Fault {
 	return func(ctx context.Context, r *Run) (Injected, error) {

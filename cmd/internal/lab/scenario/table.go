@@ -57,6 +57,10 @@ func Table() []Scenario {
 			Expect: Expect{Service: GoesOn}},
 		{Name: "pause-all", Covers: "T87", What: "SIGSTOP on all three", Fault: Pause(P, S, W), Hold: 4 * time.Second,
 			Expect: Expect{Service: Suspends, Changes: 1}},
+		{Name: "awakened-alone", Covers: "T83", What: "SIGCONT on a primary that was succeeded while it was paused, and reaches nobody but clients: its lease alone stops it",
+			Fault: Awakened(Cut("", P, S, W)), Hold: 3 * time.Second, Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "awakened-standby", Covers: "T83", What: "the same, and it reaches its successor but not the witness: what it had sent is refused",
+			Fault: Awakened(Cut("", P, W)), Hold: 3 * time.Second, Expect: Expect{Service: Moves, Changes: 1}},
 		// Power.
 		{Name: "power-primary", Covers: "K110", What: "the primary loses power, unflushed writes torn", CI: true, Disks: true, Fault: PowerCut(disk.Torn, P), Hold: 2 * time.Second,
 			Expect: Expect{Service: Moves, Changes: 1}},
@@ -65,6 +69,9 @@ func Table() []Scenario {
 		{Name: "power-both", Covers: "K110 K111", What: "both data nodes lose power under writes with FUA", Disks: true, FUA: true, Fault: PowerCut(disk.Drop, P, S), Hold: 2 * time.Second,
 			Expect: Expect{Service: Suspends, Changes: 1}},
 		{Name: "power-all", Covers: "K110 K111", What: "all lose power under writes with FUA", CI: true, Disks: true, FUA: true, Fault: PowerCut(disk.Drop, P, S, W), Hold: 2 * time.Second,
+			Expect: Expect{Service: Suspends, Changes: 1}},
+		{Name: "power-all-standby", Covers: "K110 K111", What: "all lose power under writes with FUA, the primary stays off, the standby is promoted by force: it has them all",
+			Disks: true, FUA: true, Fault: PowerCutForced(disk.Drop), Hold: time.Second,
 			Expect: Expect{Service: Suspends, Changes: 1}},
 		// Disks.
 		{Name: "disk-read-primary", Covers: "D88", What: "the primary's disk fails reads", Disks: true, Fault: Disk(disk.Fault{Kind: disk.EIO, Op: disk.Read}, topology.DiskVolume, P), Hold: 3 * time.Second,
@@ -91,6 +98,8 @@ func Table() []Scenario {
 			Expect: Expect{Service: Survives, Changes: 1, Within: 30 * time.Second}},
 		// Cuts.
 		{Name: "cut-primary", Covers: "X98", What: "P | S W: the primary alone", CI: true, Fault: Cut("", P, S, W), Hold: 5 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "cut-primary-led", Covers: "X98", What: "the same while the witness leads: it promotes as soon as the lease that it granted has run out", Phase: LedByWitness, Fault: Cut("", P, S, W), Hold: 5 * time.Second,
 			Expect: Expect{Service: Moves, Changes: 1}},
 		{Name: "cut-standby", Covers: "X99", What: "S | P W: the standby alone", CI: true, Fault: Cut("", S, P, W), Hold: 5 * time.Second,
 			Expect: Expect{Service: GoesOn}},
