@@ -1,0 +1,167 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/lab/disk"
+)
+
+// Faults of a disk that did not keep what it had been given: one that lied about flushes, one that was put back to an
+// older state, one that rots.
+
+// LyingPowerCut has the disk of a node answer flushes without doing anything, for a while, and takes its power.
+func LyingPowerCut(role Role) Fault {
+	return func(ctx context.Context, r *Run) (Injected, error) {
+		node := role(r)
+		d, err := r.Lab.Disk(node)
+		if err != nil {
+			return Injected{}, err
+		}
+		if err := d.Fault(disk.Fault{Kind: disk.Lie, Op: disk.Flush}); err != nil {
+			return Injected{}, err
+		}
+		before, err := d.Bites(disk.Lie)
+		if err != nil {
+			return Injected{}, err
+		}
+		if err := r.answers(ctx, "", 5*afterAll, within); err != nil {
+			return Injected{}, err
+		}
+		after, err := d.Bites(disk.Lie)
+		if err != nil {
+			return Injected{}, err
+		}
+		in, err := PowerCut(disk.Drop, role)(ctx, r)
+		if err != nil {
+			return in, err
+		}
+		dead := in.Bites
+		in.Bites = func() (string, bool, error) {
+			proof, ok, err := dead()
+			return fmt.Sprintf("%d flushes of %s were lies, %s", after-before, node, proof), ok && after > before, err
+		}
+		return in, nil
+	}
+}
+
+// RollBack puts the data directory of a node back to what it was before the cluster had gone on, as a snapshot of a
+// virtual machine does. The daemon must refuse to run on it; a person replaces the node.
+func RollBack(role Role) Fault {
+	return func(ctx context.Context, r *Run) (Injected, error) {
+		node := role(r)
+		if err := r.Lab.Stop(node, toStop); err != nil {
+			return Injected{}, err
+		}
+		dir := r.Lab.DataDir(node)
+		old := dir + ".old"
+		if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
+			return Injected{}, err
+		}
+		if err := r.Lab.Start(node); err != nil {
+			return Injected{}, err
+		}
+		if _, err := r.healthy(ctx, toHeal); err != nil {
+			return Injected{}, err
+		}
+		if err := r.Lab.Stop(node, toStop); err != nil {
+			return Injected{}, err
+		}
+		if err := emptyFolder(dir); err != nil {
+			return Injected{}, err
+		}
+		if err := os.CopyFS(dir, os.DirFS(old)); err != nil {
+			return Injected{}, err
+		}
+		said, err := logSize(r, node)
+		if err != nil {
+			return Injected{}, err
+		}
+		return Injected{
+			Bites: func() (string, bool, error) {
+				ids, err := r.Lab.Pids(node)
+				text, rerr := os.ReadFile(r.Lab.Log(node))
+				if err != nil || rerr != nil {
+					return "", false, fmt.Errorf("%w, %w", err, rerr)
+				}
+				refused := strings.Contains(string(text[said:]), "was restored or copied")
+				return fmt.Sprintf("%s runs %v on its old state, refused: %t", node, ids, refused), len(ids) == 0 && refused, nil
+			},
+			Mend: func(ctx context.Context) error { return r.replace(ctx, node) },
+		}, r.Lab.Start(node)
+	}
+}
+
+const superblockCopy = 4096 // each of the two copies has a block of its own
+
+func logSize(r *Run, node string) (int64, error) {
+	info, err := os.Stat(r.Lab.Log(node))
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// RotSuperblock changes a copy of what a stopped node keeps about its volume; the other copy is good, and is found.
+func RotSuperblock(role Role) Fault {
+	return func(ctx context.Context, r *Run) (Injected, error) {
+		node := role(r)
+		if err := r.Lab.Kill(node); err != nil {
+			return Injected{}, err
+		}
+		path := superblock(r.Lab, node)
+		before, err := os.ReadFile(path)
+		if err != nil {
+			return Injected{}, err
+		}
+		d, err := r.Lab.Disk(node)
+		if err != nil {
+			return Injected{}, err
+		}
+		// A copy of a bad sector: either may be hit, the newest or the older one.
+		at := int64(r.Rand.IntN(2)) * superblockCopy
+		if err := d.RotAt(at+int64(r.Rand.IntN(64)), 8, "superblock"); err != nil {
+			return Injected{}, err
+		}
+		return Injected{
+			Bites: func() (string, bool, error) {
+				now, err := os.ReadFile(path)
+				return fmt.Sprintf("the copy at byte %d of the superblock of %s has changed", at, node), err == nil && string(now) != string(before), err
+			},
+			Mend: func(context.Context) error { return r.Lab.Start(node) },
+		}, nil
+	}
+}
+
+// replace does with a node whose state nobody can trust what its messages say: remove it, empty its data directory, start
+// it, add it anew.
+func (r *Run) replace(ctx context.Context, node string) error {
+	err := r.order(ctx, r.Witness(), func(ctx context.Context, c *api.Client) error { return c.NodeRemove(ctx, node) })
+	if err != nil {
+		return err
+	}
+	if err := emptyFolder(r.Lab.DataDir(node)); err != nil {
+		return err
+	}
+	if err := r.Lab.Start(node); err != nil {
+		return err
+	}
+	return r.order(ctx, r.Witness(), func(ctx context.Context, c *api.Client) error { return c.NodeAdd(ctx, node) })
+}
+
+func emptyFolder(dir string) error {
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
