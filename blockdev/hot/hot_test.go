@@ -63,15 +63,17 @@ func TestEagerReaderOfAQuietConversationWaits(t *testing.T) {
 	taken, other := pair(t, "tcp")
 	h := taken.(*Conn)
 	h.Eager()
-	h.shorts = enough
-	send := time.AfterFunc(4*short, func() { other.Write([]byte{1}) })
-	defer send.Stop()
-	if _, err := io.ReadFull(taken, make([]byte, 1)); err != nil {
-		t.Fatal(err)
+	for range 100 { // on a busy machine what is sent may be there before it is waited for
+		h.shorts = enough
+		send := time.AfterFunc(4*short, func() { other.Write([]byte{1}) })
+		if _, err := io.ReadFull(taken, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if send.Stop(); h.shorts < enough {
+			return
+		}
 	}
-	if h.shorts >= enough {
-		t.Error("it goes on asking after a pause")
-	}
+	t.Error("it goes on asking after a pause")
 }
 
 func TestBytesPassBothWaysHotAndAfterAPause(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,7 +74,7 @@ func (s *socket) Write(p []byte) (n int, err error) {
 // transfer is read(2) or write(2) of at most maxTransfer bytes of p, which is not empty.
 func transfer(call, fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := unix.RawSyscall(call, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(min(len(p), maxTransfer)))
+		n, _, errno := rawTransfer(call, fd, p[:min(len(p), maxTransfer)])
 		switch errno {
 		case 0:
 			return int(n), 0
