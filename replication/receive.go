@@ -55,6 +55,7 @@ func (r *Replica) Replicate(ctx context.Context, ls *link.Session) error {
 		}
 	})
 	err := s.receive(ctx)
+	s.sayWhy()
 	s.lastWord(ctx)
 	ls.Close()
 	replies.Wait()

@@ -30,7 +30,7 @@ func (r *Replica) shutdown() error {
 	r.stopServing("the daemon stops")
 	r.mu.Lock()
 	healthy := r.problem == ""
-	r.problem = "the daemon stops"
+	r.problem = problemStops
 	r.recv.Fence(noEpoch)
 	if s := r.session; s != nil {
 		r.goes.Go(s.farewell)
@@ -107,6 +107,9 @@ func (r *Replica) unlessStalled(f func() error) error {
 	return fmt.Errorf("stop volume %s: %w", r.cfg.Volume.Name, blockdev.ErrStalled)
 }
 
+// problemStops is why a replica that shuts down is out of service.
+const problemStops = "the daemon stops"
+
 var errStopping = errors.New("haclusterd on this node was told to stop")
 
 // farewell tells the primary that this process stops, so that writers need not wait for it to fall silent, and closes
@@ -115,4 +118,15 @@ func (s *session) farewell() {
 	s.refuseWith(wire.Stopping, errStopping)
 	s.lastWord(context.Background())
 	s.link.Close()
+}
+
+// sayWhy has a stream that ends because this process stops end with that word: under load the next frame may be refused,
+// and the stream be over, before farewell is there.
+func (s *session) sayWhy() {
+	s.r.mu.Lock()
+	stops := s.r.problem == problemStops
+	s.r.mu.Unlock()
+	if stops {
+		s.refuseWith(wire.Stopping, errStopping)
+	}
 }
