@@ -52,6 +52,9 @@ type Scenario struct {
 	FUA    bool   // each write is durable before it counts: what must survive when all nodes lose power
 	Disks  bool   // the nodes' files lie on disks that can lose power, fail and hang
 	CI     bool   // among the most telling: part of matrix-ci
+	// Alone: never part of a soak, where the standby may have been dropped a moment before: without a member beside the
+	// primary, this fault costs data whatever the cluster does.
+	Alone  bool
 	Phase  Phase
 	Fault  Fault
 	Hold   time.Duration // how long the fault lasts at least

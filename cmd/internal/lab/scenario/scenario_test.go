@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,22 @@ func TestTableIsSound(t *testing.T) {
 		if !found {
 			t.Errorf("%s has no scenario", number)
 		}
+	}
+}
+
+// A soak goes on when the standby had just been dropped; what costs data then would be taken for a fault of the cluster.
+func TestSoakLeavesOutWhatMayCostDataByRight(t *testing.T) {
+	var names []string
+	for _, s := range soakChoice() {
+		names = append(names, s.Name)
+	}
+	for _, out := range []string{"power-all-standby", "lying-primary", "flap-5min", "loss-30"} {
+		if slices.Contains(names, out) {
+			t.Errorf("%s is part of a soak", out)
+		}
+	}
+	if len(names) < 30 || !slices.Contains(names, "power-all") {
+		t.Errorf("a soak chooses from %v", names)
 	}
 }
 

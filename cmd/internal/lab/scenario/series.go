@@ -35,12 +35,7 @@ func Failovers(n int) Scenario {
 
 // Soak is faults in an order that follows from the seed, for a time. All writes have FUA, so that all power may go.
 func Soak(d time.Duration) Scenario {
-	var choice []Scenario
-	for _, s := range Table() {
-		if s.RTO == "" && s.Hold <= 12*time.Second { // what needs another cluster, or takes long, has runs of its own
-			choice = append(choice, s)
-		}
-	}
+	choice := soakChoice()
 	return Scenario{
 		Name: "soak", Covers: "the whole matrix", What: fmt.Sprintf("random faults for %v", d), Disks: true, FUA: true, Think: seriesThink,
 		Expect: Expect{Service: Survives},
@@ -49,4 +44,14 @@ func Soak(d time.Duration) Scenario {
 			return func() (Scenario, bool) { return choice[r.Rand.IntN(len(choice))], time.Now().Before(end) }
 		},
 	}
+}
+
+// soakChoice leaves out what needs another cluster, takes long, or may cost data by right: that has runs of its own.
+func soakChoice() (choice []Scenario) {
+	for _, s := range Table() {
+		if s.RTO == "" && s.Hold <= 12*time.Second && !s.Alone {
+			choice = append(choice, s)
+		}
+	}
+	return choice
 }
