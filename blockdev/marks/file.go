@@ -66,6 +66,12 @@ func Open(s Store, b Binding) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open map of marks: %w", err)
 	}
+	if why := b.doubt(f.head.incarnation); why != "" { // in one with the incarnation: a crash must not leave the doubt behind
+		f.damage = append(f.damage, why+": all blocks may differ")
+		for i := range f.head.slots {
+			f.head.slots[i].Everything = f.head.slots[i].Peer != ""
+		}
+	}
 	f.head.incarnation = b.Incarnation
 	f.head.generation++
 	if err := writeHeaders(s, &f.head, f.first); err != nil {
@@ -170,7 +176,7 @@ func (h *header) used() (s Slots) {
 	return s
 }
 
-// Damage says what Open found damaged and took for "may differ", for the log; empty when all was well.
+// Damage says what Open found damaged or doubtful and took for "may differ", for the log; empty when all was well.
 func (f *File) Damage() []string { return f.damage }
 
 // RegionSize is the unit of marks in bytes.

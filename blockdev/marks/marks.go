@@ -94,6 +94,17 @@ type Binding struct {
 	Size            int64  // of the volume
 	// Incarnation now. What a restart changes may differ from the stored one; the backing itself may not.
 	Incarnation Incarnation
+	// Doubt, when not empty, says why the map is not to be believed whatever it says: all blocks may differ (R16).
+	Doubt string
+}
+
+// doubt says why a map that was last opened in the incarnation then need not be one of this backing; empty: it is.
+func (b *Binding) doubt(then Incarnation) string {
+	if b.Doubt != "" || then.Boot == b.Incarnation.Boot && then.Attachment == b.Incarnation.Attachment {
+		return b.Doubt
+	}
+	why, _ := meta.Unproven(then.Attachment, b.Incarnation.Attachment)
+	return why
 }
 
 func (b *Binding) validate() error {

@@ -422,3 +422,52 @@ func FuzzDecodeHeader(f *testing.F) {
 		}
 	})
 }
+
+// R16: a map is believed of a backing that is surely the one it was kept for: another disk under the same path shows
+// nothing of itself. What is doubted stays so, whatever the next opening is.
+func TestMapOfABackingThatMayBeAnotherMeansEverything(t *testing.T) {
+	for name, c := range map[string]struct {
+		then, now string
+		boot      byte
+		doubt     string
+		want      bool
+	}{
+		"file, another boot":                 {"file:17:4711.99:5", "file:18:4711.99:6", 9, "", false},
+		"file, same boot":                    {"file:17:4711:5", "file:17:4711:5", 3, "", false},
+		"file of unknown birth":              {"file:17:4711:5", "file:17:4711:5", 9, "", true},
+		"file whose birth was unknown":       {"file:17:4711:5", "file:17:4711.99:5", 9, "", true},
+		"block device, same boot":            {"blk:8:16:5", "blk:8:16:5", 3, "", false},
+		"block device, attached anew":        {"blk:8:16:5", "blk:8:16:6", 3, "", true},
+		"block device, another boot":         {"blk:8:16:5", "blk:8:16:5", 9, "", true},
+		"same boot, but the caller knows":    {"file:17:4711.99:5", "file:17:4711.99:5", 3, "it was restored", true},
+		"nothing was known of the backing":   {"", "blk:8:16:5", 9, "", true},
+		"nothing is, and it has not moved":   {"", "", 3, "", false},
+		"file, and the filesystem was moved": {"file:17:4711.99:5", "file:99:4711.99", 9, "", false},
+	} {
+		d := memdev.New(memdev.Config{Size: Size(testVolume)})
+		b := testBinding()
+		b.Incarnation.Attachment = c.then
+		if err := Create(d, New{Binding: b, Peers: []string{"beta", "gamma"}}); err != nil {
+			t.Fatal(err)
+		}
+		b.Incarnation.Attachment, b.Incarnation.Boot, b.Doubt = c.now, meta.ID{c.boot}, c.doubt
+		for _, opening := range []string{"first", "next"} {
+			f, err := Open(d.Reopen(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, s := range f.Slots() {
+				if s.Everything != (c.want && s.Peer != "") {
+					t.Errorf("%s: %s opening: slot %d: %+v", name, opening, i, s)
+				}
+			}
+			if opening == "first" && c.want != (len(f.Damage()) > 0) {
+				t.Errorf("%s: told: %q", name, f.Damage())
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b.Doubt = ""
+		}
+	}
+}

@@ -70,7 +70,8 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if b.super, err = v.openSuper(st, vol, dir, path, device, file.Attachment(), known); err != nil {
 		return nil, errors.Join(err, b.dev.Close())
 	}
-	if b.marks, err = v.openMarks(st, vol, file.Attachment(), b.fresh && b.super.Epoch() == 0); err != nil {
+	doubt := doubtOf(vol, v.n.me.Name, !known, b.super.Epoch())
+	if b.marks, err = v.openMarks(st, vol, file.Attachment(), b.fresh && b.super.Epoch() == 0, doubt); err != nil {
 		return nil, errors.Join(err, b.super.close(), b.dev.Close())
 	}
 	b.close = func() {
