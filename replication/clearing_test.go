@@ -7,6 +7,7 @@ import (
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
 	"hacluster/blockdev/backend/memdev"
+	"hacluster/blockdev/bitmap"
 	"hacluster/heartbeat/cluster"
 )
 
@@ -159,4 +160,69 @@ func TestClearingSurvivesPowerCutsAtAnyMoment(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What was promised to a primary is not cleared in a later epoch: what was written since then as primary is not noted there.
+func TestAPromiseEndsWithItsEpoch(t *testing.T) {
+	r := leaveOf(t, 0, 4<<20)
+	b := r.b.get()
+	b.mu.Lock()
+	s := &session{r: b, epoch: b.vol.Epoch}
+	b.mu.Unlock()
+	r.a.crash()
+	r.promote("b", cluster.BasisUnchanged)
+	r.b.grant()
+	r.b.serving()
+	slot, _ := r.b.marks.Lookup("a")
+	p := promise{s: s, n: 9, slots: []int{slot}}
+	chosen := bitmap.New(r.b.marks.Regions())
+	chosen.Set(0, 1)
+	b.mu.Lock()
+	b.session, b.promised = s, p // as if its reader had not been running since
+	b.regs.Promise(p.n, chosen)
+	b.mu.Unlock()
+	s.settle(p)
+	_ = r.b.marks.Sync()
+	if !r.b.stored("a", 0) {
+		t.Error("cleared by a promise of an older epoch")
+	}
+	b.mu.Lock()
+	b.session = nil
+	b.mu.Unlock()
+	r.a.mem = r.a.mem.Reopen()
+	r.a.start()
+}
+
+// R14: with two standbys the primary waits for both promises.
+func TestNothingIsClearedBeforeTheLastPromise(t *testing.T) {
+	l := formed(t, labConfig{size: marksVolume}, "a", "b", "c")
+	a, b, c := l.nodes["a"], l.nodes["b"], l.nodes["c"]
+	client := a.serving().client(t)
+	a.connected("b")
+	a.connected("c")
+	if err := client.write(0, pattern(4096, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.flush(); err != nil {
+		t.Fatal(err)
+	}
+	hang := c.tableFaults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
+	l.await("one of two promises", func() bool {
+		l.pass(clearEvery)
+		_, s, _ := b.get().slot("a")
+		return hang.Waiting() > 0 && s.Number.Promised > 0
+	})
+	for range 20 {
+		l.pass(clearEvery / 10)
+		_, _ = a.marks.Sync(), b.marks.Sync()
+	}
+	if _, s, _ := a.get().slot("b"); s.Number.Settled > 0 || !a.stored("b", 0) || !b.stored("a", 0) {
+		t.Errorf("cleared although one standby has not promised it: %+v", s)
+	}
+	hang.Release()
+	l.await("all marks to be given back", func() bool {
+		l.pass(clearEvery)
+		_, _, _ = a.marks.Sync(), b.marks.Sync(), c.marks.Sync()
+		return !a.stored("b", 0) && !a.stored("c", 0) && !b.stored("c", 0) && !c.stored("a", 0)
+	})
 }

@@ -86,7 +86,7 @@ func (s *session) settled(n uint64) {
 	r := s.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p := r.promised; p.s == s && p.n == n && !p.storing && !r.stopped && s.overLocked() == nil {
+	if p := r.promised; p.s == s && p.n == n && !p.storing && !r.stopped && s.overLocked() == nil && r.vol.Epoch == s.epoch {
 		r.promised.storing = true
 		r.goes.Go(func() { s.settle(p) })
 	}
@@ -97,7 +97,8 @@ func (s *session) settle(p promise) {
 	err := r.setNumbers(p.slots, func(marks.Number) marks.Number { return marks.Number{Promised: p.n, Settled: p.n} })
 	r.mu.Lock()
 	r.promised.storing = false
-	over := r.session != s || r.promised.n != p.n
+	// From a newer epoch on writes may be our own, which are not noted in regs: this promise says nothing about them.
+	over := r.session != s || r.promised.n != p.n || r.vol.Epoch != s.epoch || r.tenure != nil
 	if err == nil && !over {
 		clearRegions(r.cfg.Marks, r.regs.End(p.n), p.slots)
 	}
