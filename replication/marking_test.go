@@ -16,20 +16,30 @@ const marksVolume = 64 << 20 // 16 regions
 func TestNothingIsWrittenBeforeItsMarkIsDurable(t *testing.T) {
 	for _, inline := range []bool{true, false} {
 		for _, slow := range []string{"a", "b"} {
-			t.Run(fmt.Sprintf("inline=%t, table of %s hangs", inline, slow), func(t *testing.T) { holdMark(t, inline, slow) })
+			t.Run(fmt.Sprintf("inline=%t, table of %s hangs", inline, slow), func(t *testing.T) { holdMark(t, inline, slow, false) })
+			t.Run(fmt.Sprintf("zeroes, inline=%t, table of %s hangs", inline, slow), func(t *testing.T) { holdMark(t, inline, slow, true) })
 		}
 	}
 }
 
-func holdMark(t *testing.T, inline bool, slow string) {
+func holdMark(t *testing.T, inline bool, slow string, zero bool) {
 	l := formed(t, labConfig{inline: inline, size: marksVolume}, "a", "b")
 	a, n := l.nodes["a"], l.nodes[slow]
 	ten := a.serving()
 	a.connected("b")
 	c := ten.client(t)
 	off, p := int64(17<<20), pattern(4096, 7)
+	req := writeReq(off, p)
+	if zero {
+		for _, n := range l.nodes {
+			if _, err := n.mem.WriteAt(p, off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p, req = make([]byte, 4096), &blockdev.Request{Op: blockdev.OpZero, Range: blockdev.Range{Off: off, Len: 4096}, Unmap: true}
+	}
 	hang := n.tableFaults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
-	answer := c.begin(writeReq(off, p))
+	answer := c.begin(req)
 	l.await("the mark to be on its way", func() bool { return hang.Waiting() > 0 })
 	other := map[string]string{"a": "b", "b": "a"}[slow]
 	l.await("the other to have written it", func() bool { return bytes.Equal(l.nodes[other].at(off, 4096), p) })

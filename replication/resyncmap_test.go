@@ -223,3 +223,56 @@ func TestWithoutAMapEverythingIsCompared(t *testing.T) {
 	r.b.start()
 	r.back(marksVolume, 2*marksVolume)
 }
+
+// R15: what a primary wrote alone is known to its next process, whose standby has no mark of it.
+func TestPrimaryThatWasRestartedKnowsWhatItWroteAlone(t *testing.T) {
+	for seed := range uint64(2) {
+		r := leaveOf(t, seed, 4<<20)
+		r.b.cable.cut()
+		r.dropped()
+		r.write(50, 40<<20, 44<<20)
+		r.a.crash()
+		r.a.mem = r.a.mem.Reopen()
+		r.a.start()
+		r.promote("a", cluster.BasisUnchanged)
+		r.a.grant()
+		r.c = r.a.serving().client(t)
+		differs := r.differing("a", "b")
+		if differs == 0 {
+			t.Fatal("nothing differs")
+		}
+		r.b.tally.reset()
+		r.b.cable.mend()
+		r.back(differs, 12<<20)
+	}
+}
+
+// R14: a standby marks what is copied to it as well: for a third replica that lacks it nobody else may be left who did.
+func TestWhatWasCopiedIsMarkedForTheOthers(t *testing.T) {
+	l := formed(t, labConfig{inline: true, size: marksVolume}, "a", "b", "c")
+	a, b, c := l.nodes["a"], l.nodes["b"], l.nodes["c"]
+	client := a.serving().client(t)
+	a.connected("b")
+	a.connected("c")
+	b.cable.cut()
+	c.cable.cut()
+	l.await("both standbys to be dropped", func() bool {
+		l.pass(2 * dropAfter)
+		return !l.volume().IsMember("b") && !l.volume().IsMember("c")
+	})
+	if err := client.write(20<<20, pattern(4096, 5)); err != nil {
+		t.Fatal(err)
+	}
+	b.cable.mend()
+	l.await("one standby to be admitted", func() bool { return l.volume().IsMember("b") })
+	a.cable.cut()
+	a.crash()
+	a.mem = a.mem.Reopen()
+	c.cable.mend()
+	l.promote("b", cluster.BasisUnchanged)
+	b.grant()
+	b.serving()
+	l.await("the other standby to be admitted", func() bool { return l.volume().IsMember("c") })
+	l.same("b", "c")
+	a.start()
+}
