@@ -269,3 +269,22 @@ func TestRegionsLeaveWhenQuietAndNotWrittenSince(t *testing.T) {
 		t.Error("a mark outside of what is stored is covered")
 	}
 }
+
+// A block that was clean and copied all the same (it is read as a whole with what lies beside) and comes behind later is not
+// covered by a flush that went before it was copied again.
+func TestFlushDoesNotCoverWhatIsCopiedAfterIt(t *testing.T) {
+	r := newRig()
+	r.copied(blockRange(3, 1))
+	r.p.Load(blockRange(0, 5))
+	flush, num := r.flushBegins()
+	r.copied(blockRange(3, 1)) // its own disk takes its time for the flush
+	r.Acked(r.p, num)
+	r.FlushReturned(flush, true)
+	if !r.p.MayDiffer(blockRange(3, 1)) {
+		t.Error("the mark has left although the copy is not durable")
+	}
+	r.flushed()
+	if r.p.MayDiffer(blockRange(3, 1)) || !r.p.MayDiffer(blockRange(2, 1)) {
+		t.Error("after a flush behind it, it and nothing else is clean")
+	}
+}

@@ -38,12 +38,13 @@ func (p *Peer) fall(from, to int64) {
 	p.forget(from, to)
 }
 
-// forget takes the blocks [from, to) out of live.
+// forget takes the blocks [from, to) out of live. A block that was copied although it was clean is done and not live: a
+// flush that is under way must not count for what is copied to it from now on.
 func (p *Peer) forget(from, to int64) {
 	if p.live.Count() > 0 {
 		p.live.Clear(from, to)
-		p.unflush(from, to)
 	}
+	p.unflush(from, to)
 }
 
 // unflush: the blocks are being written, so what was done or is being flushed says nothing about them any more.
