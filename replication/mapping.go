@@ -98,7 +98,7 @@ func (p *peerLink) judge(g wire.HelloReply) string {
 func (p *peerLink) piece(stream uint64, outbox *link.Outbox, reply *wire.Reply) {
 	mine, ok := p.t.r.marked(p.node)
 	if !ok || reply.Code != wire.OK {
-		p.mapped(stream, []blockdev.Range{{Len: p.t.r.cfg.Volume.Size}})
+		p.t.with(func(now primary.Instant) { p.t.core.Unmapped(now, p.node, stream) })
 		return
 	}
 	if reply.ID == 0 {

@@ -224,6 +224,10 @@ func (p *peerLink) queueLocked(a *primary.Action) *link.Outbox {
 	if a.Kind == primary.Send && !a.Op.IsCopy() {
 		p.probe.sent(a.Num)
 	}
+	if a.Kind == primary.Send && a.Op.IsCopy() && p.hot != nil { // it marks what is copied to it
+		unit := p.t.r.cfg.Marks.RegionSize()
+		p.hot.Set(a.Op.Range.Off/unit, (a.Op.Range.End()+unit-1)/unit)
+	}
 	if err := p.outbox.Put(p.frame(a)); err != nil {
 		p.sender.Close() // full or ended: the next stream replays
 		return nil

@@ -276,3 +276,51 @@ func TestWhatWasCopiedIsMarkedForTheOthers(t *testing.T) {
 	l.same("b", "c")
 	a.start()
 }
+
+// R25: both lost their memory, and nothing is known of either: the members are compared, and equal in the end, without a
+// resync.
+func TestMembersOfWhichEverythingMayDifferAreCompared(t *testing.T) {
+	for _, whose := range []string{"a", "b"} {
+		r := leaveOf(t, 0, 4<<20)
+		n, other := r.nodes[whose], map[string]string{"a": "b", "b": "a"}[whose]
+		slot, _ := n.marks.Lookup(other)
+		if err := n.marks.SetEverything(slot, true); err != nil {
+			t.Fatal(err)
+		}
+		r.a.crash()
+		r.b.crash()
+		r.a.mem, r.b.mem = r.a.mem.Reopen(), r.b.mem.Reopen()
+		if _, err := r.b.mem.WriteAt(pattern(blockdev.BlockSize, 3), 60<<20); err != nil { // what only one of them had made durable
+			t.Fatal(err)
+		}
+		r.a.start()
+		r.b.start()
+		r.promote("a", cluster.BasisUnchanged)
+		r.a.grant()
+		r.a.serving()
+		r.await("the members to be equal", func() bool { return r.differing("a", "b") == 0 })
+		if !r.volume().IsMember("b") {
+			t.Error("it left the set")
+		}
+		r.rest()
+	}
+}
+
+// R16: a member that comes back restored, before it is missed, leaves the set.
+func TestMemberThatWasRestoredIsDropped(t *testing.T) {
+	r := leave(t, 0)
+	r.rest()
+	data, table := r.b.mem.Clone(memdev.CrashOptions{}), r.b.table.Clone(memdev.CrashOptions{})
+	r.write(50, 8<<20, 12<<20)
+	r.flush()
+	r.rest()
+	drops := r.drops()
+	r.b.crash()
+	r.b.mem, r.b.table = data, table
+	if r.differing("a", "b") == 0 {
+		t.Fatal("nothing was lost")
+	}
+	r.b.start()
+	r.await("it to be dropped", func() bool { return r.drops() > drops })
+	r.back(marksVolume, 2*marksVolume)
+}

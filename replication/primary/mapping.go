@@ -43,23 +43,30 @@ func (c *Core) ask(p *peer, g Greeting) {
 }
 
 // Mapped answers AskMap on this stream: what either of the two has marked on stable storage for the other; all of the
-// volume when one of them has no map that can be believed.
+// volume when one of them has a map that cannot be believed.
 func (c *Core) Mapped(now Instant, node string, stream uint64, marked []blockdev.Range) {
 	p := c.peers[node]
 	if stream != p.stream || !p.connected || !p.mapping {
 		return
 	}
 	p.mapping = false
-	whole := len(marked) == 1 && marked[0] == blockdev.Range{Len: c.vol.Size}
-	if whole && p.member {
-		return // nothing is known that could be left out: it is compared when it is no member
-	}
 	for _, r := range marked {
 		p.m.Load(r)
 	}
 	p.known = true
 	c.replan(p)
 	c.progress(now, p)
+}
+
+// Unmapped answers AskMap when one of the two keeps no map at all: everything is compared with a replica that is no member.
+// Of a member nothing is known, at no time, and nothing is compared.
+func (c *Core) Unmapped(now Instant, node string, stream uint64) {
+	p := c.peers[node]
+	if stream == p.stream && p.connected && p.mapping && p.member {
+		p.mapping = false
+		return
+	}
+	c.Mapped(now, node, stream, []blockdev.Range{{Len: c.vol.Size}})
 }
 
 // replan has all looked at that is behind for p.
