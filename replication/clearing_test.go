@@ -3,6 +3,7 @@ package replication
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
@@ -62,11 +63,13 @@ func TestEverythingIsTakenBack(t *testing.T) {
 	r.b.crash()
 	r.dropped()
 	r.b.table = nil // a new map is made; in the lab it says nothing, so we do
+	r.b.cable.cut()
 	r.b.start()
 	slot, _ := r.b.marks.Lookup("a")
 	if err := r.b.marks.SetEverything(slot, true); err != nil {
 		t.Fatal(err)
 	}
+	r.b.cable.mend()
 	r.await("the standby to be admitted", func() bool { return r.volume().IsMember("b") })
 	r.rest()
 }
@@ -225,4 +228,30 @@ func TestNothingIsClearedBeforeTheLastPromise(t *testing.T) {
 		_, _, _ = a.marks.Sync(), b.marks.Sync(), c.marks.Sync()
 		return !a.stored("b", 0) && !a.stored("c", 0) && !b.stored("c", 0) && !c.stored("a", 0)
 	})
+}
+
+// That everything may differ is not taken back while what was found equal is durable on neither.
+func TestEverythingIsNotTakenBackBeforeAFlush(t *testing.T) {
+	r := leave(t, 0)
+	r.b.crash()
+	r.dropped()
+	r.b.cable.cut()
+	r.b.start()
+	slot, _ := r.b.marks.Lookup("a")
+	if err := r.b.marks.SetEverything(slot, true); err != nil {
+		t.Fatal(err)
+	}
+	r.b.cable.mend()
+	hang := r.a.faults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
+	r.await("the standby to be admitted", func() bool { return r.volume().IsMember("b") })
+	r.await("a flush of its own", func() bool { r.pass(time.Second); return hang.Waiting() > 0 })
+	for range 50 {
+		r.pass(clearEvery / 5)
+		_ = r.b.marks.Sync()
+	}
+	if _, s, _ := r.b.get().slot("a"); !s.Everything {
+		t.Error("it is taken back")
+	}
+	hang.Release()
+	r.rest()
 }
