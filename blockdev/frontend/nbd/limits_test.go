@@ -63,14 +63,14 @@ func TestN30ManyReadersThatNeverReadLeaveRoomForOthers(t *testing.T) {
 
 func TestN30SlowButSteadyReaderIsNotClosed(t *testing.T) {
 	t.Parallel() // it waits
-	r := newRig(t, nbd.Config{SlowReaderTimeout: 500 * time.Millisecond})
+	r := newRig(t, nbd.Config{SlowReaderTimeout: 2 * time.Second}) // far beyond any pause of a loaded machine
 	w := r.session()
-	const n = 2 << 20
-	w.write(req(nbdproto.CmdRead, 0, 1, 0, n))
-	// Takes a little, several times within the timeout, for longer than the timeout in all.
+	const n, times = 2 << 20, 3
+	w.write(repeat(req(nbdproto.CmdRead, 0, 1, 0, n), times))
+	// Takes a little, many times within the timeout, for longer than the timeout in all.
 	tick := time.NewTicker(40 * time.Millisecond)
 	defer tick.Stop()
-	for got := 0; got < n+nbdproto.SimpleLen; <-tick.C {
+	for got := 0; got < times*(n+nbdproto.SimpleLen); <-tick.C {
 		k, err := io.ReadAtLeast(w.nc, make([]byte, 96<<10), 1)
 		if err != nil {
 			t.Fatalf("after %d bytes: %v", got, err)
