@@ -62,7 +62,7 @@ func TestN30ManyReadersThatNeverReadLeaveRoomForOthers(t *testing.T) {
 }
 
 func TestN30SlowButSteadyReaderIsNotClosed(t *testing.T) {
-	t.Parallel() // it waits
+	t.Parallel()                                                   // it waits
 	r := newRig(t, nbd.Config{SlowReaderTimeout: 2 * time.Second}) // far beyond any pause of a loaded machine
 	w := r.session()
 	const n, times = 2 << 20, 3
