@@ -113,6 +113,8 @@ func TestLeaderThatHearsNothingDoesNotKnowAndItsCommandSurvives(t *testing.T) {
 		defer v.close()
 		old := leader(t, v.members...)
 		propose(t, "before", old)
+		everywhere(t, "before", v.members...)
+		time.Sleep(time.Second) // what tells of the commit has been answered: else the next one would wait for that
 		for _, n := range v.besides(old) {
 			v.network.Cut(n, old.cfg.Address)
 		}
