@@ -28,11 +28,11 @@ func (l *Leader) Request(now Instant, r cluster.LeaseRequest) []Action {
 		return nil
 	}
 	l.noteNewProcess(r)
-	// One waiting request per node: a newer one takes the place of an older.
-	l.pending = slices.DeleteFunc(l.pending, func(p cluster.LeaseRequest) bool { return p.Node == r.Node })
 	if len(l.pending) == 0 {
 		l.waiting = now
 	}
+	// One waiting request per node: a newer one takes the place of an older, and has waited as long.
+	l.pending = slices.DeleteFunc(l.pending, func(p cluster.LeaseRequest) bool { return p.Node == r.Node })
 	l.pending = append(l.pending, r)
 	return l.evaluate(now)
 }

@@ -19,6 +19,20 @@ func TestGrantNamesWhatTheNodeLeads(t *testing.T) { // R8, R9
 	}
 }
 
+// A node that asks again and again does not put off its own answer.
+func TestWhoHasTimeAndAsksOftenIsAnswered(t *testing.T) {
+	g := newRig(t)
+	g.request("p")
+	before := len(g.grants)
+	for range 6 {
+		g.request("s")
+		g.pass(lease / 8)
+	}
+	if len(g.grants) == before {
+		t.Fatal("asked for three quarters of a lease and was never answered")
+	}
+}
+
 // Who serves nothing is answered by the round of one that does, or after a quarter of a lease.
 func TestOneRoundServesWhoHasTime(t *testing.T) {
 	g := newRig(t)
