@@ -166,7 +166,10 @@ func (n *Node) awaitFailover(ctx context.Context, l *leading, before *cluster.Vo
 			}
 			leads = nil // decided: what is left to do, the new primary does by itself
 		case err := <-failed:
-			return api.Failover{}, err
+			if n.state.get().Volumes[before.Name].Epoch == before.Epoch {
+				return api.Failover{}, err
+			}
+			failed = nil // it moved all the same
 		case <-ctx.Done():
 			if vol.Epoch > before.Epoch {
 				return api.Failover{}, api.Failed("%s was promoted for %q in epoch %d and does not accept writes yet: watch `ha-admin status`", vol.Primary, vol.Name, vol.Epoch)

@@ -50,7 +50,7 @@ func (l *leading) handOver(a failover.HandOver) {
 // handOverFailed tells those who wait. A give-up that no leader took is an order to be given again; a primary that does
 // not answer is replaced when its lease ends.
 func (l *leading) handOverFailed(a failover.HandOver, err error) {
-	why := api.Failed("%s did not give %q up, and goes on serving it: %v", a.Primary, a.Volume, status.Convert(err).Message())
+	why := api.Failed("%s did not give %q up: %v; `ha-admin status %s` shows whether it serves", a.Primary, a.Volume, status.Convert(err).Message(), a.Volume)
 	switch status.Code(err) {
 	case codes.AlreadyExists, codes.Unavailable:
 		return // it is on its way by another order, or without one
