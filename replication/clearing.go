@@ -172,6 +172,7 @@ func (t *Tenure) promisedLocked(peer string, n uint64) {
 		if name == peer {
 			c.heard[peer] = true
 			c.waiting--
+			t.peers[peer].told = settledNews{} // it came behind that
 		}
 	}
 	if c.waiting == 0 {
@@ -202,8 +203,14 @@ func (t *Tenure) settle(c *clearing) {
 	t.clearing = nil
 	gone := t.regs.End(c.n)
 	clearRegions(f, gone, c.slots)
+	var news *bitmap.Bitmap // for gone is used again in the next round
+	if gone != nil {
+		news = bitmap.New(gone.Len())
+		news.Or(gone)
+	}
 	for _, name := range c.set {
 		p := t.peers[name]
+		p.told = settledNews{regions: news, whole: p.whole && c.covered[name]}
 		if p.hot != nil && gone != nil {
 			p.hot.AndNot(gone)
 		}
@@ -217,6 +224,22 @@ func (t *Tenure) settle(c *clearing) {
 			t.r.log.Error("that everything may differ cannot be taken back", "epoch", t.epoch, "error", err)
 		}
 	}
+}
+
+// settledNews is what a Settled takes back at a peer, as long as nothing came that says that it arrived there.
+type settledNews struct {
+	regions *bitmap.Bitmap
+	whole   bool
+}
+
+// untoldLocked expects, after the end of a stream, that its last Settled was lost: what it would have cleared may still be
+// marked there, and a later round has to choose it again.
+func (p *peerLink) untoldLocked() {
+	if p.hot != nil && p.told.regions != nil {
+		p.hot.Or(p.told.regions)
+	}
+	p.whole = p.whole || p.told.whole
+	p.told = settledNews{}
 }
 
 func clearRegions(f *marks.File, gone *bitmap.Bitmap, slots []int) {

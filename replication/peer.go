@@ -32,6 +32,7 @@ type peerLink struct {
 	number maps.Number    // of the clearings that it has stored with us, as its greeting said
 	hot    *bitmap.Bitmap // regions that it may have marked, of what it said; nil: it was not asked
 	whole  bool           // it said that everything may differ
+	told   settledNews    // the last Settled of the stream that is up
 
 	theirs *bitmap.Bitmap // of the stream that is up: what came of the peer's map; who receives owns it
 
@@ -154,6 +155,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	stop()
 	t.mu.Lock()
 	p.outbox, p.sender = nil, nil
+	p.untoldLocked()
 	t.abortClearingLocked()
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Down(now, p.node, stream) })
