@@ -54,6 +54,12 @@ type Reopener interface {
 	Reopen() error
 }
 
+// DiskReader is implemented by devices that may answer a read from memory. ReadDiskAt is ReadAt from the disk itself, as far
+// as that can be had, so that what has rotted there is seen; what is written and not yet on the disk is taken there first.
+type DiskReader interface {
+	ReadDiskAt(p []byte, off int64) (n int, err error)
+}
+
 // Range is a contiguous range of bytes.
 type Range struct{ Off, Len int64 }
 

@@ -41,12 +41,19 @@ func New(dev blockdev.Device) *Dev { return &Dev{inner: dev} }
 func (d *Dev) Size() int64 { return d.inner.Size() }
 
 // ReadAt implements blockdev.Device.
-func (d *Dev) ReadAt(p []byte, off int64) (int, error) {
+func (d *Dev) ReadAt(p []byte, off int64) (int, error) { return d.read(p, off, d.inner.ReadAt) }
+
+// ReadDiskAt implements blockdev.DiskReader. Rules for reads meet it too.
+func (d *Dev) ReadDiskAt(p []byte, off int64) (int, error) {
+	return d.read(p, off, func(p []byte, off int64) (int, error) { return forward.ReadDisk(d.inner, p, off) })
+}
+
+func (d *Dev) read(p []byte, off int64, do func([]byte, int64) (int, error)) (int, error) {
 	f := d.meet(blockdev.OpRead, blockdev.Range{Off: off, Len: int64(len(p))})
 	if f.err != nil && !f.applied {
 		return 0, f.err
 	}
-	n, err := d.inner.ReadAt(f.cut(p), off)
+	n, err := do(f.cut(p), off)
 	if f.rot && n > 0 {
 		p[n/2] ^= 0x10
 	}

@@ -82,12 +82,14 @@ type Dev struct {
 	edges   blockLocks
 	syncs   syncs
 	missing missing
+	disk    diskReader
 }
 
 var (
 	_ blockdev.Device       = (*Dev)(nil)
 	_ blockdev.VectorWriter = (*Dev)(nil)
 	_ blockdev.Mapper       = (*Dev)(nil)
+	_ blockdev.DiskReader   = (*Dev)(nil)
 )
 
 // missing remembers what the backing was found not to support, so that it is asked once.
@@ -134,9 +136,9 @@ func (d *Dev) Close() error {
 	if !d.gate.close() {
 		return fmt.Errorf("close %s: %w", d.path, blockdev.ErrClosed)
 	}
-	var err error
+	err := d.disk.close()
 	if d.fd != d.held {
-		err = unix.Close(d.fd)
+		err = errors.Join(err, unix.Close(d.fd))
 	}
 	if err = errors.Join(err, unix.Close(d.held)); err != nil {
 		return fmt.Errorf("close %s: %w", d.path, err)

@@ -33,11 +33,12 @@ func (d *Dev) Reopen() error {
 	old := d.fd
 	d.fd = fd
 	d.syncs.forget()
-	if old == d.held {
-		return nil
+	err = d.disk.close()
+	if old != d.held {
+		err = errors.Join(err, unix.Close(old))
 	}
-	if err := unix.Close(old); err != nil {
-		return fmt.Errorf("reopen %s: close the old descriptor: %w", d.path, err)
+	if err != nil {
+		return fmt.Errorf("reopen %s: close the old descriptors: %w", d.path, err)
 	}
 	return nil
 }

@@ -55,6 +55,7 @@ var (
 	_ blockdev.VectorWriter = (*Dev)(nil)
 	_ blockdev.Mapper       = (*Dev)(nil)
 	_ blockdev.Reopener     = (*Dev)(nil)
+	_ blockdev.DiskReader   = (*Dev)(nil)
 )
 
 // New watches dev, which it closes with itself.
@@ -98,6 +99,13 @@ func (d *Dev) ReadAt(p []byte, off int64) (int, error) {
 	s := d.slots.enter(blockdev.OpRead, blockdev.Range{Off: off, Len: int64(len(p))})
 	defer d.leave(s)
 	return d.inner.ReadAt(p, off)
+}
+
+// ReadDiskAt implements blockdev.DiskReader.
+func (d *Dev) ReadDiskAt(p []byte, off int64) (int, error) {
+	s := d.slots.enter(blockdev.OpRead, blockdev.Range{Off: off, Len: int64(len(p))})
+	defer d.leave(s)
+	return forward.ReadDisk(d.inner, p, off)
 }
 
 // WriteAt implements blockdev.Device.

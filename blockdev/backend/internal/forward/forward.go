@@ -52,3 +52,11 @@ func Reopen(d blockdev.Device) error {
 	}
 	return nil
 }
+
+// ReadDisk reads past what d keeps in memory; a device that keeps nothing knows no difference.
+func ReadDisk(d blockdev.Device, p []byte, off int64) (int, error) {
+	if r, ok := d.(blockdev.DiskReader); ok {
+		return r.ReadDiskAt(p, off)
+	}
+	return d.ReadAt(p, off)
+}
