@@ -1,0 +1,213 @@
+package undo
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"hacluster/blockdev"
+)
+
+// groupBytes is when a group is written, although more waits.
+const groupBytes = 4 << 20
+
+// commit is the goroutine that writes groups: whatever gathered while one was being written is the next. It ends when the
+// area is closed.
+func (l *live) commit() {
+	defer close(l.ended)
+	var items, spare []item
+	content := blockdev.NewBuf(MaxRecord)
+	defer content.Free()
+	for range l.kick {
+		l.mu.Lock()
+		items, l.queue = l.queue, spare[:0]
+		err := l.failed
+		l.mu.Unlock()
+		if err == nil {
+			err = l.log(items, content.Bytes())
+		}
+		for _, it := range items {
+			it.w.Logged(err)
+		}
+		clear(items)
+		spare = items
+	}
+	l.mu.Lock()
+	items, l.queue = l.queue, nil
+	l.mu.Unlock()
+	for _, it := range items {
+		it.w.Logged(ErrClosed)
+	}
+}
+
+// group is what is written and flushed together.
+type group struct {
+	l       *live
+	content []byte
+	ranges  []blockdev.Range
+	at      int // where the last record is in the buffer
+}
+
+// log makes the old content of the items durable. A failure is final.
+func (l *live) log(items []item, content []byte) error {
+	g := group{l: l, content: content}
+	err := g.addAll(items)
+	if err == nil {
+		err = g.write()
+	}
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, ErrNoRoom) {
+		err = fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = err
+	}
+	return err
+}
+
+func (g *group) addAll(items []item) error {
+	for _, it := range items {
+		from := it.at.Off / blockdev.BlockSize * blockdev.BlockSize
+		to := min((it.at.End()+blockdev.BlockSize-1)/blockdev.BlockSize*blockdev.BlockSize, g.l.head.size)
+		for from < to {
+			next, ok := g.l.missing(blockdev.Range{Off: from, Len: to - from})
+			if !ok {
+				break
+			}
+			if err := g.add(next); err != nil {
+				return err
+			}
+			from = next.End()
+		}
+	}
+	return nil
+}
+
+// missing is the first part of a range that is not logged.
+func (l *live) missing(in blockdev.Range) (blockdev.Range, bool) {
+	from, to := in.Off/blockdev.BlockSize, in.End()/blockdev.BlockSize
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for from < to {
+		start, end, ok := l.logged.NextRange(from, to-from)
+		switch {
+		case !ok || start >= to:
+			return blockdev.Range{Off: from * blockdev.BlockSize, Len: (to - from) * blockdev.BlockSize}, true
+		case start > from:
+			return blockdev.Range{Off: from * blockdev.BlockSize, Len: (start - from) * blockdev.BlockSize}, true
+		}
+		from = end
+	}
+	return blockdev.Range{}, false
+}
+
+// add reads the old content of a range: what is known to be a hole is not read.
+func (g *group) add(at blockdev.Range) error {
+	var all []extent
+	err := g.l.src.Extents(at, func(r blockdev.Range, hole bool) bool {
+		all = append(all, extent{r, hole})
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("ask which of %v holds data: %w", at, err)
+	}
+	for _, e := range blocks(at, all) {
+		if e.hole {
+			if err := g.put(e.Range, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		for off := e.Off; off < e.End(); off += MaxRecord {
+			p := g.content[:min(MaxRecord, e.End()-off)]
+			if _, err := g.l.src.ReadAt(p, off); err != nil {
+				return fmt.Errorf("read the old content of %v: %w", blockdev.Range{Off: off, Len: int64(len(p))}, err)
+			}
+			if err := g.put(blockdev.Range{Off: off, Len: int64(len(p))}, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+type extent struct {
+	blockdev.Range
+	hole bool
+}
+
+// blocks makes extents of whole blocks of those that a device tells: a block of which a part is data is data.
+func blocks(at blockdev.Range, told []extent) (all []extent) {
+	for off := at.Off; off < at.End(); {
+		for len(told) > 0 && told[0].End() <= off {
+			told = told[1:]
+		}
+		block := blockdev.Range{Off: off, Len: blockdev.BlockSize}
+		hole := len(told) > 0 && told[0].hole && told[0].Off <= off && told[0].End() >= block.End()
+		if hole || len(told) > 0 && !told[0].hole { // as far as this extent goes, in whole blocks
+			if n := (min(told[0].End(), at.End()) - off) / blockdev.BlockSize * blockdev.BlockSize; n > 0 {
+				block.Len = n
+			}
+		}
+		if n := len(all); n > 0 && all[n-1].hole == hole {
+			all[n-1].Len += block.Len
+		} else {
+			all = append(all, extent{block, hole})
+		}
+		off = block.End()
+	}
+	return all
+}
+
+// put adds a record, and writes the group when it is full. Content of zeroes takes no room.
+func (g *group) put(at blockdev.Range, content []byte) error {
+	l := g.l
+	r := record{seq: l.last.seq + 1, group: next(&l.last), at: at, zero: content == nil || zero(content)}
+	if !r.zero {
+		r.sum = crc32.Checksum(content, castagnoli)
+	}
+	g.at = len(l.buf)
+	l.buf = append(l.buf, zeroes[:recordSize]...)
+	if !r.zero {
+		l.buf = append(l.buf, content...)
+	}
+	r.encode(l.buf[g.at:], l.head.tag)
+	l.last = r
+	g.ranges = append(g.ranges, at)
+	if len(l.buf) >= groupBytes {
+		return g.write()
+	}
+	return nil
+}
+
+// write makes the group durable, and only then its blocks count as logged.
+func (g *group) write() error {
+	l := g.l
+	if len(g.ranges) == 0 {
+		return nil
+	}
+	l.last.last = true
+	l.last.encode(l.buf[g.at:], l.head.tag)
+	if l.end+int64(len(l.buf)) > l.limit {
+		return fmt.Errorf("%w: its limit is %d bytes, of which %d are taken: raise undo_limit of the volume", ErrNoRoom, l.limit, l.end)
+	}
+	if _, err := l.store.WriteAt(l.buf, l.end); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	if err := l.store.Flush(); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	l.end += int64(len(l.buf))
+	l.buf = l.buf[:0]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range g.ranges {
+		l.set(r)
+	}
+	g.ranges = g.ranges[:0]
+	return nil
+}
