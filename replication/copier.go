@@ -17,8 +17,8 @@ import (
 // busy, few enough that a foreground write does not wait long behind them.
 const maxCompares = 4
 
-// copier compares the chunks of a resync with the target's digests and has the Core copy what differs. One for each
-// stream; it does nothing while the peer is a member.
+// copier compares chunks with the peer's digests, of a resync or of a member that is not settled, and has the Core copy
+// what differs. One for each stream.
 type copier struct {
 	p       *peerLink
 	t       *Tenure

@@ -288,3 +288,18 @@ func TestFlushDoesNotCoverWhatIsCopiedAfterIt(t *testing.T) {
 		t.Error("after a flush behind it, it and nothing else is clean")
 	}
 }
+
+func TestRangesAreWhatIsBehindWithin(t *testing.T) {
+	p := NewPrimary(10*blockSize+100, "p", []string{"s"}).Peer("s")
+	for _, b := range []int64{1, 2, 5, 10} {
+		p.Missed(blockdev.Range{Off: b * blockSize, Len: 1})
+	}
+	got := p.Ranges(blockdev.Range{Off: 2 * blockSize, Len: 8*blockSize + 100}, nil)
+	want := []blockdev.Range{{Off: 2 * blockSize, Len: blockSize}, {Off: 5 * blockSize, Len: blockSize}, {Off: 10 * blockSize, Len: 100}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := p.Ranges(blockdev.Range{Off: 3 * blockSize, Len: blockSize}, nil); len(got) != 0 {
+		t.Errorf("%v of what is alike", got)
+	}
+}

@@ -234,6 +234,18 @@ func (p *Peer) Unsettled(r blockdev.Range) bool {
 	return p.behind.Any(from, to)
 }
 
+// Ranges appends to into the blocks of r that the peer may lack, ascending.
+func (p *Peer) Ranges(r blockdev.Range, into []blockdev.Range) []blockdev.Range {
+	from, to := touched(r)
+	for start, end, ok := p.behind.NextRange(from, to-from); ok && start < to; start, end, ok = p.behind.NextRange(end, to-end) {
+		into = append(into, rangeOf(start, min(end, to), p.size))
+		if end >= to {
+			break
+		}
+	}
+	return into
+}
+
 // MayDiffer reports whether a block of r is marked.
 func (p *Peer) MayDiffer(r blockdev.Range) bool {
 	from, to := touched(r)

@@ -35,7 +35,7 @@ func (c *Core) advance(now Instant, p *peer) {
 func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Range, ok bool) {
 	p := c.peers[node]
 	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && p.bytes < maxCopyBytes &&
-		!(p.member && p.plan.Busy()) {
+		!(p.member && p.plan.Busy() && !p.plan.Preferred()) {
 		chunk, ok := p.plan.Take()
 		if !ok {
 			return r, false
@@ -82,6 +82,7 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 		c.enqueue(now, p, op)
 	}
 	c.progress(now, p)
+	c.settle()
 }
 
 // equal tells the map that all of the chunk is alike but for what is copied and what cannot be read, both in ascending
@@ -156,6 +157,7 @@ func (c *Core) copyRead(now Instant, op *Op) {
 		c.maps.Returned(op.id, op.Range, true)
 	}
 	c.pump(p)
+	c.settle()
 }
 
 // Progress is what status shows of a peer.

@@ -130,7 +130,11 @@ type Core struct {
 	names     []string // of peers, in the order of the configuration
 	diskErr   error    // the first failure of the local backing
 	unread    []*Op    // reads that it failed while another member was there; not counted by open
-	flushErr  error    // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
+	// settling counts the members that are not settled yet; held are finished reads that wait for it, bounded as unread are.
+	settling  int
+	held      []*Op
+	heldSince Instant // since when nothing was settled although reads are held; 0: not so
+	flushErr  error   // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
 	draining  bool
 	ready     []*order.Item
 	actions   []Action
@@ -158,6 +162,7 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	for _, m := range c.maps.Peers() {
 		c.peers[m.Name].m = m
 	}
+	c.beginSettling()
 	c.sweep()
 	return c
 }
@@ -228,6 +233,7 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 	if op.seq <= c.minSeen {
 		c.finish(op)
 	}
+	c.settle()
 }
 
 // noteOutcome keeps what a failure means: the content of op's range is undefined, and after a failed flush none
@@ -255,8 +261,8 @@ func (c *Core) noteOutcome(op *Op) {
 	c.act(Action{Kind: DiskFailed, Err: op.Err})
 }
 
-// ReadDone tells that a read returned from the local backing. It is complete when every write that it overlaps is: it
-// may have seen one that a member still lacks (R29). One that failed is left to the next primary, whose disk may do
+// ReadDone tells that a read returned from the local backing. It is complete when its blocks are settled and every write
+// that it overlaps is complete: it may have seen one that a member still lacks (R29). One that failed is left to the next primary, whose disk may do
 // better: as with a write, the client is told of the error only when nobody else has the data.
 func (c *Core) ReadDone(op *Op, err error) {
 	op.Err = err
@@ -268,6 +274,15 @@ func (c *Core) ReadDone(op *Op, err error) {
 		c.act(Action{Kind: DiskFailed, Err: err})
 		return
 	}
+	if c.Unsettled(op.Range) {
+		c.hold(op)
+		return
+	}
+	c.afterWrites(op)
+}
+
+// afterWrites completes a finished read when every write that it overlaps is complete.
+func (c *Core) afterWrites(op *Op) {
 	for i := range c.inflight.len() {
 		w := c.inflight.at(i)
 		if w != nil && w.Kind != blockdev.OpFlush && w.Range.Overlaps(op.Range) {
@@ -369,8 +384,17 @@ func (c *Core) DiskError() error { return c.diskErr }
 // InFlight is how many client operations are not complete.
 func (c *Core) InFlight() int { return c.open }
 
-// Incomplete appends to into the ranges of writes and zeroings that overlap r and are not complete: a member may lack them.
+// Incomplete appends to into what of r a member may lack: the ranges of writes and zeroings that overlap r and are not
+// complete, and what is not settled.
 func (c *Core) Incomplete(r blockdev.Range, into []blockdev.Range) []blockdev.Range {
+	for _, p := range c.peers {
+		if p.unsettled(r) {
+			if !p.known {
+				return append(into, r)
+			}
+			into = p.m.Ranges(r, into)
+		}
+	}
 	for i := range c.inflight.len() {
 		if w := c.inflight.at(i); w != nil && w.Kind != blockdev.OpFlush && w.Range.Overlaps(r) {
 			into = append(into, w.Range)

@@ -56,13 +56,14 @@ func (c *Core) Mapped(now Instant, node string, stream uint64, marked []blockdev
 	p.known = true
 	c.replan(p)
 	c.progress(now, p)
+	c.settle()
 }
 
-// Unmapped answers AskMap when one of the two keeps no map at all: everything is compared with a replica that is no member.
-// Of a member nothing is known, at no time, and nothing is compared.
+// Unmapped answers AskMap when one of the two keeps no map at all: everything is compared with a replica that is no member,
+// and with a member that is not settled. Of any other member nothing is known, at no time, and nothing is compared.
 func (c *Core) Unmapped(now Instant, node string, stream uint64) {
 	p := c.peers[node]
-	if stream == p.stream && p.connected && p.mapping && p.member {
+	if stream == p.stream && p.connected && p.mapping && p.member && !p.settling {
 		p.mapping = false
 		return
 	}
@@ -78,6 +79,7 @@ func (c *Core) replan(p *peer) {
 		p.plan.Touch(blockdev.Range{Off: at, Len: 1})
 	}
 	p.total = p.m.Behind()
+	c.prefer(p)
 }
 
 // Marked tells, at the beginning of the tenure, what this replica has marked on stable storage for node: the least that

@@ -311,6 +311,7 @@ func TestChecksumMismatchesFarApartDoNotDrop(t *testing.T) { // R21: twice in a 
 
 func TestDroppedMemberKeepsNoMemoryAndStartsOver(t *testing.T) { // R4, R16
 	g := newRig(t, "s")
+	g.marked = []blockdev.Range{{Len: volSize}}
 	n := g.up("s")
 	op := g.write(0)
 	g.local(op, nil)

@@ -34,19 +34,21 @@ type peer struct {
 	seen    uint64 // seq of the newest client operation that it acknowledged, with all before
 	catch   uint64 // catching: the num that it has to reach
 
-	m           *maps.Peer
-	known       bool         // m has what both had on stable storage when the process knownAs was asked
-	knownAs     identity     // of the peer
-	mapping     bool         // the question is on its way
-	heard       uint64       // the newest entry that knownAs acknowledged
-	total       int64        // what was behind when the plan was made
-	plan        *resync.Plan // what is to be compared with it; nil: nothing
-	incarnation cluster.Incarnation
-	process     uint64
-	bad         []blockdev.Range // what cannot be read of the chunk that is told of next
-	asideAt     Instant          // when the plan began to set something aside, or last tried it again
-	closing     bool             // the closing entry is in out
-	failed      bool             // a write or flush failed there: what it reads may not be what a later flush makes durable
+	m            *maps.Peer
+	known        bool         // m has what both had on stable storage when the process knownAs was asked
+	knownAs      identity     // of the peer
+	mapping      bool         // the question is on its way
+	heard        uint64       // the newest entry that knownAs acknowledged
+	settling     bool         // a member since before this tenure, and not known to be equal (R29)
+	unsettledWas int64        // bytes, when that was last looked at; -1: all
+	total        int64        // what was behind when the plan was made
+	plan         *resync.Plan // what is to be compared with it; nil: nothing
+	incarnation  cluster.Incarnation
+	process      uint64
+	bad          []blockdev.Range // what cannot be read of the chunk that is told of next
+	asideAt      Instant          // when the plan began to set something aside, or last tried it again
+	closing      bool             // the closing entry is in out
+	failed       bool             // a write or flush failed there: what it reads may not be what a later flush makes durable
 
 	since    Instant // connected, disconnected, or gave its last sign of life
 	moved    Instant // acknowledged an entry that was new, or was given time for it
@@ -201,6 +203,7 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 		p.plan = nil
 		c.ask(p, g)
 	}
+	c.prefer(p)
 	c.pump(p)
 	c.progress(now, p)
 }
@@ -327,12 +330,16 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 	if p.required() {
 		c.sweep() // also when it has just become required: what it lacks is not complete from now on
 	}
+	c.settle()
 }
 
 // progress takes the next step of a resync, after anything that may have made it possible.
 func (c *Core) progress(now Instant, p *peer) {
 	switch {
 	case p.member:
+		if p.settling && p.known && p.plan != nil && p.plan.Done() && p.m.Behind() > 0 {
+			c.replan(p) // what came behind while its chunk was done
+		}
 		if p.plan != nil && p.connected && !p.plan.Done() {
 			c.act(Action{Kind: Compare, Node: p.node})
 		}

@@ -10,6 +10,9 @@ func (w *world) complete(op *Op) {
 					if s.dev[b] < v {
 						w.fail("R29: a read saw write %d of block %d, member %s holds %d", v, b, s.name, s.dev[b])
 					}
+					if s.dev[b] == other && op.Range.Off == int64(b)*worldBlock {
+						w.fail("R29: a read of block %d, which member %s has from before the tenure in another state, was answered", b, s.name)
+					}
 				}
 			})
 		}

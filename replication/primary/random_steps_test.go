@@ -19,6 +19,7 @@ func (w *world) step() {
 	} else {
 		w.fault()
 	}
+	w.actions()
 	switch w.rng.IntN(10) {
 	case 0, 1:
 		if len(w.open) < 12 && !w.calm {

@@ -12,6 +12,9 @@ import (
 
 type content [worldBlocks]uint64
 
+// other is the content of a block that the primary never held.
+const other = 1 << 60
+
 type frame struct {
 	begin, resync bool
 	num           uint64
@@ -36,6 +39,7 @@ type side struct {
 	name     string
 	dev, dur content
 	inc      cluster.Incarnation
+	before   []blockdev.Range // of a member: blocks that hold what the primary lacks, since before the tenure
 	boots    int
 	failed   bool
 	recv     *standby.Receiver
@@ -95,9 +99,14 @@ func newWorld(seed uint64) *world {
 		s := &side{name: n, inc: bootA, recv: standby.New(3, false)}
 		if w.rng.IntN(2) == 0 {
 			vol.Members[n] = cluster.Member{Incarnation: bootA, Process: 1}
+			for range w.rng.IntN(4) {
+				b := w.rng.Int64N(worldBlocks)
+				s.dev[b] = other
+				s.before = append(s.before, blockdev.Range{Off: b * worldBlock, Len: worldBlock})
+			}
 		} else {
 			for b := range s.dev {
-				s.dev[b] = 1 << 60 // anything: it is no member
+				s.dev[b] = other // anything: it is no member
 			}
 		}
 		w.sides = append(w.sides, s)
@@ -156,10 +165,14 @@ func (w *world) actions() {
 				s.conn.dead = true
 			}
 		case AskMap:
-			if w.rng.IntN(2) == 0 || !w.c.Peer(s.name).Member {
+			if n := w.rng.IntN(3); n == 0 && w.c.Peer(s.name).Member {
+				w.c.Mapped(w.now, s.name, s.conn.stream, s.before)
+			} else if n == 1 || !w.c.Peer(s.name).Member {
 				w.c.Mapped(w.now, s.name, s.conn.stream, []blockdev.Range{{Len: worldBlocks * worldBlock}})
-				w.actions()
+			} else {
+				w.c.Unmapped(w.now, s.name, s.conn.stream)
 			}
+			w.actions()
 		case Compare:
 			w.takeChunks(s)
 		}

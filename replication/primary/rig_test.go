@@ -30,8 +30,9 @@ type rig struct {
 	now Instant
 	vol cluster.Volume
 	log []Action
-	// silent: nobody answers when a map is asked for. Else everything is marked.
+	// silent: nobody answers when a map is asked for. Else everything is marked, for a member what marked names.
 	silent bool
+	marked []blockdev.Range
 }
 
 func newRig(t *testing.T, members ...string) *rig {
@@ -64,8 +65,12 @@ func (g *rig) take() []Action {
 	n := len(g.log)
 	g.log = g.c.Take(g.log)
 	for i := n; i < len(g.log); i++ {
-		if a := g.log[i]; a.Kind == AskMap && !g.c.peers[a.Node].member && !g.silent {
-			g.c.Mapped(g.now, a.Node, g.c.peers[a.Node].stream, []blockdev.Range{{Len: volSize}})
+		if a := g.log[i]; a.Kind == AskMap && !g.silent {
+			marked := g.marked
+			if !g.c.peers[a.Node].member {
+				marked = []blockdev.Range{{Len: volSize}}
+			}
+			g.c.Mapped(g.now, a.Node, g.c.peers[a.Node].stream, marked)
 			g.log = g.c.Take(g.log)
 		}
 	}

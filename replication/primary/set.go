@@ -18,6 +18,7 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 		c.applySet(now, c.peers[n])
 	}
 	c.sweep()
+	c.settle()
 	c.drained()
 }
 
@@ -80,15 +81,8 @@ func (c *Core) proposeDrop(now Instant, p *peer, why string) {
 	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Drop: &cluster.Drop{On: c.on(), Node: p.node, Reason: why}}})
 }
 
-// members is how many other members there are.
-func (c *Core) members() (n int) {
-	for _, p := range c.peers {
-		if p.member {
-			n++
-		}
-	}
-	return n
-}
+// members is how many other members there are: by the record, for Set may be at the first of several peers.
+func (c *Core) members() int { return len(c.vol.Members) - 1 }
 
 func (c *Core) proposeAdmit(now Instant, p *peer) {
 	p.admitting, p.proposed = c.vol.Version, now
@@ -101,6 +95,7 @@ func (c *Core) Tick(now Instant) {
 	for _, n := range c.names {
 		c.tickPeer(now, c.peers[n])
 	}
+	c.overdue(now)
 }
 
 func (c *Core) tickPeer(now Instant, p *peer) {

@@ -8,6 +8,8 @@
 package resync
 
 import (
+	"slices"
+
 	"hacluster/blockdev"
 	"hacluster/blockdev/bitmap"
 )
@@ -24,6 +26,7 @@ type Plan struct {
 	aside       *bitmap.Bitmap // chunks of which a part cannot be read
 	work        map[int64]*work
 	cursor      int64
+	preferred   []int64 // chunks to hand out before all others, in this order
 }
 
 type work struct {
@@ -60,7 +63,16 @@ func (p *Plan) Remaining() int64 {
 func (p *Plan) Done() bool { return p.todo.Count() == 0 }
 
 // Take hands out the next chunk to compare, in ascending order from where the last one was, around the end.
+// What is preferred comes first.
 func (p *Plan) Take() (r blockdev.Range, ok bool) {
+	for len(p.preferred) > 0 {
+		i := p.preferred[0]
+		p.preferred = p.preferred[1:]
+		if p.todo.Test(i) && p.work[i] == nil && !p.aside.Test(i) {
+			p.work[i] = &work{pieces: -1}
+			return p.rangeOf(i), true
+		}
+	}
 	for range 2 {
 		for i, ok := p.todo.Next(p.cursor); ok; i, ok = p.todo.Next(i + 1) {
 			if p.work[i] != nil || p.aside.Test(i) {
@@ -73,6 +85,23 @@ func (p *Plan) Take() (r blockdev.Range, ok bool) {
 		p.cursor = 0
 	}
 	return r, false
+}
+
+// Prefer has the chunks that r reaches looked at, before all others. One that is being looked at is not taken anew.
+func (p *Plan) Prefer(r blockdev.Range) {
+	for i := r.Off / p.chunk; r.Len > 0 && i <= (r.End()-1)/p.chunk; i++ {
+		p.todo.Set(i, i+1)
+		if p.work[i] == nil && !p.aside.Test(i) && !slices.Contains(p.preferred, i) {
+			p.preferred = append(p.preferred, i)
+		}
+	}
+}
+
+// Preferred reports whether Take would hand out a chunk that is preferred.
+func (p *Plan) Preferred() bool {
+	return slices.ContainsFunc(p.preferred, func(i int64) bool {
+		return p.todo.Test(i) && p.work[i] == nil && !p.aside.Test(i)
+	})
 }
 
 func (p *Plan) rangeOf(i int64) blockdev.Range {

@@ -267,3 +267,31 @@ func TestWhatIsSetAsideIsNeitherDoneNorHandedOutBeforeRetry(t *testing.T) {
 		t.Error("it is not done")
 	}
 }
+
+func TestPreferredChunkIsHandedOutFirst(t *testing.T) {
+	p := NewPlan(8<<20, 1<<20)
+	p.Touch(blockdev.Range{Len: 4 << 20})
+	first, _ := p.Take()
+	p.Prefer(blockdev.Range{Off: 3<<20 - 1, Len: 2}) // chunks 2 and 3
+	p.Prefer(blockdev.Range{Off: 6 << 20, Len: 1})   // nobody had it to be done
+	p.Prefer(first)
+	p.Prefer(blockdev.Range{Off: 2 << 20, Len: 1})
+	for _, want := range []int64{2, 3, 6} {
+		if !p.Preferred() {
+			t.Fatalf("chunk %d is not preferred", want)
+		}
+		if r, ok := p.Take(); !ok || r.Off != want<<20 {
+			t.Fatalf("%v (%t) is handed out, want chunk %d", r, ok, want)
+		}
+	}
+	if p.Preferred() {
+		t.Fatal("something is preferred though all that was is in work")
+	}
+	if r, _ := p.Take(); r.Off != 1<<20 {
+		t.Fatalf("%v comes behind what is preferred, want chunk 1", r)
+	}
+	p.SetAside(blockdev.Range{Off: 7 << 20, Len: 1 << 20})
+	if p.Prefer(blockdev.Range{Off: 7 << 20, Len: 1}); p.Preferred() {
+		t.Fatal("what cannot be read is preferred")
+	}
+}

@@ -218,9 +218,7 @@ func (s *session) carryOut(a *primary.Action) {
 	case primary.Drained:
 		s.flushAndGiveUp()
 	case primary.AskMap:
-		if !s.core.Peer(a.Node).Member { // nothing is kept on stable storage here
-			s.core.Mapped(s.r.p.now(), a.Node, s.link.stream, []blockdev.Range{{Len: s.r.vol.Size}})
-		}
+		s.core.Unmapped(s.r.p.now(), a.Node, s.link.stream) // nothing is kept on stable storage here
 	case primary.Compare:
 		s.link.compare()
 	}
