@@ -53,7 +53,14 @@ type Leader struct {
 	accounts map[string]*account
 	reports  map[string]answer // the newest reports of each node
 	orders   map[string]Order  // what a person asked for, by volume
+	relayed  map[string]relay  // nodes whose requests came by way of another
 	moved    Instant           // when leadership was last moved away
+}
+
+// relay is the node that passed a request on, and when.
+type relay struct {
+	by string
+	at Instant
 }
 
 type requestID struct{ start, number uint64 }
@@ -108,7 +115,7 @@ func NewLeader(cfg Config, now Instant) *Leader {
 		cfg.RoundTimeout = cfg.Lease / 4
 	}
 	return &Leader{cfg: cfg, longest: cfg.Lease, since: now, state: cluster.NewState(),
-		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}}
+		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}, relayed: map[string]relay{}}
 }
 
 // Actions. The node carries them out in order.
@@ -126,7 +133,7 @@ type (
 		Volume, Primary, To string
 		Epoch               cluster.Epoch
 	}
-	// MoveLeadership transfers Raft leadership to a node that is no primary.
+	// MoveLeadership transfers Raft leadership to a node that is no primary, or that every primary reaches.
 	MoveLeadership struct{ To string }
 )
 
@@ -170,6 +177,7 @@ func (l *Leader) forget(s *cluster.State) {
 		}
 		delete(l.accepted, n)
 		delete(l.reports, n)
+		delete(l.relayed, n)
 		for _, a := range l.accounts {
 			delete(a.gaveUp, n)
 		}
@@ -213,11 +221,9 @@ func (l *Leader) evaluate(now Instant) (out []Action) {
 	return append(out, l.moveAway(now)...)
 }
 
-// moveAway keeps leadership on a node that is not primary, so that losing a primary does not also cost an election.
+// moveAway keeps leadership on a node that is not primary, so that losing a primary does not also cost an election, and
+// that every primary reaches: what it proposes goes to the leader directly, and what is decided comes from there.
 func (l *Leader) moveAway(now Instant) []Action {
-	if !l.leads(l.cfg.Self) || now.Sub(l.since) < 2*l.cfg.Lease || now.Sub(l.moved) < 4*l.cfg.Lease {
-		return nil
-	}
 	if len(l.orders) > 0 {
 		return nil // the next leader would not know of them
 	}
@@ -226,21 +232,58 @@ func (l *Leader) moveAway(now Instant) []Action {
 			return nil
 		}
 	}
-	best := ""
+	to := l.between(now)
+	if to == "" {
+		to = l.successor(now)
+	}
+	if to == "" {
+		return nil
+	}
+	l.moved = now
+	return []Action{MoveLeadership{To: to}}
+}
+
+// successor is who is to lead instead of a primary; empty: nobody.
+func (l *Leader) successor(now Instant) (best string) {
+	if !l.leads(l.cfg.Self) || now.Sub(l.since) < 2*l.cfg.Lease || now.Sub(l.moved) < 4*l.cfg.Lease {
+		return ""
+	}
 	for _, n := range l.voters {
-		heard := l.reports[n].asked
-		if n == l.cfg.Self || l.leads(n) || heard == 0 || now.Sub(heard) > l.cfg.Lease {
+		if n == l.cfg.Self || l.leads(n) || !l.near(n, now, l.cfg.Lease) {
 			continue
 		}
 		if best == "" || l.state.Nodes[n].Witness {
 			best = n
 		}
 	}
-	if best == "" {
-		return nil
+	return best
+}
+
+// near reports whether a node has answered us directly of late.
+func (l *Leader) near(node string, now Instant, within time.Duration) bool {
+	heard := l.reports[node].asked
+	return heard != 0 && now.Sub(heard) <= within
+}
+
+// Relayed tells, before a request of node, that it came by way of another node.
+func (l *Leader) Relayed(now Instant, node, by string) { l.relayed[node] = relay{by, now} }
+
+// between is the voter through which alone a primary reaches us; empty: none. While that lasts, the primary's lease is
+// renewed, so nobody takes its place; but it cannot drop a member that does not answer, which may be us (R4), and nothing
+// that is decided reaches it. The one in between reaches both. Leadership stays for two leases at least, so that where
+// nobody reaches all it does not swing faster than that.
+func (l *Leader) between(now Instant) string {
+	if now.Sub(l.since) < 2*l.cfg.Lease || l.moved != 0 && now.Sub(l.moved) < 4*l.cfg.Lease {
+		return ""
 	}
-	l.moved = now
-	return []Action{MoveLeadership{To: best}}
+	for _, node := range slices.Sorted(maps.Keys(l.relayed)) {
+		r := l.relayed[node]
+		if now.Sub(r.at) <= l.cfg.Lease/2 && l.leads(node) && node != l.cfg.Self && !l.near(node, now, l.cfg.Lease/2) &&
+			slices.Contains(l.voters, r.by) && l.near(r.by, now, l.cfg.Lease/2) {
+			return r.by
+		}
+	}
+	return ""
 }
 
 func (l *Leader) leads(node string) bool {

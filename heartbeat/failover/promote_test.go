@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -369,6 +370,53 @@ func TestLeadershipMovesAwayFromThePrimary(t *testing.T) {
 	lead(lease)
 	if len(g.moves) != 1 || g.moves[0] != "w" {
 		t.Fatalf("moved to %v, want once to the witness", g.moves)
+	}
+}
+
+// The primary's lease is renewed by way of another voter only: the leader makes room for that one, which reaches both.
+// A relay that is no voter, or that does not answer the leader, is no help; nor is one that was needed a while ago.
+func TestLeadershipMovesToWhoReachesThePrimary(t *testing.T) {
+	for name, c := range map[string]struct {
+		by     string
+		direct bool // the primary answers the leader, too
+		silent bool // the relay does not answer
+		before bool // the relay was needed before only
+		voters []string
+		want   []string
+	}{
+		"by way of a voter":                 {by: "s", want: []string{"s"}},
+		"directly, too":                     {by: "s", direct: true},
+		"no more":                           {by: "s", before: true},
+		"by way of who does not answer":     {by: "s", silent: true},
+		"by way of one that has no vote":    {by: "s", voters: []string{"w"}},
+		"by way of one nobody has heard of": {by: "nobody"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			if c.voters != nil {
+				g.voters = c.voters
+				g.applied()
+			}
+			ask := func(relayed bool, d time.Duration) {
+				for end := g.now.Add(d); g.now < end; g.now = g.now.Add(lease / 8) {
+					if relayed {
+						g.l.Relayed(g.now, "p", c.by)
+					}
+					g.request("p")
+					for _, n := range []string{"p", "s"} { // also who has no vote is asked
+						if g.reach[n] && !slices.Contains(g.voters, n) {
+							g.run(g.answer(n, g.l.round.number))
+						}
+					}
+				}
+			}
+			ask(c.before, 2*lease)
+			g.reach["p"], g.reach["s"] = c.direct, !c.silent
+			ask(!c.before, lease*7/8)
+			if !slices.Equal(g.moves, c.want) {
+				t.Fatalf("moved to %v, want %v", g.moves, c.want)
+			}
+		})
 	}
 }
 

@@ -66,10 +66,11 @@ type (
 	// Done is the reply of what only succeeds or fails.
 	Done struct{}
 
-	// Lease carries a lease request to the leader; Relayed counts the nodes that passed it on.
+	// Lease carries a lease request to the leader; Relayed counts the nodes that passed it on, By is the last of them.
 	Lease struct {
 		Request cluster.LeaseRequest `json:"request"`
 		Relayed int                  `json:"relayed"`
+		By      string               `json:"by,omitempty"`
 	}
 	// Ask is the question of a confirmation round (R8). It carries what the leader remembers of each voter, by Raft id,
 	// so that all remember it (R32).

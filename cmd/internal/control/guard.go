@@ -45,7 +45,12 @@ func (g *GiveUp) sender() (string, bool) { return g.GiveUp.Node, true }
 func (s *Served) sender() (string, bool) { return s.Node, true }
 
 // A relayed request bears the name of who asked first; the node that relays it is trusted to have checked it.
-func (l *Lease) sender() (string, bool) { return l.Request.Node, l.Relayed == 0 }
+func (l *Lease) sender() (string, bool) {
+	if l.Relayed > 0 {
+		return l.By, l.By != ""
+	}
+	return l.Request.Node, true
+}
 
 // Why calls are refused: the log's messages and the counters' names.
 const (

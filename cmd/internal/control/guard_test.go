@@ -129,8 +129,11 @@ func TestG40MessagesInAnotherNodesNameAreRefused(t *testing.T) {
 	if _, err := beta.Hello(ctx, &Hello{From: "beta", RaftID: "gamma-0123456789ab"}); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("another's Raft id: %v", err)
 	}
-	if _, err := beta.Lease(ctx, &Lease{Request: cluster.LeaseRequest{Node: "gamma"}, Relayed: 1}); err != nil {
+	if _, err := beta.Lease(ctx, &Lease{Request: cluster.LeaseRequest{Node: "gamma"}, Relayed: 1, By: "beta"}); err != nil {
 		t.Errorf("a relayed request: %v", err)
+	}
+	if _, err := beta.Lease(ctx, &Lease{Request: cluster.LeaseRequest{Node: "gamma"}, Relayed: 1, By: "alpha"}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("a request relayed in another's name: %v", err)
 	}
 	reasons = nil
 	if _, err := dial(identity.Config{PKI: f.Path, User: "root"}, of).Local(ctx, &Local{}); status.Code(err) != codes.PermissionDenied || len(reasons) != 1 || reasons[0] != reasonUser {

@@ -283,7 +283,8 @@ func (l *leading) reply(g cluster.Grant) {
 }
 
 // request is a lease request's way through a confirmation round.
-func (l *leading) request(ctx context.Context, r cluster.LeaseRequest) (*cluster.Grant, error) {
+func (l *leading) request(ctx context.Context, m *control.Lease) (*cluster.Grant, error) {
+	r := m.Request
 	key, c := requestKey{r.Node, r.Start, r.Number}, make(chan cluster.Grant, 1)
 	l.mu.Lock()
 	l.waiting[key] = c
@@ -295,6 +296,9 @@ func (l *leading) request(ctx context.Context, r cluster.LeaseRequest) (*cluster
 	}()
 	err := l.do(ctx, func(now cluster.Instant) {
 		l.heard[r.Node] = now
+		if m.By != "" {
+			l.core.Relayed(now, r.Node, m.By)
+		}
 		l.carryOut(l.core.Request(now, r))
 	})
 	if err != nil {
@@ -441,12 +445,12 @@ func (l *leading) giveUp(ctx context.Context, g failover.GiveUp) error {
 	}
 }
 
-// moveTo keeps leadership off the primary's node.
+// moveTo gives leadership to a node that the Leader found better: one that is no primary, or that the primary reaches.
 func (l *leading) moveTo(node string) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.n.conf().Timers.RTO)
 	defer cancel()
 	id := l.n.state.get().Nodes[node].RaftID
 	if err := l.raft.TransferLeadership(ctx, id); err != nil && l.ctx.Err() == nil {
-		l.n.log.Warn("leadership did not move off the primary's node", "to", node, "error", err)
+		l.n.log.Warn("leadership did not move", "to", node, "error", err)
 	}
 }

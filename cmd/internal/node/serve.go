@@ -20,7 +20,7 @@ func notLeader() error {
 // Lease implements control.Handler: the leader's part, or the passing on of a request that could not reach it.
 func (n *Node) Lease(ctx context.Context, r *control.Lease) (*cluster.Grant, error) {
 	if l := n.currentLeading(); l != nil {
-		g, err := l.request(ctx, r.Request)
+		g, err := l.request(ctx, r)
 		return g, toStatus(err)
 	}
 	leader := n.leaderName()
@@ -31,7 +31,7 @@ func (n *Node) Lease(ctx context.Context, r *control.Lease) (*cluster.Grant, err
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	return client.Lease(ctx, &control.Lease{Request: r.Request, Relayed: r.Relayed + 1})
+	return client.Lease(ctx, &control.Lease{Request: r.Request, Relayed: r.Relayed + 1, By: n.me.Name})
 }
 
 // Ask implements control.Handler. The term is read after the question came, after the reports were made.

@@ -121,6 +121,51 @@ func TestIsolatedPrimaryIsReplacedWithinTheTarget(t *testing.T) {
 	})
 }
 
+// The two data nodes do not reach each other, the witness reaches both, and the standby leads: its primary's lease is
+// renewed by way of the witness, but only the leader could drop the standby, and no order reaches it. It makes room for a
+// leader that everybody reaches, and the service goes on where it is.
+func TestStandbyThatLeadsMakesRoomForOneThatReachesThePrimary(t *testing.T) {
+	scene(t, func(w *world) error {
+		if err := w.m["gamma"].crash(false); err != nil {
+			return err
+		}
+		primary, standby := w.leaderOfTwo(t)
+		if err := w.m["gamma"].start(); err != nil {
+			return err
+		}
+		if err := w.awaitHealthy(settleLimit); err != nil {
+			return err
+		}
+		time.Sleep(2 * timers(t).Lease) // a young leader stays
+		at := w.clock()
+		heal := w.sever([]path{{primary, standby}, {standby, primary}}, true)
+		time.Sleep(10 * rto)
+		gap := w.gap(at)
+		t.Logf("no write for %v", gap)
+		if gap > rto {
+			t.Errorf("no write for %v, %v is the most", gap, rto)
+		}
+		if s, err := w.status("gamma"); err != nil || s.Volumes[0].Primary != primary {
+			t.Errorf("the role moved: %+v, %v", s, err)
+		}
+		heal()
+		return nil
+	})
+}
+
+// leaderOfTwo waits until, of two data nodes alone, the standby leads.
+func (w *world) leaderOfTwo(t *testing.T) (primary, standby string) {
+	t.Helper()
+	for range 400 {
+		if s, err := w.status("alpha"); err == nil && len(s.Volumes) == 1 && s.Volumes[0].Primary != "" && s.Leader != "" && s.Leader != "gamma" && s.Leader != s.Volumes[0].Primary {
+			return s.Volumes[0].Primary, s.Leader
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	t.Error("leadership does not come to the standby")
+	return "alpha", "beta"
+}
+
 // A standby that is gone holds writes up until it is dropped, no longer (R4).
 func TestLossOfTheStandbyHoldsWritesUntilItIsDropped(t *testing.T) {
 	scene(t, func(w *world) error {

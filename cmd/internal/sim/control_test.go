@@ -17,10 +17,15 @@ const (
 // toLeader brings fn to the Raft leader as p believes it to be, sometimes by way of another node. Whoever gets it and
 // does not lead hands it on to the leader that it knows.
 func (p *proc) toLeader(late float64, fn func(*proc)) {
+	p.toLeaderBy(late, func(q *proc, _ string) { fn(q) })
+}
+
+// toLeaderBy tells the leader, too, who passed the message on; empty: nobody.
+func (p *proc) toLeaderBy(late float64, fn func(q *proc, by string)) {
 	w, hint := p.w, p.raft.leaderID
 	switch {
 	case p.raft.role == leading:
-		fn(p)
+		fn(p, "")
 	case hint < 0 || w.chance(0.15) || !w.reachable(p.node, w.nodes[hint]):
 		relay := w.nodes[(p.node.index+1+w.rng.IntN(2))%3]
 		w.datagram(p, relay, func(q *proc) { q.handOn(late, fn) })
@@ -29,12 +34,12 @@ func (p *proc) toLeader(late float64, fn func(*proc)) {
 	}
 }
 
-func (q *proc) handOn(late float64, fn func(*proc)) {
+func (q *proc) handOn(late float64, fn func(q *proc, by string)) {
 	switch hint := q.raft.leaderID; {
 	case q.raft.role == leading:
-		fn(q)
+		fn(q, "")
 	case hint >= 0 && hint != q.node.index:
-		q.w.late(late, q, q.w.nodes[hint], fn)
+		q.w.late(late, q, q.w.nodes[hint], func(l *proc) { fn(l, q.node.name) })
 	}
 }
 
@@ -103,8 +108,11 @@ func (p *proc) askLoop() {
 	if p.replica == nil || p.replica.asksLease() {
 		r := cluster.LeaseRequest{Node: p.node.name, Start: p.number, Number: p.holder.Next(p.now()), Boot: p.node.incarnation().Boot, DataDir: "dir-" + p.node.name}
 		r.Reports, _ = p.reports()
-		p.toLeader(0, func(q *proc) {
+		p.toLeaderBy(0, func(q *proc, by string) {
 			if l := q.leader; l != nil {
+				if by != "" {
+					l.l.Relayed(q.now(), r.Node, by)
+				}
 				l.do(l.l.Request(q.now(), r))
 			}
 		})
