@@ -83,8 +83,11 @@ func TestEveryCommandAsksWhatItSays(t *testing.T) {
 		{"volume create pgdata", "VolumeCreate {Volume:pgdata InitialFrom: DiscardData:false}"},
 		{"volume create pgdata --initial-from alpha", "VolumeCreate {Volume:pgdata InitialFrom:alpha DiscardData:false}"},
 		{"volume create --discard-data pgdata", "VolumeCreate {Volume:pgdata InitialFrom: DiscardData:true}"},
-		{"volume resync pgdata --target alpha", "ResyncAllow {Volume:pgdata Target:alpha DiscardTargetData:false}"},
-		{"volume resync pgdata --target alpha --discard-target-data", "ResyncAllow {Volume:pgdata Target:alpha DiscardTargetData:true}"},
+		{"volume resync pgdata --target alpha", "VolumeResync {Volume:pgdata Replica:alpha Full:false DiscardTargetData:false DropMember:false}"},
+		{"volume resync pgdata --target alpha --discard-target-data", "VolumeResync {Volume:pgdata Replica:alpha Full:false DiscardTargetData:true DropMember:false}"},
+		{"volume resync pgdata --replica alpha --full --drop-member", "VolumeResync {Volume:pgdata Replica:alpha Full:true DiscardTargetData:false DropMember:true}"},
+		{"volume pause pgdata", "VolumePause {Volume:pgdata Replica: Paused:true}"},
+		{"volume resume pgdata --replica beta", "VolumePause {Volume:pgdata Replica:beta Paused:false}"},
 		{"node list", "NodeList"},
 		{"node add delta", "NodeAdd delta"},
 		{"node remove delta", "NodeRemove delta"},
@@ -137,7 +140,7 @@ func TestWrongUsageEndsWithTwoAndAsksNobody(t *testing.T) {
 		"volume remove":                 `unknown command "remove"`,
 		"volume create v --initial-from a --discard-data": "contradict",
 		"volume create":                        "missing argument",
-		"volume resync v":                      "--target",
+		"volume resync v":                      "--replica",
 		"node add":                             "missing argument",
 		"node add a b":                         "one argument too many",
 		"node list all":                        "one argument too many",
@@ -174,8 +177,7 @@ func TestNoCommandAtAllShowsHelp(t *testing.T) {
 
 // Every command of the contract is known, also those that this version does not have.
 func TestWhatIsNotThereYetIsRefused(t *testing.T) {
-	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "volume verify pgdata", "volume pause pgdata",
-		"volume resume pgdata", "volume rescue list", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
+	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "volume verify pgdata", "volume rescue list", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
 		"fence alpha", "fence confirm alpha", "fence test alpha"} {
 		admin(t, strings.Fields(line)...).wantFailure(t, 1, "not supported yet")
 	}

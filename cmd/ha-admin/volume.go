@@ -11,11 +11,11 @@ import (
 
 func (a *app) volumeCommand() *cobra.Command {
 	return group("volume", "list and manage volumes", a.volumeList(), a.volumeCreate(), a.volumeResync(),
+		a.volumePause("pause", "pause the resync of replicas that are not in sync", "paused", true),
+		a.volumePause("resume", "go on with a resync that was paused", "resumed", false),
 		notYet("resize VOLUME", "change the size"),
 		notYet("delete VOLUME", "take a volume out of the cluster"),
 		notYet("verify VOLUME", "compare the replicas"),
-		notYet("pause VOLUME", "suspend I/O"),
-		notYet("resume VOLUME", "end a pause"),
 		notYet("rescue VOLUME", "look after writes that were kept aside"))
 }
 
@@ -59,21 +59,47 @@ func (a *app) volumeCreate() *cobra.Command {
 }
 
 func (a *app) volumeResync() *cobra.Command {
-	var r api.ResyncAllowRequest
-	c := command("resync VOLUME --target NODE", "permit that a replica with writes of its own is overwritten, after a forced promotion", one,
+	var r api.VolumeResyncRequest
+	c := command("resync VOLUME --replica NODE", "have a replica resynced that is held back, paused, or to be compared as a whole", one,
 		func(ctx context.Context, args []string) error {
 			r.Volume = args[0]
-			if r.Target == "" {
-				return api.BadRequest("--target NODE is missing: whose replica is to be overwritten?")
+			if r.Replica == "" {
+				return api.BadRequest("--replica NODE is missing: whose replica is to be resynced?")
 			}
 			return a.ask(ctx, func(ctx context.Context, c *api.Client) error {
-				if err := c.ResyncAllow(ctx, r); err != nil {
+				if err := c.VolumeResync(ctx, r); err != nil {
 					return err
 				}
-				return a.done("the replica of volume %s on %s may be overwritten", r.Volume, r.Target)
+				return a.done("the replica of volume %s on %s is resynced", r.Volume, r.Replica)
 			})
 		})
-	c.Flags().StringVar(&r.Target, "target", "", "the node whose replica is overwritten")
-	c.Flags().BoolVar(&r.DiscardTargetData, "discard-target-data", false, "consent to the loss of what only the target holds")
+	c.Long = "A replica that returns is resynced by itself. This command is for one that is not: it ends a pause; --full has all of it\n" +
+		"compared with the primary, whatever is known of it, as after its disk was replaced; and after a forced promotion it\n" +
+		"permits that a replica with writes of its own is overwritten. It returns when this is decided, not when it is copied:\n" +
+		"`ha-admin status` shows how far it is."
+	c.Flags().StringVar(&r.Replica, "replica", "", "the node whose replica is resynced")
+	c.Flags().StringVar(&r.Replica, "target", "", "the same as --replica")
+	c.Flags().BoolVar(&r.Full, "full", false, "compare all of it")
+	c.Flags().BoolVar(&r.DropMember, "drop-member", false, "with --full: consent that a replica in sync leaves the in-sync set until it has been compared")
+	c.Flags().BoolVar(&r.DiscardTargetData, "discard-target-data", false, "consent to the loss of what only this replica holds")
+	_ = c.Flags().MarkHidden("target")
+	return c
+}
+
+func (a *app) volumePause(use, short, done string, paused bool) *cobra.Command {
+	r := api.VolumePauseRequest{Paused: paused}
+	c := command(use+" VOLUME", short, one, func(ctx context.Context, args []string) error {
+		r.Volume = args[0]
+		return a.ask(ctx, func(ctx context.Context, c *api.Client) error {
+			if err := c.VolumePause(ctx, r); err != nil {
+				return err
+			}
+			return a.done("the resync of volume %s is %s", r.Volume, done)
+		})
+	})
+	c.Long = "A pause is kept in the cluster's state until `ha-admin volume resume`: it outlives failovers and restarts. Clients are served\n" +
+		"as ever. Writes go on to reach the replicas where they are not behind; nothing else is compared or copied, so a replica that\n" +
+		"lacks something does not become a member. One that is a member stays it."
+	c.Flags().StringVar(&r.Replica, "replica", "", "only the replica of this node; without, all of the volume")
 	return c
 }

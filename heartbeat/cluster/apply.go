@@ -50,6 +50,10 @@ func (s *State) apply(term uint64, c Command) (void, volume string) {
 		return s.on(c.Rejoin.On, func(v *Volume) string { return s.rejoin(c, v) }), c.Rejoin.Volume
 	case c.AllowResync != nil:
 		return s.on(c.AllowResync.On, func(v *Volume) string { return s.allowResync(c, v) }), c.AllowResync.Volume
+	case c.PauseResync != nil:
+		return s.on(c.PauseResync.On, func(v *Volume) string { return s.pauseResync(c, v) }), c.PauseResync.Volume
+	case c.FullResync != nil:
+		return s.on(c.FullResync.On, func(v *Volume) string { return s.fullResync(c, v) }), c.FullResync.Volume
 	}
 	return "unknown command", ""
 }
@@ -139,7 +143,7 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 		}
 	}
 	v.Members[p.Candidate] = p.Member
-	v.Previous = ""
+	v.Previous, v.Full = "", without(v.Full, p.Candidate)
 	if old != "" && old != p.Candidate && v.IsMember(old) && p.Basis != BasisHandOver {
 		v.Previous = old
 	}
@@ -240,6 +244,10 @@ func (s *State) admit(c Command, v *Volume) string {
 	if !s.mayHold(v, a.Node) {
 		return fmt.Sprintf("node %q holds no replica", a.Node)
 	}
+	if v.WantsFull(a.Node) && !a.Full {
+		return fmt.Sprintf("%s is to be compared as a whole first", a.Node)
+	}
+	v.Full = without(v.Full, a.Node)
 	v.Members[a.Node] = a.Member
 	v.Admissions++
 	s.event(c, "member admitted", v, a.Node, fmt.Sprintf("%s holds every write; the in-sync set is %v", a.Node, v.MemberNames()))

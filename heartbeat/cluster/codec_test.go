@@ -27,12 +27,14 @@ func commands() []Command {
 		{Form: &Form{On: o, Members: map[string]Member{"p": m}, InitialFrom: "p"}},
 		{Promote: &Promote{On: o, Term: 5, Candidate: "p", Member: m, Basis: BasisClean, Clean: c, Leave: []string{"s"}, Reason: "lease expired"}},
 		{Drop: &Drop{On: o, Node: "s", Reason: "no answer"}},
-		{Admit: &Admit{On: o, Node: "s", Member: m}},
+		{Admit: &Admit{On: o, Node: "s", Member: m, Full: true}},
 		{Rejoin: &Rejoin{On: o, Node: "s", Member: m, Clean: c}},
 		{AllowResync: &AllowResync{On: o, Node: "s"}},
 		{Failover: &Failover{Volume: "v", From: "p", To: "s", Reason: "lease expired", Epoch: 4, AtMillis: 5, RTOMillis: 6, TargetMillis: 7, RPOBytes: 8, Stages: []Stage{{"wait", 9}}, Amended: true}},
 		{Configure: &Configure{Version: 2, Hash: "h", Config: []byte{1, 2}, RTOMillis: 2000, Create: []CreateVolume{vol}, Remove: []RemoveVolume{{"w", "j", true}}}},
 		{SettleLeases: &SettleLeases{Version: 3}},
+		{PauseResync: &PauseResync{On: o, Nodes: []string{"s"}, Paused: true}},
+		{FullResync: &FullResync{On: o, Node: "s"}},
 	}
 	for i := range all {
 		all[i].Format, all[i].By, all[i].AtMillis = commandFormat, "p", 1700000000000

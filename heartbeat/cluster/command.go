@@ -24,6 +24,8 @@ type Command struct {
 	Admit        *Admit        `json:"admit,omitempty"`
 	Rejoin       *Rejoin       `json:"rejoin,omitempty"`
 	AllowResync  *AllowResync  `json:"allow_resync,omitempty"`
+	PauseResync  *PauseResync  `json:"pause_resync,omitempty"`
+	FullResync   *FullResync   `json:"full_resync,omitempty"`
 	Failover     *Failover     `json:"failover,omitempty"`
 	Configure    *Configure    `json:"configure,omitempty"`
 	SettleLeases *SettleLeases `json:"settle_leases,omitempty"`
@@ -135,6 +137,8 @@ type Admit struct {
 	On
 	Node   string `json:"node"`
 	Member Member `json:"member"`
+	// Full: all of it was compared, as an operator had asked.
+	Full bool `json:"full,omitempty"`
 }
 
 // Rejoin says that a new process of a member continues its membership: the same incarnation, or a clean stop.

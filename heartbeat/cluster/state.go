@@ -61,6 +61,10 @@ type Volume struct {
 	// Held names the replicas that may hold acknowledged writes which this epoch lacks: nobody resyncs them before a
 	// person says so by name (R19).
 	Held []string `json:"held,omitempty"`
+	// Paused names the replicas that an operator has nothing copied to while they are no members; Full those that are to be
+	// compared as a whole before they are members again.
+	Paused []string `json:"paused,omitempty"`
+	Full   []string `json:"full,omitempty"`
 	// InitialFrom is what a person decided about replicas with content: the node whose data is kept.
 	InitialFrom string `json:"initial_from,omitempty"`
 	// Drops and Admissions count changes of the set, Promotions those of the primary by what they rested on, since the
@@ -99,6 +103,7 @@ func (v Volume) Clone() Volume {
 	v.Replicas = slices.Clone(v.Replicas)
 	v.Members = maps.Clone(v.Members)
 	v.Held = slices.Clone(v.Held)
+	v.Paused, v.Full = slices.Clone(v.Paused), slices.Clone(v.Full)
 	v.Promotions = maps.Clone(v.Promotions)
 	return v
 }

@@ -15,11 +15,11 @@ func (c *Core) advance(now Instant, p *peer) {
 	if !p.connected || p.closing || p.catching || p.mapping {
 		return
 	}
-	if p.plan.Done() && p.m.Behind() > 0 {
-		c.replan(p) // what came behind while its chunk was done
+	if p.plan.Done() && p.m.Behind() > 0 || c.paused(p) && p.m.Behind() == 0 && !p.plan.Done() && !p.plan.Busy() && !p.plan.Aside() {
+		c.replan(p) // what came behind while its chunk was done; in a pause: all was written as a whole
 	}
 	if !p.plan.Done() {
-		if p.bytes < maxCopyBytes {
+		if p.bytes < maxCopyBytes && !c.paused(p) {
 			c.act(Action{Kind: Compare, Node: p.node})
 		}
 		return
@@ -34,7 +34,7 @@ func (c *Core) advance(now Instant, p *peer) {
 // a time is compared, for writes wait for it.
 func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Range, ok bool) {
 	p := c.peers[node]
-	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && p.bytes < maxCopyBytes &&
+	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && p.bytes < maxCopyBytes && !c.paused(p) &&
 		!(p.member && p.plan.Busy() && !p.plan.Preferred()) {
 		chunk, ok := p.plan.Take()
 		if !ok {
@@ -164,6 +164,7 @@ func (c *Core) copyRead(now Instant, op *Op) {
 type Progress struct {
 	Connected, Member, Resyncing bool
 	Unreadable                   bool // a part of what is to be copied cannot be read here
+	Paused                       bool // an operator wants nothing copied to it; Resyncing is false
 	// Known: RemainingBytes is all that a resync would look at; else it is the least of it.
 	Known bool
 	// Of a replica that is no member: what is left to look at, and what it was when the resync began.
@@ -184,8 +185,9 @@ func (c *Core) Peer(node string) Progress {
 		g.TotalBytes = max(min(p.total, c.vol.Size), g.RemainingBytes)
 	}
 	if p.plan != nil && !p.member {
-		g.Resyncing, g.Unreadable = p.connected && !p.mapping, p.plan.Aside()
+		g.Resyncing, g.Unreadable = p.connected && !p.mapping && !c.paused(p), p.plan.Aside()
 	}
+	g.Paused = c.paused(p)
 	return g
 }
 

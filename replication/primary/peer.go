@@ -48,6 +48,7 @@ type peer struct {
 	bad          []blockdev.Range // what cannot be read of the chunk that is told of next
 	asideAt      Instant          // when the plan began to set something aside, or last tried it again
 	closing      bool             // the closing entry is in out
+	whole        bool             // all of it is behind, or was compared since, as an operator asked
 	failed       bool             // a write or flush failed there: what it reads may not be what a later flush makes durable
 
 	since    Instant // connected, disconnected, or gave its last sign of life
@@ -221,6 +222,10 @@ func (c *Core) upResync(now Instant, p *peer, g Greeting) {
 		p.known, p.knownAs, p.heard = true, identity{g.Incarnation, g.Process}, 0
 	case !believed:
 		c.ask(p, g)
+	}
+	if c.vol.WantsFull(p.node) && !p.whole { // once: a later stream of this tenure goes on where this one ends
+		p.m.Load(blockdev.Range{Len: c.vol.Size})
+		p.whole = true
 	}
 	c.replan(p)
 	p.acked, p.seen = p.next-1, c.first()-1

@@ -38,8 +38,17 @@ func (c *Core) applySet(now Instant, p *peer) {
 		c.disconnect(now, p, "it left the in-sync set")
 		p.plan = nil
 		c.discard(p)
+	case !member && c.vol.WantsFull(p.node) && !p.whole:
+		c.beginAnew(now, p)
 	case !member && p.admitting != 0 && c.vol.Version > p.admitting:
 		c.admissionVoid(now, p)
+	}
+	if p.member || !c.vol.WantsFull(p.node) {
+		p.whole = false
+	}
+	c.sendAway(now, p)
+	if p.connected && p.plan != nil && !p.required() {
+		c.progress(now, p) // a pause may have ended
 	}
 }
 
@@ -87,7 +96,7 @@ func (c *Core) members() int { return len(c.vol.Members) - 1 }
 func (c *Core) proposeAdmit(now Instant, p *peer) {
 	p.admitting, p.proposed = c.vol.Version, now
 	m := cluster.Member{Incarnation: p.incarnation, Process: p.process}
-	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Admit: &cluster.Admit{On: c.on(), Node: p.node, Member: m}}})
+	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Admit: &cluster.Admit{On: c.on(), Node: p.node, Member: m, Full: p.whole}}})
 }
 
 // Tick lets time act: members that do not answer are dropped, silent connections are asked for a sign of life.
@@ -100,6 +109,7 @@ func (c *Core) Tick(now Instant) {
 
 func (c *Core) tickPeer(now Instant, p *peer) {
 	c.retryUnreadable(now, p)
+	c.sendAway(now, p)
 	silent := c.silence(now, p)
 	switch {
 	case p.required() && (silent >= c.cfg.DropAfter || p.leaving && p.owes()):

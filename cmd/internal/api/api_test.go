@@ -141,13 +141,14 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	check("config", settings, node.Settings, err)
 	check("create", nil, nil, c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", InitialFrom: "a"}))
 	check("create", nil, nil, c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", DiscardData: true}))
-	check("resync", nil, nil, c.ResyncAllow(ctx, api.ResyncAllowRequest{Volume: "v", Target: "b", DiscardTargetData: true}))
+	check("resync", nil, nil, c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v", Replica: "b", Full: true, DiscardTargetData: true, DropMember: true}))
+	check("pause", nil, nil, c.VolumePause(ctx, api.VolumePauseRequest{Volume: "v", Replica: "b", Paused: true}))
 	check("add", nil, nil, c.NodeAdd(ctx, "d"))
 	check("remove", nil, nil, c.NodeRemove(ctx, "d"))
 	want := []string{
 		"Failover {Volume:v To:b Force:true AcceptDataLoss:true Epoch:7}", "Failovers", "VolumeList", "NodeList", "ConfigShow",
 		"VolumeCreate {Volume:v InitialFrom:a DiscardData:false}", "VolumeCreate {Volume:v InitialFrom: DiscardData:true}",
-		"ResyncAllow {Volume:v Target:b DiscardTargetData:true}", "NodeAdd d", "NodeRemove d",
+		"VolumeResync {Volume:v Replica:b Full:true DiscardTargetData:true DropMember:true}", "VolumePause {Volume:v Replica:b Paused:true}", "NodeAdd d", "NodeRemove d",
 	}
 	check("calls", node.Calls(), want, nil)
 }
@@ -161,8 +162,9 @@ func TestSenselessRequestsNeverReachTheNode(t *testing.T) {
 		"failover of nothing": noVolume, "consent without force": noForce,
 		"create of nothing": c.VolumeCreate(ctx, api.VolumeCreateRequest{}),
 		"keep and discard":  c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", InitialFrom: "a", DiscardData: true}),
-		"resync of nothing": c.ResyncAllow(ctx, api.ResyncAllowRequest{Target: "a"}),
-		"resync to nobody":  c.ResyncAllow(ctx, api.ResyncAllowRequest{Volume: "v"}),
+		"resync of nothing": c.VolumeResync(ctx, api.VolumeResyncRequest{Replica: "a"}),
+		"resync to nobody":  c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v"}),
+		"pause of nothing":  c.VolumePause(ctx, api.VolumePauseRequest{Replica: "a"}),
 		"add nobody":        c.NodeAdd(ctx, ""), "remove nobody": c.NodeRemove(ctx, ""),
 	} {
 		if api.KindOf(err) != api.KindUsage {

@@ -80,9 +80,16 @@ func (c *Client) VolumeCreate(ctx context.Context, r VolumeCreateRequest) error 
 	return err
 }
 
-// ResyncAllow gives consent that a replica is overwritten.
-func (c *Client) ResyncAllow(ctx context.Context, r ResyncAllowRequest) error {
-	_, err := c.rpc.ResyncAllow(ctx, &adminv1.ResyncAllowRequest{Volume: r.Volume, Target: r.Target, DiscardTargetData: r.DiscardTargetData})
+// VolumeResync asks for a resync of a replica.
+func (c *Client) VolumeResync(ctx context.Context, r VolumeResyncRequest) error {
+	_, err := c.rpc.VolumeResync(ctx, &adminv1.VolumeResyncRequest{Volume: r.Volume, Replica: r.Replica, Full: r.Full,
+		DiscardTargetData: r.DiscardTargetData, DropMember: r.DropMember})
+	return err
+}
+
+// VolumePause pauses the resync of replicas, or ends the pause.
+func (c *Client) VolumePause(ctx context.Context, r VolumePauseRequest) error {
+	_, err := c.rpc.VolumePause(ctx, &adminv1.VolumePauseRequest{Volume: r.Volume, Replica: r.Replica, Paused: r.Paused})
 	return err
 }
 

@@ -59,8 +59,8 @@ type FailoverRequest struct {
 type VolumeKeeper interface {
 	VolumeList(ctx context.Context) ([]Volume, error)
 	VolumeCreate(ctx context.Context, r VolumeCreateRequest) error
-	// ResyncAllow records a person's consent that the target's replica is overwritten.
-	ResyncAllow(ctx context.Context, r ResyncAllowRequest) error
+	VolumeResync(ctx context.Context, r VolumeResyncRequest) error
+	VolumePause(ctx context.Context, r VolumePauseRequest) error
 }
 
 // Volume is a volume in a list.
@@ -81,12 +81,23 @@ type VolumeCreateRequest struct {
 	DiscardData bool
 }
 
-// ResyncAllowRequest names the replica that may be overwritten after a forced promotion.
-type ResyncAllowRequest struct {
-	Volume string
-	Target string
-	// DiscardTargetData is the consent; without it the node refuses and says what would be lost.
+// VolumeResyncRequest asks to have a replica resynced that is not, or not as a whole. A pause of it ends.
+type VolumeResyncRequest struct {
+	Volume  string
+	Replica string // its node
+	Full    bool   // all of it is compared, whatever the maps say
+	// DiscardTargetData is consent for a replica that is held back after a forced promotion; without it the node refuses and
+	// says what would be lost.
 	DiscardTargetData bool
+	// DropMember is consent for a full resync of a member: it leaves the in-sync set until it has been compared.
+	DropMember bool
+}
+
+// VolumePauseRequest has nothing copied to replicas that are no members, until it is taken back. It outlives every primary.
+type VolumePauseRequest struct {
+	Volume  string
+	Replica string // its node; empty: every one of the volume
+	Paused  bool
 }
 
 // NodeKeeper manages the members of the cluster.

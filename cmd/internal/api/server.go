@@ -106,13 +106,21 @@ func (s *server) VolumeCreate(ctx context.Context, r *adminv1.VolumeCreateReques
 	return &adminv1.VolumeCreateReply{}, refuse(ctx, err)
 }
 
-func (s *server) ResyncAllow(ctx context.Context, r *adminv1.ResyncAllowRequest) (*adminv1.ResyncAllowReply, error) {
-	if r.GetVolume() == "" || r.GetTarget() == "" {
-		return nil, refuse(ctx, BadRequest("volume resync: volume %q, target %q: both are needed", r.GetVolume(), r.GetTarget()))
+func (s *server) VolumeResync(ctx context.Context, r *adminv1.VolumeResyncRequest) (*adminv1.VolumeResyncReply, error) {
+	if r.GetVolume() == "" || r.GetReplica() == "" {
+		return nil, refuse(ctx, BadRequest("volume resync: volume %q, replica %q: both are needed", r.GetVolume(), r.GetReplica()))
 	}
-	err := s.node.ResyncAllow(ctx, ResyncAllowRequest{Volume: r.GetVolume(), Target: r.GetTarget(),
-		DiscardTargetData: r.GetDiscardTargetData()})
-	return &adminv1.ResyncAllowReply{}, refuse(ctx, err)
+	err := s.node.VolumeResync(ctx, VolumeResyncRequest{Volume: r.GetVolume(), Replica: r.GetReplica(), Full: r.GetFull(),
+		DiscardTargetData: r.GetDiscardTargetData(), DropMember: r.GetDropMember()})
+	return &adminv1.VolumeResyncReply{}, refuse(ctx, err)
+}
+
+func (s *server) VolumePause(ctx context.Context, r *adminv1.VolumePauseRequest) (*adminv1.VolumePauseReply, error) {
+	if r.GetVolume() == "" {
+		return nil, refuse(ctx, BadRequest("volume pause: no volume is named"))
+	}
+	err := s.node.VolumePause(ctx, VolumePauseRequest{Volume: r.GetVolume(), Replica: r.GetReplica(), Paused: r.GetPaused()})
+	return &adminv1.VolumePauseReply{}, refuse(ctx, err)
 }
 
 func (s *server) NodeList(ctx context.Context, _ *adminv1.NodeListRequest) (*adminv1.NodeListReply, error) {

@@ -115,29 +115,6 @@ func (n *Node) applied(ctx context.Context, c cluster.Command) error {
 	return nil
 }
 
-// ResyncAllow implements api.VolumeKeeper.
-func (n *Node) ResyncAllow(ctx context.Context, r api.ResyncAllowRequest) error {
-	v := n.look(ctx)
-	vol, ok := v.state.Volumes[r.Volume]
-	switch {
-	case !v.quorum:
-		return api.Unavailable("%v", errNoLeader)
-	case !ok:
-		return api.Failed("volume %q does not exist", r.Volume)
-	}
-	held := false
-	for _, h := range vol.Held {
-		held = held || h == r.Target
-	}
-	switch {
-	case !held:
-		return api.Failed("the replica of %q on %q is not held back: it is resynced by itself", r.Volume, r.Target)
-	case !r.DiscardTargetData:
-		return api.Refused("the replica of %q on %s may hold acknowledged writes that the others lack; a resync overwrites them for good (R19): consent with --discard-target-data", r.Volume, r.Target)
-	}
-	return n.applied(ctx, cluster.Command{AllowResync: &cluster.AllowResync{On: cluster.On{Volume: vol.Name, Epoch: vol.Epoch, Version: vol.Version}, Node: r.Target}})
-}
-
 // NodeList implements api.NodeKeeper.
 func (n *Node) NodeList(ctx context.Context) (all []api.Member, err error) {
 	s, err := n.Status(ctx, "")

@@ -185,7 +185,9 @@ func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report,
 	case rep.Stalled:
 		return "an operation of its backing device is outstanding past its deadline"
 	case slices.Contains(vol.Held, node):
-		return fmt.Sprintf("it may hold acknowledged writes that the others lack: `ha-admin volume resync %s --target %s --discard-target-data` has them overwritten", vol.Name, node)
+		return fmt.Sprintf("it may hold acknowledged writes that the others lack: `ha-admin volume resync %s --replica %s --discard-target-data` has them overwritten", vol.Name, node)
+	case vol.IsPaused(node) && peer != nil && peer.Connected:
+		return fmt.Sprintf("an operator paused its resync: `ha-admin volume resume %s --replica %s` goes on with it", vol.Name, node)
 	case rep.Doing != "":
 		return rep.Doing
 	case rep.Failed:

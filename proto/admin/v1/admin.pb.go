@@ -786,29 +786,31 @@ func (*VolumeCreateReply) Descriptor() ([]byte, []int) {
 	return file_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
-type ResyncAllowRequest struct {
+type VolumeResyncRequest struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Volume            string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
-	Target            string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                                                   // the node whose replica is overwritten
-	DiscardTargetData bool                   `protobuf:"varint,3,opt,name=discard_target_data,json=discardTargetData,proto3" json:"discard_target_data,omitempty"` // the consent that this needs
+	Replica           string                 `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`                                                 // the node whose replica it is about
+	DiscardTargetData bool                   `protobuf:"varint,3,opt,name=discard_target_data,json=discardTargetData,proto3" json:"discard_target_data,omitempty"` // consent: what only this replica holds is overwritten
+	Full              bool                   `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`                                                      // all of it is compared, whatever the maps say
+	DropMember        bool                   `protobuf:"varint,5,opt,name=drop_member,json=dropMember,proto3" json:"drop_member,omitempty"`                        // consent: with full, a member leaves the in-sync set until it is compared
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
-func (x *ResyncAllowRequest) Reset() {
-	*x = ResyncAllowRequest{}
+func (x *VolumeResyncRequest) Reset() {
+	*x = VolumeResyncRequest{}
 	mi := &file_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ResyncAllowRequest) String() string {
+func (x *VolumeResyncRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ResyncAllowRequest) ProtoMessage() {}
+func (*VolumeResyncRequest) ProtoMessage() {}
 
-func (x *ResyncAllowRequest) ProtoReflect() protoreflect.Message {
+func (x *VolumeResyncRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -820,52 +822,66 @@ func (x *ResyncAllowRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ResyncAllowRequest.ProtoReflect.Descriptor instead.
-func (*ResyncAllowRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use VolumeResyncRequest.ProtoReflect.Descriptor instead.
+func (*VolumeResyncRequest) Descriptor() ([]byte, []int) {
 	return file_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *ResyncAllowRequest) GetVolume() string {
+func (x *VolumeResyncRequest) GetVolume() string {
 	if x != nil {
 		return x.Volume
 	}
 	return ""
 }
 
-func (x *ResyncAllowRequest) GetTarget() string {
+func (x *VolumeResyncRequest) GetReplica() string {
 	if x != nil {
-		return x.Target
+		return x.Replica
 	}
 	return ""
 }
 
-func (x *ResyncAllowRequest) GetDiscardTargetData() bool {
+func (x *VolumeResyncRequest) GetDiscardTargetData() bool {
 	if x != nil {
 		return x.DiscardTargetData
 	}
 	return false
 }
 
-type ResyncAllowReply struct {
+func (x *VolumeResyncRequest) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *VolumeResyncRequest) GetDropMember() bool {
+	if x != nil {
+		return x.DropMember
+	}
+	return false
+}
+
+type VolumeResyncReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ResyncAllowReply) Reset() {
-	*x = ResyncAllowReply{}
+func (x *VolumeResyncReply) Reset() {
+	*x = VolumeResyncReply{}
 	mi := &file_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ResyncAllowReply) String() string {
+func (x *VolumeResyncReply) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ResyncAllowReply) ProtoMessage() {}
+func (*VolumeResyncReply) ProtoMessage() {}
 
-func (x *ResyncAllowReply) ProtoReflect() protoreflect.Message {
+func (x *VolumeResyncReply) ProtoReflect() protoreflect.Message {
 	mi := &file_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -877,9 +893,105 @@ func (x *ResyncAllowReply) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ResyncAllowReply.ProtoReflect.Descriptor instead.
-func (*ResyncAllowReply) Descriptor() ([]byte, []int) {
+// Deprecated: Use VolumeResyncReply.ProtoReflect.Descriptor instead.
+func (*VolumeResyncReply) Descriptor() ([]byte, []int) {
 	return file_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+type VolumePauseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Replica       string                 `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"` // the node whose replica it is about; empty: all of the volume
+	Paused        bool                   `protobuf:"varint,3,opt,name=paused,proto3" json:"paused,omitempty"`  // false: the pause ends
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumePauseRequest) Reset() {
+	*x = VolumePauseRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumePauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumePauseRequest) ProtoMessage() {}
+
+func (x *VolumePauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumePauseRequest.ProtoReflect.Descriptor instead.
+func (*VolumePauseRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *VolumePauseRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *VolumePauseRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *VolumePauseRequest) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+type VolumePauseReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumePauseReply) Reset() {
+	*x = VolumePauseReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumePauseReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumePauseReply) ProtoMessage() {}
+
+func (x *VolumePauseReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumePauseReply.ProtoReflect.Descriptor instead.
+func (*VolumePauseReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 type NodeListRequest struct {
@@ -890,7 +1002,7 @@ type NodeListRequest struct {
 
 func (x *NodeListRequest) Reset() {
 	*x = NodeListRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1014,7 @@ func (x *NodeListRequest) String() string {
 func (*NodeListRequest) ProtoMessage() {}
 
 func (x *NodeListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1027,7 @@ func (x *NodeListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeListRequest.ProtoReflect.Descriptor instead.
 func (*NodeListRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type NodeListReply struct {
@@ -927,7 +1039,7 @@ type NodeListReply struct {
 
 func (x *NodeListReply) Reset() {
 	*x = NodeListReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1051,7 @@ func (x *NodeListReply) String() string {
 func (*NodeListReply) ProtoMessage() {}
 
 func (x *NodeListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1064,7 @@ func (x *NodeListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeListReply.ProtoReflect.Descriptor instead.
 func (*NodeListReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeListReply) GetNodes() []*Node {
@@ -975,7 +1087,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1099,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1112,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Node) GetName() string {
@@ -1047,7 +1159,7 @@ type NodeAddRequest struct {
 
 func (x *NodeAddRequest) Reset() {
 	*x = NodeAddRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1171,7 @@ func (x *NodeAddRequest) String() string {
 func (*NodeAddRequest) ProtoMessage() {}
 
 func (x *NodeAddRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1184,7 @@ func (x *NodeAddRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddRequest.ProtoReflect.Descriptor instead.
 func (*NodeAddRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NodeAddRequest) GetName() string {
@@ -1090,7 +1202,7 @@ type NodeAddReply struct {
 
 func (x *NodeAddReply) Reset() {
 	*x = NodeAddReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1214,7 @@ func (x *NodeAddReply) String() string {
 func (*NodeAddReply) ProtoMessage() {}
 
 func (x *NodeAddReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1227,7 @@ func (x *NodeAddReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddReply.ProtoReflect.Descriptor instead.
 func (*NodeAddReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 type NodeRemoveRequest struct {
@@ -1127,7 +1239,7 @@ type NodeRemoveRequest struct {
 
 func (x *NodeRemoveRequest) Reset() {
 	*x = NodeRemoveRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1251,7 @@ func (x *NodeRemoveRequest) String() string {
 func (*NodeRemoveRequest) ProtoMessage() {}
 
 func (x *NodeRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1264,7 @@ func (x *NodeRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRemoveRequest.ProtoReflect.Descriptor instead.
 func (*NodeRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeRemoveRequest) GetName() string {
@@ -1170,7 +1282,7 @@ type NodeRemoveReply struct {
 
 func (x *NodeRemoveReply) Reset() {
 	*x = NodeRemoveReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1294,7 @@ func (x *NodeRemoveReply) String() string {
 func (*NodeRemoveReply) ProtoMessage() {}
 
 func (x *NodeRemoveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1307,7 @@ func (x *NodeRemoveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRemoveReply.ProtoReflect.Descriptor instead.
 func (*NodeRemoveReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 type EventsRequest struct {
@@ -1207,7 +1319,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1331,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1344,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -1258,7 +1370,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1382,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1395,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1343,7 +1455,7 @@ type ConfigShowRequest struct {
 
 func (x *ConfigShowRequest) Reset() {
 	*x = ConfigShowRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1467,7 @@ func (x *ConfigShowRequest) String() string {
 func (*ConfigShowRequest) ProtoMessage() {}
 
 func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1480,7 @@ func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowRequest.ProtoReflect.Descriptor instead.
 func (*ConfigShowRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type ConfigShowReply struct {
@@ -1380,7 +1492,7 @@ type ConfigShowReply struct {
 
 func (x *ConfigShowReply) Reset() {
 	*x = ConfigShowReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1504,7 @@ func (x *ConfigShowReply) String() string {
 func (*ConfigShowReply) ProtoMessage() {}
 
 func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1517,7 @@ func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowReply.ProtoReflect.Descriptor instead.
 func (*ConfigShowReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ConfigShowReply) GetDocument() []byte {
@@ -1429,7 +1541,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1553,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1566,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1508,7 +1620,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1632,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1645,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ApplyReply) GetDocument() []byte {
@@ -1596,12 +1708,20 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12!\n" +
 	"\finitial_from\x18\x02 \x01(\tR\vinitialFrom\x12!\n" +
 	"\fdiscard_data\x18\x03 \x01(\bR\vdiscardData\"\x13\n" +
-	"\x11VolumeCreateReply\"t\n" +
-	"\x12ResyncAllowRequest\x12\x16\n" +
-	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x16\n" +
-	"\x06target\x18\x02 \x01(\tR\x06target\x12.\n" +
-	"\x13discard_target_data\x18\x03 \x01(\bR\x11discardTargetData\"\x12\n" +
-	"\x10ResyncAllowReply\"\x11\n" +
+	"\x11VolumeCreateReply\"\xac\x01\n" +
+	"\x13VolumeResyncRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\tR\areplica\x12.\n" +
+	"\x13discard_target_data\x18\x03 \x01(\bR\x11discardTargetData\x12\x12\n" +
+	"\x04full\x18\x04 \x01(\bR\x04full\x12\x1f\n" +
+	"\vdrop_member\x18\x05 \x01(\bR\n" +
+	"dropMember\"\x13\n" +
+	"\x11VolumeResyncReply\"^\n" +
+	"\x12VolumePauseRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
+	"\x06paused\x18\x03 \x01(\bR\x06paused\"\x12\n" +
+	"\x10VolumePauseReply\"\x11\n" +
 	"\x0fNodeListRequest\"?\n" +
 	"\rNodeListReply\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.hacluster.admin.v1.NodeR\x05nodes\"t\n" +
@@ -1641,15 +1761,16 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"deleteData\"(\n" +
 	"\n" +
 	"ApplyReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument2\x85\b\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument2\xe5\b\n" +
 	"\x05Admin\x12L\n" +
 	"\x06Status\x12!.hacluster.admin.v1.StatusRequest\x1a\x1f.hacluster.admin.v1.StatusReply\x12R\n" +
 	"\bFailover\x12#.hacluster.admin.v1.FailoverRequest\x1a!.hacluster.admin.v1.FailoverReply\x12U\n" +
 	"\tFailovers\x12$.hacluster.admin.v1.FailoversRequest\x1a\".hacluster.admin.v1.FailoversReply\x12X\n" +
 	"\n" +
 	"VolumeList\x12%.hacluster.admin.v1.VolumeListRequest\x1a#.hacluster.admin.v1.VolumeListReply\x12^\n" +
-	"\fVolumeCreate\x12'.hacluster.admin.v1.VolumeCreateRequest\x1a%.hacluster.admin.v1.VolumeCreateReply\x12[\n" +
-	"\vResyncAllow\x12&.hacluster.admin.v1.ResyncAllowRequest\x1a$.hacluster.admin.v1.ResyncAllowReply\x12R\n" +
+	"\fVolumeCreate\x12'.hacluster.admin.v1.VolumeCreateRequest\x1a%.hacluster.admin.v1.VolumeCreateReply\x12^\n" +
+	"\fVolumeResync\x12'.hacluster.admin.v1.VolumeResyncRequest\x1a%.hacluster.admin.v1.VolumeResyncReply\x12[\n" +
+	"\vVolumePause\x12&.hacluster.admin.v1.VolumePauseRequest\x1a$.hacluster.admin.v1.VolumePauseReply\x12R\n" +
 	"\bNodeList\x12#.hacluster.admin.v1.NodeListRequest\x1a!.hacluster.admin.v1.NodeListReply\x12O\n" +
 	"\aNodeAdd\x12\".hacluster.admin.v1.NodeAddRequest\x1a .hacluster.admin.v1.NodeAddReply\x12X\n" +
 	"\n" +
@@ -1671,7 +1792,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: hacluster.admin.v1.StatusRequest
 	(*StatusReply)(nil),           // 1: hacluster.admin.v1.StatusReply
@@ -1686,57 +1807,61 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*Volume)(nil),                // 10: hacluster.admin.v1.Volume
 	(*VolumeCreateRequest)(nil),   // 11: hacluster.admin.v1.VolumeCreateRequest
 	(*VolumeCreateReply)(nil),     // 12: hacluster.admin.v1.VolumeCreateReply
-	(*ResyncAllowRequest)(nil),    // 13: hacluster.admin.v1.ResyncAllowRequest
-	(*ResyncAllowReply)(nil),      // 14: hacluster.admin.v1.ResyncAllowReply
-	(*NodeListRequest)(nil),       // 15: hacluster.admin.v1.NodeListRequest
-	(*NodeListReply)(nil),         // 16: hacluster.admin.v1.NodeListReply
-	(*Node)(nil),                  // 17: hacluster.admin.v1.Node
-	(*NodeAddRequest)(nil),        // 18: hacluster.admin.v1.NodeAddRequest
-	(*NodeAddReply)(nil),          // 19: hacluster.admin.v1.NodeAddReply
-	(*NodeRemoveRequest)(nil),     // 20: hacluster.admin.v1.NodeRemoveRequest
-	(*NodeRemoveReply)(nil),       // 21: hacluster.admin.v1.NodeRemoveReply
-	(*EventsRequest)(nil),         // 22: hacluster.admin.v1.EventsRequest
-	(*Event)(nil),                 // 23: hacluster.admin.v1.Event
-	(*ConfigShowRequest)(nil),     // 24: hacluster.admin.v1.ConfigShowRequest
-	(*ConfigShowReply)(nil),       // 25: hacluster.admin.v1.ConfigShowReply
-	(*ApplyRequest)(nil),          // 26: hacluster.admin.v1.ApplyRequest
-	(*ApplyReply)(nil),            // 27: hacluster.admin.v1.ApplyReply
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*VolumeResyncRequest)(nil),   // 13: hacluster.admin.v1.VolumeResyncRequest
+	(*VolumeResyncReply)(nil),     // 14: hacluster.admin.v1.VolumeResyncReply
+	(*VolumePauseRequest)(nil),    // 15: hacluster.admin.v1.VolumePauseRequest
+	(*VolumePauseReply)(nil),      // 16: hacluster.admin.v1.VolumePauseReply
+	(*NodeListRequest)(nil),       // 17: hacluster.admin.v1.NodeListRequest
+	(*NodeListReply)(nil),         // 18: hacluster.admin.v1.NodeListReply
+	(*Node)(nil),                  // 19: hacluster.admin.v1.Node
+	(*NodeAddRequest)(nil),        // 20: hacluster.admin.v1.NodeAddRequest
+	(*NodeAddReply)(nil),          // 21: hacluster.admin.v1.NodeAddReply
+	(*NodeRemoveRequest)(nil),     // 22: hacluster.admin.v1.NodeRemoveRequest
+	(*NodeRemoveReply)(nil),       // 23: hacluster.admin.v1.NodeRemoveReply
+	(*EventsRequest)(nil),         // 24: hacluster.admin.v1.EventsRequest
+	(*Event)(nil),                 // 25: hacluster.admin.v1.Event
+	(*ConfigShowRequest)(nil),     // 26: hacluster.admin.v1.ConfigShowRequest
+	(*ConfigShowReply)(nil),       // 27: hacluster.admin.v1.ConfigShowReply
+	(*ApplyRequest)(nil),          // 28: hacluster.admin.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 29: hacluster.admin.v1.ApplyReply
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: hacluster.admin.v1.FailoverReply.failover:type_name -> hacluster.admin.v1.Failover
 	6,  // 1: hacluster.admin.v1.FailoversReply.failovers:type_name -> hacluster.admin.v1.Failover
-	28, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
+	30, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
 	7,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
 	10, // 4: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
-	17, // 5: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
-	28, // 6: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	19, // 5: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
+	30, // 6: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0,  // 7: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
 	2,  // 8: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
 	4,  // 9: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
 	8,  // 10: hacluster.admin.v1.Admin.VolumeList:input_type -> hacluster.admin.v1.VolumeListRequest
 	11, // 11: hacluster.admin.v1.Admin.VolumeCreate:input_type -> hacluster.admin.v1.VolumeCreateRequest
-	13, // 12: hacluster.admin.v1.Admin.ResyncAllow:input_type -> hacluster.admin.v1.ResyncAllowRequest
-	15, // 13: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
-	18, // 14: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
-	20, // 15: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
-	22, // 16: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
-	24, // 17: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
-	26, // 18: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
-	1,  // 19: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
-	3,  // 20: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
-	5,  // 21: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
-	9,  // 22: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
-	12, // 23: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
-	14, // 24: hacluster.admin.v1.Admin.ResyncAllow:output_type -> hacluster.admin.v1.ResyncAllowReply
-	16, // 25: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
-	19, // 26: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
-	21, // 27: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
-	23, // 28: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
-	25, // 29: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
-	27, // 30: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
-	19, // [19:31] is the sub-list for method output_type
-	7,  // [7:19] is the sub-list for method input_type
+	13, // 12: hacluster.admin.v1.Admin.VolumeResync:input_type -> hacluster.admin.v1.VolumeResyncRequest
+	15, // 13: hacluster.admin.v1.Admin.VolumePause:input_type -> hacluster.admin.v1.VolumePauseRequest
+	17, // 14: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
+	20, // 15: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
+	22, // 16: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
+	24, // 17: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
+	26, // 18: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
+	28, // 19: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
+	1,  // 20: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
+	3,  // 21: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
+	5,  // 22: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
+	9,  // 23: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
+	12, // 24: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
+	14, // 25: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
+	16, // 26: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
+	18, // 27: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
+	21, // 28: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
+	23, // 29: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
+	25, // 30: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
+	27, // 31: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
+	29, // 32: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
+	20, // [20:33] is the sub-list for method output_type
+	7,  // [7:20] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -1753,7 +1878,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

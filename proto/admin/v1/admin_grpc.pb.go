@@ -35,7 +35,8 @@ const (
 	Admin_Failovers_FullMethodName    = "/hacluster.admin.v1.Admin/Failovers"
 	Admin_VolumeList_FullMethodName   = "/hacluster.admin.v1.Admin/VolumeList"
 	Admin_VolumeCreate_FullMethodName = "/hacluster.admin.v1.Admin/VolumeCreate"
-	Admin_ResyncAllow_FullMethodName  = "/hacluster.admin.v1.Admin/ResyncAllow"
+	Admin_VolumeResync_FullMethodName = "/hacluster.admin.v1.Admin/VolumeResync"
+	Admin_VolumePause_FullMethodName  = "/hacluster.admin.v1.Admin/VolumePause"
 	Admin_NodeList_FullMethodName     = "/hacluster.admin.v1.Admin/NodeList"
 	Admin_NodeAdd_FullMethodName      = "/hacluster.admin.v1.Admin/NodeAdd"
 	Admin_NodeRemove_FullMethodName   = "/hacluster.admin.v1.Admin/NodeRemove"
@@ -57,9 +58,11 @@ type AdminClient interface {
 	VolumeList(ctx context.Context, in *VolumeListRequest, opts ...grpc.CallOption) (*VolumeListReply, error)
 	// VolumeCreate says what becomes of the content that the backings of a volume hold at its first start.
 	VolumeCreate(ctx context.Context, in *VolumeCreateRequest, opts ...grpc.CallOption) (*VolumeCreateReply, error)
-	// ResyncAllow is a person's consent, by name, that a replica with writes of its own (after a forced promotion) is
-	// overwritten by a resync.
-	ResyncAllow(ctx context.Context, in *ResyncAllowRequest, opts ...grpc.CallOption) (*ResyncAllowReply, error)
+	// VolumeResync asks to have a replica that is no member resynced: to allow by name that one with writes of its own (after
+	// a forced promotion) is overwritten, or to have all of it compared. Any pause of it ends.
+	VolumeResync(ctx context.Context, in *VolumeResyncRequest, opts ...grpc.CallOption) (*VolumeResyncReply, error)
+	// VolumePause has nothing copied to replicas while they are no members, or again.
+	VolumePause(ctx context.Context, in *VolumePauseRequest, opts ...grpc.CallOption) (*VolumePauseReply, error)
 	NodeList(ctx context.Context, in *NodeListRequest, opts ...grpc.CallOption) (*NodeListReply, error)
 	NodeAdd(ctx context.Context, in *NodeAddRequest, opts ...grpc.CallOption) (*NodeAddReply, error)
 	NodeRemove(ctx context.Context, in *NodeRemoveRequest, opts ...grpc.CallOption) (*NodeRemoveReply, error)
@@ -130,10 +133,20 @@ func (c *adminClient) VolumeCreate(ctx context.Context, in *VolumeCreateRequest,
 	return out, nil
 }
 
-func (c *adminClient) ResyncAllow(ctx context.Context, in *ResyncAllowRequest, opts ...grpc.CallOption) (*ResyncAllowReply, error) {
+func (c *adminClient) VolumeResync(ctx context.Context, in *VolumeResyncRequest, opts ...grpc.CallOption) (*VolumeResyncReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ResyncAllowReply)
-	err := c.cc.Invoke(ctx, Admin_ResyncAllow_FullMethodName, in, out, cOpts...)
+	out := new(VolumeResyncReply)
+	err := c.cc.Invoke(ctx, Admin_VolumeResync_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) VolumePause(ctx context.Context, in *VolumePauseRequest, opts ...grpc.CallOption) (*VolumePauseReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VolumePauseReply)
+	err := c.cc.Invoke(ctx, Admin_VolumePause_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -222,9 +235,11 @@ type AdminServer interface {
 	VolumeList(context.Context, *VolumeListRequest) (*VolumeListReply, error)
 	// VolumeCreate says what becomes of the content that the backings of a volume hold at its first start.
 	VolumeCreate(context.Context, *VolumeCreateRequest) (*VolumeCreateReply, error)
-	// ResyncAllow is a person's consent, by name, that a replica with writes of its own (after a forced promotion) is
-	// overwritten by a resync.
-	ResyncAllow(context.Context, *ResyncAllowRequest) (*ResyncAllowReply, error)
+	// VolumeResync asks to have a replica that is no member resynced: to allow by name that one with writes of its own (after
+	// a forced promotion) is overwritten, or to have all of it compared. Any pause of it ends.
+	VolumeResync(context.Context, *VolumeResyncRequest) (*VolumeResyncReply, error)
+	// VolumePause has nothing copied to replicas while they are no members, or again.
+	VolumePause(context.Context, *VolumePauseRequest) (*VolumePauseReply, error)
 	NodeList(context.Context, *NodeListRequest) (*NodeListReply, error)
 	NodeAdd(context.Context, *NodeAddRequest) (*NodeAddReply, error)
 	NodeRemove(context.Context, *NodeRemoveRequest) (*NodeRemoveReply, error)
@@ -260,8 +275,11 @@ func (UnimplementedAdminServer) VolumeList(context.Context, *VolumeListRequest) 
 func (UnimplementedAdminServer) VolumeCreate(context.Context, *VolumeCreateRequest) (*VolumeCreateReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method VolumeCreate not implemented")
 }
-func (UnimplementedAdminServer) ResyncAllow(context.Context, *ResyncAllowRequest) (*ResyncAllowReply, error) {
-	return nil, status.Error(codes.Unimplemented, "method ResyncAllow not implemented")
+func (UnimplementedAdminServer) VolumeResync(context.Context, *VolumeResyncRequest) (*VolumeResyncReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method VolumeResync not implemented")
+}
+func (UnimplementedAdminServer) VolumePause(context.Context, *VolumePauseRequest) (*VolumePauseReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method VolumePause not implemented")
 }
 func (UnimplementedAdminServer) NodeList(context.Context, *NodeListRequest) (*NodeListReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method NodeList not implemented")
@@ -392,20 +410,38 @@ func _Admin_VolumeCreate_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Admin_ResyncAllow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ResyncAllowRequest)
+func _Admin_VolumeResync_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VolumeResyncRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(AdminServer).ResyncAllow(ctx, in)
+		return srv.(AdminServer).VolumeResync(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: Admin_ResyncAllow_FullMethodName,
+		FullMethod: Admin_VolumeResync_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AdminServer).ResyncAllow(ctx, req.(*ResyncAllowRequest))
+		return srv.(AdminServer).VolumeResync(ctx, req.(*VolumeResyncRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_VolumePause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VolumePauseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).VolumePause(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_VolumePause_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).VolumePause(ctx, req.(*VolumePauseRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -539,8 +575,12 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Admin_VolumeCreate_Handler,
 		},
 		{
-			MethodName: "ResyncAllow",
-			Handler:    _Admin_ResyncAllow_Handler,
+			MethodName: "VolumeResync",
+			Handler:    _Admin_VolumeResync_Handler,
+		},
+		{
+			MethodName: "VolumePause",
+			Handler:    _Admin_VolumePause_Handler,
 		},
 		{
 			MethodName: "NodeList",

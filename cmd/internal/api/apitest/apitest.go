@@ -90,9 +90,14 @@ func (n *Node) VolumeCreate(ctx context.Context, r api.VolumeCreateRequest) erro
 	return n.called(ctx, "VolumeCreate", r)
 }
 
-// ResyncAllow answers Err.
-func (n *Node) ResyncAllow(ctx context.Context, r api.ResyncAllowRequest) error {
-	return n.called(ctx, "ResyncAllow", r)
+// VolumeResync answers Err.
+func (n *Node) VolumeResync(ctx context.Context, r api.VolumeResyncRequest) error {
+	return n.called(ctx, "VolumeResync", r)
+}
+
+// VolumePause answers Err.
+func (n *Node) VolumePause(ctx context.Context, r api.VolumePauseRequest) error {
+	return n.called(ctx, "VolumePause", r)
 }
 
 // NodeList answers Members.

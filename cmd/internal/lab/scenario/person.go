@@ -58,6 +58,6 @@ func (r *Run) startForced(ctx context.Context) error {
 		return err
 	}
 	return r.order(ctx, r.Witness(), func(ctx context.Context, c *api.Client) error {
-		return c.ResyncAllow(ctx, api.ResyncAllowRequest{Volume: topology.Volume, Target: r.Primary(), DiscardTargetData: true})
+		return c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: topology.Volume, Replica: r.Primary(), DiscardTargetData: true})
 	})
 }

@@ -1,0 +1,30 @@
+package primary
+
+// An operator's orders about a resync stand in the volume's record, so that they outlive every primary: nothing is copied
+// to a replica for a while (paused), or a replica is to be compared as a whole (full).
+
+const wholeAsked = "an operator asked to have all of it compared"
+
+// beginAnew takes a replica that is no member back to the beginning of a resync. What was proposed for it is void: the
+// order raised the version (R7).
+func (c *Core) beginAnew(now Instant, p *peer) {
+	p.admitting = 0
+	if p.connected {
+		c.disconnect(now, p, wholeAsked)
+		return
+	}
+	p.catching = false
+	c.backToPlan(p)
+}
+
+// sendAway proposes to drop a member that is to be compared as a whole, again until it is decided: the set is the primary's
+// to change (R4).
+func (c *Core) sendAway(now Instant, p *peer) {
+	if p.member && c.vol.WantsFull(p.node) && (p.proposed == 0 || now.Sub(p.proposed) >= c.cfg.Retry) {
+		c.proposeDrop(now, p, wholeAsked)
+	}
+}
+
+// paused reports whether nothing is compared with p or copied to it now. What is written goes there as ever, and a replica
+// that lacks nothing becomes a member.
+func (c *Core) paused(p *peer) bool { return !p.member && c.vol.IsPaused(p.node) }
