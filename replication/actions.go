@@ -62,7 +62,7 @@ func (t *Tenure) takeLocked() *actions {
 
 func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 	switch a.Kind {
-	case primary.Begin, primary.Send, primary.Ping, primary.AskMap:
+	case primary.Begin, primary.Send, primary.Ping, primary.AskMap, primary.Fetch:
 		if o := t.peers[a.Node].queueLocked(a); o != nil && !slices.Contains(acts.send, o) {
 			acts.send = append(acts.send, o)
 		}

@@ -40,6 +40,7 @@ func (t *Tenure) doLocal(o *op, by caller) {
 	case t.isGone(): // its outcome is unknown in any case: the device is left alone
 	case o.unmarked != nil:
 		err = o.unmarked
+	case o.IsVoid():
 	case o.IsCopy():
 		failpoint.Hit(failpoint.ResyncCopy)
 		err = readCopy(t.r.dev, o)
@@ -48,6 +49,9 @@ func (t *Tenure) doLocal(o *op, by caller) {
 		err = apply(t.r.dev, o)
 		failpoint.HitOne(o.Kind == blockdev.OpFlush, failpoint.PrimaryFlushed, failpoint.PrimaryWritten)
 		t.r.meter.localDone(o, began)
+		if o.reader != nil && err == nil {
+			t.mended(o.Range)
+		}
 	}
 	var now cluster.Instant
 	if err != nil || o.IsCopy() {
@@ -68,10 +72,23 @@ func (t *Tenure) doLocal(o *op, by caller) {
 
 func (t *Tenure) readLocal(o *op, by caller) {
 	_, err := t.r.dev.ReadAt(o.req.Buf.Bytes(), o.Range.Off)
+	var bad []blockdev.Range
+	if mendable(err) {
+		if by != worker {
+			t.r.work.do(o) // it reads once more, and may wait for that
+			return
+		}
+		bad, err = t.readPieces(o)
+	}
 	if !t.returnedLocked(nil) {
 		return
 	}
-	t.core.ReadDone(&o.Op, err)
+	if len(bad) > 0 {
+		now := t.r.node.Now()
+		t.core.ReadFailed(now, &o.Op, err, t.mends(o, bad))
+	} else {
+		t.core.ReadDone(&o.Op, err)
+	}
 	acts := t.takeLocked()
 	t.mu.Unlock()
 	t.run(acts, by)

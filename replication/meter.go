@@ -30,6 +30,7 @@ type meter struct {
 	bytes  [blockdev.OpFlush + 1]atomic.Uint64
 	errors atomic.Uint64 // operations that were answered with an error
 	sums   atomic.Uint64 // entries whose checksum did not fit
+	mends  atomic.Uint64 // pieces of reads that a member answered, and that were written anew
 	disk   atomic.Uint64 // failed or stalled operations of the backing
 	stages [numStages]Histogram
 	acks   map[string]*Histogram // by peer, from queueing an entry to its acknowledgement; the keys never change
@@ -131,8 +132,10 @@ type Figures struct {
 	// ChecksumErrors are entries of a stream whose checksum did not fit; DiskErrors failed or stalled operations of
 	// the backing.
 	ChecksumErrors, DiskErrors uint64
-	Stages                     [numStages]Latency
-	Acks                       map[string]Latency // by peer
+	// ReadRepairs are pieces of reads that the primary's disk could not read, a member answered, and that were written anew.
+	ReadRepairs uint64
+	Stages      [numStages]Latency
+	Acks        map[string]Latency // by peer
 	// InFlight is how many of the clients' operations are admitted and not complete; Taken and TakenBytes what this
 	// replica took as a standby and has not written.
 	InFlight, Taken int
@@ -150,7 +153,7 @@ func (r *Replica) Figures() Figures {
 	m := &r.meter
 	c := m.counts()
 	f := Figures{Volume: r.cfg.Volume.Name, Ops: c.ops, Bytes: c.bytes, Errors: m.errors.Load(), ChecksumErrors: m.sums.Load(),
-		DiskErrors: m.disk.Load(), Acks: make(map[string]Latency, len(m.acks))}
+		DiskErrors: m.disk.Load(), ReadRepairs: m.mends.Load(), Acks: make(map[string]Latency, len(m.acks))}
 	for i := range m.stages {
 		f.Stages[i] = m.stages[i].Read()
 	}

@@ -206,6 +206,8 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 		p.probe.acked(r.Seq, p.t.r.meter.acks[p.node])
 	case wire.Pong:
 		core.Alive(now, p.node, stream)
+	case wire.ReadReply:
+		p.readReplyLocked(now, stream, r)
 	case wire.Promised:
 		p.t.promisedLocked(p.node, r.ID)
 	case wire.Nack:
@@ -250,6 +252,8 @@ func (p *peerLink) frame(a *primary.Action) wire.Frame {
 		return wire.Frame{Kind: wire.Ping, ID: p.pings}
 	case primary.AskMap:
 		return wire.Frame{Kind: wire.Marks}
+	case primary.Fetch:
+		return wire.Frame{Kind: wire.Read, ID: a.Num, Range: a.Op.Range}
 	}
 	f := wire.Frame{Seq: a.Num, Range: a.Op.Range}
 	if a.Op.Closing() {
@@ -257,15 +261,15 @@ func (p *peerLink) frame(a *primary.Action) wire.Frame {
 		return f
 	}
 	o := a.Op.Owner.(*op)
-	switch o.Kind {
-	case blockdev.OpFlush:
+	switch {
+	case o.Kind == blockdev.OpFlush || o.IsVoid():
 		f.Kind, f.Range = wire.Flush, blockdev.Range{}
-	case blockdev.OpZero:
+	case o.Kind == blockdev.OpZero:
 		f.Kind = wire.Zero
 		if o.Unmap {
 			f.Flags |= wire.Unmap
 		}
-	case blockdev.OpWrite:
+	case o.Kind == blockdev.OpWrite:
 		f.Kind, f.Buf, f.Sum = wire.Write, o.buf, o.sum
 		if o.zero {
 			f.Kind, f.Buf, f.Sum, f.Flags = wire.Zero, nil, 0, wire.Unmap

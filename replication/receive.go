@@ -298,6 +298,8 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 			s.settled(f.ID)
 		case wire.Digest:
 			s.digest(ctx, f.ID, f.Range)
+		case wire.Read:
+			s.read(ctx, f.ID, f.Range)
 		default:
 			if err := s.entry(ctx, b, f); err != nil {
 				return err
@@ -334,6 +336,11 @@ func (s *session) answerDigest(id uint64, at blockdev.Range) {
 		s.link.Close()
 	}
 	s.box.Flush()
+	r.digested()
+}
+
+// digested ends what holds a token of digests.
+func (r *Replica) digested() {
 	<-r.digests
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -109,7 +109,7 @@ type Replica struct {
 	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
 	noting  chan struct{}
 	slots   marks.Slots   // of the other replicas in cfg.Marks
-	digests chan struct{} // a token for each digest request being answered
+	digests chan struct{} // a token for each digest request, or read of the primary, being answered
 	goes    sync.WaitGroup
 	// failures counts writes and flushes of the backing that failed, and stalls.
 	failures atomic.Uint64
@@ -118,17 +118,18 @@ type Replica struct {
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
 	applied   cluster.Volume // as our own log shows it
 	recv      *standby.Receiver
-	regs      *maps.Regions   // while standby: which marks on stable storage may go; nil: there are none
-	promised  promise         // the newest clearing that was promised
-	queue     order.Queue     // entries taken from a primary and not returned
-	tenure    *Tenure         // while primary
-	draining  int             // local operations of ended tenures that have not returned
-	session   *session        // the stream that is being received, nil: none
-	problem   string          // why the replica must not be used any more
-	proposing bool            // a proposal of the role is on its way
-	unnoted   int             // failures that are not on stable storage yet
-	receiving int             // streams that were accepted and have not been left by Replicate
-	digesting int             // digest requests being answered
+	regs      *maps.Regions // while standby: which marks on stable storage may go; nil: there are none
+	promised  promise       // the newest clearing that was promised
+	queue     order.Queue   // entries taken from a primary and not returned
+	tenure    *Tenure       // while primary
+	draining  int           // local operations of ended tenures that have not returned
+	session   *session      // the stream that is being received, nil: none
+	problem   string        // why the replica must not be used any more
+	proposing bool          // a proposal of the role is on its way
+	unnoted   int           // failures that are not on stable storage yet
+	receiving int           // streams that were accepted and have not been left by Replicate
+	digesting int           // digest requests and reads of the primary being answered
+	mends     mendNews
 	full      bool            // a stream waits for room among the entries
 	taken     int64           // bytes of entries taken and not returned
 	stopped   bool            // no goroutine is begun any more

@@ -21,6 +21,7 @@ type op struct {
 	began    stamp      // of a client's operation that is timed; zero: it is not
 	unmarked error      // why it must not change the backing: its region could not be marked
 	done     chan error // of our own flush: gets the outcome; room for one
+	reader   *op        // of a mend: the read that it is for
 	// refs is one for the Core until its Release, and one for each Complete that was taken and not carried out: the
 	// two may be taken by different goroutines, and the second must not give away what the first still reports.
 	refs atomic.Int32
@@ -46,7 +47,7 @@ func (o *op) release() {
 	if o.buf != nil {
 		o.buf.Free()
 	}
-	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.unmarked, o.done = nil, nil, nil, 0, false, 0, nil, nil
+	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.unmarked, o.done, o.reader = nil, nil, nil, 0, false, 0, nil, nil, nil
 	o.Reset()
 	ops.Put(o)
 }

@@ -120,7 +120,7 @@ func (b *ReplyBox) load() (bool, error) {
 	n, blobs := 0, 0
 	for n < len(b.waiting) && len(b.now)+n < wire.MaxFrames {
 		r := &b.waiting[n]
-		blobs += len(r.Digests) + len(r.Map) + min(len(r.Text), wire.MaxText)
+		blobs += len(r.Digests) + len(r.Map) + len(r.Data) + min(len(r.Text), wire.MaxText)
 		if blobs > wire.MaxBlobs {
 			break
 		}

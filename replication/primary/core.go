@@ -69,6 +69,9 @@ type Op struct {
 	copyTo  string         // of a copy: the target
 	chunk   blockdev.Range // of a copy: the chunk it belongs to
 	closing bool           // the entry that closes a resync
+
+	mend *mending // what it writes is to be read at a member
+	void bool     // what it was to write could not be found out: it changes nothing
 }
 
 // IsCopy reports whether the operation copies a range to one resync target: its local part is a read.
@@ -100,6 +103,7 @@ const (
 	Drained                          // after Drain: nothing is in flight
 	Compare                          // Node: there is work to compare: call TakeChunk
 	AskMap                           // Node: ask what it has marked for us; Mapped answers
+	Fetch                            // Node: ask for the content of Op's Range, as Num; Fetching and Fetched answer
 )
 
 // Action is one thing to do.
@@ -135,6 +139,7 @@ type Core struct {
 	held      []*Op
 	heldSince Instant // since when nothing was settled although reads are held; 0: not so
 	flushErr  error   // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
+	mends     []*Op   // whose content is not known yet; bounded by the reads that failed
 	draining  bool
 	ready     []*order.Item
 	actions   []Action
@@ -199,7 +204,7 @@ func (c *Core) Admit(now Instant, op *Op) {
 		}
 		c.act(Action{Kind: StartLocal, Op: op})
 	} else if c.queue.Admit(&op.Item) {
-		c.act(Action{Kind: StartLocal, Op: op})
+		c.turn(op)
 	}
 	for _, n := range c.names {
 		c.offer(now, c.peers[n], op)
@@ -217,7 +222,7 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 	if op.Kind != blockdev.OpFlush {
 		c.ready = c.queue.Return(&op.Item, c.ready[:0])
 		for _, it := range c.ready {
-			c.act(Action{Kind: StartLocal, Op: opOf(it)})
+			c.turn(opOf(it))
 		}
 	}
 	if op.IsCopy() {
@@ -262,8 +267,9 @@ func (c *Core) noteOutcome(op *Op) {
 }
 
 // ReadDone tells that a read returned from the local backing. It is complete when its blocks are settled and every write
-// that it overlaps is complete: it may have seen one that a member still lacks (R29). One that failed is left to the next primary, whose disk may do
-// better: as with a write, the client is told of the error only when nobody else has the data.
+// that it overlaps is complete: it may have seen one that a member still lacks (R29). One that failed, and that no member
+// could answer (ReadFailed), is left to the next primary, whose disk may do better: as with a write, the client is told of
+// the error only when nobody else has the data.
 func (c *Core) ReadDone(op *Op, err error) {
 	op.Err = err
 	if err != nil && c.required() > 0 {
@@ -283,6 +289,10 @@ func (c *Core) ReadDone(op *Op, err error) {
 
 // afterWrites completes a finished read when every write that it overlaps is complete.
 func (c *Core) afterWrites(op *Op) {
+	if op.Err != nil && c.required() > 0 { // it failed while it was held
+		c.unread = append(c.unread, op)
+		return
+	}
 	for i := range c.inflight.len() {
 		w := c.inflight.at(i)
 		if w != nil && w.Kind != blockdev.OpFlush && w.Range.Overlaps(op.Range) {

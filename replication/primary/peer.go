@@ -121,19 +121,21 @@ func (c *Core) enqueue(now Instant, p *peer, op *Op) {
 
 // weight is what an entry counts against the backlog: its payload and something for itself.
 func weight(op *Op) int64 {
-	if op.Kind == blockdev.OpWrite {
-		return op.Range.Len + 64
+	if op.Kind == blockdev.OpWrite && !op.void {
+		return op.Range.Len + entryWeight
 	}
-	return 64
+	return entryWeight
 }
 
-// pump sends what can be sent, in order: a copy that has not been read yet holds up what follows it, and so does the
+const entryWeight = 64
+
+// pump sends what can be sent, in order: a copy or a mend that has not been read yet holds up what follows it, and so does the
 // entry that closes a resync, until it is acknowledged: a write behind it could mark the target as in pieces again after
 // the closing had removed the mark.
 func (c *Core) pump(p *peer) {
 	for p.connected && p.sent < p.out.len() {
 		op := p.out.at(p.sent).op
-		if op.IsCopy() && !op.local || p.sent > 0 && p.out.at(p.sent-1).op.closing {
+		if op.IsCopy() && !op.local || op.waiting() || p.sent > 0 && p.out.at(p.sent-1).op.closing {
 			return
 		}
 		p.sent++
@@ -206,6 +208,7 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 	}
 	c.prefer(p)
 	c.pump(p)
+	c.fetch()
 	c.progress(now, p)
 }
 
@@ -253,6 +256,7 @@ func (c *Core) disconnect(now Instant, p *peer, why string) {
 
 func (c *Core) lost(now Instant, p *peer) {
 	p.connected, p.sent, p.pinged, p.since, p.mapping = false, 0, false, now, false
+	c.unask(p.node)
 	if p.plan != nil {
 		p.plan.Interrupt()
 	}
@@ -332,6 +336,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 	}
 	p.heard = max(p.heard, num)
 	c.maps.Acked(p.m, num)
+	c.fetch()
 	if p.required() {
 		c.sweep() // also when it has just become required: what it lacks is not complete from now on
 	}

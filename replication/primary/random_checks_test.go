@@ -4,7 +4,11 @@ import "hacluster/blockdev"
 
 func (w *world) complete(op *Op) {
 	if op.Kind == blockdev.OpRead {
-		if op.Err == nil {
+		if op.Err != nil {
+			if w.c.DiskError() != nil && w.c.required() > 0 {
+				w.fail("R23: a client is told of a failed read while another may have the block")
+			}
+		} else {
 			w.everyMember(func(s *side) {
 				for b, v := range w.waiting[op] {
 					if s.dev[b] < v {
@@ -29,7 +33,7 @@ func (w *world) complete(op *Op) {
 	if w.c.DiskError() != nil && others > 0 {
 		w.fail("R23: operation %d was answered by a primary whose disk failed, with %d other members", op.seq, others)
 	}
-	if op.Err != nil {
+	if op.Err != nil || w.mends[op] != nil {
 		return
 	}
 	if op.Kind == blockdev.OpFlush {

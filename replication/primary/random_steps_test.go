@@ -20,6 +20,10 @@ func (w *world) step() {
 		w.fault()
 	}
 	w.actions()
+	if len(w.asked) > 0 && w.rng.IntN(3) == 0 {
+		w.fetched()
+		w.actions()
+	}
 	switch w.rng.IntN(10) {
 	case 0, 1:
 		if len(w.open) < 12 && !w.calm {
@@ -49,7 +53,11 @@ func (w *world) fault() {
 	s := w.sides[w.rng.IntN(2)]
 	switch w.rng.IntN(60) {
 	case 0, 1, 2:
-		w.now = w.now.Add(time.Duration(w.rng.Int64N(int64(dropAfter))))
+		most := int64(dropAfter)
+		if len(w.c.mends) > 0 && w.rng.IntN(8) > 0 {
+			most /= 16 // else nearly none is answered in time
+		}
+		w.now = w.now.Add(time.Duration(w.rng.Int64N(most)))
 		w.c.Tick(w.now)
 	case 3, 4:
 		if s.conn != nil {
@@ -101,6 +109,10 @@ func (w *world) read() {
 		r := w.reads[i]
 		w.reads = slices.Delete(w.reads, i, i+1)
 		w.waiting[r.op] = r.seen
+		if often := !w.c.Unsettled(r.op.Range); !w.calm && (often && w.rng.IntN(3) == 0 || w.rng.IntN(80) == 0) {
+			w.readFails(r.op)
+			return
+		}
 		w.c.ReadDone(r.op, nil)
 		return
 	}
@@ -116,6 +128,47 @@ func (w *world) read() {
 	w.reads = append(w.reads, r)
 }
 
+// readFails hands a read in that the local disk could not carry out: members are asked for its blocks.
+func (w *world) readFails(op *Op) {
+	var mends []*Op
+	if w.c.DiskError() == nil && w.c.members() > 0 && !w.c.Unsettled(op.Range) {
+		w.waiting[op] = content{}
+		m := &Op{}
+		m.Owner, m.Range = m, op.Range
+		mends = append(mends, m)
+		w.mends[m] = op
+		w.open[m] = w.acked
+	}
+	w.c.ReadFailed(w.now, op, errDisk, mends)
+}
+
+// fetched has a member answer a question. In the stream it was behind all entries that were sent before.
+func (w *world) fetched() {
+	f := w.asked[0]
+	w.asked = w.asked[1:]
+	s := f.s
+	if s.conn == nil || s.conn.dead || s.conn.stream != f.stream || !s.recv.MayRead(f.stream) {
+		return // it never comes
+	}
+	op := w.c.Fetching(s.name, f.stream, f.num)
+	if op == nil || op.Range != f.at {
+		return
+	}
+	if !w.calm && w.rng.IntN(10) == 0 {
+		w.c.Fetched(w.now, s.name, op, errDisk)
+		return
+	}
+	seen := w.waiting[w.mends[op]]
+	for b, to := blocks(op.Range); b < to; b++ {
+		if seen[b] = s.dev[b]; seen[b] >= op.seq {
+			w.fail("R33: mend %d of block %d found write %d, which comes later", op.seq, b, seen[b])
+		}
+	}
+	w.mended++
+	w.waiting[w.mends[op]], w.data[op] = seen, seen
+	w.c.Fetched(w.now, s.name, op, nil)
+}
+
 func (w *world) localReturns() {
 	if len(w.local) == 0 {
 		return
@@ -127,12 +180,13 @@ func (w *world) localReturns() {
 	switch {
 	case op.IsCopy():
 		w.data[op] = w.dev
+	case op.IsVoid():
 	case op.Kind == blockdev.OpFlush:
 		if w.broken {
 			err = errDisk
 		}
 	default:
-		w.dev.put(op.Range, op.seq)
+		w.put(&w.dev, op, w.data[op])
 		if w.broken && w.rng.IntN(3) == 0 || w.broken && w.c.DiskError() == nil {
 			err = errDisk
 		}
@@ -216,7 +270,7 @@ func (w *world) arrive(s *side, f frame) {
 	default:
 		e := &entryOf{f: f}
 		e.Owner, e.Range = e, f.op.Range
-		e.Barrier = f.op.Closing() || f.op.Kind == blockdev.OpFlush
+		e.Barrier = f.op.Closing() || f.op.Kind == blockdev.OpFlush || f.op.IsVoid()
 		if s.queue.Admit(&e.Item) {
 			s.running = append(s.running, e)
 		}
@@ -228,7 +282,7 @@ func (w *world) entryReturns(s *side) {
 	e := s.running[i]
 	s.running = slices.Delete(s.running, i, i+1)
 	op := e.f.op
-	flush := op.Closing() || op.Kind == blockdev.OpFlush
+	flush := op.Closing() || op.Kind == blockdev.OpFlush || op.IsVoid()
 	bad := !w.calm && w.rng.IntN(150) == 0 || s.recv.Broken() && op.Closing()
 	switch {
 	case bad && flush && !op.Closing():
@@ -239,12 +293,8 @@ func (w *world) entryReturns(s *side) {
 		if op.Closing() {
 			s.failed = false
 		}
-	case op.IsCopy():
-		for b, to := blocks(op.Range); b < to; b++ {
-			s.dev[b] = e.f.data[b]
-		}
 	default:
-		s.dev.put(op.Range, op.seq)
+		w.put(&s.dev, op, e.f.data)
 	}
 	for _, it := range s.queue.Return(&e.Item, nil) {
 		s.running = append(s.running, it.Owner.(*entryOf))
@@ -258,6 +308,17 @@ func (w *world) entryReturns(s *side) {
 	}
 	if prefix := s.recv.Returned(e.f.num); s.recv.MayAck(s.conn.stream) {
 		s.conn.acks = append(s.conn.acks, prefix)
+	}
+}
+
+// put has op on a device: its number, or what was read elsewhere.
+func (w *world) put(dev *content, op *Op, data content) {
+	if !op.IsCopy() && w.mends[op] == nil {
+		dev.put(op.Range, op.seq)
+		return
+	}
+	for b, to := blocks(op.Range); b < to; b++ {
+		dev[b] = data[b]
 	}
 }
 

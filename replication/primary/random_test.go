@@ -35,15 +35,15 @@ func runWorld(seed uint64) (w *world, err error) {
 	for ; step < 600; step++ {
 		w.step()
 	}
-	if w.broken {
+	if w.broken || w.c.DiskError() != nil {
 		return w, nil // it would hand over
 	}
-	for w.calm = true; step < 20_000; step++ {
+	for w.calm = true; step < 20_000 && w.c.DiskError() == nil; step++ {
 		if w.step(); w.atRest() {
 			break
 		}
 	}
-	if !w.atRest() {
+	if w.c.DiskError() == nil && !w.atRest() {
 		return w, fmt.Errorf("seed %d: not at rest: %d open, %d reads, members %v, %+v %+v", seed, len(w.open), len(w.waiting), w.vol().Members, w.c.Peer("s"), w.c.Peer("x"))
 	}
 	return w, nil
@@ -54,7 +54,7 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 	if testing.Short() {
 		seeds = 50
 	}
-	var completed, drops, broke, admits int
+	var completed, drops, broke, admits, mended, rested int
 	for seed := range seeds {
 		w, err := runWorld(seed)
 		if err != nil {
@@ -62,6 +62,10 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 		}
 		completed += w.completed
 		drops += w.drops
+		mended += w.mended
+		if w.atRest() {
+			rested++
+		}
 		if w.broken {
 			broke++
 		}
@@ -69,8 +73,8 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 			admits++
 		}
 	}
-	t.Logf("%d operations, %d drops, %d runs to rest, %d with a broken disk", completed, drops, admits, broke)
-	if n := int(seeds); completed < 20*n || drops < n/2 || broke == 0 {
+	t.Logf("%d operations, %d drops, %d runs to rest, %d at rest, %d with a broken disk, %d blocks mended", completed, drops, admits, rested, broke, mended)
+	if n := int(seeds); completed < 20*n || drops < n/2 || broke == 0 || mended < n/16 || rested < n/2 {
 		t.Fatal("the schedules do not reach what they are for")
 	}
 }

@@ -19,7 +19,7 @@ type frame struct {
 	begin, resync bool
 	num           uint64
 	op            *Op
-	data          content // of a copy
+	data          content // of a copy or a mend
 }
 
 type conn struct {
@@ -54,6 +54,14 @@ type reading struct {
 	seen content
 }
 
+// fetching is a question for the content of a mend, on its way.
+type fetching struct {
+	s      *side
+	stream uint64
+	num    uint64
+	at     blockdev.Range
+}
+
 type world struct {
 	rng       *rand.Rand
 	c         *Core
@@ -67,7 +75,10 @@ type world struct {
 	dev     content
 	broken  bool // the local disk failed
 	local   []*Op
-	data    map[*Op]content // of copies
+	data    map[*Op]content // of copies and mends
+	mends   map[*Op]*Op     // each for which read it is
+	asked   []fetching
+	mended  int
 	reads   []reading
 	waiting map[*Op]content // reads that were handed in
 
@@ -87,7 +98,7 @@ func (w *world) fail(format string, args ...any) { panic(broken{fmt.Sprintf(form
 
 func newWorld(seed uint64) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 77)), now: 100 * second, state: cluster.NewState(),
-		data: map[*Op]content{}, waiting: map[*Op]content{}, open: map[*Op]content{}, released: map[*Op]bool{}}
+		data: map[*Op]content{}, mends: map[*Op]*Op{}, waiting: map[*Op]content{}, open: map[*Op]content{}, released: map[*Op]bool{}}
 	w.state.ID = "c"
 	vol := cluster.Volume{Name: "v", Size: worldBlocks * worldBlock, Epoch: 3, Version: 7, Primary: "p", Process: 1,
 		Members: map[string]cluster.Member{"p": {Process: 1}}}
@@ -141,6 +152,8 @@ func (w *world) actions() {
 				w.fail("operation %d is sent after it was released", a.Op.seq)
 			}
 			s.conn.frames = append(s.conn.frames, frame{num: a.Num, op: a.Op, data: w.data[a.Op]})
+		case Fetch:
+			w.asked = append(w.asked, fetching{s: s, stream: s.conn.stream, num: a.Num, at: a.Op.Range})
 		case Ping:
 			if !s.conn.dead && w.rng.IntN(4) > 0 {
 				w.c.Alive(w.now, s.name, s.conn.stream)

@@ -17,6 +17,7 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 	for _, n := range c.names {
 		c.applySet(now, c.peers[n])
 	}
+	c.mendLeft(now)
 	c.sweep()
 	c.settle()
 	c.drained()
@@ -101,6 +102,7 @@ func (c *Core) proposeAdmit(now Instant, p *peer) {
 
 // Tick lets time act: members that do not answer are dropped, silent connections are asked for a sign of life.
 func (c *Core) Tick(now Instant) {
+	c.mendLeft(now) // first: a disk that failed decides about drops
 	for _, n := range c.names {
 		c.tickPeer(now, c.peers[n])
 	}

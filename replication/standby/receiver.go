@@ -219,5 +219,10 @@ func (r *Receiver) ended(num uint64) {
 	r.pending--
 }
 
+// MayRead reports whether what the replica holds may be told to the primary on stream: it has all that a member has.
+func (r *Receiver) MayRead(stream uint64) bool {
+	return r.MayAck(stream) && r.begun && !r.resync && !r.inconsistent && !r.broken
+}
+
 // MayAck reports whether acknowledgements may still go out on stream.
 func (r *Receiver) MayAck(stream uint64) bool { return r.open && stream == r.stream }

@@ -23,6 +23,7 @@ const (
 	Marks                   // answer with what is marked for the sender, from region ID on
 	Promise                 // store the promise of clearing ID, and answer; the payload is a Clearing, Range its length
 	Settled                 // all that take part have promised clearing ID: carry it out
+	Read                    // answer with the content of Range, once all that came before in the stream is written
 )
 
 func (k Kind) String() string {
@@ -47,6 +48,8 @@ func (k Kind) String() string {
 		return "promise"
 	case Settled:
 		return "settled"
+	case Read:
+		return "read"
 	}
 	return fmt.Sprintf("frame kind %d", uint8(k))
 }
@@ -67,7 +70,7 @@ const (
 	Resync                   // write, zero: a copy of what the primary holds, not a client's write; begin: see there
 )
 
-var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0}
+var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0, Read: 0}
 
 // Frame is one step of what a primary tells a standby.
 //
@@ -79,7 +82,7 @@ type Frame struct {
 	Flags Flags
 	// Seq numbers the sequenced frames of an epoch without gaps; zero for the others.
 	Seq uint64
-	// ID pairs a Digest or Ping with its answer, is the first sequence number of a Begin, the first region of a map
+	// ID pairs a Digest, Ping or Read with its answer, is the first sequence number of a Begin, the first region of a map
 	// request, the number of a clearing; zero for sequenced frames.
 	ID uint64
 	// Stable is the sequence up to which all members have written (R29).
@@ -190,7 +193,7 @@ func parseFrame(b []byte) (Frame, error) {
 
 // check refuses what no frame may say, for a volume of the given size.
 func (f *Frame) check(size int64) error {
-	if f.Kind < Write || f.Kind > Settled {
+	if f.Kind < Write || f.Kind > Read {
 		return malformed("unknown kind %d", uint8(f.Kind))
 	}
 	if bad := f.Flags &^ allowedFlags[f.Kind]; bad != 0 {
@@ -233,6 +236,9 @@ func (f *Frame) checkRange(size int64) error {
 	}
 	if f.Kind == Write && r.Len > MaxWrite {
 		return overLimit("length of a write", r.Len, MaxWrite)
+	}
+	if f.Kind == Read && r.Len > MaxRead {
+		return overLimit("length of a read", r.Len, MaxRead)
 	}
 	if f.Kind == Digest {
 		return checkDigestRange(r, size)

@@ -12,6 +12,7 @@ func FuzzDecodePrimary(f *testing.F) {
 	hello, _ := AppendHello(nil, sampleHello())
 	f.Add(hello, int64(20<<30))
 	f.Add(encode(f, sampleBatch(), 20<<30), int64(20<<30))
+	f.Add(encode(f, sampleRead(), 20<<30), int64(20<<30))
 	f.Add(raw(Batch{}, Frame{Kind: Write, Seq: 1, Range: blockdev.Range{Len: 1 << 40}}), int64(NoSize))
 	f.Fuzz(func(t *testing.T, msg []byte, size int64) {
 		if h, err := DecodeHello(halves(msg)); err == nil && h.VersionMax <= Version {
@@ -27,7 +28,7 @@ func FuzzDecodePrimary(f *testing.F) {
 		payload := 0
 		for i := range b.Frames {
 			fr := &b.Frames[i]
-			if fr.Kind != Flush && fr.Kind != Close && fr.Kind != Ping && fr.Kind != Begin && fr.Kind < Marks && !fr.Range.Within(size) {
+			if fr.Kind != Flush && fr.Kind != Close && fr.Kind != Ping && fr.Kind != Begin && (fr.Kind < Marks || fr.Kind == Read) && !fr.Range.Within(size) {
 				t.Fatalf("%v is accepted for %d bytes", fr.Range, size)
 			}
 			payload += total(fr.Payload)
@@ -70,6 +71,8 @@ func inParts(t *testing.T, msg []byte, size int64, good bool) {
 func FuzzDecodeStandby(f *testing.F) {
 	reply, _ := AppendHelloReply(nil, sampleReply())
 	replies, _ := AppendReplies(nil, sampleReplies())
+	data, _ := AppendReplies(nil, sampleData())
+	f.Add(data)
 	f.Add(reply)
 	f.Add(replies)
 	f.Fuzz(func(t *testing.T, msg []byte) {

@@ -75,6 +75,10 @@ func TestFramesBeyondTheRulesAreRefused(t *testing.T) {
 		"digest of half a block":            {Frame{Kind: Digest, Range: rng(0, 2048)}, ErrMalformed},
 		"digest not at a block":             {Frame{Kind: Digest, Range: rng(512, 4096)}, ErrMalformed},
 		"digest of too much":                {Frame{Kind: Digest, Range: rng(0, MaxDigestRange+4096)}, ErrLimit},
+		"read of too much":                  {Frame{Kind: Read, ID: 1, Range: rng(0, MaxRead+1)}, ErrLimit},
+		"read of nothing":                   {Frame{Kind: Read, ID: 1}, ErrMalformed},
+		"read past the end of the volume":   {Frame{Kind: Read, ID: 1, Range: rng(size-1, 2)}, ErrLimit},
+		"read with a number":                {Frame{Kind: Read, Seq: 1, Range: rng(0, 4096)}, ErrMalformed},
 		"digest past the end of the volume": {Frame{Kind: Digest, Range: rng(size, 4096)}, ErrLimit},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,13 +198,18 @@ func TestRepliesBeyondTheRulesAreRefused(t *testing.T) {
 		"digests too many":         {Kind: DigestReply, Range: r4k, Digests: make([]byte, 32)},
 		"digests and an error":     {Kind: DigestReply, Range: r4k, Digests: make([]byte, 16), Code: ReadFailed},
 		"digests of nothing":       {Kind: DigestReply},
+		"content too short":        {Kind: ReadReply, Range: r4k, Data: make([]byte, 8)},
+		"content and an error":     {Kind: ReadReply, Range: r4k, Data: make([]byte, 4096), Code: ReadFailed},
+		"content of nothing":       {Kind: ReadReply},
+		"content of a pong":        {Kind: Pong, ID: 1, Data: make([]byte, 8)},
+		"content beyond the limit": {Kind: ReadReply, Range: blockdev.Range{Len: MaxRead + 1}, Data: make([]byte, MaxRead+1)},
 		"digests beyond the limit": {Kind: DigestReply, Range: blockdev.Range{Len: MaxDigestRange * 2}, Code: ReadFailed},
 	} {
 		if _, err := AppendReplies(nil, Replies{Items: []Reply{r}}); err == nil {
 			t.Errorf("%s is sent", name)
 		}
 		msg := appendReply(appendHeader(nil, header{version: Version, kind: KindReplies, count: 1}), &r)
-		msg = append(append(msg, r.Digests...), r.Text...)
+		msg = append(append(append(msg, r.Digests...), r.Data...), r.Text...)
 		if err := new(Replies).Decode([][]byte{msg}); err == nil {
 			t.Errorf("%s is received", name)
 		}

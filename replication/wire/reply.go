@@ -19,6 +19,7 @@ const (
 	Pong                             // answers a Ping
 	MarksReply                       // a piece of the map, from region ID on, or a Code why there is none
 	Promised                         // clearing ID is promised, on stable storage
+	ReadReply                        // the content of Range, or a Code why there is none
 )
 
 func (k ReplyKind) String() string {
@@ -35,6 +36,8 @@ func (k ReplyKind) String() string {
 		return "map"
 	case Promised:
 		return "promised"
+	case ReadReply:
+		return "read reply"
 	}
 	return fmt.Sprintf("reply kind %d", uint8(k))
 }
@@ -50,7 +53,7 @@ const (
 	BadFrame         // a frame that is malformed or beyond a limit
 	WriteFailed      // a write or zeroing failed (R23)
 	FlushFailed      // a flush failed (R23)
-	ReadFailed       // a read for digests failed
+	ReadFailed       // a read, for its content or for digests, failed
 	Stalled          // a disk operation exceeded its deadline (R26)
 	Stopping         // the standby leaves the stream for a reason of its own
 	NoMap            // there is no map that could be believed: all blocks may differ (R16)
@@ -73,18 +76,19 @@ func (c Code) String() string {
 // Reply is one thing that a standby tells the primary.
 type Reply struct {
 	Kind    ReplyKind
-	Code    Code           // of a Nack, DigestReply or MarksReply
+	Code    Code           // of a Nack, DigestReply, MarksReply or ReadReply
 	Seq     uint64         // of an Ack or Nack
 	ID      uint64         // of the frame that is answered
-	Range   blockdev.Range // of a DigestReply
+	Range   blockdev.Range // of a DigestReply or ReadReply
 	Digests []byte         // of a DigestReply without Code: DigestSize bytes for each block of Range
 	Map     []byte         // of a MarksReply without Code: what bitmap.AppendChunk made
+	Data    []byte         // of a ReadReply without Code: the content of Range
 	Text    string         // for people, beside a Code; at most MaxText bytes, cut when longer
 }
 
 // Replies is one message from a standby.
 //
-//	header | record of each reply | blob of each reply: its digests, map or text, in the same order
+//	header | record of each reply | blob of each reply: its digests, map, content or text, in the same order
 type Replies struct {
 	Epoch, Stream uint64
 	Items         []Reply
@@ -136,7 +140,8 @@ func AppendReplies(dst []byte, r Replies) ([]byte, error) {
 	}
 	for i := range r.Items {
 		item := r.Items[i].trimmed()
-		dst = append(append(append(dst, item.Digests...), item.Map...), item.Text...)
+		dst = append(append(append(dst, item.Digests...), item.Map...), item.Data...)
+		dst = append(dst, item.Text...)
 	}
 	return dst, nil
 }
@@ -147,8 +152,8 @@ func (r Reply) trimmed() Reply {
 	return r
 }
 
-// blobLen is exact, for a reply has digests, a map or a text, never two of them.
-func (r *Reply) blobLen() int { return len(r.Digests) + len(r.Map) + len(r.Text) }
+// blobLen is exact, for a reply has digests, a map, content or a text, never two of them.
+func (r *Reply) blobLen() int { return len(r.Digests) + len(r.Map) + len(r.Data) + len(r.Text) }
 
 func appendReply(dst []byte, r *Reply) []byte {
 	dst, b := grow(dst, ReplySize)
@@ -162,6 +167,8 @@ func appendReply(dst []byte, r *Reply) []byte {
 	switch {
 	case r.Map != nil:
 		sum = crc32.Checksum(r.Map, castagnoli)
+	case r.Data != nil:
+		sum = crc32.Checksum(r.Data, castagnoli)
 	case r.Text != "":
 		sum = crc32.Checksum([]byte(r.Text), castagnoli)
 	}
@@ -170,7 +177,7 @@ func appendReply(dst []byte, r *Reply) []byte {
 	return dst
 }
 
-// Decode decodes a whole message. r's memory is used again, except for digests and texts: they are copies and belong
+// Decode decodes a whole message. r's memory is used again, except for digests, maps, content and texts: they are copies and belong
 // to the caller. After an error r holds nothing.
 func (r *Replies) Decode(segments [][]byte) error {
 	if err := r.decode(segments); err != nil {
@@ -255,6 +262,9 @@ func (r Reply) withBlob(blobs *cursor, n int, sum uint32) (Reply, error) {
 	case r.Kind == MarksReply && r.Code == OK:
 		r.Map = blob
 		return r, nil
+	case r.Kind == ReadReply && r.Code == OK:
+		r.Data = blob
+		return r, nil
 	}
 	r.Text = string(blob)
 	return r, checkText("text", r.Text, 0, MaxText)
@@ -262,7 +272,7 @@ func (r Reply) withBlob(blobs *cursor, n int, sum uint32) (Reply, error) {
 
 // check refuses what no reply may say; blob is the length of its digests or text.
 func (r *Reply) check(blob int) error {
-	if r.Kind < Ack || r.Kind > Promised {
+	if r.Kind < Ack || r.Kind > ReadReply {
 		return malformed("unknown kind %d", uint8(r.Kind))
 	}
 	if r.Code >= codes {
@@ -272,11 +282,17 @@ func (r *Reply) check(blob int) error {
 	if (sequenced && r.ID != 0) || (!sequenced && r.Seq != 0) || (r.Kind == Ack && r.Seq == 0) {
 		return malformed("a %v has sequence number %d and id %d", r.Kind, r.Seq, r.ID)
 	}
-	if (r.Kind == Nack) != (r.Code != OK) && r.Kind != DigestReply && r.Kind != MarksReply {
+	if (r.Kind == Nack) != (r.Code != OK) && r.Kind != DigestReply && r.Kind != MarksReply && r.Kind != ReadReply {
 		return malformed("a %v with the code %v", r.Kind, r.Code)
+	}
+	if r.Kind != ReadReply && r.Data != nil {
+		return malformed("a %v with content", r.Kind)
 	}
 	if r.Kind == DigestReply {
 		return r.checkDigests(blob)
+	}
+	if r.Kind == ReadReply {
+		return r.checkData(blob)
 	}
 	if r.Kind != MarksReply && r.Map != nil {
 		return malformed("a %v with a map", r.Kind)
@@ -311,6 +327,25 @@ func (r *Reply) checkDigests(blob int) error {
 	}
 	if want := Digests(r.Range) * DigestSize; blob != want || r.Text != "" {
 		return malformed("a digest reply for %v has %d bytes, not %d", r.Range, blob, want)
+	}
+	return nil
+}
+
+func (r *Reply) checkData(blob int) error {
+	if !r.Range.Within(NoSize) || r.Range.Len == 0 || r.Digests != nil || r.Map != nil {
+		return malformed("a read reply has the range %v", r.Range)
+	}
+	if r.Range.Len > MaxRead {
+		return overLimit("length of a read reply", r.Range.Len, MaxRead)
+	}
+	if r.Code != OK {
+		if r.Data != nil {
+			return malformed("a read reply has content and the code %v", r.Code)
+		}
+		return checkBlob("length of the text", blob, MaxText)
+	}
+	if int64(blob) != r.Range.Len || r.Text != "" {
+		return malformed("a read reply for %v has %d bytes", r.Range, blob)
 	}
 	return nil
 }

@@ -7,8 +7,8 @@
 //	   Hello            ------------------->               who I am, which volume, which epoch, which stream
 //	                    <-------------------  HelloReply   accepted or why not; incarnation, last sequence
 //	   Batch{Frame...}  ------------------->               write, zero, flush, close; digest request, ping;
-//	                                                       map request, promise, settled
-//	                    <-------------------  Replies{Reply...}   ack (a prefix), nack, digests, pong, marks, promised
+//	                                                       map request, promise, settled, read
+//	                    <-------------------  Replies{Reply...}   ack (a prefix), nack, digests, pong, marks, promised, data
 //
 // Every message starts with one fixed header that names its version, kind, epoch and stream (R2). Fixed-size records
 // follow, each with its own checksum, and behind the records the bulk: payloads in the order of their records. So a
@@ -47,6 +47,8 @@ const (
 	MaxMessage = HeaderSize + MaxFrames*FrameSize + MaxWrite
 	// MaxDigestRange is the largest range of one digest request, in bytes.
 	MaxDigestRange = 16 << 20
+	// MaxRead is the largest range of one read at a standby, in bytes.
+	MaxRead = 256 << 10
 	// MaxBlobs is the largest sum of texts and digests in a message from a standby, in bytes.
 	MaxBlobs = 1 << 20
 	// MaxReplies is the largest message from a standby, in bytes.

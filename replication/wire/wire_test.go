@@ -82,6 +82,17 @@ func sampleReplies() Replies {
 	}}
 }
 
+func sampleRead() Batch {
+	return Batch{Epoch: 7, Stream: 3, Frames: []Frame{{Kind: Read, ID: 15, Range: blockdev.Range{Off: 4096, Len: 512}}}}
+}
+
+func sampleData() Replies {
+	return Replies{Epoch: 7, Stream: 3, Items: []Reply{
+		{Kind: ReadReply, ID: 15, Range: blockdev.Range{Off: 4096, Len: 7}, Data: []byte("content")},
+		{Kind: ReadReply, ID: 16, Range: blockdev.Range{Off: 4096, Len: 512}, Code: ReadFailed, Text: "input/output error"},
+	}}
+}
+
 // encode returns a batch as it travels: the head with the payloads behind it.
 func encode(t testing.TB, b Batch, size int64) []byte {
 	t.Helper()
@@ -145,11 +156,13 @@ func TestGoldenBytes(t *testing.T) {
 	hello, err1 := AppendHello(nil, sampleHello())
 	reply, err2 := AppendHelloReply(nil, sampleReply())
 	replies, err3 := AppendReplies(nil, sampleReplies())
-	if err := errors.Join(err1, err2, err3); err != nil {
+	data, err4 := AppendReplies(nil, sampleData())
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		t.Fatal(err)
 	}
 	for name, msg := range map[string][]byte{
 		"hello": hello, "helloreply": reply, "batch": encode(t, sampleBatch(), 20<<30), "replies": replies,
+		"read": encode(t, sampleRead(), 20<<30), "data": data,
 	} {
 		golden(t, name, msg)
 	}

@@ -104,13 +104,13 @@ type Replica struct {
 
 // Local is what the node's own replica counted.
 type Local struct {
-	Ops, Bytes                 map[string]uint64 // by operation
-	Errors                     uint64
-	ChecksumErrors, DiskErrors uint64
-	Failed, Inconsistent       bool
-	Stalled                    bool
-	Stages                     map[string]Latency
-	Acks                       map[string]Latency // by peer
+	Ops, Bytes                              map[string]uint64 // by operation
+	Errors                                  uint64
+	ChecksumErrors, DiskErrors, ReadRepairs uint64
+	Failed, Inconsistent                    bool
+	Stalled                                 bool
+	Stages                                  map[string]Latency
+	Acks                                    map[string]Latency // by peer
 }
 
 // Serving is what a primary tells.

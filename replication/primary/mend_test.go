@@ -1,0 +1,188 @@
+package primary
+
+import (
+	"testing"
+	"time"
+
+	"hacluster/blockdev"
+)
+
+// failRead hands in a read of one block that the local disk cannot carry out, with the operation that is to mend it.
+func (g *rig) failRead(off int64) (read, mend *Op, acts []Action) {
+	read, mend = g.op(blockdev.OpRead, off, 4096), g.op(blockdev.OpWrite, off, 4096)
+	g.c.ReadFailed(g.now, read, errDisk, []*Op{mend})
+	return read, mend, g.take()
+}
+
+// fetch answers for node what it was asked for as entry num.
+func (g *rig) fetch(node string, stream, num uint64, err error) []Action {
+	g.t.Helper()
+	op := g.c.Fetching(node, stream, num)
+	if op == nil {
+		g.t.Fatalf("%s was not asked for entry %d", node, num)
+	}
+	g.c.Fetched(g.now, node, op, err)
+	return g.take()
+}
+
+func started(acts []Action, op *Op) bool {
+	for _, a := range acts {
+		if a.Kind == StartLocal && a.Op == op {
+			return true
+		}
+	}
+	return false
+}
+
+// faults.md D88: the read is answered when the block is on every member, the primary included.
+func TestD88FailedReadIsMendedFromAMember(t *testing.T) {
+	g := newRig(t, "s")
+	n := g.up("s")
+	before := g.write(0)
+	g.local(before, nil)
+	read, mend, acts := g.failRead(0)
+	if has(acts, Fetch, "s") || has(acts, DiskFailed, "") {
+		t.Fatal("the member is asked before it has what comes before")
+	}
+	behind := g.write(0)
+	if acts := g.ack("s", n, 1); !has(acts, Fetch, "s") {
+		t.Fatal("the member is not asked")
+	}
+	if sent := g.sent("s"); len(sent) != 1 {
+		t.Fatalf("sent %v: what is behind the mend must not be there when it is read", sent)
+	}
+	acts = g.fetch("s", n, 2, nil)
+	if !started(acts, mend) || started(acts, behind) {
+		t.Fatal("it is not written here, or what follows does not wait for it")
+	}
+	if sent := g.sent("s"); len(sent) != 3 {
+		t.Fatalf("sent %v", sent)
+	}
+	if !started(g.local(mend, nil), behind) {
+		t.Fatal("what follows it does not start")
+	}
+	g.local(behind, nil)
+	g.wantOpen(read, behind)
+	g.ack("s", n, 2)
+	g.wantDone(read, mend)
+	g.wantOpen(behind)
+	g.ack("s", n, 3)
+	g.wantDone(read, mend, behind)
+	if read.Err != nil || g.count(Release, mend) != 1 || g.count(Release, read) != 1 {
+		t.Fatal("it ends with an error, or is not released once")
+	}
+}
+
+// A member that cannot read it either, or does not answer, is followed by another one; with none left the role is handed on,
+// and the client hears of the error only when nobody else can have the block.
+func TestD88ReadThatNobodyCanMendIsLeftToTheNextPrimary(t *testing.T) {
+	for name, unable := range map[string]func(g *rig, stream uint64){
+		"cannot": func(g *rig, n uint64) { g.fetch("s", n, 1, errDisk) },
+		"silent": func(g *rig, n uint64) { g.pass(dropAfter) },
+		"leaves and is the last but one": func(g *rig, n uint64) {
+			g.down("s", n)
+			g.pass(dropAfter)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, "s")
+			n := g.up("s")
+			read, mend, _ := g.failRead(0)
+			behind := g.write(8192)
+			g.local(behind, nil)
+			unable(g, n)
+			if !has(g.log, DiskFailed, "") || g.count(StartLocal, mend) != 1 || !mend.IsVoid() {
+				t.Fatal("the failure is not told, or the place is not left empty")
+			}
+			g.local(mend, nil)
+			g.wantOpen(read)
+			g.drop("s")
+			g.wantDone(read, mend, behind)
+			if read.Err == nil {
+				t.Error("the client is told that it succeeded")
+			}
+		})
+	}
+}
+
+// R29: of a block that is not settled a member may hold another state than a read that is held has seen.
+func TestUnsettledBlockIsNotMended(t *testing.T) {
+	g := newRig(t, "s", "x")
+	g.up("s") // x was not heard of yet
+	_, mend, acts := g.failRead(0)
+	if has(acts, Fetch, "s") || !has(acts, DiskFailed, "") || g.count(Release, mend) != 1 {
+		t.Error("a member was asked")
+	}
+}
+
+// The answer of a stream that broke is not waited for, nor taken.
+func TestMendIsAskedForAnewInTheNextStream(t *testing.T) {
+	g := newRig(t, "s", "x")
+	n := g.up("s")
+	g.down("x", g.up("x"))
+	_, mend, acts := g.failRead(0)
+	if !has(acts, Fetch, "s") {
+		t.Fatal("not asked")
+	}
+	g.down("s", n)
+	if acts := g.log; has(acts, Fetch, "x") {
+		t.Fatal("x is not connected")
+	}
+	x := g.up("x")
+	if !has(g.log, Fetch, "x") {
+		t.Fatal("the other member is not asked")
+	}
+	if g.c.Fetching("s", n, 1) != nil {
+		t.Error("an answer of the broken stream would count")
+	}
+	g.fetch("x", x, 1, errDisk)
+	again := g.up("s")
+	if g.c.Fetching("s", again, 1) != mend {
+		t.Fatal("not asked in the new stream")
+	}
+	g.fetch("s", again, 1, nil)
+	g.local(mend, nil)
+	g.ack("s", again, 1)
+	g.ack("x", x, 1)
+	g.wantDone(mend)
+}
+
+// R23: a disk that does not take the block is handed on like any other that fails a write.
+func TestMendThatCannotBeWrittenIsAWriteError(t *testing.T) {
+	g := newRig(t, "s")
+	n := g.up("s")
+	read, mend, _ := g.failRead(0)
+	g.fetch("s", n, 1, nil)
+	if acts := g.local(mend, errDisk); !has(acts, DiskFailed, "") {
+		t.Fatal("the failure is not told")
+	}
+	g.ack("s", n, 1)
+	g.wantOpen(read, mend)
+	g.drop("s")
+	g.wantDone(read, mend)
+	if read.Err != nil {
+		t.Error("the read has its content from the member")
+	}
+}
+
+// What a mend holds up is not owed by the member (R4).
+func TestMendTakesNoTimeFromAMember(t *testing.T) {
+	g := newRig(t, "s", "x")
+	n := g.up("s")
+	x := g.up("x")
+	g.failRead(0)
+	g.local(g.write(8192), nil)
+	g.pass(dropAfter - dropAfter/10)
+	g.c.Alive(g.now, "s", n)
+	g.c.Alive(g.now, "x", x)
+	if !has(g.log, Fetch, "s") {
+		t.Fatal("not asked")
+	}
+	g.fetch("s", n, 1, nil)
+	if acts := g.pass(dropAfter / 2); drops(acts, "s") || drops(acts, "x") {
+		t.Error("dropped for what was held up")
+	}
+	if acts := g.pass(time.Duration(dropAfter)); !drops(acts, "x") {
+		t.Error("a member that is silent from then on is not dropped")
+	}
+}
