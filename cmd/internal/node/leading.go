@@ -360,17 +360,33 @@ func (l *leading) retry(volume string, err error) {
 
 // proposeAside hands a command of the leader itself to Raft. One of unknown outcome is handed over again as it is, in the
 // same term: if it was applied already, the second is void (R7, R27). It may as well have never reached the log, and then
-// nothing else would, for the volume is granted to nobody before the record moves.
+// nothing else would, for the volume is granted to nobody before the record moves. What a later try comes to, say that it
+// appended nothing, tells nothing of the first: the outcome stays unknown until one is applied, or the term ends.
 func (l *leading) proposeAside(c cluster.Command, then func(error)) {
 	l.goes.Go(func() {
 		err := l.tryAside(c)
-		for errors.Is(err, consensus.ErrUnknown) && l.ctx.Err() == nil {
-			err = l.tryAside(c)
+		if errors.Is(err, consensus.ErrUnknown) {
+			err = l.insist(c, err)
 		}
 		if then != nil {
 			then(err)
 		}
 	})
+}
+
+// insist proposes c until it is applied; the error is unknown, as the first one was.
+func (l *leading) insist(c cluster.Command, unknown error) error {
+	for {
+		err := l.tryAside(c)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-l.ctx.Done():
+			return unknown
+		case <-time.After(l.n.conf().Timers.Tick):
+		}
+	}
 }
 
 func (l *leading) tryAside(c cluster.Command) error {

@@ -60,6 +60,47 @@ func aloneInRaft(t *testing.T, m consensus.StateMachine) *consensus.Raft {
 	return r
 }
 
+// leadingBy proposes to r, with so much time for each try.
+func leadingBy(t *testing.T, r *consensus.Raft, rto time.Duration) *leading {
+	cfg := &config.Config{}
+	cfg.Timers.RTO, cfg.Timers.Tick = rto, time.Millisecond // a try takes an RTO at most
+	l := &leading{n: &Node{cfg: cfg, log: slog.New(slog.DiscardHandler)}, raft: r}
+	l.ctx, l.cancel = context.WithCancel(t.Context())
+	t.Cleanup(l.end)
+	return l
+}
+
+// R10, R27: when the outcome of a promotion is unknown, a second try that certainly appended nothing does not make it
+// known: the first may yet be applied, and the volume must not be granted before.
+func TestUnknownOutcomeStaysUnknownWhenALaterTryFails(t *testing.T) {
+	m := slowMachine{make(chan struct{})}
+	let := sync.OnceFunc(func() { close(m.let) })
+	r := aloneInRaft(t, m)
+	defer let()
+	l := leadingBy(t, r, 250*time.Millisecond)
+	told := make(chan error, 1)
+	before := r.LastIndex()
+	l.proposeAside(cluster.Command{Promote: &cluster.Promote{Candidate: "a"}}, func(err error) { told <- err })
+	for r.LastIndex() == before {
+		time.Sleep(time.Millisecond)
+	}
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	defer let()
+	for range 300 { // more than there are places: later tries find none
+		busy.Go(func() { _, _, _ = r.Propose(t.Context(), cluster.Command{}.Encode()) })
+	}
+	select {
+	case err := <-told:
+		t.Fatalf("known to have come to %v, while the first try is in the log", err)
+	case <-time.After(6 * 250 * time.Millisecond): // tries without a place end meanwhile
+	}
+	let()
+	if err := <-told; err != nil {
+		t.Errorf("told %v once it is applied", err)
+	}
+}
+
 // R27: a promotion whose outcome is not known in time may be in the log or not. Until the record moves the volume is
 // granted to nobody, so the leader does not leave it at that: it proposes the same again.
 func TestDecisionOfUnknownOutcomeIsProposedAgain(t *testing.T) {
@@ -67,11 +108,7 @@ func TestDecisionOfUnknownOutcomeIsProposedAgain(t *testing.T) {
 	let := sync.OnceFunc(func() { close(m.let) })
 	r := aloneInRaft(t, m)
 	defer let()
-	cfg := &config.Config{}
-	cfg.Timers.RTO = 20 * time.Millisecond
-	l := &leading{n: &Node{cfg: cfg, log: slog.New(slog.DiscardHandler)}, raft: r}
-	l.ctx, l.cancel = context.WithCancel(t.Context())
-	defer l.end()
+	l := leadingBy(t, r, 250*time.Millisecond)
 	before := r.LastIndex()
 	told := make(chan error, 1)
 	l.proposeAside(cluster.Command{Promote: &cluster.Promote{Candidate: "a"}}, func(err error) { told <- err })
