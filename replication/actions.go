@@ -62,7 +62,7 @@ func (t *Tenure) takeLocked() *actions {
 
 func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 	switch a.Kind {
-	case primary.Begin, primary.Send, primary.Ping, primary.AskMap, primary.Fetch:
+	case primary.Begin, primary.Send, primary.Ping, primary.AskMap, primary.Fetch, primary.Look:
 		if o := t.peers[a.Node].queueLocked(a); o != nil && !slices.Contains(acts.send, o) {
 			acts.send = append(acts.send, o)
 		}
@@ -70,7 +70,7 @@ func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 		t.peers[a.Node].closeLocked() // now: later it might be another stream
 	case primary.StartLocal:
 		t.local++
-		if t.regs != nil && !a.Op.IsCopy() {
+		if t.regs != nil && !a.Op.IsCopy() && !a.Op.IsLook() {
 			t.regs.Touch(a.Op.Range)
 		}
 	case primary.Complete:

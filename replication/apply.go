@@ -125,6 +125,10 @@ func (r *Replica) start(e *entry) {
 
 // run is an entry in a worker.
 func (e *entry) run() {
+	if e.frame.Kind == wire.Digest {
+		e.look()
+		return
+	}
 	box := e.s.box
 	e.carryOut()
 	box.Flush()
@@ -140,8 +144,31 @@ func (e *entry) carryOut() {
 		failpoint.HitOne(e.Barrier, failpoint.StandbyFlushed, failpoint.StandbyWritten)
 	}
 	for _, it := range e.s.r.finish(e, err, room[:0]) {
-		if next := it.Owner.(*entry); next.begins() {
+		next := it.Owner.(*entry)
+		switch {
+		case next.frame.Kind == wire.Digest:
+			next.s.r.work.do(next) // it waits for the disk, which who reads a stream must not
+		case next.begins():
 			next.carryOut()
+		}
+	}
+}
+
+// look answers a digest request at its place in the order, in a worker. It is no part of the sequence: nothing of that
+// waits for it but what overlaps it and came later.
+func (e *entry) look() {
+	s, r := e.s, e.s.r
+	s.answerDigest(e.frame.ID, e.frame.Range, digester(e.frame.Flags))
+	r.mu.Lock()
+	ready := r.queue.Return(&e.Item, nil)
+	r.mu.Unlock()
+	e.free()
+	for _, it := range ready {
+		switch next := it.Owner.(*entry); {
+		case next.frame.Kind == wire.Digest:
+			r.work.do(next)
+		default:
+			r.start(next)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/link"
 )
 
 // startLocal puts an operation on the local backing, once its regions are marked: at once where the caller may wait for
@@ -26,7 +27,7 @@ func (t *Tenure) startLocal(o *op, by caller) {
 
 // run is an operation's local part, in a worker.
 func (o *op) run() {
-	if o.Kind == blockdev.OpRead {
+	if o.Kind == blockdev.OpRead && !o.IsLook() {
 		o.t.readLocal(o, worker)
 		return
 	}
@@ -44,6 +45,8 @@ func (t *Tenure) doLocal(o *op, by caller) {
 	case o.IsCopy():
 		failpoint.Hit(failpoint.ResyncCopy)
 		err = readCopy(t.r.dev, o)
+	case o.IsLook():
+		o.look.mine <- seen{o.look.id, digestOf(t.r.dev, o.Range, link.DigestDisk)}
 	default:
 		failpoint.HitOne(o.Kind == blockdev.OpFlush, failpoint.PrimaryFlush, failpoint.PrimaryWrite)
 		err = apply(t.r.dev, o)

@@ -55,7 +55,7 @@ func unmarked(at blockdev.Range, err error) error {
 // begins reports whether an operation may go to the local backing now; else Marked starts it. What only reads, or
 // changes nothing by itself, always may.
 func (o *op) begins() bool {
-	if o.Kind == blockdev.OpFlush || o.IsCopy() || o.IsVoid() {
+	if o.Kind == blockdev.OpFlush || o.IsCopy() || o.IsVoid() || o.IsLook() {
 		return true
 	}
 	ready, err := o.t.r.mark(o.Range, o)

@@ -150,6 +150,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	p.outbox, p.sender, p.stream, p.probe, p.theirs = outbox, sender, stream, probe{}, nil
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Up(now, p.node, stream, g) })
+	t.verifyChanged()
 	stop := context.AfterFunc(ctx, sender.Close)
 	err := p.receive(stream, sender, outbox, copier)
 	stop()
@@ -159,6 +160,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	t.abortClearingLocked()
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Down(now, p.node, stream) })
+	t.verifyChanged()
 	cancel()
 	sender.Close()
 	goes.Wait()
@@ -177,7 +179,9 @@ func (p *peerLink) receive(stream uint64, sender *link.Sender, outbox *link.Outb
 		for i := range replies {
 			switch replies[i].Kind {
 			case wire.DigestReply:
-				c.reply(replies[i])
+				if !t.verifyAnswer(p.node, stream, replies[i]) {
+					c.reply(replies[i])
+				}
 			case wire.MarksReply:
 				p.piece(stream, outbox, &replies[i])
 			}
@@ -254,6 +258,8 @@ func (p *peerLink) frame(a *primary.Action) wire.Frame {
 		return wire.Frame{Kind: wire.Marks}
 	case primary.Fetch:
 		return wire.Frame{Kind: wire.Read, ID: a.Num, Range: a.Op.Range}
+	case primary.Look:
+		return wire.Frame{Kind: wire.Digest, Flags: wire.Ordered | wire.FromDisk, ID: a.Op.Owner.(*op).look.id, Range: a.Op.Range}
 	}
 	f := wire.Frame{Seq: a.Num, Range: a.Op.Range}
 	if a.Op.Closing() {

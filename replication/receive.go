@@ -297,7 +297,7 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 		case wire.Settled:
 			s.settled(f.ID)
 		case wire.Digest:
-			s.digest(ctx, f.ID, f.Range)
+			s.digest(ctx, b, f)
 		case wire.Read:
 			s.read(ctx, f.ID, f.Range)
 		default:
@@ -310,7 +310,8 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 }
 
 // digest answers a digest request beside the stream. The primary asks for few at a time; more wait here.
-func (s *session) digest(ctx context.Context, id uint64, at blockdev.Range) {
+// One in order waits for what it overlaps as a write does, and is waited for.
+func (s *session) digest(ctx context.Context, b *link.Batch, f *wire.Frame) {
 	r := s.r
 	s.box.Flush() // what is done may be told meanwhile
 	select {
@@ -320,14 +321,31 @@ func (s *session) digest(ctx context.Context, id uint64, at blockdev.Range) {
 	}
 	r.mu.Lock()
 	r.digesting++
+	if f.Flags&wire.Ordered != 0 {
+		e := newEntry(s, b, f)
+		ready := r.queue.Admit(&e.Item)
+		r.mu.Unlock()
+		if ready {
+			r.work.do(e)
+		}
+		return
+	}
 	r.mu.Unlock()
-	r.work.do(jobFunc(func() { s.answerDigest(id, at) }))
+	id, at, digest := f.ID, f.Range, digester(f.Flags)
+	r.work.do(jobFunc(func() { s.answerDigest(id, at, digest) }))
 }
 
-func (s *session) answerDigest(id uint64, at blockdev.Range) {
+func digester(f wire.Flags) func(blockdev.Device, blockdev.Range) ([]byte, error) {
+	if f&wire.FromDisk != 0 {
+		return link.DigestDisk
+	}
+	return link.Digest
+}
+
+func (s *session) answerDigest(id uint64, at blockdev.Range, digest func(blockdev.Device, blockdev.Range) ([]byte, error)) {
 	r := s.r
 	reply := wire.Reply{Kind: wire.DigestReply, ID: id, Range: at}
-	sums, err := link.Digest(r.dev, at)
+	sums, err := digest(r.dev, at)
 	if err != nil {
 		reply.Code, reply.Text = wire.ReadFailed, err.Error()
 	}

@@ -113,6 +113,10 @@ type Replica struct {
 	goes    sync.WaitGroup
 	// failures counts writes and flushes of the backing that failed, and stalls.
 	failures atomic.Uint64
+	verified [numVerified]atomic.Uint64 // by comparisons
+
+	verifyMu sync.Mutex
+	verify   *VerifyStatus // of the comparison that runs, or ran last; nil: none
 
 	mu        sync.Mutex     // taken before the mutex of a Tenure where both are held
 	vol       cluster.Volume // the newest record: applied here, or the leader's word

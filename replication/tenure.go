@@ -40,6 +40,9 @@ type Tenure struct {
 	failed  error         // why the local backing cannot be relied upon, noted already
 	giving  bool          // the role is being given up for that
 
+	verifier *verifier       // compares the replicas; nil: nothing is compared
+	life     context.Context // of the tenure, for what begins later; nil before start. Not passed on beyond that
+
 	regs     *maps.Regions   // what of the marks on stable storage may go; nil: there are none
 	clearing *clearing       // the round that is under way
 	cleared  uint64          // the number of the newest
@@ -65,6 +68,9 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 
 func (t *Tenure) start(ctx context.Context) {
 	ctx, t.stop = context.WithCancel(ctx)
+	t.mu.Lock()
+	t.life = ctx
+	t.mu.Unlock()
 	t.LeaseChanged()
 	for _, p := range t.peers {
 		t.goes.Go(func() { p.run(ctx) })

@@ -20,6 +20,7 @@ type op struct {
 	zero     bool       // a copy whose content is all zeroes
 	began    stamp      // of a client's operation that is timed; zero: it is not
 	unmarked error      // why it must not change the backing: its region could not be marked
+	look     *look      // of a look: who looks
 	done     chan error // of our own flush: gets the outcome; room for one
 	reader   *op        // of a mend: the read that it is for
 	// refs is one for the Core until its Release, and one for each Complete that was taken and not carried out: the
@@ -47,7 +48,7 @@ func (o *op) release() {
 	if o.buf != nil {
 		o.buf.Free()
 	}
-	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.unmarked, o.done, o.reader = nil, nil, nil, 0, false, 0, nil, nil, nil
+	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.unmarked, o.look, o.done, o.reader = nil, nil, nil, 0, false, 0, nil, nil, nil, nil
 	o.Reset()
 	ops.Put(o)
 }

@@ -15,6 +15,18 @@ const digestChunk = 256 << 10
 // and ends at one or at the end of the device; it is at most wire.MaxDigestRange long. The digest of a short last
 // block is that of its bytes.
 func Digest(dev blockdev.Device, r blockdev.Range) ([]byte, error) {
+	return digest(dev, r, dev.ReadAt)
+}
+
+// DigestDisk is Digest of what is on the disk itself, as far as dev can read that.
+func DigestDisk(dev blockdev.Device, r blockdev.Range) ([]byte, error) {
+	if d, ok := dev.(blockdev.DiskReader); ok {
+		return digest(dev, r, d.ReadDiskAt)
+	}
+	return digest(dev, r, dev.ReadAt)
+}
+
+func digest(dev blockdev.Device, r blockdev.Range, read func([]byte, int64) (int, error)) ([]byte, error) {
 	if !r.Within(dev.Size()) || r.Len > wire.MaxDigestRange || r.Off%blockdev.BlockSize != 0 {
 		return nil, fmt.Errorf("digest %v of a device of %d bytes: %w", r, dev.Size(), blockdev.ErrRange)
 	}
@@ -23,7 +35,7 @@ func Digest(dev blockdev.Device, r blockdev.Range) ([]byte, error) {
 	out := make([]byte, 0, wire.Digests(r)*wire.DigestSize)
 	for off := r.Off; off < r.End(); off += digestChunk {
 		p := buf.Bytes()[:min(digestChunk, r.End()-off)]
-		if _, err := dev.ReadAt(p, off); err != nil {
+		if _, err := read(p, off); err != nil {
 			return nil, fmt.Errorf("digest %v: %w", r, err)
 		}
 		out = appendDigests(out, p)

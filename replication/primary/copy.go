@@ -142,7 +142,7 @@ func (c *Core) copyRead(now Instant, op *Op) {
 		return
 	}
 	if op.Err != nil {
-		if p.plan != nil {
+		if p.plan != nil && !op.repair {
 			c.setAside(now, p, op.chunk)
 		}
 		if !p.required() {

@@ -69,6 +69,8 @@ type Op struct {
 	copyTo  string         // of a copy: the target
 	chunk   blockdev.Range // of a copy: the chunk it belongs to
 	closing bool           // the entry that closes a resync
+	look    bool           // its local part is a read for its digests
+	repair  bool           // of a copy: it belongs to no chunk of a plan
 
 	mend *mending // what it writes is to be read at a member
 	void bool     // what it was to write could not be found out: it changes nothing
@@ -76,6 +78,9 @@ type Op struct {
 
 // IsCopy reports whether the operation copies a range to one resync target: its local part is a read.
 func (o *Op) IsCopy() bool { return o.copyTo != "" }
+
+// IsLook reports whether the operation is a look: its local part makes digests.
+func (o *Op) IsLook() bool { return o.look }
 
 // Closing reports whether the operation closes a resync at its target.
 func (o *Op) Closing() bool { return o.closing }
@@ -104,6 +109,7 @@ const (
 	Compare                          // Node: there is work to compare: call TakeChunk
 	AskMap                           // Node: ask what it has marked for us; Mapped answers
 	Fetch                            // Node: ask for the content of Op's Range, as Num; Fetching and Fetched answer
+	Look                             // Node: ask for the digests of Op.Range, in the order of entries
 )
 
 // Action is one thing to do.
@@ -227,6 +233,11 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 	}
 	if op.IsCopy() {
 		c.copyRead(now, op)
+		return
+	}
+	if op.look {
+		c.act(Action{Kind: Complete, Op: op})
+		c.act(Action{Kind: Release, Op: op})
 		return
 	}
 	c.noteOutcome(op)

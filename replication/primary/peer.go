@@ -326,7 +326,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 			p.closing, p.catching, p.catch = false, true, p.next-1
 		case op.IsCopy():
 			p.copying--
-			if p.plan != nil {
+			if p.plan != nil && !op.repair {
 				p.plan.Copied(op.chunk)
 			}
 		default:

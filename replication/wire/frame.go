@@ -65,12 +65,14 @@ type Flags uint8
 
 // The flags.
 const (
-	FUA    Flags = 1 << iota // write, zero: durable before it is acknowledged
-	Unmap                    // zero: the space may be given back
-	Resync                   // write, zero: a copy of what the primary holds, not a client's write; begin: see there
+	FUA      Flags = 1 << iota // write, zero: durable before it is acknowledged
+	Unmap                      // zero: the space may be given back
+	Resync                     // write, zero: a copy of what the primary holds, not a client's write; begin: see there
+	Ordered                    // digest: read at this place among the entries, before any that follows and overlaps (R33)
+	FromDisk                   // digest: read past what the operating system keeps in memory
 )
 
-var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: 0, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0, Read: 0}
+var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: Ordered | FromDisk, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0, Read: 0}
 
 // Frame is one step of what a primary tells a standby.
 //
