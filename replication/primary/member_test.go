@@ -464,3 +464,35 @@ func TestChangedDropAfterCountsForWhatIsUnanswered(t *testing.T) {
 		t.Fatal("not dropped by the shorter time of now")
 	}
 }
+
+// The word that a process stops may come late: its successor is a member by then, and connects. Nobody is dropped for it.
+func TestLateWordOfAProcessThatHasASuccessorDropsNobody(t *testing.T) {
+	for _, late := range []bool{true, false} {
+		g := newRig(t, "s")
+		n := g.up("s")
+		rejoin := func() {
+			g.commit(func(v *cluster.Volume) { v.Members["s"] = cluster.Member{Incarnation: bootA, Process: 2} })
+		}
+		if late {
+			rejoin()
+			g.local(g.write(0), nil)
+			g.c.Leaving(g.now, "s", n)
+		} else {
+			g.c.Leaving(g.now, "s", n)
+			rejoin()
+			g.local(g.write(0), nil)
+		}
+		if acts := append(g.take(), g.pass(dropAfter/2)...); drops(g.log, "s") || drops(acts, "s") {
+			t.Errorf("late %t: dropped", late)
+		}
+		again := g.greet("s", Greeting{Incarnation: bootA, Process: 2})
+		g.ack("s", again, 1)
+		if last := g.log[len(g.log)-1]; last.Kind != Release {
+			t.Errorf("late %t: the write does not end with it: %+v", late, last)
+		}
+		g.c.Leaving(g.now, "s", again) // of this one it counts
+		if g.write(8192); !drops(g.take(), "s") && !drops(g.log, "s") {
+			t.Errorf("late %t: a writer waits for a process that stopped", late)
+		}
+	}
+}

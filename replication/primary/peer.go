@@ -400,10 +400,17 @@ func (c *Core) Leaving(now Instant, node string, stream uint64) {
 		return
 	}
 	c.disconnect(now, p, stopping)
-	p.leaving = true
-	if p.required() && p.owes() {
+	p.leaving = !c.succeeded(p)
+	if p.leaving && p.required() && p.owes() {
 		c.proposeDrop(now, p, stopping)
 	}
+}
+
+// succeeded reports whether the set names another process of a member than the one that was connected last: it is back, or
+// about to connect, so that an older one stops, or said so late, is no reason to drop it.
+func (c *Core) succeeded(p *peer) bool {
+	m, ok := c.vol.Members[p.node]
+	return ok && m.Process != p.process
 }
 
 func contains(names []string, n string) bool {

@@ -25,6 +25,7 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 
 func (c *Core) applySet(now Instant, p *peer) {
 	m, member := c.vol.Members[p.node]
+	p.leaving = p.leaving && !c.succeeded(p)
 	switch {
 	case member && !p.member:
 		p.member, p.admitting, p.catching, p.plan = true, 0, false, nil
