@@ -159,7 +159,7 @@ func runOne(ctx context.Context, c *call, s scenario.Scenario, seed uint64) scen
 	if err != nil {
 		r = broken(err)
 	}
-	if r.Verdict != scenario.Passed {
+	if r.Verdict != scenario.Passed || r.Late > 0 {
 		keepFiles(c, name, s)
 	}
 	if !c.keep {
@@ -238,7 +238,7 @@ func cell(ctx context.Context, c *call) error {
 	return errors.Join(err, json.NewEncoder(c.stdout).Encode(r))
 }
 
-// keepFiles copies what a failed run left to the results' folder: logs, configuration, record and timeline.
+// keepFiles copies what a run left to the results' folder: logs, configuration, record and timeline.
 func keepFiles(c *call, lab string, s scenario.Scenario) {
 	l, err := topology.Find(lab)
 	if c.out == "" || err != nil {

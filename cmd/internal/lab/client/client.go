@@ -68,7 +68,8 @@ func def[T comparable](v *T, d T) {
 
 // Client is the whole load. Start it with Run.
 type Client struct {
-	cfg Config
+	cfg     Config
+	pausing pausing
 
 	mu      sync.Mutex
 	seq     uint64

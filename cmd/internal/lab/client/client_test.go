@@ -204,24 +204,58 @@ func TestSilentServerIsLeft(t *testing.T) {
 func TestStamp(t *testing.T) {
 	p := make([]byte, BlockSize)
 	stamp(p, history.Op{Who: "writer1", Block: 7, Seq: 9})
-	if seq, err := readStamp(p, 7); seq != 9 || err != nil {
+	if seq, err := ReadStamp(p, 7); seq != 9 || err != nil {
 		t.Fatal(seq, err)
 	}
-	if _, err := readStamp(p, 8); err == nil {
+	if _, err := ReadStamp(p, 8); err == nil {
 		t.Error("a block at the wrong place passes")
 	}
 	for _, i := range []int{0, 9, 100, BlockSize - 1} {
 		p[i] ^= 1
-		if _, err := readStamp(p, 7); err == nil {
+		if _, err := ReadStamp(p, 7); err == nil {
 			t.Errorf("byte %d is wrong, and passes", i)
 		}
 		p[i] ^= 1
 	}
 	copy(p[2048:], zeroes[:])
-	if _, err := readStamp(p, 7); err == nil {
+	if _, err := ReadStamp(p, 7); err == nil {
 		t.Error("half a block passes")
 	}
-	if seq, err := readStamp(zeroes[:], 7); seq != 0 || err != nil {
+	if seq, err := ReadStamp(zeroes[:], 7); seq != 0 || err != nil {
 		t.Fatal(seq, err)
 	}
+}
+
+// While a load is paused nothing is under way and nothing begins; a server that does not answer leaves its probes waiting.
+func TestPausedLoadStandsStill(t *testing.T) {
+	a, b, dev := newServer(t, "a"), newServer(t, "b"), nbdtest.NewMem(testSize)
+	a.lead(dev)
+	under(t, a, b, func(c *Client, ctx context.Context) {
+		waitForAll(t, c, ctx, "a")
+		unanswered, resume := c.Pause()
+		sent := c.nextSeq()
+		if unanswered != 0 {
+			t.Errorf("%d operations are under way", unanswered)
+		}
+		for range 10 { // ten times what a worker rests
+			time.Sleep(c.cfg.Think)
+		}
+		if next := c.nextSeq(); next != sent+1 {
+			t.Errorf("%d writes began", next-sent-1)
+		}
+		resume()
+		wait(t, c, ctx, "a")
+		a.export.Suspend()
+		for unanswered, resume = c.Pause(); unanswered == 0 && ctx.Err() == nil; unanswered, resume = c.Pause() {
+			resume()
+			time.Sleep(c.cfg.Think)
+		}
+		if unanswered == 0 {
+			t.Error("nobody waits for a server that does not answer")
+		}
+		b.lead(dev)
+		resume()
+		wait(t, c, ctx, "b")
+		a.leave()
+	})
 }

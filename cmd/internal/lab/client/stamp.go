@@ -43,8 +43,8 @@ func stamp(p []byte, o history.Op) {
 
 var zeroes [BlockSize]byte
 
-// readStamp tells the number of the write that a block holds; 0: none ever.
-func readStamp(p []byte, block int64) (seq uint64, err error) {
+// ReadStamp tells the number of the write that a block holds; 0: none ever.
+func ReadStamp(p []byte, block int64) (seq uint64, err error) {
 	le := binary.LittleEndian
 	switch at := int64(le.Uint64(p[8:])); {
 	case bytes.Equal(p, zeroes[:]):

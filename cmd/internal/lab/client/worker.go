@@ -48,7 +48,11 @@ func (w *worker) run(ctx context.Context) {
 			pause(ctx, w.pauseAfterRefusal())
 			continue
 		}
+		if !w.c.pausing.begin(ctx) {
+			return
+		}
 		w.operate(ctx)
+		w.c.pausing.end()
 		pause(ctx, w.c.cfg.Think)
 	}
 }
@@ -148,7 +152,7 @@ func (w *worker) settle(o history.Op, buf []byte, err error) {
 	var refused *nbdclient.OpError
 	switch {
 	case err == nil && o.Kind == history.Read:
-		seq, err := readStamp(buf, o.Block)
+		seq, err := ReadStamp(buf, o.Block)
 		if err != nil {
 			w.c.noteBroken(fmt.Sprintf("%v holds %v", o, err))
 			return

@@ -134,6 +134,29 @@ func TestLostCountsAcknowledgedWritesOnly(t *testing.T) {
 	}
 }
 
+// What a disk holds is judged block by block, each by itself: a write of unknown outcome may be on one disk and not on
+// another.
+func TestWhatADiskLacks(t *testing.T) {
+	ops := []Op{w(1, 1, 2), w(2, 3, 4), maybe(3, 5)}
+	for name, c := range map[string]struct {
+		read []Op
+		bad  string
+	}{
+		"the newest acknowledged write":       {[]Op{r(2, 10, 11)}, ""},
+		"one of unknown outcome":              {[]Op{r(3, 10, 11)}, ""},
+		"one with it, another without":        {[]Op{r(3, 10, 11), r(2, 12, 13)}, ""},
+		"an older one":                        {[]Op{r(1, 10, 11)}, "stale"},
+		"nothing at all":                      {[]Op{r(0, 10, 11)}, "stale"},
+		"what nobody wrote":                   {[]Op{r(9, 10, 11)}, "nobody wrote"},
+		"zeroes of a block that nobody wrote": {[]Op{{Kind: Read, Block: 7, Sent: 10 * ms, Answered: 11 * ms}}, ""},
+	} {
+		bad := Lacks(ops, c.read)
+		if (c.bad == "") != (len(bad) == 0) || c.bad != "" && !strings.Contains(bad[0], c.bad) {
+			t.Errorf("%s: %v, want %q", name, bad, c.bad)
+		}
+	}
+}
+
 func by(server string, from, to time.Duration) Op {
 	return Op{Who: server, Kind: Write, Server: server, Sent: from * ms, Answered: to * ms}
 }

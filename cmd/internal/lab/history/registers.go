@@ -48,34 +48,72 @@ func Registers(ops []Op, patience time.Duration) (bad []Violation, undecided []i
 // plain finds what can be said in plain words: an answer that was never written, that comes before its write, or that
 // is older than a write which was acknowledged before the read began.
 func plain(block int64, ops []Op) (v Violation, ok bool) {
-	writes := map[uint64]Op{}
-	for _, o := range ops {
-		if o.Kind == Write {
-			writes[o.Seq] = o
-		}
-	}
-	effective := ends(ops)
-	done := newest(writes, effective)
+	g := registerOf(ops)
 	for i, r := range ops {
 		if r.Kind != Read || r.Unknown {
 			continue
 		}
-		say := func(format string, args ...any) (Violation, bool) {
-			return Violation{Block: block, Why: r.String() + ": " + fmt.Sprintf(format, args...), Ops: around(ops, i)}, false
-		}
-		w, known := writes[r.Seq]
-		switch {
-		case r.Seq != 0 && !known:
-			return say("nobody wrote that")
-		case known && w.Sent >= r.Answered:
-			return say("it was written later: %v", w)
-		}
-		end := effective[r.Seq] // of zeroes: before all
-		if later, ok := done.before(r.Sent); ok && later.Sent > end {
-			return say("stale: acknowledged or seen in between was %v", later)
+		if why := g.wrong(r); why != "" {
+			return Violation{Block: block, Why: r.String() + ": " + why, Ops: around(ops, i)}, false
 		}
 	}
 	return v, true
+}
+
+// past is what the operations on one block tell of its writes.
+type past struct {
+	writes    map[uint64]Op
+	effective map[uint64]time.Duration
+	done      completed
+}
+
+func registerOf(ops []Op) past {
+	g := past{writes: map[uint64]Op{}, effective: ends(ops)}
+	for _, o := range ops {
+		if o.Kind == Write {
+			g.writes[o.Seq] = o
+		}
+	}
+	g.done = newest(g.writes, g.effective)
+	return g
+}
+
+// wrong says why the block cannot have held what a read tells; empty: it can.
+func (g past) wrong(r Op) string {
+	w, known := g.writes[r.Seq]
+	switch {
+	case r.Seq != 0 && !known:
+		return "nobody wrote that"
+	case known && w.Sent >= r.Answered:
+		return fmt.Sprintf("it was written later: %v", w)
+	}
+	end := g.effective[r.Seq] // of zeroes: before all
+	if later, ok := g.done.before(r.Sent); ok && later.Sent > end {
+		return fmt.Sprintf("stale: acknowledged or seen in between was %v", later)
+	}
+	return ""
+}
+
+// Lacks holds what was read from a disk behind the servers' back against what clients saw: each block must hold, by
+// itself, what was acknowledged before, or something newer. It returns what is wrong. Two disks may show different writes
+// of unknown outcome, so they are not judged as answers of one register.
+func Lacks(ops, read []Op) (bad []string) {
+	blocks := map[int64][]Op{}
+	for _, o := range ops {
+		blocks[o.Block] = append(blocks[o.Block], o)
+	}
+	registers := map[int64]past{}
+	for _, r := range read {
+		g, ok := registers[r.Block]
+		if !ok {
+			g = registerOf(blocks[r.Block])
+			registers[r.Block] = g
+		}
+		if why := g.wrong(r); why != "" {
+			bad = append(bad, r.String()+": "+why)
+		}
+	}
+	return bad
 }
 
 // completed are writes by the time at which they had taken effect, each with the newest one up to there.

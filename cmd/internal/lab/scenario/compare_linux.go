@@ -11,8 +11,8 @@ import (
 
 const compareAtOnce = 1 << 20
 
-// compare reads two files past the page cache and returns the first places at which they differ.
-func compare(a, b string) (places []int64, err error) {
+// compare reads two files past the page cache and returns the first places at which they differ, limit at most.
+func compare(a, b string, limit int) (places []int64, err error) {
 	var files [2]*os.File
 	var size [2]int64
 	for i, name := range []string{a, b} {
@@ -38,13 +38,30 @@ func compare(a, b string) (places []int64, err error) {
 				return nil, fmt.Errorf("read a replica: %w", err)
 			}
 		}
-		for at := int64(0); at < n && len(places) < 100; at += 4096 {
+		for at := int64(0); at < n && len(places) < limit; at += 4096 {
 			if end := min(at+4096, n); !bytes.Equal(buf[0][at:end], buf[1][at:end]) {
 				places = append(places, off+at)
 			}
 		}
 	}
 	return places, nil
+}
+
+// readBlocks reads blocks of a file past the page cache.
+func readBlocks(path string, blocks []int64, seen func(block int64, p []byte)) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return fmt.Errorf("open a replica past the page cache: %w", err)
+	}
+	defer f.Close()
+	p := aligned(4096)
+	for _, b := range blocks {
+		if _, err := f.ReadAt(p, b*4096); err != nil {
+			return fmt.Errorf("read a replica: %w", err)
+		}
+		seen(b, p)
+	}
+	return nil
 }
 
 // aligned is memory that begins at a multiple of 4096, as O_DIRECT demands.

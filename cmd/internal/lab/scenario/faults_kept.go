@@ -2,10 +2,13 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/lab/disk"
@@ -14,7 +17,8 @@ import (
 // Faults of a disk that did not keep what it had been given: one that lied about flushes, one that was put back to an
 // older state, one that rots.
 
-// LyingPowerCut has the disk of a node answer flushes without doing anything, for a while, and takes its power.
+// LyingPowerCut has the disk of a node answer flushes without doing anything, for a while, and takes its power. Its Raft
+// state, too, went back then; if the others remember a newer one, the daemon refuses it, and a person replaces the node.
 func LyingPowerCut(role Role) Fault {
 	return func(ctx context.Context, r *Run) (Injected, error) {
 		node := role(r)
@@ -41,6 +45,7 @@ func LyingPowerCut(role Role) Fault {
 			return in, err
 		}
 		dead := in.Bites
+		in.Mend = func(ctx context.Context) error { return r.startOrReplace(ctx, node) }
 		in.Bites = func() (string, bool, error) {
 			proof, ok, err := dead()
 			return fmt.Sprintf("%d flushes of %s were lies, %s", after-before, node, proof), ok && after > before, err
@@ -65,7 +70,7 @@ func RollBack(role Role) Fault {
 		if err := r.Lab.Start(node); err != nil {
 			return Injected{}, err
 		}
-		if _, err := r.healthy(ctx, toHeal); err != nil {
+		if err := r.healthy(ctx, toHeal); err != nil {
 			return Injected{}, err
 		}
 		if err := r.Lab.Stop(node, toStop); err != nil {
@@ -88,7 +93,7 @@ func RollBack(role Role) Fault {
 				if err != nil || rerr != nil {
 					return "", false, fmt.Errorf("%w, %w", err, rerr)
 				}
-				refused := strings.Contains(string(text[said:]), "was restored or copied")
+				refused := strings.Contains(string(text[said:]), refusedState)
 				return fmt.Sprintf("%s runs %v on its old state, refused: %t", node, ids, refused), len(ids) == 0 && refused, nil
 			},
 			Mend: func(ctx context.Context) error { return r.replace(ctx, node) },
@@ -135,6 +140,38 @@ func RotSuperblock(role Role) Fault {
 			Mend: func(context.Context) error { return r.Lab.Start(node) },
 		}, nil
 	}
+}
+
+// refusedState is in what a daemon says that must not vote with the state that it finds.
+const refusedState = "was restored or copied"
+
+// startOrReplace starts a node, and replaces it if it refuses its state.
+func (r *Run) startOrReplace(ctx context.Context, node string) error {
+	said, err := logSize(r, node)
+	if err != nil {
+		return err
+	}
+	if err := r.Lab.Start(node); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, toHeal)
+	defer cancel()
+	for !slices.Contains(r.watch.present().InSync, node) {
+		ids, err := r.Lab.Pids(node)
+		text, rerr := os.ReadFile(r.Lab.Log(node))
+		if err := errors.Join(err, rerr); err != nil {
+			return err
+		}
+		if len(ids) == 0 && strings.Contains(string(text[said:]), refusedState) {
+			return r.replace(ctx, node)
+		}
+		select {
+		case <-time.After(askEvery):
+		case <-ctx.Done():
+			return fmt.Errorf("%s is neither a member nor refused: %w", node, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // replace does with a node whose state nobody can trust what its messages say: remove it, empty its data directory, start

@@ -18,7 +18,7 @@ func (r *Run) afterwards(ctx context.Context, stopWatching func()) error {
 	if err := r.Client.ReadAll(reading); err != nil {
 		r.res.fail(err.Error())
 	}
-	if _, err := r.healthy(ctx, toHeal); err != nil {
+	if err := r.healthy(ctx, toHeal); err != nil {
 		r.res.fail("after the load: " + err.Error())
 	}
 	if err := r.pastFailovers(ctx); err != nil {
@@ -110,6 +110,9 @@ func (r *Run) figures(ops []history.Op, errs map[string]int, tenures []history.T
 	r.res.LostWrites = history.Lost(ops)
 	for _, k := range r.strikes {
 		gap, _ := history.LongestGap(ops, k.At, k.Mended)
+		if k.expect.goesOn() && gap > r.target() {
+			r.res.Late++
+		}
 		r.res.LongestGap = max(r.res.LongestGap, ms(gap))
 		r.res.HealMs = max(r.res.HealMs, k.HealMs)
 		if d, ok := history.Outage(ops, k.Struck); ok {
@@ -123,21 +126,35 @@ func (r *Run) figures(ops []history.Op, errs map[string]int, tenures []history.T
 	}
 }
 
+// target is the RTO that the cluster is configured for.
+func (r *Run) target() time.Duration {
+	rto, err := time.ParseDuration(r.state.Config.RTO)
+	if err != nil {
+		r.res.broken("the target of the lab: " + err.Error())
+	}
+	return rto
+}
+
+// goesOn: the service is there while the fault lasts, after a while at most.
+func (e Expect) goesOn() bool {
+	switch e.Service {
+	case GoesOn, Moves, Survives, Waits:
+		return true
+	}
+	return false
+}
+
 // service judges availability by the record.
 func (r *Run) service(k Strike, ops []history.Op) {
-	switch k.expect.Service {
-	case GoesOn, Moves, Survives, Waits:
+	switch {
+	case k.expect.goesOn():
 		if gap, _ := history.LongestGap(ops, k.At, k.Mended); gap > k.expect.within() {
 			r.res.fail(fmt.Sprintf("%s: nothing was acknowledged for %v, %v at most are right", k.Name, gap, k.expect.within()))
 		}
-	case Suspends:
+	case k.expect.Service == Suspends:
 		// What was sent after the last lease ended cannot be answered before the mending. A lease is shorter than the RTO target.
-		rto, err := time.ParseDuration(r.state.Config.RTO)
-		if err != nil {
-			r.res.broken(err.Error())
-		}
 		for _, o := range ops {
-			if !o.Unknown && o.Sent > k.Struck+rto && o.Answered < k.Mended {
+			if !o.Unknown && o.Sent > k.Struck+r.target() && o.Answered < k.Mended {
 				r.res.fail(fmt.Sprintf("%s: nobody may be answered, but this was: %v", k.Name, o))
 				break
 			}
@@ -152,7 +169,7 @@ func (r *Run) stopAndCompare(primary string) {
 			r.res.fail(err.Error())
 		}
 	}
-	places, err := compare(r.Lab.Backing(r.Other(primary)), r.Lab.Backing(primary))
+	places, err := compare(r.Lab.Backing(r.Other(primary)), r.Lab.Backing(primary), 100)
 	if err != nil {
 		r.res.fail(err.Error())
 	}

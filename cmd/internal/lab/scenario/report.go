@@ -17,6 +17,13 @@ func (r Result) Line() string {
 	if r.Degraded > 0 {
 		line += fmt.Sprintf("\n          %d faults met a volume whose standby had just been dropped: they suspended it", r.Degraded)
 	}
+	if c := r.Claims; c.Checks > 0 {
+		line += fmt.Sprintf("\n          status held against the disks %d times (%d: nobody was sure): %d members had everything, %d pairs were equal; of %d replicas behind, %d differed, within dirty_bytes, which was less than the volume for %d",
+			c.Checks, c.Silent, c.Members, c.Equal, c.Behind, c.Differ, c.Partly)
+	}
+	if r.Late > 0 {
+		line += fmt.Sprintf("\n          clients waited longer than the RTO target in %d of the faults: its files are kept", r.Late)
+	}
 	for _, why := range r.Reasons {
 		line += "\n          " + why
 	}

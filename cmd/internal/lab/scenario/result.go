@@ -27,6 +27,8 @@ type Result struct {
 	LostWrites  int            `json:"lost_writes"`    // acknowledged, and gone in the end
 	Changes     int            `json:"changes"`        // of the primary
 	Degraded    int            `json:"degraded"`       // faults of a series that met a volume without a standby
+	Late        int            `json:"late"`           // faults during which clients waited longer than the RTO target: right on a busy machine, and worth a look
+	Claims      Claims         `json:"claims"`         // of a soak
 	HealMs      int64          `json:"heal_ms"`        // from the mending to healthy
 	Writes      int            `json:"writes"`         // acknowledged
 	Reads       int            `json:"reads"`

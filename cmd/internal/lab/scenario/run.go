@@ -69,7 +69,7 @@ func WaitHealthy(ctx context.Context, l *topology.Lab) error {
 	background.Go(func() { r.watch.run(watching) })
 	defer background.Wait()
 	defer stop()
-	if _, err = r.healthy(ctx, toStart); err != nil {
+	if err = r.healthy(ctx, toStart); err != nil {
 		return errors.Join(err, r.allRun())
 	}
 	return nil
@@ -135,7 +135,7 @@ func (r *Run) run(ctx context.Context) (err error) {
 	if err := r.Lab.Start(); err != nil {
 		return broken("start", err)
 	}
-	if _, err := r.healthy(ctx, toStart); err != nil {
+	if err := r.healthy(ctx, toStart); err != nil {
 		return errors.Join(fmt.Errorf("after the first start: %w", err), r.allRun())
 	}
 	loading, stopLoad := context.WithCancel(ctx)
@@ -234,6 +234,9 @@ func (r *Run) strike(ctx context.Context, s Scenario) error {
 	}
 	expected := r.during(ctx, s, in, k)
 	k.Mended = history.Clock()
+	if !s.Lies {
+		r.claims(ctx, s.Name+", before it is mended")
+	}
 	if now := r.watch.present(); expected != nil && r.s.Series != nil && s.Expect.Service == Moves && now.Epoch == before.Epoch && slices.Equal(now.InSync, []string{r.primary}) {
 		r.cfg.Log.Warn("the standby had just been dropped: nobody could take over", "scenario", s.Name, "epoch", now.Epoch)
 		expected, k.expect.Service, k.Degraded = nil, Suspends, true
@@ -247,11 +250,15 @@ func (r *Run) strike(ctx context.Context, s Scenario) error {
 		r.res.Reasons = append(r.res.Reasons, r.lastSaid())
 		return expected
 	}
-	took, err := r.healthy(ctx, toHeal)
-	if err != nil {
+	began := history.Clock()
+	if !s.Lies {
+		r.claims(ctx, s.Name+", just mended")
+	}
+	if err := r.healthy(ctx, toHeal); err != nil {
 		return fmt.Errorf("after the fault was mended: %w", err)
 	}
-	k.HealMs = ms(took)
+	k.HealMs = ms(history.Clock() - began)
+	r.claims(ctx, s.Name+", healthy again")
 	return r.answers(ctx, "", afterAll, within)
 }
 
@@ -334,14 +341,13 @@ func (r *Run) answers(ctx context.Context, server string, n int, limit time.Dura
 }
 
 // healthy waits until every replica is a member and the volume is served.
-func (r *Run) healthy(ctx context.Context, limit time.Duration) (took time.Duration, err error) {
-	from := history.Clock()
+func (r *Run) healthy(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if _, err := r.watch.until(ctx, func(v View) bool { return v.State == api.VolumeHealthy && len(v.InSync) == 2 }); err != nil {
-		return 0, fmt.Errorf("not healthy within %v: %s", limit, r.lastSaid())
+		return fmt.Errorf("not healthy within %v: %s", limit, r.lastSaid())
 	}
-	return history.Clock() - from, nil
+	return nil
 }
 
 func (r *Run) lastSaid() string {

@@ -62,7 +62,11 @@ type Scenario struct {
 	// Series, instead of Phase, Fault, Hold and Expect: faults that strike one after the other in one cluster, each when
 	// the one before was mended and the volume is healthy again, until next says that it was enough.
 	Series func(r *Run) (next func() (Scenario, bool))
-	Think  time.Duration // how long a worker rests after each answer; default that of the client
+	// Claims: before, within and after each fault, what status says of the replicas is held against the bytes on the disks.
+	Claims bool
+	// Lies: while the fault lasts, a disk has lost what it said that it kept, and no status can know.
+	Lies  bool
+	Think time.Duration // how long a worker rests after each answer; default that of the client
 }
 
 // Phase prepares the state in which the fault strikes, under load. Nil: nothing but the load.

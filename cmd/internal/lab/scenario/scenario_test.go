@@ -142,16 +142,16 @@ func TestReplicasAreComparedByteByByte(t *testing.T) {
 	}
 	write(a, content)
 	write(b, content)
-	if places, err := compare(a, b); err != nil || len(places) > 0 {
+	if places, err := compare(a, b, 100); err != nil || len(places) > 0 {
 		t.Fatalf("%v %v", places, err)
 	}
 	content[2<<20+4096+7] = 1
 	write(b, content)
-	if places, err := compare(a, b); err != nil || len(places) != 1 || places[0] != 2<<20+4096 {
+	if places, err := compare(a, b, 100); err != nil || len(places) != 1 || places[0] != 2<<20+4096 {
 		t.Errorf("%v %v", places, err)
 	}
 	write(b, content[:2<<20])
-	if _, err := compare(a, b); err == nil {
+	if _, err := compare(a, b, 100); err == nil {
 		t.Error("a shorter one is taken for equal")
 	}
 }

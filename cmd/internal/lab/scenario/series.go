@@ -37,7 +37,7 @@ func Failovers(n int) Scenario {
 func Soak(d time.Duration) Scenario {
 	choice := soakChoice()
 	return Scenario{
-		Name: "soak", Covers: "the whole matrix", What: fmt.Sprintf("random faults for %v", d), Disks: true, FUA: true, Think: seriesThink,
+		Name: "soak", Covers: "the whole matrix", What: fmt.Sprintf("random faults for %v", d), Disks: true, FUA: true, Claims: true, Think: seriesThink,
 		Expect: Expect{Service: Survives},
 		Series: func(r *Run) func() (Scenario, bool) {
 			end := time.Now().Add(d)

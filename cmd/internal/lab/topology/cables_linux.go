@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Shape limits the rate of what a node sends into a network.
@@ -36,16 +37,22 @@ func (l *Lab) Remove(rules ...Rule) error {
 	})
 }
 
-// apply gives the kernel the rules of each node that the changed ones concern.
-func (l *Lab) apply(s *State, changed []Rule) (err error) {
-	done := map[string]bool{}
+// apply gives the kernel the rules of each node that the changed ones concern, of all nodes at once: one after the other,
+// on a busy machine, a node would be cut off from one and drop it, while it still reaches another, and only then be alone.
+func (l *Lab) apply(s *State, changed []Rule) error {
+	var nodes []string
 	for _, r := range changed {
-		if !done[r.To] {
-			done[r.To] = true
-			err = errors.Join(err, runWith(s.ruleset(r.To), "nsenter", "--net="+l.netns(r.To), "nft", "-f", "-"))
+		if !slices.Contains(nodes, r.To) {
+			nodes = append(nodes, r.To)
 		}
 	}
-	return err
+	errs := make([]error, len(nodes))
+	var all sync.WaitGroup
+	for i, n := range nodes {
+		all.Go(func() { errs[i] = runWith(s.ruleset(n), "nsenter", "--net="+l.netns(n), "nft", "-f", "-") })
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // Dropped counts the packets of a node that were lost on their arrival at another, since the rules there last changed.

@@ -51,6 +51,22 @@ func (l *Lab) DataDir(node string) string { return filepath.Join(l.Folder(node),
 // Backing is a node's copy of the volume.
 func (l *Lab) Backing(node string) string { return filepath.Join(l.Folder(node), "vol.img") }
 
+// Bytes is where the bytes of a node's copy of the volume lie, below whatever fault its disk has.
+func (l *Lab) Bytes(node string) (path string, err error) {
+	s, err := l.State()
+	if err != nil {
+		return "", err
+	}
+	n, err := s.Node(node)
+	if err != nil {
+		return "", err
+	}
+	if n.Disk {
+		return filepath.Join(l.Dir, "store", node, "data", filepath.Base(l.Backing(node))), nil
+	}
+	return l.Backing(node), nil
+}
+
 // Log is where a node's daemon writes, over all its starts.
 func (l *Lab) Log(node string) string { return filepath.Join(l.Dir, node+".log") }
 
