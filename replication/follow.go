@@ -70,7 +70,7 @@ func (r *Replica) reportLocked() cluster.Report {
 	if r.super != nil {
 		// From the moment of a failure, not from that of its note (R23): what is said here makes candidates.
 		rep.Failed = r.super.Failed() || r.unnoted > 0 || r.spoiltLocked()
-		rep.Held, rep.Clean = true, r.super.Clean()
+		rep.Held, rep.Clean, rep.Unmarked = true, r.super.Clean(), r.unmarked
 		rep.Stalled = r.dev.Stalled()
 	}
 	rep.Epoch, rep.LastSeq, rep.Inconsistent = r.recv.Epoch(), r.recv.LastNum(), r.recv.Inconsistent()

@@ -107,10 +107,12 @@ type Replica struct {
 	timers timers
 	kick   chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
 	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
-	noting  chan struct{}
-	slots   marks.Slots   // of the other replicas in cfg.Marks
-	digests chan struct{} // a token for each digest request, or read of the primary, being answered
-	goes    sync.WaitGroup
+	noting chan struct{}
+	slots  marks.Slots // of the other replicas in cfg.Marks
+	// unmarked: nothing was marked for anybody when this process started (R25).
+	unmarked bool
+	digests  chan struct{} // a token for each digest request, or read of the primary, being answered
+	goes     sync.WaitGroup
 	// failures counts writes and flushes of the backing that failed, and stalls.
 	failures atomic.Uint64
 	verified [numVerified]atomic.Uint64 // by comparisons
@@ -159,6 +161,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 		noting: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
 	r.regs = r.newRegions()
 	r.slots = slotsOf(cfg.Marks, r.others())
+	r.unmarked = cfg.Marks != nil && cfg.Marks.Empty()
 	r.meter.init(cfg.Node, cfg.Volume.Replicas)
 	r.timers.set(cfg.DropAfter, cfg.SuspendLimit)
 	if super != nil {

@@ -134,10 +134,12 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 		delete(v.Members, n)
 	}
 	if p.Basis != BasisFirst && p.Basis != BasisHandOver {
-		// Writes in flight may have reached one member and not another: until there are maps to settle them by (R29),
-		// the others leave. The old primary stays promotable until the new one has it removed (R6).
+		// Writes in flight may have reached one member and not another. Who stays is settled before anything is answered
+		// (R29). The old primary stays promotable until the new one has it removed (R6).
 		for n := range v.Members {
-			if n != p.Candidate && n != old {
+			if m, stays := p.Stay[n]; stays && n != p.Candidate {
+				v.Members[n] = m
+			} else if n != p.Candidate && n != old {
 				delete(v.Members, n)
 			}
 		}
@@ -169,6 +171,9 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 	if slices.Contains(p.Leave, p.Candidate) {
 		return "the candidate would leave the set"
 	}
+	if void := mayStay(p, v); void != "" {
+		return void
+	}
 	m, member := v.Members[p.Candidate]
 	switch p.Basis {
 	case BasisForced:
@@ -178,6 +183,11 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 			return ""
 		}
 		return fmt.Sprintf("the clean-stop mark of %s is not of the member that the set names", p.Candidate)
+	case BasisUnmarked:
+		if member {
+			return ""
+		}
+		return fmt.Sprintf("%s is no member", p.Candidate)
 	case BasisLastPrimary:
 		if member && p.Candidate == v.Primary {
 			return ""
@@ -200,6 +210,22 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 		return fmt.Sprintf("%s is no member under the incarnation named", p.Candidate)
 	}
 	return fmt.Sprintf("unknown basis %q", p.Basis)
+}
+
+// mayStay: only a member stays, and under another incarnation only one of all that lost their memory (R25). The old primary
+// stays of itself.
+func mayStay(p *Promote, v *Volume) string {
+	for n, stays := range p.Stay {
+		m, member := v.Members[n]
+		alike := p.Basis == BasisLastPrimary || p.Basis == BasisAllLost
+		switch {
+		case !member || n == v.Primary || p.Basis == BasisForced:
+			return fmt.Sprintf("%s is no member that could stay", n)
+		case m != stays && !alike:
+			return fmt.Sprintf("%s would stay as another than the member that the set names", n)
+		}
+	}
+	return ""
 }
 
 // mayHold reports whether node is configured to hold a replica of the volume and is part of the cluster.
@@ -264,8 +290,8 @@ func (s *State) rejoin(c Command, v *Volume) string {
 		return fmt.Sprintf("%s is no member", r.Node)
 	case r.Node == v.Primary:
 		return "a new process of the primary is promoted anew" // R2
-	case m.Incarnation != r.Member.Incarnation && !r.Clean.Matches(m):
-		return fmt.Sprintf("%s has another incarnation and no clean-stop mark of the member", r.Node)
+	case m.Incarnation != r.Member.Incarnation && !r.Clean.Matches(m) && !r.Unmarked:
+		return fmt.Sprintf("%s has another incarnation, no clean-stop mark of the member, and had marks in its maps", r.Node)
 	}
 	v.Members[r.Node] = r.Member
 	return ""

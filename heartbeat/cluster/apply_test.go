@@ -163,6 +163,18 @@ func TestPromotionIsVoid(t *testing.T) { // R6, R7
 		"all lost, the last primary stays":   func(s *State, p *Promote) { p.Basis = BasisAllLost },
 		"hand-over to another incarnation":   func(s *State, p *Promote) { p.Basis, p.Member.Incarnation = BasisHandOver, incB },
 		"first, of a volume that had one":    func(s *State, p *Promote) { p.Basis = BasisFirst },
+		"with one that is no member": func(s *State, p *Promote) {
+			p.Stay = map[string]Member{"x": {incA, 1}}
+			delete(s.Volumes["v"].Members, "x")
+		},
+		"with another than the member":  func(s *State, p *Promote) { p.Stay = map[string]Member{"x": {incB, 1}} },
+		"with another process":          func(s *State, p *Promote) { p.Stay = map[string]Member{"x": {incA, 2}} },
+		"with the old primary":          func(s *State, p *Promote) { p.Stay = map[string]Member{"p": {incA, 1}} },
+		"forced, with one that may not": func(s *State, p *Promote) { p.Basis, p.Stay = BasisForced, map[string]Member{"x": {incA, 1}} },
+		"unmarked, of no member": func(s *State, p *Promote) {
+			p.Basis = BasisUnmarked
+			delete(s.Volumes["v"].Members, "s")
+		},
 		"clean, of no member": func(s *State, p *Promote) {
 			p.Basis, p.Clean = BasisClean, &Clean{incA, 1}
 			delete(s.Volumes["v"].Members, "s")
@@ -227,6 +239,21 @@ func TestWhoStaysInTheSetAtAPromotion(t *testing.T) { // R6, R23, R25, R29
 			return p
 		}, "[p s]", "p"},
 		"forced": {nil, func(s *State) *Promote { return promote(s, "s", BasisForced) }, "[s]", ""},
+		"failover, x is settled": {nil, func(s *State) *Promote {
+			p := promote(s, "s", BasisUnchanged)
+			p.Stay = map[string]Member{"x": {incA, 1}}
+			return p
+		}, "[p s x]", "p"},
+		"the old primary again, both are settled": {nil, func(s *State) *Promote {
+			p := promote(s, "p", BasisUnchanged)
+			p.Stay = map[string]Member{"s": {incA, 1}, "x": {incA, 1}}
+			return p
+		}, "[p s x]", ""},
+		"all lost their memory, x is settled": {nil, func(s *State) *Promote {
+			p := promote(s, "p", BasisLastPrimary)
+			p.Member.Incarnation, p.Stay = incB, map[string]Member{"x": {incB, 1}}
+			return p
+		}, "[p x]", ""},
 	} {
 		s := s0.Clone()
 		if c.prepare != nil {
@@ -236,6 +263,11 @@ func TestWhoStaysInTheSetAtAPromotion(t *testing.T) { // R6, R23, R25, R29
 		v := ok(t, s, Command{Promote: p}).Volume
 		if got := fmt.Sprint(v.MemberNames()); got != c.members || v.Previous != c.previous {
 			t.Errorf("%s: set %s, previous %q; want %s, %q", name, got, v.Previous, c.members, c.previous)
+		}
+		for n, m := range p.Stay {
+			if v.Members[n] != m {
+				t.Errorf("%s: %s is %+v, want %+v", name, n, v.Members[n], m)
+			}
 		}
 		if v.Members[p.Candidate] != p.Member {
 			t.Errorf("%s: the set names %+v, want %+v", name, v.Members[p.Candidate], p.Member)
@@ -349,6 +381,8 @@ func TestRejoin(t *testing.T) { // R25
 		clean    *Clean
 		void     bool
 	}{
+		"unmarked":                    {"s", "s", Member{incB, 3}, nil, false},
+		"unmarked primary":            {"p", "p", Member{incB, 3}, nil, true},
 		"same incarnation":            {"s", "s", Member{incA, 2}, nil, false},
 		"clean stop":                  {"s", "s", Member{incB, 2}, &Clean{incA, 1}, false},
 		"lost its memory":             {"s", "s", Member{incB, 2}, nil, true},
@@ -360,7 +394,7 @@ func TestRejoin(t *testing.T) { // R25
 		"primary":                     {"p", "p", Member{incA, 2}, nil, true}, // R2: it is promoted anew
 	} {
 		s := formed(t)
-		r := s.Apply(s.Index+1, 5, Command{By: c.by, Rejoin: &Rejoin{On: on(s), Node: c.node, Member: c.member, Clean: c.clean}})
+		r := s.Apply(s.Index+1, 5, Command{By: c.by, Rejoin: &Rejoin{On: on(s), Node: c.node, Member: c.member, Clean: c.clean, Unmarked: c.member.Process == 3}})
 		if (r.Void != "") != c.void || !c.void && r.Volume.Members[c.node] != c.member {
 			t.Errorf("%s: void %q, the set names %+v", name, r.Void, r.Volume.Members[c.node])
 		}
@@ -437,8 +471,11 @@ func TestRandomLogsKeepTheInvariants(t *testing.T) {
 			var c Command
 			switch rng.IntN(9) {
 			case 0:
-				bases := []Basis{BasisFirst, BasisHandOver, BasisUnchanged, BasisClean, BasisLastPrimary, BasisAllLost, BasisForced}
+				bases := Bases()
 				c.Promote = &Promote{On: o, Term: 5, Candidate: n, Member: m, Basis: bases[rng.IntN(len(bases))], Clean: &Clean{incA, 1}, Leave: []string{pick()}[:rng.IntN(2)]}
+				if stays := pick(); rng.IntN(2) == 0 {
+					c.Promote.Stay = map[string]Member{stays: v.Members[stays]}
+				}
 			case 1, 2:
 				c.Drop = &Drop{On: o, Node: n}
 			case 3, 4, 5:

@@ -89,14 +89,15 @@ const (
 	BasisHandOver    Basis = "hand-over"
 	BasisUnchanged   Basis = "unchanged incarnation"
 	BasisClean       Basis = "clean-stop mark"
+	BasisUnmarked    Basis = "nothing was unflushed"
 	BasisLastPrimary Basis = "last primary, every member lost its memory"
-	BasisAllLost     Basis = "every member lost its memory, the last primary its disk too"
+	BasisAllLost     Basis = "every member lost its memory, and the last primary cannot be used"
 	BasisForced      Basis = "forced by a person"
 )
 
 // Bases are all reasons.
 func Bases() []Basis {
-	return []Basis{BasisFirst, BasisHandOver, BasisUnchanged, BasisClean, BasisLastPrimary, BasisForced}
+	return []Basis{BasisFirst, BasisHandOver, BasisUnchanged, BasisClean, BasisUnmarked, BasisLastPrimary, BasisAllLost, BasisForced}
 }
 
 // Promote makes Candidate the primary of the next epoch.
@@ -109,7 +110,11 @@ type Promote struct {
 	Basis     Basis    `json:"basis"`
 	Clean     *Clean   `json:"clean,omitempty"`
 	Leave     []string `json:"leave,omitempty"` // members that leave in the same entry
-	Reason    string   `json:"reason"`
+	// Stay are the members that stay beside the candidate, for it to settle with them (R29), as what: of all that lost their
+	// memory alike, the incarnation and process that follow (R25). The old primary stays until the new one has it removed
+	// (R6); any other that is not named leaves. At a first start and a hand-over all stay.
+	Stay   map[string]Member `json:"stay,omitempty"`
+	Reason string            `json:"reason"`
 	// SilentMillis is how long the leader had not heard the old primary, for the record of the failover.
 	SilentMillis int64 `json:"silent_ms,omitempty"`
 }
@@ -141,12 +146,15 @@ type Admit struct {
 	Full bool `json:"full,omitempty"`
 }
 
-// Rejoin says that a new process of a member continues its membership: the same incarnation, or a clean stop.
+// Rejoin says that a new process of a member continues its membership: the same incarnation, a clean stop, or maps that
+// were empty.
 type Rejoin struct {
 	On
 	Node   string `json:"node"`
 	Member Member `json:"member"`
 	Clean  *Clean `json:"clean,omitempty"`
+	// Unmarked: its own maps were empty at its start.
+	Unmarked bool `json:"unmarked,omitempty"`
 }
 
 // AllowResync is a person's word that what a held replica has of its own may be overwritten.

@@ -158,20 +158,20 @@ func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.C
 // pick is R6 and R25: which member follows, given the reports that were asked for after the lease had ended.
 //
 // In this order: an unchanged incarnation other than the last primary's; the last primary itself, unchanged, when no
-// other was heard for a lease or none is left; a clean-stop mark; the last primary, when every member lost its memory
-// and none has a mark; any other, when the last primary says as well that its disk failed. A changed one waits while an
-// unchanged member may live, however long that takes: a person may know better.
+// other was heard for a lease or none is left; a clean-stop mark; one that had nothing unflushed; the last primary, when
+// every member lost its memory; any other, when the last primary cannot be used. A changed one waits while an unchanged
+// member may live, however long that takes: a person may know better.
 func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
 	names := candidates(v, a, reports)
 	all := len(reports) == len(v.Members)
 	for _, n := range names {
 		r := reports[n]
 		if r.Incarnation == v.Members[n].Incarnation && n != v.Primary {
-			return promotion(v, a, reports, n, cluster.BasisUnchanged)
+			return promotion(v, a, reports, n, cluster.BasisUnchanged, waited)
 		}
 	}
 	if r, ok := reports[v.Primary]; ok && r.Usable() && !a.failed && r.Incarnation == v.Members[v.Primary].Incarnation && (all || waited) {
-		return promotion(v, a, reports, v.Primary, cluster.BasisUnchanged)
+		return promotion(v, a, reports, v.Primary, cluster.BasisUnchanged, waited)
 	}
 	if !all && !waited {
 		return nil
@@ -179,14 +179,20 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 	for _, n := range names {
 		r := reports[n]
 		if r.Clean.Matches(v.Members[n]) {
-			return promotion(v, a, reports, n, cluster.BasisClean)
+			return promotion(v, a, reports, n, cluster.BasisClean, waited)
+		}
+	}
+	for _, n := range names {
+		r := reports[n]
+		if r.Unmarked {
+			return promotion(v, a, reports, n, cluster.BasisUnmarked, waited)
 		}
 	}
 	if !all {
 		return nil // an unchanged member may live: its return, or a person, decides
 	}
 	if v.Primary == "" && len(names) > 0 {
-		return promotion(v, a, reports, names[0], cluster.BasisFirst) // nothing was written yet that memory could lose
+		return promotion(v, a, reports, names[0], cluster.BasisFirst, waited) // nothing was written yet that memory could lose
 	}
 	for n, r := range reports {
 		if !r.LostMemory(v.Members[n]) {
@@ -196,10 +202,10 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 	last, ok := reports[v.Primary]
 	switch {
 	case ok && last.Usable():
-		return promotion(v, a, reports, v.Primary, cluster.BasisLastPrimary)
-	case ok && last.Failed && len(names) > 0:
+		return promotion(v, a, reports, v.Primary, cluster.BasisLastPrimary, waited)
+	case ok && len(names) > 0:
 		// All lost memory alike, so what was flushed is on each of them, and none has more than that for sure.
-		return promotion(v, a, reports, names[0], cluster.BasisAllLost)
+		return promotion(v, a, reports, names[0], cluster.BasisAllLost, waited)
 	}
 	return nil
 }
@@ -220,8 +226,9 @@ func candidates(v *cluster.Volume, a *account, reports map[string]cluster.Report
 }
 
 // promotion makes the promotion of n and says who leaves in the same entry: the failed old primary, and every other member
-// whose own word is that it lost its memory without a mark.
-func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report, n string, basis cluster.Basis) *cluster.Promote {
+// whose own word is that it lost its memory, unless all did alike. The others stay and are settled with (R29), but for one
+// that was not heard for a lease: writes would only wait for its drop.
+func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report, n string, basis cluster.Basis, waited bool) *cluster.Promote {
 	r := reports[n]
 	p := &cluster.Promote{Candidate: n, Member: cluster.Member{Incarnation: r.Incarnation, Process: r.Process}, Basis: basis}
 	if basis == cluster.BasisClean {
@@ -232,14 +239,29 @@ func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report,
 	} else if a.released == givenUp && a.proven && basis == cluster.BasisUnchanged && !a.failed && n != v.Primary {
 		p.Basis = cluster.BasisHandOver
 	}
+	alike := basis == cluster.BasisLastPrimary || basis == cluster.BasisAllLost
 	for _, m := range v.MemberNames() {
 		o, heard := reports[m]
-		lost := heard && o.LostMemory(v.Members[m]) && !o.Clean.Matches(v.Members[m])
-		if m != n && (lost || m == v.Primary && a.failed) {
+		lost := heard && o.LostMemory(v.Members[m]) && !o.Kept(v.Members[m])
+		switch {
+		case m == n:
+		case alike && m != v.Primary && o.Usable():
+			p.Stay = stay(p.Stay, m, cluster.Member{Incarnation: o.Incarnation, Process: o.Process})
+		case lost || m == v.Primary && (a.failed || basis == cluster.BasisAllLost):
 			p.Leave = append(p.Leave, m)
+		case m != v.Primary && (heard || !waited):
+			p.Stay = stay(p.Stay, m, v.Members[m])
 		}
 	}
 	return p
+}
+
+func stay(all map[string]cluster.Member, node string, m cluster.Member) map[string]cluster.Member {
+	if all == nil {
+		all = map[string]cluster.Member{}
+	}
+	all[node] = m
+	return all
 }
 
 // Retry forgets the decision on a volume whose command certainly never reached the log, so that it is taken anew.

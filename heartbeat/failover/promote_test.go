@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -123,6 +124,10 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 		g.restart(n, cluster.Incarnation{Boot: boot})
 		g.report(n, func(r *cluster.Report) { r.Held, r.Problem = false, "it cannot be opened" })
 	}
+	kept := func(g *rig, n string) {
+		g.restart(n, incB)
+		g.report(n, func(r *cluster.Report) { r.Unmarked = true })
+	}
 	sole := func(g *rig) { g.change(func(v *cluster.Volume) { v.Version++; delete(v.Members, "s") }) }
 	for name, c := range map[string]struct {
 		prepare func(g *rig)
@@ -141,13 +146,24 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 			clean(g, "s")
 			g.report("s", func(r *cluster.Report) { r.Clean.Process = 7 })
 		}, "", "", nil},
-		"p lost its memory, s has not":             {func(g *rig) { lost(g, "p") }, "s", cluster.BasisUnchanged, []string{"p"}},
-		"p lost its memory, s is gone":             {func(g *rig) { lost(g, "p"); gone(g, "s") }, "", "", nil},
-		"p lost its memory, s has failed":          {func(g *rig) { lost(g, "p"); bad(g, "s") }, "", "", nil},
-		"both lost their memory":                   {func(g *rig) { lost(g, "p"); lost(g, "s") }, "p", cluster.BasisLastPrimary, []string{"s"}},
-		"both lost it, p's disk failed too":        {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p") }, "s", cluster.BasisAllLost, []string{"p"}},
-		"both lost it, both disks failed":          {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p"); bad(g, "s") }, "", "", nil},
-		"both lost it, p hangs":                    {func(g *rig) { lost(g, "p"); lost(g, "s"); hangs(g, "p") }, "", "", nil},
+		"p lost its memory, s has not":       {func(g *rig) { lost(g, "p") }, "s", cluster.BasisUnchanged, []string{"p"}},
+		"p lost its memory, s is gone":       {func(g *rig) { lost(g, "p"); gone(g, "s") }, "", "", nil},
+		"p lost its memory, s has failed":    {func(g *rig) { lost(g, "p"); bad(g, "s") }, "", "", nil},
+		"both lost their memory":             {func(g *rig) { lost(g, "p"); lost(g, "s") }, "p", cluster.BasisLastPrimary, nil},
+		"both lost it, p's disk failed too":  {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p") }, "s", cluster.BasisAllLost, []string{"p"}},
+		"both lost it, both disks failed":    {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p"); bad(g, "s") }, "", "", nil},
+		"both lost it, p hangs":              {func(g *rig) { lost(g, "p"); lost(g, "s"); hangs(g, "p") }, "s", cluster.BasisAllLost, []string{"p"}},
+		"p lost it and hangs, s is gone":     {func(g *rig) { lost(g, "p"); hangs(g, "p"); gone(g, "s") }, "", "", nil},
+		"p is gone, s had nothing unflushed": {func(g *rig) { gone(g, "p"); kept(g, "s") }, "s", cluster.BasisUnmarked, nil},
+		"p lost it, s had nothing unflushed": {func(g *rig) { lost(g, "p"); kept(g, "s") }, "s", cluster.BasisUnmarked, []string{"p"}},
+		"p had nothing unflushed, s is gone": {func(g *rig) { kept(g, "p"); gone(g, "s") }, "p", cluster.BasisUnmarked, nil},
+		"p is well, s had nothing unflushed": {func(g *rig) { same(g, "p"); kept(g, "s") }, "p", cluster.BasisUnchanged, nil},
+		"p lost it and cannot be used, s stopped cleanly and failed": {func(g *rig) {
+			lost(g, "p")
+			hangs(g, "p")
+			clean(g, "s")
+			bad(g, "s")
+		}, "", "", nil},
 		"both lost it, p is gone, its disk failed": {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p"); gone(g, "p") }, "", "", nil},
 		"p lost it and failed, s is gone":          {func(g *rig) { lost(g, "p"); bad(g, "p"); gone(g, "s") }, "", "", nil},
 		"p lost it and failed, s is unchanged but cannot be used": {func(g *rig) {
@@ -189,6 +205,56 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 	}
 }
 
+// Who stays beside the promoted one, to be settled with.
+func TestWhoStaysToBeSettled(t *testing.T) { // R6, R25, R29
+	m := func(inc cluster.Incarnation, process uint64) map[string]cluster.Member {
+		return map[string]cluster.Member{"s": {Incarnation: inc, Process: process}}
+	}
+	for name, c := range map[string]struct {
+		prepare func(g *rig)
+		who     string
+		stay    map[string]cluster.Member
+	}{
+		"all lost their memory": {func(g *rig) { g.restart("p", incB); g.restart("s", incB) }, "p", m(incB, 2)},
+		"all lost it, and s failed": {func(g *rig) {
+			g.restart("p", incB)
+			g.restart("s", incB)
+			g.report("s", func(r *cluster.Report) { r.Failed = true })
+		}, "p", nil},
+		"p is a new process, s lost its memory": {func(g *rig) { g.restart("p", incA); g.restart("s", incB) }, "p", nil},
+		"p is a new process, s had nothing unflushed": {func(g *rig) {
+			g.restart("p", incA)
+			g.restart("s", incB)
+			g.report("s", func(r *cluster.Report) { r.Unmarked = true })
+		}, "p", m(incA, 1)}, // it says itself which process follows
+		"p is a new process, s is not heard": {func(g *rig) { g.restart("p", incA); g.reach["s"] = false }, "p", nil},
+		"p is a new process, s cannot follow yet": {func(g *rig) {
+			g.restart("p", incA)
+			g.report("s", func(r *cluster.Report) { r.Held = false })
+		}, "p", m(incA, 1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.request("p")
+			c.prepare(g)
+			g.pass(4 * full)
+			p := g.promotion()
+			if p == nil || p.Candidate != c.who || !maps.Equal(p.Stay, c.stay) {
+				t.Fatalf("%+v, want %s with %v", p, c.who, c.stay)
+			}
+			r := g.commit(cluster.Command{By: "w", Promote: p})
+			if r.Void != "" || len(r.Volume.Members) != 1+len(c.stay) {
+				t.Fatalf("void %q, set %v", r.Void, r.Volume.Members)
+			}
+			for n, m := range c.stay {
+				if r.Volume.Members[n] != m {
+					t.Fatalf("the set names %+v", r.Volume.Members)
+				}
+			}
+		})
+	}
+}
+
 func TestMarkOfACleanStopWaitsForOneThatMayBeUnchanged(t *testing.T) { // R25
 	g := newRig(t)
 	g.reach["p"] = false
@@ -207,7 +273,7 @@ func TestNobodyIsWaitedForWhenAllWereHeard(t *testing.T) { // R25
 	g.restart("s", incB)
 	g.reach["p"], g.reach["s"] = true, true
 	g.pass(lease / 2)
-	g.wantPromotion("p", cluster.BasisLastPrimary, "s")
+	g.wantPromotion("p", cluster.BasisLastPrimary)
 }
 
 // faults.md K111

@@ -97,17 +97,18 @@ func activate(f Facts) Action {
 	return Serve{Epoch: v.Epoch}
 }
 
-// confirm has a new process of a member say that it is one: the same incarnation, or a clean stop (R25).
+// confirm has a new process of a member say that it is one: the same incarnation, a clean stop, or nothing that was
+// unflushed at its start (R25).
 func confirm(f Facts) Action {
 	v := &f.Volume
 	m, ok := v.Members[f.Self]
 	if !ok || v.Primary == f.Self || m.Process == f.Report.Process || !f.Report.Usable() {
 		return nil
 	}
-	if m.Incarnation != f.Report.Incarnation && !f.Report.Clean.Matches(m) {
+	if m.Incarnation != f.Report.Incarnation && !f.Report.Kept(m) {
 		return nil // the primary drops it, or the next promotion does
 	}
-	r := &cluster.Rejoin{On: on(v), Node: f.Self, Clean: f.Report.Clean,
+	r := &cluster.Rejoin{On: on(v), Node: f.Self, Clean: f.Report.Clean, Unmarked: f.Report.Unmarked,
 		Member: cluster.Member{Incarnation: f.Report.Incarnation, Process: f.Report.Process}}
 	return Propose{Command: cluster.Command{By: f.Self, Rejoin: r}}
 }

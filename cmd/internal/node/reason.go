@@ -74,7 +74,7 @@ func (v *view) notServed(vol *cluster.Volume) string {
 			why = append(why, m+": "+rep.Doing)
 		case !rep.Usable():
 			why = append(why, fmt.Sprintf("the replica on %s cannot be used: %s", m, problemOf(rep)))
-		case rep.LostMemory(vol.Members[m]) && !rep.Clean.Matches(vol.Members[m]):
+		case rep.LostMemory(vol.Members[m]) && !rep.Kept(vol.Members[m]):
 			why = append(why, m+" restarted with its machine, so writes since its last flush are at risk")
 		}
 	}

@@ -34,10 +34,11 @@ type history struct {
 
 type zone struct {
 	value value
-	sent  int64 // when its write was sent
-	first int64 // earliest answer
-	last  int64 // latest beginning
-	seen  bool  // acknowledged, or read
+	epoch cluster.Epoch // in which it was admitted
+	sent  int64         // when its write was sent
+	first int64         // earliest answer
+	last  int64         // latest beginning
+	seen  bool          // acknowledged, or read
 }
 
 func (h *history) find(v value) *zone {
@@ -50,7 +51,7 @@ func (h *history) find(v value) *zone {
 }
 
 // admit numbers a write in the order of admission.
-func (o *oracle) admit(q *request) {
+func (o *oracle) admit(s *session, q *request) {
 	if q.kind == blockdev.OpFlush {
 		return
 	}
@@ -58,25 +59,38 @@ func (o *oracle) admit(q *request) {
 	q.value = o.last
 	for b := q.from; b < q.to; b++ {
 		h := &o.blocks[b]
-		h.zones = append(h.zones, zone{value: q.value, sent: q.sent, first: math.MaxInt64, last: q.sent})
+		h.zones = append(h.zones, zone{value: q.value, epoch: s.epoch, sent: q.sent, first: math.MaxInt64, last: q.sent})
 	}
 }
 
-// see checks that an operation on value v of block b, from began to ended, fits with all before.
+// see checks that an operation on value v of block b, from began to ended, fits with all before, and notes it.
 func (o *oracle) see(b int, v value, began, ended int64, who string) {
+	z := o.check(b, v, began, ended, who)
+	z.seen, z.first, z.last = true, min(z.first, ended), max(z.last, began)
+}
+
+// check is see for what nobody was told of yet.
+func (o *oracle) check(b int, v value, began, ended int64, who string) *zone {
 	h := &o.blocks[b]
 	z := h.find(v)
 	if z == nil {
-		o.w.violate("%s: block %d shows write %d, which was overwritten or lost for good before this session; possible are %v", who, b, v, h.values())
+		o.w.violate("%s: block %d shows write %d, which was overwritten or lost for good before; possible are %v", who, b, v, h.values())
 	}
-	z.seen = true
-	z.first, z.last = min(z.first, ended), max(z.last, began)
+	first, last := min(z.first, ended), max(z.last, began)
 	for i := range h.zones {
 		y := &h.zones[i]
-		if y.seen && y != z && y.first < z.last && z.first < y.last {
+		if y.seen && y != z && y.first < last && first < y.last {
 			o.w.violate("%s: block %d shows write %d (known from %.3f to %.3f ms) out of order with write %d (from %.3f to %.3f ms)", who, b,
-				v, ms(z.first), ms(z.last), y.value, ms(y.first), ms(y.last))
+				v, ms(first), ms(last), y.value, ms(y.first), ms(y.last))
 		}
+	}
+	return z
+}
+
+// remember keeps a value that nothing but a loss of all memory brings back.
+func (h *history) remember(v value) {
+	if len(h.past) == 0 || h.past[len(h.past)-1] < v {
+		h.past = append(h.past, v)
 	}
 }
 
@@ -109,7 +123,9 @@ func (o *oracle) reply(s *session, q *request) {
 		w.counts.Reads++
 		w.tracef("%s: read of %d-%d gives %v", s.r.n.name, q.from, q.to-1, q.values)
 		for b := q.from; b < q.to; b++ {
-			o.see(b, q.values[b-q.from], q.sent, w.now, "read on "+s.r.n.name)
+			v := q.values[b-q.from]
+			o.see(b, v, q.sent, w.now, "read on "+s.r.n.name)
+			o.same(b, v, s)
 		}
 	case blockdev.OpFlush:
 		w.counts.Flushes++
@@ -150,6 +166,20 @@ func (o *oracle) written(b int, v value) {
 	})
 }
 
+// same checks R29: what was read is on every member, unless something newer of this session is.
+func (o *oracle) same(b int, v value, s *session) {
+	o.members(func(n *node) {
+		if c := n.disk.cache[b]; c != v && !n.super.failed && !o.newer(b, c, s.epoch) {
+			o.w.violate("R29: a read of block %d gives write %d, member %s holds %d", b, v, n.name, c)
+		}
+	})
+}
+
+func (o *oracle) newer(b int, v value, e cluster.Epoch) bool {
+	z := o.blocks[b].find(v)
+	return z != nil && z.epoch == e
+}
+
 // durable checks R20 and notes what no loss of power may take away.
 func (o *oracle) durable(s *session, from, to int, covered [blocks]value) {
 	sound := 0
@@ -187,7 +217,8 @@ func (h *history) trim(floor value) {
 	h.past = h.past[i:]
 }
 
-// serve checks what a new session begins with: the content of its replica is what every client sees from now on.
+// serve checks what a new session begins with. Without another member it is what every client sees from now on; with one,
+// it is so for each block as soon as somebody was told of it: until then either of the two may be there at the next failover.
 func (o *oracle) serve(s *session) {
 	w, n := o.w, s.r.n
 	if s.epoch <= o.served {
@@ -195,6 +226,7 @@ func (o *oracle) serve(s *session) {
 	}
 	o.served = s.epoch
 	w.served = w.now
+	alone := len(s.r.vol.Members) == 1
 	for b := range o.blocks {
 		h, v := &o.blocks[b], n.disk.cache[b]
 		switch {
@@ -209,11 +241,18 @@ func (o *oracle) serve(s *session) {
 			if !h.any && !h.has(v) {
 				w.violate("after the loss of all memory %s begins with write %d of block %d, which was lost for good before; possible are %v and %v", n.name, v, b, h.past, h.values())
 			}
-			h.begin(v, w.now)
-			o.acked[b] = v
-		default:
+			if o.acked[b] = v; alone {
+				h.begin(v, w.now)
+			} else {
+				h.reopen(o.floor[b], w.now)
+				o.acked[b] = o.floor[b] // another member may lack more: nobody knows before it is settled
+			}
+		case alone:
 			o.see(b, v, w.now, w.now, "promotion of "+n.name)
 			h.begin(v, w.now)
+		default:
+			o.check(b, v, w.now, w.now, "promotion of "+n.name)
+			h.close(w.now)
 		}
 	}
 	o.forced, o.lostMemory = false, false
@@ -235,12 +274,31 @@ func (h *history) begin(v value, now int64) {
 		first = min(z.first, now)
 	}
 	for _, z := range h.zones {
-		if len(h.past) == 0 || h.past[len(h.past)-1] < z.value {
-			h.past = append(h.past, z.value)
-		}
+		h.remember(z.value)
 	}
 	for len(h.past) > 0 && h.past[len(h.past)-1] > v {
 		h.past = h.past[:len(h.past)-1]
 	}
 	h.zones = append(h.zones[:0], zone{value: v, first: first, last: now, seen: true})
+}
+
+// close: what older sessions left open took effect before now, or never will.
+func (h *history) close(now int64) {
+	for i := range h.zones {
+		h.zones[i].first = min(h.zones[i].first, now)
+	}
+}
+
+// reopen makes everything possible again that no flush excludes: all lost their memory, and each member may hold another.
+func (h *history) reopen(floor value, now int64) {
+	for _, z := range h.zones {
+		h.remember(z.value)
+	}
+	h.zones = h.zones[:0]
+	for _, v := range h.past {
+		if v >= floor {
+			h.zones = append(h.zones, zone{value: v, first: now, last: math.MinInt64})
+		}
+	}
+	h.past = h.past[:0]
 }

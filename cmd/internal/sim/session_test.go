@@ -148,7 +148,7 @@ func (s *session) admit(q *request) {
 		})
 		return
 	}
-	s.w.oracle.admit(q)
+	s.w.oracle.admit(s, q)
 	o.value = q.value
 	s.core.Admit(s.r.p.now(), &o.Op)
 	s.run()
