@@ -95,7 +95,7 @@ type Config struct {
 	// process that was stopped does not find its disk guilty.
 	DiskDeadline time.Duration
 	// SnapshotThreshold is how many entries gather before a snapshot is taken, SnapshotInterval how often that is looked
-	// at. Defaults: 1024 and 30 s.
+	// at. Defaults: 1024 and 5 s.
 	SnapshotThreshold uint64
 	SnapshotInterval  time.Duration
 
@@ -143,7 +143,7 @@ func (c *Config) setDefaults() {
 	def(&c.LeaderLease, c.Heartbeat*3/4)
 	def(&c.Commit, c.Heartbeat/2)
 	def(&c.DiskDeadline, 5*time.Second)
-	def(&c.SnapshotInterval, 30*time.Second)
+	def(&c.SnapshotInterval, 5*time.Second)
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = 1024
 	}

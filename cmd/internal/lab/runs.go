@@ -17,6 +17,7 @@ import (
 
 	"hacluster/cmd/internal/lab/scenario"
 	"hacluster/cmd/internal/lab/topology"
+	"hacluster/cmd/internal/lab/wallclock"
 )
 
 // cellLimit bounds one run beside the time for which its fault holds.
@@ -181,7 +182,12 @@ func inLab(ctx context.Context, c *call, s scenario.Scenario, name string, seed 
 	if err != nil {
 		return r, err
 	}
-	cfg.RTO, cfg.Disks = s.RTO, s.Disks
+	cfg.RTO, cfg.Disks, cfg.Clocks = s.RTO, s.Disks, s.Clocks
+	if s.Clocks {
+		if cfg.Bin, err = steppable(ctx, cfg.Bin); err != nil {
+			return r, err
+		}
+	}
 	l, err := topology.Up(name, cfg)
 	if err != nil {
 		return r, err
@@ -209,6 +215,18 @@ func inLab(ctx context.Context, c *call, s scenario.Scenario, name string, seed 
 		return r, fmt.Errorf("the run ended early: %w (%v): %s", err, ctx.Err(), tail(logs.Bytes(), 2000))
 	}
 	return r, json.Unmarshal(out.Bytes(), &r)
+}
+
+// steppable makes a folder beside the programs, with a daemon whose clock can be stepped. Go keeps what it has built.
+func steppable(ctx context.Context, bin string) (dir string, err error) {
+	dir = filepath.Join(bin, "steppable")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.Symlink(filepath.Join("..", "ha-admin"), filepath.Join(dir, "ha-admin")); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	return dir, wallclock.Build(ctx, dir)
 }
 
 func tail(b []byte, n int) []byte { return bytes.TrimSpace(b[max(len(b)-n, 0):]) }

@@ -46,6 +46,20 @@ func Resyncing(ctx context.Context, r *Run) error {
 	return nil
 }
 
+// idleFor is longer than a lease and than any patience with a member that owes an answer.
+const idleFor = 2 * time.Second
+
+// Idle is the phase in which nobody reads or writes; clients come back when the fault is seen to bite.
+func Idle(ctx context.Context, r *Run) error {
+	_, r.resume = r.Client.Pause()
+	select {
+	case <-time.After(idleFor):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // LedByWitness is the phase in which leadership has moved off the primary, longer ago than a lease: who promotes another then granted the leases
 // itself, and nothing but their end is waited for. A leader of a new term waits for a whole lease in any case.
 func LedByWitness(ctx context.Context, r *Run) error {
@@ -63,6 +77,34 @@ func LedByWitness(ctx context.Context, r *Run) error {
 	case <-ctx.Done():
 	}
 	return ctx.Err()
+}
+
+// LedByStandby is the phase in which the standby leads: without the witness, leadership moves to it, and it stays there when
+// the witness is back.
+func LedByStandby(ctx context.Context, r *Run) error {
+	ctx, cancel := context.WithTimeout(ctx, toHeal)
+	defer cancel()
+	if err := r.Lab.Kill(r.Witness()); err != nil {
+		return err
+	}
+	led := func(v View) bool { return v.Leader != "" && v.Leader == r.Other(v.Primary) }
+	if _, err := r.watch.until(ctx, led); err != nil {
+		return fmt.Errorf("the standby was not made leader: %w", err)
+	}
+	if err := r.Lab.Start(r.Witness()); err != nil {
+		return err
+	}
+	rto, err := time.ParseDuration(r.state.Config.RTO) // longer than two leases: a young leader stays
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(rto):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	_, err = r.watch.until(ctx, func(v View) bool { return v.Node == r.Witness() && v.State == api.VolumeHealthy && led(v) })
+	return err
 }
 
 // Switchover asks for the role to move in order and lets another fault strike while it moves.

@@ -42,6 +42,7 @@ type Run struct {
 	primary string // when the fault strikes
 	strikes []Strike
 	started time.Time
+	resume  func()         // the load, if a phase paused it
 	cleanup []func() error // of phases, after the fault was mended
 }
 
@@ -268,6 +269,10 @@ func (r *Run) during(ctx context.Context, s Scenario, in Injected, k *Strike) (e
 	defer held.Stop()
 	k.Proof, err = r.bites(ctx, in)
 	k.Struck = history.Clock()
+	if r.resume != nil {
+		r.resume()
+		r.resume = nil
+	}
 	if err != nil {
 		return err
 	}

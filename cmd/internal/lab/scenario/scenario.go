@@ -51,6 +51,7 @@ type Scenario struct {
 	RTO    string // of the cluster; default "2s"
 	FUA    bool   // each write is durable before it counts: what must survive when all nodes lose power
 	Disks  bool   // the nodes' files lie on disks that can lose power, fail and hang
+	Clocks bool   // the daemons have clocks of their own that can be stepped
 	CI     bool   // among the most telling: part of matrix-ci
 	// Alone: never part of a soak, where the standby may have been dropped a moment before: without a member beside the
 	// primary, this fault costs data whatever the cluster does.

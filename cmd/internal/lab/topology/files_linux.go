@@ -67,6 +67,9 @@ func (l *Lab) Bytes(node string) (path string, err error) {
 	return l.Backing(node), nil
 }
 
+// Clock is the file of a node's clock, which package wallclock steps.
+func (l *Lab) Clock(node string) string { return filepath.Join(l.Dir, "clock-"+node) }
+
 // Log is where a node's daemon writes, over all its starts.
 func (l *Lab) Log(node string) string { return filepath.Join(l.Dir, node+".log") }
 

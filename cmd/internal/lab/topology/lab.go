@@ -52,6 +52,7 @@ type Config struct {
 	RTO       string // default "2s"
 	Size      string // of the volume, default "64MiB"
 	Extra     string // more lines of the volume block
+	Clocks    bool   // the daemons in Bin have clocks that can be stepped (package wallclock)
 	Disks     bool   // the nodes' folders lie on disks that can lose power, fail and hang
 }
 

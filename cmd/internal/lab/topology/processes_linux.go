@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"hacluster/cmd/internal/lab/wallclock"
 )
 
 // pids lists the processes in a network namespace.
@@ -98,6 +100,12 @@ func (l *Lab) start(s *State, name string) error {
 		args = append(args, "--pki", l.PKI())
 	}
 	cmd := l.inside(name, args...)
+	if s.Config.Clocks {
+		if err := wallclock.Create(l.Clock(name)); err != nil {
+			return err
+		}
+		cmd.Env = append(os.Environ(), wallclock.Env(l.Clock(name)))
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
