@@ -24,7 +24,7 @@ func Resyncing(ctx context.Context, r *Run) error {
 	if err := r.Lab.Kill(standby); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, toHeal)
+	ctx, cancel := context.WithTimeout(ctx, 3*toHeal)
 	defer cancel()
 	if _, err := r.watch.until(ctx, func(v View) bool { return len(v.InSync) == 1 }); err != nil {
 		return fmt.Errorf("the standby was not dropped: %w", err)
