@@ -230,16 +230,21 @@ func (r *Run) strike(ctx context.Context, s Scenario) error {
 	r.strikes = append(r.strikes, Strike{Name: s.Name, At: history.Clock(), expect: s.Expect})
 	k := &r.strikes[len(r.strikes)-1]
 	in, err := s.Fault(ctx, r)
+	var expected error
 	if err != nil {
-		return broken("inject the fault", err)
+		if expected = broken("inject the fault", err); !r.leftAlone(s, before) {
+			return expected
+		}
+		k.Struck = history.Clock()
+	} else {
+		expected = r.during(ctx, s, in, k)
 	}
-	expected := r.during(ctx, s, in, k)
 	k.Mended = history.Clock()
 	if !s.Lies {
 		r.claims(ctx, s.Name+", before it is mended")
 	}
-	if now := r.watch.present(); expected != nil && r.s.Series != nil && s.Expect.Service == Moves && now.Epoch == before.Epoch && slices.Equal(now.InSync, []string{r.primary}) {
-		r.cfg.Log.Warn("the standby had just been dropped: nobody could take over", "scenario", s.Name, "epoch", now.Epoch)
+	if expected != nil && r.leftAlone(s, before) {
+		r.cfg.Log.Warn("the standby had just been dropped: nobody could take over", "scenario", s.Name, "epoch", before.Epoch)
 		expected, k.expect.Service, k.Degraded = nil, Suspends, true
 		r.res.Degraded++
 	}
@@ -261,6 +266,12 @@ func (r *Run) strike(ctx context.Context, s Scenario) error {
 	k.HealMs = ms(history.Clock() - began)
 	r.claims(ctx, s.Name+", healthy again")
 	return r.answers(ctx, "", afterAll, within)
+}
+
+// leftAlone: in a series, the standby was dropped while a fault was being injected that was to move the role.
+func (r *Run) leftAlone(s Scenario, before View) bool {
+	now := r.watch.present()
+	return r.s.Series != nil && s.Expect.Service == Moves && now.Epoch == before.Epoch && slices.Equal(now.InSync, []string{r.primary})
 }
 
 // during proves that the fault bites and waits for what is expected of the service, for Hold at least.
