@@ -3,9 +3,9 @@ package membership
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -44,37 +44,40 @@ func (Sockets) Open(addr netip.AddrPort) (Link, error) {
 // Send does not wait for room in the socket's buffer, as the net package would: a dead interface with a full queue
 // would stop the packets of all other links, which are sent by the same goroutine.
 func (l *socketLink) Send(p []byte, to netip.AddrPort) error {
-	sa, err := sockaddr(to)
+	if len(p) == 0 {
+		return nil
+	}
+	addr, err := kernelAddrOf(to)
 	if err != nil {
 		return err
 	}
-	var sent error
+	var errno syscall.Errno
 	err = l.raw.Write(func(fd uintptr) bool {
-		sent = unix.Sendto(int(fd), p, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, sa)
+		errno = sendTo(fd, p, &addr)
 		return true
 	})
-	return errors.Join(err, sent)
+	if err == nil && errno != 0 {
+		err = l.fault("sendto", errno)
+	}
+	return err
 }
 
-func sockaddr(to netip.AddrPort) (unix.Sockaddr, error) {
-	addr := to.Addr().Unmap()
-	if addr.Is4() {
-		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: addr.As4()}, nil
+func (l *socketLink) Receive(p []byte) (n int, from netip.AddrPort, err error) {
+	var errno syscall.Errno
+	err = l.raw.Read(func(fd uintptr) bool {
+		var sender kernelAddr
+		n, sender, errno = receiveFrom(fd, p)
+		from = sender.addrPort()
+		return errno != unix.EAGAIN
+	})
+	if err == nil && errno != 0 {
+		err = l.fault("recvfrom", errno)
 	}
-	sa := &unix.SockaddrInet6{Port: int(to.Port()), Addr: addr.As16()}
-	if zone := addr.Zone(); zone != "" {
-		ifi, err := net.InterfaceByName(zone)
-		if err != nil {
-			return nil, fmt.Errorf("zone of %s: %w", to, err)
-		}
-		sa.ZoneId = uint32(ifi.Index)
-	}
-	return sa, nil
+	return n, from, err
 }
 
-func (l *socketLink) Receive(p []byte) (int, netip.AddrPort, error) {
-	n, from, err := l.udp.ReadFromUDPAddrPort(p)
-	return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
+func (l *socketLink) fault(op string, errno syscall.Errno) error {
+	return &net.OpError{Op: op, Net: "udp", Source: l.udp.LocalAddr(), Err: os.NewSyscallError(op, errno)}
 }
 
 func (l *socketLink) Accept() (net.Conn, error) { return l.tcp.AcceptTCP() }
