@@ -119,14 +119,14 @@ func (v *view) advice(vol *cluster.Volume) string {
 		switch {
 		case rep == nil:
 			away++
-		case rep.Usable() && (!rep.LostMemory(vol.Members[m]) || rep.Clean.Matches(vol.Members[m])), rep.Doing != "":
+		case rep.Usable() && (!rep.LostMemory(vol.Members[m]) || rep.Kept(vol.Members[m])), rep.Doing != "":
 			return ""
 		case rep.LostMemory(vol.Members[m]):
 			lost++
 		}
 	}
 	last := v.report(vol.Primary, vol.Name)
-	if lost == len(vol.Members) && last != nil && (last.Usable() || last.Failed && v.anyUsable(vol)) {
+	if lost == len(vol.Members) && last != nil && (last.Usable() || v.anyUsable(vol)) {
 		return ""
 	}
 	to := v.lastResort(vol)

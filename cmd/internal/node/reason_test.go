@@ -25,22 +25,26 @@ func TestStatusNamesTheCommandWhereAPersonDecides(t *testing.T) {
 	clean := func(r *cluster.Report) {
 		r.Incarnation, r.Clean = after, &cluster.Clean{Incarnation: before, Process: 1}
 	}
+	kept := func(r *cluster.Report) { r.Incarnation, r.Unmarked = after, true }
+	hangs := func(r *cluster.Report) { r.Incarnation, r.Stalled = after, true }
 	for name, c := range map[string]struct {
 		a, b   func(*cluster.Report) // nil: it does not answer
 		want   string                // in the reason; empty: nothing is asked of a person
 		starts bool                  // the absent are asked for
 	}{
-		"a is away, b lost its memory":      {nil, lost, force + "b --force --accept-data-loss`", true},
-		"b is away, a lost its memory":      {lost, nil, force + "a --force --accept-data-loss`", true},
-		"a is away, b is unchanged":         {nil, same, "", false},
-		"a is away, b stopped cleanly":      {nil, clean, "", false},
-		"a is away, b failed":               {nil, bad, force + "b ", true},
-		"both lost it":                      {lost, lost, "", false},
-		"both lost it, a's disk failed":     {failed, lost, "", false},
-		"both lost it, both disks failed":   {failed, failed, force + "a ", false},
-		"a lost it, b cannot open its disk": {closed, closed, "repair one of them", false},
-		"both are away":                     {nil, nil, "", true},
-		"a failed, b lost it":               {bad, lost, force + "b ", false},
+		"a is away, b lost its memory":       {nil, lost, force + "b --force --accept-data-loss`", true},
+		"b is away, a lost its memory":       {lost, nil, force + "a --force --accept-data-loss`", true},
+		"a is away, b is unchanged":          {nil, same, "", false},
+		"a is away, b stopped cleanly":       {nil, clean, "", false},
+		"b is away, a had nothing unflushed": {kept, nil, "", false},
+		"both lost it, a hangs":              {hangs, lost, "", false},
+		"a is away, b failed":                {nil, bad, force + "b ", true},
+		"both lost it":                       {lost, lost, "", false},
+		"both lost it, a's disk failed":      {failed, lost, "", false},
+		"both lost it, both disks failed":    {failed, failed, force + "a ", false},
+		"a lost it, b cannot open its disk":  {closed, closed, "repair one of them", false},
+		"both are away":                      {nil, nil, "", true},
+		"a failed, b lost it":                {bad, lost, force + "b ", false},
 	} {
 		v := &view{quorum: true, local: map[string]*control.LocalReply{}}
 		for n, f := range map[string]func(*cluster.Report){"a": c.a, "b": c.b} {
