@@ -38,7 +38,7 @@ type peerLink struct {
 
 	mu     sync.Mutex
 	reason string // of the last disconnect or refusal
-	rate   rate
+	resync resyncing
 	bad    unreadable
 }
 
@@ -151,6 +151,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Up(now, p.node, stream, g) })
 	t.verifyChanged()
+	t.look() // a short resync has its events too
 	stop := context.AfterFunc(ctx, sender.Close)
 	err := p.receive(stream, sender, outbox, copier)
 	stop()

@@ -24,6 +24,7 @@ type PeerStatus struct {
 	primary.Progress
 	Lag             time.Duration // age of the oldest entry that it has not acknowledged
 	RateBytesPerSec int64         // of the resync, over its last seconds
+	ETA             time.Duration // until it ends; negative: not known
 	Reason          string        // why there is no stream, or the last one ended
 	Blocked         string        // what of our own disk keeps its resync from ending
 }
@@ -51,31 +52,14 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 			lag = max(now.Sub(g.UnackedSince), 0)
 		}
 		p.mu.Lock()
-		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, Reason: p.reason, Blocked: p.blocked(g), RateBytesPerSec: p.rate.of(now, g)})
+		eta := time.Duration(-1)
+		if left, ok := p.resync.speed.ETA(); ok && p.resync.running {
+			eta = left
+		}
+		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, Reason: p.reason, Blocked: p.blocked(g), RateBytesPerSec: p.resync.speed.BytesPerSec(), ETA: eta})
 		p.mu.Unlock()
 	}
 	return s, true
-}
-
-// rate is the speed of a resync between two looks at it that are at least a second apart.
-type rate struct {
-	at        cluster.Instant
-	remaining int64
-	value     int64
-}
-
-func (r *rate) of(now cluster.Instant, g primary.Progress) int64 {
-	if !g.Resyncing {
-		*r = rate{}
-		return 0
-	}
-	if passed := now.Sub(r.at); r.at == 0 || passed >= time.Second {
-		if r.at != 0 {
-			r.value = max(int64(float64(r.remaining-g.RemainingBytes)/passed.Seconds()), 0)
-		}
-		r.at, r.remaining = now, g.RemainingBytes
-	}
-	return r.value
 }
 
 // LeaseChanged tells that the node's lease was renewed or given up.

@@ -182,6 +182,7 @@ func (t *Tenure) tick(ctx context.Context) {
 		t.handOn(ctx)
 		t.flushMarks()
 		t.clearMarks()
+		t.followResyncs()
 		if now := t.r.node.Now(); t.gate.try() {
 			served = now
 		} else if now.Sub(served) >= t.r.timers.suspend() {

@@ -72,6 +72,7 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 		p.equal(chunk, copies)
 	}
 	p.bad = nil
+	p.compared += chunk.Len
 	p.plan.Differs(chunk, len(copies))
 	for _, op := range copies {
 		op.id = c.nextID()
@@ -169,6 +170,8 @@ type Progress struct {
 	Known bool
 	// Of a replica that is no member: what is left to look at, and what it was when the resync began.
 	RemainingBytes, TotalBytes int64
+	// What was looked at and copied since the resync began; of a member: of the one that has ended.
+	ComparedBytes, CopiedBytes int64
 	UnackedBytes               int64
 	UnackedSince               Instant // when the oldest unacknowledged entry was queued; zero: there is none
 }
@@ -176,7 +179,7 @@ type Progress struct {
 // Peer tells how it stands with node.
 func (c *Core) Peer(node string) Progress {
 	p := c.peers[node]
-	g := Progress{Connected: p.connected, Member: p.member, UnackedBytes: p.bytes}
+	g := Progress{Connected: p.connected, Member: p.member, UnackedBytes: p.bytes, ComparedBytes: p.compared, CopiedBytes: p.copied}
 	if p.out.len() > 0 {
 		g.UnackedSince = p.out.at(0).at
 	}

@@ -78,7 +78,9 @@ func (c *Core) replan(p *peer) {
 	for at, ok := p.m.Next(0); ok; at, ok = p.m.Next((at/c.cfg.Chunk + 1) * c.cfg.Chunk) {
 		p.plan.Touch(blockdev.Range{Off: at, Len: 1})
 	}
-	p.total = p.m.Behind()
+	if p.total = max(p.total, p.m.Behind()); old == nil {
+		p.total = p.m.Behind()
+	}
 	c.prefer(p)
 }
 

@@ -42,6 +42,8 @@ type peer struct {
 	settling     bool         // a member since before this tenure, and not known to be equal (R29)
 	unsettledWas int64        // bytes, when that was last looked at; -1: all
 	total        int64        // what was behind when the plan was made
+	compared     int64        // bytes, since the resync began
+	copied       int64        // bytes of those
 	plan         *resync.Plan // what is to be compared with it; nil: nothing
 	incarnation  cluster.Incarnation
 	process      uint64
@@ -230,6 +232,9 @@ func (c *Core) upResync(now Instant, p *peer, g Greeting) {
 		p.m.Load(blockdev.Range{Len: c.vol.Size})
 		p.whole = true
 	}
+	if p.plan == nil {
+		p.compared, p.copied = 0, 0
+	}
 	c.replan(p)
 	p.acked, p.seen = p.next-1, c.first()-1
 	for i := range c.inflight.len() {
@@ -326,6 +331,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 			p.closing, p.catching, p.catch = false, true, p.next-1
 		case op.IsCopy():
 			p.copying--
+			p.copied += op.Range.Len
 			if p.plan != nil && !op.repair {
 				p.plan.Copied(op.chunk)
 			}

@@ -150,6 +150,7 @@ type (
 		UnackedBytes    int64  `json:"unacked_bytes"`
 		LagMs           int64  `json:"lag_ms"` // age of the oldest unacknowledged entry
 		RateBytesPerSec int64  `json:"rate_bytes_per_s"`
+		ETAMs           int64  `json:"eta_ms"` // until the resync ends; negative: not known
 		Reason          string `json:"reason"`
 		Blocked         string `json:"blocked,omitempty"` // what keeps its resync from ending
 	}

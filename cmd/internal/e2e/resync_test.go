@@ -114,5 +114,11 @@ func TestFullResyncOfAMemberTakesConsentAndComparesAll(t *testing.T) {
 	if got := r.happened(primary, "full resync asked for"); len(got) != 1 {
 		t.Errorf("%q", got)
 	}
+	if begun, ended := r.happened(primary, "resync begun"), r.happened(primary, "resync ended"); len(begun) == 0 || len(ended) == 0 {
+		t.Errorf("begun %q, ended %q", begun, ended)
+	} else {
+		r.says(begun[0], "67108864 bytes", standby)
+		r.says(ended[0], standby+" is in sync", "bytes compared", "bytes copied")
+	}
 	r.same()
 }

@@ -293,8 +293,8 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 
 func resyncOf(vol *cluster.Volume, p *control.Peer) *api.ResyncStatus {
 	r := &api.ResyncStatus{Source: vol.Primary, DoneBytes: p.TotalBytes - p.RemainingBytes, TotalBytes: p.TotalBytes, RateBytesPerSec: p.RateBytesPerSec}
-	if p.RateBytesPerSec > 0 {
-		eta := p.RemainingBytes / p.RateBytesPerSec
+	if p.ETAMs >= 0 {
+		eta := (p.ETAMs + 999) / 1000
 		r.ETASeconds = &eta
 	}
 	return r

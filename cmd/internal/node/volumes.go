@@ -304,7 +304,7 @@ func (v *volumes) serving() (all []control.Serving) {
 			}
 			for _, p := range s.Peers {
 				out.Peers = append(out.Peers, control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
-					Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, Reason: p.Reason, Blocked: p.Blocked})
+					Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, ETAMs: p.ETA.Milliseconds(), Reason: p.Reason, Blocked: p.Blocked})
 			}
 			all = append(all, out)
 		}
