@@ -140,6 +140,7 @@ type Figures struct {
 	// replica took as a standby and has not written.
 	InFlight, Taken int
 	TakenBytes      int64
+	Verified        Verified
 }
 
 // The limits of Figures.Taken and TakenBytes.
@@ -154,6 +155,7 @@ func (r *Replica) Figures() Figures {
 	c := m.counts()
 	f := Figures{Volume: r.cfg.Volume.Name, Ops: c.ops, Bytes: c.bytes, Errors: m.errors.Load(), ChecksumErrors: m.sums.Load(),
 		DiskErrors: m.disk.Load(), ReadRepairs: m.mends.Load(), Acks: make(map[string]Latency, len(m.acks))}
+	f.Verified = r.Verified()
 	for i := range m.stages {
 		f.Stages[i] = m.stages[i].Read()
 	}

@@ -273,4 +273,7 @@ func (t *Tenure) LeaseChanged() {
 	t.look()
 }
 
+// Epoch is the one of the tenure.
+func (t *Tenure) Epoch() cluster.Epoch { return t.epoch }
+
 func (t *Tenure) String() string { return fmt.Sprintf("tenure of epoch %d", t.epoch) }

@@ -87,6 +87,8 @@ func TestEveryCommandAsksWhatItSays(t *testing.T) {
 		{"volume resync pgdata --target alpha --discard-target-data", "VolumeResync {Volume:pgdata Replica:alpha Full:false DiscardTargetData:true DropMember:false}"},
 		{"volume resync pgdata --replica alpha --full --drop-member", "VolumeResync {Volume:pgdata Replica:alpha Full:true DiscardTargetData:false DropMember:true}"},
 		{"volume pause pgdata", "VolumePause {Volume:pgdata Replica: Paused:true}"},
+		{"volume verify pgdata --detach --repair", "VolumeVerify {Volume:pgdata Repair:true Stop:false}"},
+		{"volume verify pgdata --stop", "VolumeVerify {Volume:pgdata Repair:false Stop:true}"},
 		{"volume resume pgdata --replica beta", "VolumePause {Volume:pgdata Replica:beta Paused:false}"},
 		{"node list", "NodeList"},
 		{"node add delta", "NodeAdd delta"},
@@ -177,7 +179,7 @@ func TestNoCommandAtAllShowsHelp(t *testing.T) {
 
 // Every command of the contract is known, also those that this version does not have.
 func TestWhatIsNotThereYetIsRefused(t *testing.T) {
-	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "volume verify pgdata", "volume rescue list", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
+	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "volume rescue list", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
 		"fence alpha", "fence confirm alpha", "fence test alpha"} {
 		admin(t, strings.Fields(line)...).wantFailure(t, 1, "not supported yet")
 	}

@@ -109,6 +109,9 @@ func volumeText(v api.VolumeStatus) string {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), oneLine(r.Reason))
 		}
 	}
+	if v.Verify != nil {
+		fmt.Fprintf(&out, "  verify: %s\n", oneLine(verifyText(v.Verify)))
+	}
 	return out.String()
 }
 

@@ -10,12 +10,11 @@ import (
 )
 
 func (a *app) volumeCommand() *cobra.Command {
-	return group("volume", "list and manage volumes", a.volumeList(), a.volumeCreate(), a.volumeResync(),
+	return group("volume", "list and manage volumes", a.volumeList(), a.volumeCreate(), a.volumeResync(), a.volumeVerify(),
 		a.volumePause("pause", "pause the resync of replicas that are not in sync", "paused", true),
 		a.volumePause("resume", "go on with a resync that was paused", "resumed", false),
 		notYet("resize VOLUME", "change the size"),
 		notYet("delete VOLUME", "take a volume out of the cluster"),
-		notYet("verify VOLUME", "compare the replicas"),
 		notYet("rescue VOLUME", "look after writes that were kept aside"))
 }
 

@@ -164,6 +164,7 @@ func TestSenselessRequestsNeverReachTheNode(t *testing.T) {
 		"keep and discard":  c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", InitialFrom: "a", DiscardData: true}),
 		"resync of nothing": c.VolumeResync(ctx, api.VolumeResyncRequest{Replica: "a"}),
 		"resync to nobody":  c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v"}),
+		"verify of nothing": func() error { _, err := c.VolumeVerify(ctx, api.VolumeVerifyRequest{}); return err }(),
 		"pause of nothing":  c.VolumePause(ctx, api.VolumePauseRequest{Replica: "a"}),
 		"add nobody":        c.NodeAdd(ctx, ""), "remove nobody": c.NodeRemove(ctx, ""),
 	} {

@@ -93,6 +93,15 @@ func (c *Client) VolumePause(ctx context.Context, r VolumePauseRequest) error {
 	return err
 }
 
+// VolumeVerify begins or stops a comparison of the replicas.
+func (c *Client) VolumeVerify(ctx context.Context, r VolumeVerifyRequest) (VerifyBegun, error) {
+	reply, err := c.rpc.VolumeVerify(ctx, &adminv1.VolumeVerifyRequest{Volume: r.Volume, Repair: r.Repair, Stop: r.Stop})
+	if err != nil {
+		return VerifyBegun{}, err
+	}
+	return VerifyBegun{Primary: reply.GetPrimary(), StartedAt: reply.GetStartedAt().AsTime()}, nil
+}
+
 // NodeList lists the nodes.
 func (c *Client) NodeList(ctx context.Context) ([]Member, error) {
 	reply, err := c.rpc.NodeList(ctx, &adminv1.NodeListRequest{})

@@ -61,6 +61,8 @@ type VolumeKeeper interface {
 	VolumeCreate(ctx context.Context, r VolumeCreateRequest) error
 	VolumeResync(ctx context.Context, r VolumeResyncRequest) error
 	VolumePause(ctx context.Context, r VolumePauseRequest) error
+	// VolumeVerify begins or stops a comparison of the replicas. It does not wait for its end.
+	VolumeVerify(ctx context.Context, r VolumeVerifyRequest) (VerifyBegun, error)
 }
 
 // Volume is a volume in a list.
@@ -98,6 +100,19 @@ type VolumePauseRequest struct {
 	Volume  string
 	Replica string // its node; empty: every one of the volume
 	Paused  bool
+}
+
+// VolumeVerifyRequest asks for a comparison of the replicas.
+type VolumeVerifyRequest struct {
+	Volume string
+	Repair bool // consent: what differs is overwritten with the primary's content
+	Stop   bool // the one that runs is stopped
+}
+
+// VerifyBegun tells the comparison that was begun, or stopped, from others in the status.
+type VerifyBegun struct {
+	Primary   string
+	StartedAt time.Time
 }
 
 // NodeKeeper manages the members of the cluster.

@@ -28,6 +28,7 @@ var leastRole = map[string]pki.Role{
 	"Failover":     pki.RoleOperator,
 	"VolumeResync": pki.RoleOperator,
 	"VolumePause":  pki.RoleOperator,
+	"VolumeVerify": pki.RoleOperator, // with repair too: it overwrites what is no copy any more, and demands that word
 	"Apply":        pki.RoleAdmin,
 	"VolumeCreate": pki.RoleAdmin,
 	"NodeAdd":      pki.RoleAdmin,

@@ -123,6 +123,20 @@ func (s *server) VolumePause(ctx context.Context, r *adminv1.VolumePauseRequest)
 	return &adminv1.VolumePauseReply{}, refuse(ctx, err)
 }
 
+func (s *server) VolumeVerify(ctx context.Context, r *adminv1.VolumeVerifyRequest) (*adminv1.VolumeVerifyReply, error) {
+	switch {
+	case r.GetVolume() == "":
+		return nil, refuse(ctx, BadRequest("volume verify: no volume is named"))
+	case r.GetRepair() && r.GetStop():
+		return nil, refuse(ctx, BadRequest("volume verify %q: stop and repair contradict each other", r.GetVolume()))
+	}
+	b, err := s.node.VolumeVerify(ctx, VolumeVerifyRequest{Volume: r.GetVolume(), Repair: r.GetRepair(), Stop: r.GetStop()})
+	if err != nil {
+		return nil, refuse(ctx, err)
+	}
+	return &adminv1.VolumeVerifyReply{Primary: b.Primary, StartedAt: timestamppb.New(b.StartedAt)}, nil
+}
+
 func (s *server) NodeList(ctx context.Context, _ *adminv1.NodeListRequest) (*adminv1.NodeListReply, error) {
 	all, err := s.node.NodeList(ctx)
 	if err != nil {

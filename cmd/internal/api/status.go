@@ -7,7 +7,7 @@ import (
 )
 
 // Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key but a reason
-// is always there; lists are empty rather than null.
+// and a comparison that there was none of is always there; lists are empty rather than null.
 type Status struct {
 	Cluster       string          `json:"cluster"`
 	Quorum        bool            `json:"quorum"`
@@ -60,6 +60,71 @@ type VolumeStatus struct {
 	Replicas   []ReplicaStatus `json:"replicas"`
 	Device     string          `json:"device"` // empty: not attached
 	IO         IOStatus        `json:"io"`
+	Verify     *VerifyStatus   `json:"verify,omitempty"` // the comparison that runs, or the last one that a node remembers; left out: none
+}
+
+// The states of a comparison.
+const (
+	VerifyRunning     = "running"
+	VerifyDone        = "done"
+	VerifyStopped     = "stopped"     // on request
+	VerifyInterrupted = "interrupted" // the primary is another, or no replica was left to compare with
+)
+
+// VerifyStatus is one comparison of the replicas of a volume.
+type VerifyStatus struct {
+	State           string     `json:"state"`
+	Primary         string     `json:"primary"` // the node that compares
+	Repair          bool       `json:"repair"`
+	By              string     `json:"by"` // who asked for it
+	StartedAt       time.Time  `json:"started_at"`
+	EndedAt         *time.Time `json:"ended_at"` // null while it runs
+	DoneBytes       int64      `json:"done_bytes"`
+	TotalBytes      int64      `json:"total_bytes"`
+	RateBytesPerSec int64      `json:"rate_bytes_per_s"`
+	ETASeconds      *int64     `json:"eta_seconds"` // null: not known, or it has ended
+	// DifferentBlocks and UnreadableBlocks were found, RepairedBlocks of those are equal since; blocks of 4096 bytes.
+	DifferentBlocks  int64           `json:"different_blocks"`
+	UnreadableBlocks int64           `json:"unreadable_blocks"`
+	RepairedBlocks   int64           `json:"repaired_blocks"`
+	Complete         bool            `json:"complete"` // it was compared to its end, with every replica that it began with
+	Replicas         []VerifyReplica `json:"replicas"`
+	Ranges           []VerifyRange   `json:"ranges"`      // the first ones
+	MoreRanges       bool            `json:"more_ranges"` // there are more, which are only counted
+}
+
+// Equal reports whether it came to its end and nothing is left that differs or cannot be read.
+func (v *VerifyStatus) Equal() bool {
+	return v.Complete && v.DifferentBlocks+v.UnreadableBlocks == v.RepairedBlocks
+}
+
+// VerifyReplica is what was found of one replica; of the primary only what it cannot read.
+type VerifyReplica struct {
+	Node             string `json:"node"`
+	DifferentBlocks  int64  `json:"different_blocks"`
+	UnreadableBlocks int64  `json:"unreadable_blocks"`
+	RepairedBlocks   int64  `json:"repaired_blocks"`
+	SkippedBlocks    int64  `json:"skipped_blocks"`     // marked as different already: the mirror's own to mend
+	LeftOut          string `json:"left_out,omitempty"` // why it was not compared, or not to the end
+}
+
+// VerifyRange is where something is wrong.
+type VerifyRange struct {
+	Node          string `json:"node"`
+	Offset        int64  `json:"offset"`
+	Length        int64  `json:"length"`
+	Kind          string `json:"kind"` // different | unreadable
+	RepairedBytes int64  `json:"repaired_bytes"`
+	// Of the first block; empty for what cannot be read.
+	PrimaryDigest string `json:"primary_digest"`
+	ReplicaDigest string `json:"replica_digest"`
+}
+
+func (v VerifyStatus) whole() *VerifyStatus {
+	v.StartedAt = v.StartedAt.UTC()
+	v.Replicas = append([]VerifyReplica{}, v.Replicas...)
+	v.Ranges = append([]VerifyRange{}, v.Ranges...)
+	return &v
 }
 
 // The roles of a replica.
@@ -155,6 +220,9 @@ func whole(s Status) Status {
 		s.Volumes[i].InSync = append([]string{}, v.InSync...)
 		s.Volumes[i].Promotable = append([]string{}, v.Promotable...)
 		s.Volumes[i].Replicas = append([]ReplicaStatus{}, v.Replicas...)
+		if v.Verify != nil {
+			s.Volumes[i].Verify = v.Verify.whole()
+		}
 	}
 	s.Services = append([]ServiceStatus{}, s.Services...)
 	if s.LastFailover != nil {

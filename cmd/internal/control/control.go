@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
@@ -17,6 +18,7 @@ import (
 
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/failover"
+	"hacluster/replication"
 )
 
 // Version of these messages. A node refuses another major one by the Hello.
@@ -100,6 +102,23 @@ type (
 		To     string        `json:"to"`
 		Epoch  cluster.Epoch `json:"epoch"` // in which it was decided; in another it is void (R7)
 	}
+	// Verify asks a primary to begin a comparison of the volume's replicas, or to stop it.
+	Verify struct {
+		Volume string        `json:"volume"`
+		Epoch  cluster.Epoch `json:"epoch"` // in another it is void
+		Repair bool          `json:"repair"`
+		Stop   bool          `json:"stop"`
+		By     string        `json:"by"`
+	}
+	// VerifyReply tells the comparison from others.
+	VerifyReply struct {
+		Began time.Time `json:"began"`
+	}
+	// Verified is the comparison of a volume that runs on the node as primary, or ran last.
+	Verified struct {
+		Volume string                   `json:"volume"`
+		Status replication.VerifyStatus `json:"status"`
+	}
 	// Served tells the leader how far a failover has come at the new primary.
 	Served struct {
 		Volume    string        `json:"volume"`
@@ -126,6 +145,7 @@ type (
 		LeaseMs       int64            `json:"lease_ms"`
 		Reports       []cluster.Report `json:"reports"`
 		Serving       []Serving        `json:"serving"`
+		Verified      []Verified       `json:"verified,omitempty"`
 	}
 	// Serving is a volume that the node serves as primary.
 	Serving struct {
@@ -166,6 +186,7 @@ type Handler interface {
 	Propose(context.Context, *Propose) (*cluster.Result, error)
 	GiveUp(context.Context, *GiveUp) (*Done, error)
 	HandOver(context.Context, *HandOver) (*Done, error)
+	Verify(context.Context, *Verify) (*VerifyReply, error)
 	Served(context.Context, *Served) (*Done, error)
 	State(context.Context, *State) (*StateReply, error)
 	Local(context.Context, *Local) (*LocalReply, error)
@@ -177,7 +198,7 @@ func Register(r grpc.ServiceRegistrar, h Handler) {
 		method("Hello", Handler.Hello), method("Form", Handler.Form), method("Join", Handler.Join),
 		method("Lease", Handler.Lease), method("Ask", Handler.Ask), method("Propose", Handler.Propose),
 		method("GiveUp", Handler.GiveUp), method("HandOver", Handler.HandOver), method("Served", Handler.Served),
-		method("State", Handler.State), method("Local", Handler.Local),
+		method("State", Handler.State), method("Local", Handler.Local), method("Verify", Handler.Verify),
 	}}, h)
 }
 
@@ -236,6 +257,9 @@ func (c Client) GiveUp(ctx context.Context, r *GiveUp) (*Done, error) {
 }
 func (c Client) HandOver(ctx context.Context, r *HandOver) (*Done, error) {
 	return call[Done](ctx, c, "HandOver", r)
+}
+func (c Client) Verify(ctx context.Context, r *Verify) (*VerifyReply, error) {
+	return call[VerifyReply](ctx, c, "Verify", r)
 }
 func (c Client) Served(ctx context.Context, r *Served) (*Done, error) {
 	return call[Done](ctx, c, "Served", r)

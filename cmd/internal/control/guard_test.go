@@ -29,6 +29,7 @@ func (agreeable) Hello(context.Context, *Hello) (*HelloReply, error)    { return
 func (agreeable) Lease(context.Context, *Lease) (*cluster.Grant, error) { return &cluster.Grant{}, nil }
 func (agreeable) GiveUp(context.Context, *GiveUp) (*Done, error)        { return &Done{}, nil }
 func (agreeable) Served(context.Context, *Served) (*Done, error)        { return &Done{}, nil }
+func (agreeable) Verify(context.Context, *Verify) (*VerifyReply, error) { return &VerifyReply{}, nil }
 func (agreeable) Local(context.Context, *Local) (*LocalReply, error)    { return &LocalReply{}, nil }
 
 // guarded runs the service as a node does and gives a way to call it by another's certificate, or without TLS.

@@ -35,7 +35,7 @@ func full() Snapshot {
 			Name: "pgdata", Size: 1 << 30, Epoch: 7, Primary: "alpha", Drops: 1, Admissions: 2, Promotions: map[string]uint64{"hand-over": 3},
 			LastFailover: &Failover{At: time.Unix(1700000000, 5e8), RTO: time.Second, Target: 2 * time.Second, Stages: map[string]time.Duration{"detect": time.Millisecond}},
 			Replicas:     []Replica{{"alpha", true}, {"beta", false}},
-			Local: &Local{Ops: byOp, Bytes: byOp, Errors: 1, ChecksumErrors: 2, DiskErrors: 3, Failed: true, Stages: map[string]Latency{"write": l},
+			Local: &Local{Ops: byOp, Bytes: byOp, Errors: 1, ChecksumErrors: 2, DiskErrors: 3, Failed: true, Verified: Verified{Different: 4, Unreadable: 3, Repaired: 2, Runs: 1}, Stages: map[string]Latency{"write": l},
 				Acks: map[string]Latency{"beta": l}},
 			Serving: &Serving{Suspended: true, Peers: []Peer{{Node: "beta", Connected: true, Resyncing: true, LagBytes: 4096, Lag: time.Second, DirtyBytes: 8192,
 				ResyncTotal: 1 << 30, ResyncDone: 1 << 20, ResyncRate: 1 << 10}}},

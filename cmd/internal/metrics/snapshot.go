@@ -108,10 +108,14 @@ type Local struct {
 	Errors                                  uint64
 	ChecksumErrors, DiskErrors, ReadRepairs uint64
 	Failed, Inconsistent                    bool
+	Verified                                Verified
 	Stalled                                 bool
 	Stages                                  map[string]Latency
 	Acks                                    map[string]Latency // by peer
 }
+
+// Verified is what comparisons by this node as primary found, in blocks, and how many came to their end.
+type Verified struct{ Different, Unreadable, Repaired, Runs uint64 }
 
 // Serving is what a primary tells.
 type Serving struct {

@@ -26,6 +26,11 @@ var (
 	diskStalled = gauge("backing_stalled", "1 while an operation of this node's backing is outstanding past its deadline.", "volume")
 	diskBroken  = gauge("backing_inconsistent", "1 while a resync has begun to overwrite this node's backing and has not ended.", "volume")
 
+	verifyDifferent  = counter("verify_different_blocks_total", "Blocks of 4096 bytes that comparisons by this node as primary found to differ on another replica.", "volume")
+	verifyUnreadable = counter("verify_unreadable_blocks_total", "Blocks of 4096 bytes that comparisons by this node as primary found unreadable, on any replica.", "volume")
+	verifyRepaired   = counter("verify_repaired_blocks_total", "Blocks of those that were repaired.", "volume")
+	verifyRuns       = counter("verify_runs_total", "Comparisons by this node as primary that came to their end.", "volume")
+
 	suspended   = gauge("volume_suspended", "1 while this node is primary and may not answer, for want of a lease.", "volume")
 	connected   = gauge("replica_connected", "1 while this primary has a stream to the standby.", "volume", "replica")
 	lagBytes    = gauge("replica_lag_bytes", "Bytes sent or queued to the standby and not acknowledged.", "volume", "replica")
@@ -79,6 +84,10 @@ func (e emitter) local(v *Volume) {
 	e.flag(diskFailed, l.Failed, v.Name)
 	e.flag(diskStalled, l.Stalled, v.Name)
 	e.flag(diskBroken, l.Inconsistent, v.Name)
+	e.set(verifyDifferent, float64(l.Verified.Different), v.Name)
+	e.set(verifyUnreadable, float64(l.Verified.Unreadable), v.Name)
+	e.set(verifyRepaired, float64(l.Verified.Repaired), v.Name)
+	e.set(verifyRuns, float64(l.Verified.Runs), v.Name)
 	for stage, h := range l.Stages {
 		e.histogram(ioLatency, h, v.Name, stage)
 	}

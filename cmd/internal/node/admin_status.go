@@ -224,6 +224,7 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 	}
 	out.State = stateOf(vol, s, out.Replicas, v.quorum)
 	out.Reason = v.reason(vol, &out)
+	out.Verify = v.verifyOf(vol)
 	if s != nil {
 		out.IO = api.IOStatus{ReadOps: s.ReadOps, WriteOps: s.WriteOps, ReadBytes: s.ReadBytes, WriteBytes: s.WriteByte, Suspended: s.Suspended}
 	}

@@ -153,7 +153,7 @@ var stageNames = map[replication.Stage]string{
 
 func localFigures(f *replication.Figures, r cluster.Report) *metrics.Local {
 	l := &metrics.Local{Ops: map[string]uint64{}, Bytes: map[string]uint64{}, Errors: f.Errors, ChecksumErrors: f.ChecksumErrors, DiskErrors: f.DiskErrors, ReadRepairs: f.ReadRepairs,
-		Failed: r.Failed || r.Problem != "", Stalled: r.Stalled, Inconsistent: r.Inconsistent, Stages: map[string]metrics.Latency{}, Acks: map[string]metrics.Latency{}}
+		Verified: metrics.Verified(f.Verified), Failed: r.Failed || r.Problem != "", Stalled: r.Stalled, Inconsistent: r.Inconsistent, Stages: map[string]metrics.Latency{}, Acks: map[string]metrics.Latency{}}
 	for _, op := range []blockdev.Op{blockdev.OpRead, blockdev.OpWrite, blockdev.OpZero, blockdev.OpFlush} {
 		l.Ops[op.String()] = f.Ops[op]
 		if op != blockdev.OpFlush {

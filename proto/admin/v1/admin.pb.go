@@ -994,6 +994,118 @@ func (*VolumePauseReply) Descriptor() ([]byte, []int) {
 	return file_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
+type VolumeVerifyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Repair        bool                   `protobuf:"varint,2,opt,name=repair,proto3" json:"repair,omitempty"` // consent: what differs is overwritten with the primary's content
+	Stop          bool                   `protobuf:"varint,3,opt,name=stop,proto3" json:"stop,omitempty"`     // the one that runs is stopped
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeVerifyRequest) Reset() {
+	*x = VolumeVerifyRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeVerifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeVerifyRequest) ProtoMessage() {}
+
+func (x *VolumeVerifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeVerifyRequest.ProtoReflect.Descriptor instead.
+func (*VolumeVerifyRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *VolumeVerifyRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *VolumeVerifyRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+func (x *VolumeVerifyRequest) GetStop() bool {
+	if x != nil {
+		return x.Stop
+	}
+	return false
+}
+
+type VolumeVerifyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Primary       string                 `protobuf:"bytes,1,opt,name=primary,proto3" json:"primary,omitempty"`                      // the node that compares
+	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"` // as in the status: it tells this comparison from others
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeVerifyReply) Reset() {
+	*x = VolumeVerifyReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeVerifyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeVerifyReply) ProtoMessage() {}
+
+func (x *VolumeVerifyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeVerifyReply.ProtoReflect.Descriptor instead.
+func (*VolumeVerifyReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *VolumeVerifyReply) GetPrimary() string {
+	if x != nil {
+		return x.Primary
+	}
+	return ""
+}
+
+func (x *VolumeVerifyReply) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
 type NodeListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1002,7 +1114,7 @@ type NodeListRequest struct {
 
 func (x *NodeListRequest) Reset() {
 	*x = NodeListRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1126,7 @@ func (x *NodeListRequest) String() string {
 func (*NodeListRequest) ProtoMessage() {}
 
 func (x *NodeListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1139,7 @@ func (x *NodeListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeListRequest.ProtoReflect.Descriptor instead.
 func (*NodeListRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 type NodeListReply struct {
@@ -1039,7 +1151,7 @@ type NodeListReply struct {
 
 func (x *NodeListReply) Reset() {
 	*x = NodeListReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1163,7 @@ func (x *NodeListReply) String() string {
 func (*NodeListReply) ProtoMessage() {}
 
 func (x *NodeListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1176,7 @@ func (x *NodeListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeListReply.ProtoReflect.Descriptor instead.
 func (*NodeListReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NodeListReply) GetNodes() []*Node {
@@ -1087,7 +1199,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1211,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1224,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Node) GetName() string {
@@ -1159,7 +1271,7 @@ type NodeAddRequest struct {
 
 func (x *NodeAddRequest) Reset() {
 	*x = NodeAddRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1283,7 @@ func (x *NodeAddRequest) String() string {
 func (*NodeAddRequest) ProtoMessage() {}
 
 func (x *NodeAddRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1296,7 @@ func (x *NodeAddRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddRequest.ProtoReflect.Descriptor instead.
 func (*NodeAddRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeAddRequest) GetName() string {
@@ -1202,7 +1314,7 @@ type NodeAddReply struct {
 
 func (x *NodeAddReply) Reset() {
 	*x = NodeAddReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1326,7 @@ func (x *NodeAddReply) String() string {
 func (*NodeAddReply) ProtoMessage() {}
 
 func (x *NodeAddReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1339,7 @@ func (x *NodeAddReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddReply.ProtoReflect.Descriptor instead.
 func (*NodeAddReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 type NodeRemoveRequest struct {
@@ -1239,7 +1351,7 @@ type NodeRemoveRequest struct {
 
 func (x *NodeRemoveRequest) Reset() {
 	*x = NodeRemoveRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1363,7 @@ func (x *NodeRemoveRequest) String() string {
 func (*NodeRemoveRequest) ProtoMessage() {}
 
 func (x *NodeRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1376,7 @@ func (x *NodeRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRemoveRequest.ProtoReflect.Descriptor instead.
 func (*NodeRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeRemoveRequest) GetName() string {
@@ -1282,7 +1394,7 @@ type NodeRemoveReply struct {
 
 func (x *NodeRemoveReply) Reset() {
 	*x = NodeRemoveReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1406,7 @@ func (x *NodeRemoveReply) String() string {
 func (*NodeRemoveReply) ProtoMessage() {}
 
 func (x *NodeRemoveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1419,7 @@ func (x *NodeRemoveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRemoveReply.ProtoReflect.Descriptor instead.
 func (*NodeRemoveReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type EventsRequest struct {
@@ -1319,7 +1431,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1443,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1456,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -1370,7 +1482,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1494,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1507,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1455,7 +1567,7 @@ type ConfigShowRequest struct {
 
 func (x *ConfigShowRequest) Reset() {
 	*x = ConfigShowRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1579,7 @@ func (x *ConfigShowRequest) String() string {
 func (*ConfigShowRequest) ProtoMessage() {}
 
 func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1592,7 @@ func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowRequest.ProtoReflect.Descriptor instead.
 func (*ConfigShowRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 type ConfigShowReply struct {
@@ -1492,7 +1604,7 @@ type ConfigShowReply struct {
 
 func (x *ConfigShowReply) Reset() {
 	*x = ConfigShowReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1616,7 @@ func (x *ConfigShowReply) String() string {
 func (*ConfigShowReply) ProtoMessage() {}
 
 func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1629,7 @@ func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowReply.ProtoReflect.Descriptor instead.
 func (*ConfigShowReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConfigShowReply) GetDocument() []byte {
@@ -1541,7 +1653,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1665,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1678,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1620,7 +1732,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1744,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1757,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ApplyReply) GetDocument() []byte {
@@ -1721,7 +1833,15 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
 	"\x06paused\x18\x03 \x01(\bR\x06paused\"\x12\n" +
-	"\x10VolumePauseReply\"\x11\n" +
+	"\x10VolumePauseReply\"Y\n" +
+	"\x13VolumeVerifyRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x16\n" +
+	"\x06repair\x18\x02 \x01(\bR\x06repair\x12\x12\n" +
+	"\x04stop\x18\x03 \x01(\bR\x04stop\"h\n" +
+	"\x11VolumeVerifyReply\x12\x18\n" +
+	"\aprimary\x18\x01 \x01(\tR\aprimary\x129\n" +
+	"\n" +
+	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\x11\n" +
 	"\x0fNodeListRequest\"?\n" +
 	"\rNodeListReply\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.hacluster.admin.v1.NodeR\x05nodes\"t\n" +
@@ -1761,7 +1881,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"deleteData\"(\n" +
 	"\n" +
 	"ApplyReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument2\xe5\b\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument2\xc5\t\n" +
 	"\x05Admin\x12L\n" +
 	"\x06Status\x12!.hacluster.admin.v1.StatusRequest\x1a\x1f.hacluster.admin.v1.StatusReply\x12R\n" +
 	"\bFailover\x12#.hacluster.admin.v1.FailoverRequest\x1a!.hacluster.admin.v1.FailoverReply\x12U\n" +
@@ -1770,7 +1890,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"VolumeList\x12%.hacluster.admin.v1.VolumeListRequest\x1a#.hacluster.admin.v1.VolumeListReply\x12^\n" +
 	"\fVolumeCreate\x12'.hacluster.admin.v1.VolumeCreateRequest\x1a%.hacluster.admin.v1.VolumeCreateReply\x12^\n" +
 	"\fVolumeResync\x12'.hacluster.admin.v1.VolumeResyncRequest\x1a%.hacluster.admin.v1.VolumeResyncReply\x12[\n" +
-	"\vVolumePause\x12&.hacluster.admin.v1.VolumePauseRequest\x1a$.hacluster.admin.v1.VolumePauseReply\x12R\n" +
+	"\vVolumePause\x12&.hacluster.admin.v1.VolumePauseRequest\x1a$.hacluster.admin.v1.VolumePauseReply\x12^\n" +
+	"\fVolumeVerify\x12'.hacluster.admin.v1.VolumeVerifyRequest\x1a%.hacluster.admin.v1.VolumeVerifyReply\x12R\n" +
 	"\bNodeList\x12#.hacluster.admin.v1.NodeListRequest\x1a!.hacluster.admin.v1.NodeListReply\x12O\n" +
 	"\aNodeAdd\x12\".hacluster.admin.v1.NodeAddRequest\x1a .hacluster.admin.v1.NodeAddReply\x12X\n" +
 	"\n" +
@@ -1792,7 +1913,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: hacluster.admin.v1.StatusRequest
 	(*StatusReply)(nil),           // 1: hacluster.admin.v1.StatusReply
@@ -1811,60 +1932,65 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*VolumeResyncReply)(nil),     // 14: hacluster.admin.v1.VolumeResyncReply
 	(*VolumePauseRequest)(nil),    // 15: hacluster.admin.v1.VolumePauseRequest
 	(*VolumePauseReply)(nil),      // 16: hacluster.admin.v1.VolumePauseReply
-	(*NodeListRequest)(nil),       // 17: hacluster.admin.v1.NodeListRequest
-	(*NodeListReply)(nil),         // 18: hacluster.admin.v1.NodeListReply
-	(*Node)(nil),                  // 19: hacluster.admin.v1.Node
-	(*NodeAddRequest)(nil),        // 20: hacluster.admin.v1.NodeAddRequest
-	(*NodeAddReply)(nil),          // 21: hacluster.admin.v1.NodeAddReply
-	(*NodeRemoveRequest)(nil),     // 22: hacluster.admin.v1.NodeRemoveRequest
-	(*NodeRemoveReply)(nil),       // 23: hacluster.admin.v1.NodeRemoveReply
-	(*EventsRequest)(nil),         // 24: hacluster.admin.v1.EventsRequest
-	(*Event)(nil),                 // 25: hacluster.admin.v1.Event
-	(*ConfigShowRequest)(nil),     // 26: hacluster.admin.v1.ConfigShowRequest
-	(*ConfigShowReply)(nil),       // 27: hacluster.admin.v1.ConfigShowReply
-	(*ApplyRequest)(nil),          // 28: hacluster.admin.v1.ApplyRequest
-	(*ApplyReply)(nil),            // 29: hacluster.admin.v1.ApplyReply
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*VolumeVerifyRequest)(nil),   // 17: hacluster.admin.v1.VolumeVerifyRequest
+	(*VolumeVerifyReply)(nil),     // 18: hacluster.admin.v1.VolumeVerifyReply
+	(*NodeListRequest)(nil),       // 19: hacluster.admin.v1.NodeListRequest
+	(*NodeListReply)(nil),         // 20: hacluster.admin.v1.NodeListReply
+	(*Node)(nil),                  // 21: hacluster.admin.v1.Node
+	(*NodeAddRequest)(nil),        // 22: hacluster.admin.v1.NodeAddRequest
+	(*NodeAddReply)(nil),          // 23: hacluster.admin.v1.NodeAddReply
+	(*NodeRemoveRequest)(nil),     // 24: hacluster.admin.v1.NodeRemoveRequest
+	(*NodeRemoveReply)(nil),       // 25: hacluster.admin.v1.NodeRemoveReply
+	(*EventsRequest)(nil),         // 26: hacluster.admin.v1.EventsRequest
+	(*Event)(nil),                 // 27: hacluster.admin.v1.Event
+	(*ConfigShowRequest)(nil),     // 28: hacluster.admin.v1.ConfigShowRequest
+	(*ConfigShowReply)(nil),       // 29: hacluster.admin.v1.ConfigShowReply
+	(*ApplyRequest)(nil),          // 30: hacluster.admin.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 31: hacluster.admin.v1.ApplyReply
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: hacluster.admin.v1.FailoverReply.failover:type_name -> hacluster.admin.v1.Failover
 	6,  // 1: hacluster.admin.v1.FailoversReply.failovers:type_name -> hacluster.admin.v1.Failover
-	30, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
+	32, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
 	7,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
 	10, // 4: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
-	19, // 5: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
-	30, // 6: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
-	0,  // 7: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
-	2,  // 8: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
-	4,  // 9: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
-	8,  // 10: hacluster.admin.v1.Admin.VolumeList:input_type -> hacluster.admin.v1.VolumeListRequest
-	11, // 11: hacluster.admin.v1.Admin.VolumeCreate:input_type -> hacluster.admin.v1.VolumeCreateRequest
-	13, // 12: hacluster.admin.v1.Admin.VolumeResync:input_type -> hacluster.admin.v1.VolumeResyncRequest
-	15, // 13: hacluster.admin.v1.Admin.VolumePause:input_type -> hacluster.admin.v1.VolumePauseRequest
-	17, // 14: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
-	20, // 15: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
-	22, // 16: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
-	24, // 17: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
-	26, // 18: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
-	28, // 19: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
-	1,  // 20: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
-	3,  // 21: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
-	5,  // 22: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
-	9,  // 23: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
-	12, // 24: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
-	14, // 25: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
-	16, // 26: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
-	18, // 27: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
-	21, // 28: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
-	23, // 29: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
-	25, // 30: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
-	27, // 31: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
-	29, // 32: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
-	20, // [20:33] is the sub-list for method output_type
-	7,  // [7:20] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	32, // 5: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
+	21, // 6: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
+	32, // 7: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	0,  // 8: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
+	2,  // 9: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
+	4,  // 10: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
+	8,  // 11: hacluster.admin.v1.Admin.VolumeList:input_type -> hacluster.admin.v1.VolumeListRequest
+	11, // 12: hacluster.admin.v1.Admin.VolumeCreate:input_type -> hacluster.admin.v1.VolumeCreateRequest
+	13, // 13: hacluster.admin.v1.Admin.VolumeResync:input_type -> hacluster.admin.v1.VolumeResyncRequest
+	15, // 14: hacluster.admin.v1.Admin.VolumePause:input_type -> hacluster.admin.v1.VolumePauseRequest
+	17, // 15: hacluster.admin.v1.Admin.VolumeVerify:input_type -> hacluster.admin.v1.VolumeVerifyRequest
+	19, // 16: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
+	22, // 17: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
+	24, // 18: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
+	26, // 19: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
+	28, // 20: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
+	30, // 21: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
+	1,  // 22: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
+	3,  // 23: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
+	5,  // 24: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
+	9,  // 25: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
+	12, // 26: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
+	14, // 27: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
+	16, // 28: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
+	18, // 29: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
+	20, // 30: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
+	23, // 31: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
+	25, // 32: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
+	27, // 33: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
+	29, // 34: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
+	31, // 35: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
+	22, // [22:36] is the sub-list for method output_type
+	8,  // [8:22] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -1878,7 +2004,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

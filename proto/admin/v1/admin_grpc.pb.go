@@ -37,6 +37,7 @@ const (
 	Admin_VolumeCreate_FullMethodName = "/hacluster.admin.v1.Admin/VolumeCreate"
 	Admin_VolumeResync_FullMethodName = "/hacluster.admin.v1.Admin/VolumeResync"
 	Admin_VolumePause_FullMethodName  = "/hacluster.admin.v1.Admin/VolumePause"
+	Admin_VolumeVerify_FullMethodName = "/hacluster.admin.v1.Admin/VolumeVerify"
 	Admin_NodeList_FullMethodName     = "/hacluster.admin.v1.Admin/NodeList"
 	Admin_NodeAdd_FullMethodName      = "/hacluster.admin.v1.Admin/NodeAdd"
 	Admin_NodeRemove_FullMethodName   = "/hacluster.admin.v1.Admin/NodeRemove"
@@ -63,6 +64,8 @@ type AdminClient interface {
 	VolumeResync(ctx context.Context, in *VolumeResyncRequest, opts ...grpc.CallOption) (*VolumeResyncReply, error)
 	// VolumePause has nothing copied to replicas while they are no members, or again.
 	VolumePause(ctx context.Context, in *VolumePauseRequest, opts ...grpc.CallOption) (*VolumePauseReply, error)
+	// VolumeVerify begins or stops a comparison of the replicas; it returns at once, the status tells how far it is.
+	VolumeVerify(ctx context.Context, in *VolumeVerifyRequest, opts ...grpc.CallOption) (*VolumeVerifyReply, error)
 	NodeList(ctx context.Context, in *NodeListRequest, opts ...grpc.CallOption) (*NodeListReply, error)
 	NodeAdd(ctx context.Context, in *NodeAddRequest, opts ...grpc.CallOption) (*NodeAddReply, error)
 	NodeRemove(ctx context.Context, in *NodeRemoveRequest, opts ...grpc.CallOption) (*NodeRemoveReply, error)
@@ -147,6 +150,16 @@ func (c *adminClient) VolumePause(ctx context.Context, in *VolumePauseRequest, o
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VolumePauseReply)
 	err := c.cc.Invoke(ctx, Admin_VolumePause_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) VolumeVerify(ctx context.Context, in *VolumeVerifyRequest, opts ...grpc.CallOption) (*VolumeVerifyReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VolumeVerifyReply)
+	err := c.cc.Invoke(ctx, Admin_VolumeVerify_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -240,6 +253,8 @@ type AdminServer interface {
 	VolumeResync(context.Context, *VolumeResyncRequest) (*VolumeResyncReply, error)
 	// VolumePause has nothing copied to replicas while they are no members, or again.
 	VolumePause(context.Context, *VolumePauseRequest) (*VolumePauseReply, error)
+	// VolumeVerify begins or stops a comparison of the replicas; it returns at once, the status tells how far it is.
+	VolumeVerify(context.Context, *VolumeVerifyRequest) (*VolumeVerifyReply, error)
 	NodeList(context.Context, *NodeListRequest) (*NodeListReply, error)
 	NodeAdd(context.Context, *NodeAddRequest) (*NodeAddReply, error)
 	NodeRemove(context.Context, *NodeRemoveRequest) (*NodeRemoveReply, error)
@@ -280,6 +295,9 @@ func (UnimplementedAdminServer) VolumeResync(context.Context, *VolumeResyncReque
 }
 func (UnimplementedAdminServer) VolumePause(context.Context, *VolumePauseRequest) (*VolumePauseReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method VolumePause not implemented")
+}
+func (UnimplementedAdminServer) VolumeVerify(context.Context, *VolumeVerifyRequest) (*VolumeVerifyReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method VolumeVerify not implemented")
 }
 func (UnimplementedAdminServer) NodeList(context.Context, *NodeListRequest) (*NodeListReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method NodeList not implemented")
@@ -446,6 +464,24 @@ func _Admin_VolumePause_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_VolumeVerify_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VolumeVerifyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).VolumeVerify(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_VolumeVerify_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).VolumeVerify(ctx, req.(*VolumeVerifyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_NodeList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(NodeListRequest)
 	if err := dec(in); err != nil {
@@ -581,6 +617,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "VolumePause",
 			Handler:    _Admin_VolumePause_Handler,
+		},
+		{
+			MethodName: "VolumeVerify",
+			Handler:    _Admin_VolumeVerify_Handler,
 		},
 		{
 			MethodName: "NodeList",

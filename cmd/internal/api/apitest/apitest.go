@@ -29,6 +29,7 @@ type Node struct {
 	More     chan api.Event // with follow: what happens after Journal; closed: the node ends the stream
 	Settings config.Document
 	Plan     api.Applied
+	Begun    api.VerifyBegun
 	// Block, if set, holds every call until it is closed or the call's context ends; Entered is told of each such call.
 	Block   chan struct{}
 	Entered chan struct{}
@@ -98,6 +99,11 @@ func (n *Node) VolumeResync(ctx context.Context, r api.VolumeResyncRequest) erro
 // VolumePause answers Err.
 func (n *Node) VolumePause(ctx context.Context, r api.VolumePauseRequest) error {
 	return n.called(ctx, "VolumePause", r)
+}
+
+// VolumeVerify answers Begun.
+func (n *Node) VolumeVerify(ctx context.Context, r api.VolumeVerifyRequest) (api.VerifyBegun, error) {
+	return n.Begun, n.called(ctx, "VolumeVerify", r)
 }
 
 // NodeList answers Members.
