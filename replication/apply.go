@@ -19,6 +19,8 @@ type entry struct {
 	frame *wire.Frame
 	// unmarked is why it must not change the backing: its region could not be marked.
 	unmarked error
+	undo     bool  // what it overwrites must be logged before (R18)
+	unlogged error // why it is not
 }
 
 var entries = sync.Pool{New: func() any { e := new(entry); e.Owner = e; return e }}
@@ -33,7 +35,7 @@ func newEntry(s *session, b *link.Batch, f *wire.Frame) *entry {
 
 func (e *entry) free() {
 	e.batch.Free()
-	e.s, e.batch, e.frame, e.unmarked = nil, nil, nil, nil
+	e.s, e.batch, e.frame, e.unmarked, e.undo, e.unlogged = nil, nil, nil, nil, false, nil
 	entries.Put(e)
 }
 
@@ -69,7 +71,7 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 	}
 	if (f.Kind == wire.Write || f.Kind == wire.Zero) && r.recv.NeedsMark() {
 		r.mu.Unlock()
-		err = r.markInconsistent()
+		err = s.beginOverwriting()
 		r.mu.Lock()
 		if err != nil {
 			r.recv.Failed(f.Seq) // it never gets to the device
@@ -82,6 +84,7 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 		r.regs.Touch(f.Range)
 	}
 	e := newEntry(s, b, f)
+	e.undo = r.recv.NeedsUndo()
 	r.taken += int64(f.PayloadLen())
 	ready := r.queue.Admit(&e.Item)
 	r.mu.Unlock()
@@ -138,6 +141,9 @@ func (e *entry) run() {
 func (e *entry) carryOut() {
 	var room [8]*order.Item
 	err := e.unmarked
+	if err == nil && e.unlogged != nil {
+		err = e.s.r.dropUndo(e.unlogged)
+	}
 	if err == nil {
 		failpoint.HitOne(e.Barrier, failpoint.StandbyFlush, failpoint.StandbyWrite)
 		err = e.s.r.applyFrame(e)

@@ -74,6 +74,7 @@ func (r *Replica) reportLocked() cluster.Report {
 		rep.Stalled = r.dev.Stalled()
 	}
 	rep.Epoch, rep.LastSeq, rep.Inconsistent = r.recv.Epoch(), r.recv.LastNum(), r.recv.Inconsistent()
+	rep.Point = r.pointLocked()
 	rep.Problem, rep.Doing = r.problem, r.doing
 	rep.Fresh = r.cfg.Fresh && r.vol.Epoch == 0
 	return rep
@@ -166,6 +167,10 @@ func (r *Replica) serve(ctx context.Context, e cluster.Epoch) bool {
 	failpoint.Hit(failpoint.PrimaryBegin)
 	if err := r.super.SetClean(nil); err != nil {
 		r.unusable(fmt.Sprintf("the clean-stop mark cannot be removed: %v", err))
+		return false
+	}
+	if r.super.Inconsistent() { // in the middle of a resync: likewise
+		r.rollBack(e)
 		return false
 	}
 	if r.super.Failed() { // a replica whose disk failed gets here by a person's word only

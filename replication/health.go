@@ -46,21 +46,6 @@ func (r *Replica) noteFailure(cause error) bool {
 	return err == nil
 }
 
-// markInconsistent notes, before the first block is overwritten, that the replica is in pieces until the resync ends.
-func (r *Replica) markInconsistent() error {
-	failpoint.Hit(failpoint.ResyncMark)
-	err := r.setHealth(func(inconsistent, _ *bool) error { *inconsistent = true; return nil })
-	failpoint.Hit(failpoint.ResyncMarked)
-	if err != nil {
-		r.unusable("the resync cannot be noted: " + err.Error())
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.recv.Marked(true)
-	return nil
-}
-
 var errBroken = errors.New("an earlier operation of the stream failed")
 
 // closeResync notes on stable storage, before the primary hears of it, that the replica is whole (R18). A failure that
@@ -79,6 +64,10 @@ func (r *Replica) closeResync(s *session) error {
 	case errors.Is(err, errBroken):
 		return err
 	case err != nil:
+		r.unusable("the end of the resync cannot be noted: " + err.Error())
+		return err
+	}
+	if err := r.endUndo(); err != nil {
 		r.unusable("the end of the resync cannot be noted: " + err.Error())
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/blockdev/backend/timed"
 	"hacluster/blockdev/marks"
+	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/primary"
@@ -59,6 +60,7 @@ type labConfig struct {
 	deadline time.Duration
 	tmpfs    bool // backings are files; without faults, and read by nobody else
 	unmarked bool // nothing is marked on stable storage
+	undo     bool // there are undo areas
 	kernel   bool // backings lose what a failed flush was to make durable
 }
 
@@ -72,6 +74,7 @@ type labNode struct {
 	faults  *faultdev.Dev
 	sb      *superRecord
 	table   *memdev.Dev // of marks
+	undo    labUndo
 	cable   cable
 	process uint64
 	boot    wire.ID
@@ -89,6 +92,7 @@ type labNode struct {
 	tally       tally
 	marks       *marks.File
 	tableFaults *faultdev.Dev
+	area        *undo.Area
 	handler     func(context.Context, *link.Session) error // in the place of the replica
 	giveUps     []string
 	events      []string
@@ -145,6 +149,7 @@ func (l *lab) close() {
 	for _, n := range l.nodes {
 		n.cable.mend()
 		n.faults.Clear()
+		n.undo.clear()
 		if n.tableFaults != nil {
 			n.tableFaults.Clear()
 		}
@@ -298,14 +303,15 @@ func (n *labNode) start() {
 	}})
 	super := &memSuper{rec: n.sb}
 	table := n.openMarks()
+	area := n.openUndo(dev)
 	id := wire.ID{15: 7}
 	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: *n.l.volume(), Process: n.process, Boot: n.boot,
-		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
+		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, Undo: area, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
 		Log: logger(n.l.t, n.name)}, labNodeView{n}, dev, super)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	n.mu.Lock()
-	n.replica, n.super, n.marks, n.dev, n.faults, n.stop, n.done = r, super, table, dev, faults, cancel, done
+	n.replica, n.super, n.marks, n.area, n.dev, n.faults, n.stop, n.done = r, super, table, area, dev, faults, cancel, done
 	n.mu.Unlock()
 	go func() { done <- r.Run(ctx) }()
 }
@@ -316,6 +322,10 @@ func (n *labNode) halt() error {
 	err := <-n.done
 	n.done <- nil // halting again is harmless
 	n.faults.Clear()
+	n.undo.clear()
+	if n.area != nil {
+		_ = n.area.Close()
+	}
 	if cerr := n.dev.Close(); cerr != nil && !errors.Is(cerr, blockdev.ErrClosed) {
 		err = errors.Join(err, cerr)
 	}
@@ -327,6 +337,9 @@ func (n *labNode) crash() {
 	n.cable.cut()
 	n.super.kill()
 	_ = n.mem.Close()
+	n.undo.kill()
+	n.faults.Clear() // what hangs finds the device gone
+	n.undo.clear()
 	if n.table != nil {
 		_ = n.table.Close()
 	}
@@ -491,6 +504,8 @@ func (l *lab) handOn(from *labNode, to string, failed bool) error {
 func (v labNodeView) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
 	return v.n.dial(ctx, v.n.l.nodes[peer], h)
 }
+
+func (v labNodeView) Left(string) (cluster.Epoch, int64) { return labPoint.Epoch, labPoint.AtMillis }
 
 func (v labNodeView) Serving(string, cluster.Epoch)  {}
 func (v labNodeView) FirstAck(string, cluster.Epoch) {}

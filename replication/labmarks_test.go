@@ -61,14 +61,18 @@ func (n *labNode) power(rng *rand.Rand) {
 		how = memdev.CrashOptions{Mode: memdev.KeepRandom, Rand: rng}
 	}
 	_ = n.mem.Close()
+	n.undo.kill()
+	n.faults.Clear() // what hangs finds the device gone
+	n.undo.clear()
 	data := n.mem.Clone(how)
+	area := n.undo.clone(how)
 	var table *memdev.Dev
 	if n.marks != nil {
 		_ = n.table.Close()
 		table = n.table.Clone(how)
 	}
 	_ = n.halt()
-	n.mem, n.table = data, table
+	n.mem, n.table, n.undo.dev = data, table, area
 	n.boot[5]++
 	n.cable.mend()
 }

@@ -82,7 +82,7 @@ func (e *entry) begins() bool {
 	if err != nil {
 		e.unmarked, ready = err, true
 	}
-	return ready
+	return ready && e.logs()
 }
 
 // Marked implements marks.Waiter.
@@ -90,7 +90,9 @@ func (e *entry) Marked(err error) {
 	if err != nil {
 		e.unmarked = unmarked(e.frame.Range, err)
 	}
-	e.s.r.work.do(e)
+	if e.logs() {
+		e.s.r.work.do(e)
+	}
 }
 
 var (

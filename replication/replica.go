@@ -19,6 +19,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/marks"
+	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/maps"
@@ -43,6 +44,9 @@ type Node interface {
 	// Serving tells that the volume accepts I/O in this epoch, FirstAck that a client got its first acknowledgement.
 	Serving(volume string, e cluster.Epoch)
 	FirstAck(volume string, e cluster.Epoch)
+	// Left is in which epoch, and when in milliseconds since 1970, this node's replica was a member last, as far as the
+	// history goes; zero: that is not known.
+	Left(volume string) (e cluster.Epoch, atMillis int64)
 	// Event records something that an operator should find in the history. It does not wait.
 	Event(volume, kind, text string)
 }
@@ -90,6 +94,10 @@ type Config struct {
 	// Marks is where this replica keeps on stable storage what may differ from the others; nil: nowhere. It is the
 	// caller's to close, after Run has returned.
 	Marks *marks.File
+	// Undo is where this replica keeps, during a resync, the old content of what that overwrites; nil: nowhere, so it is
+	// in pieces until the resync ends. One beside a replica that is whole has been discarded. It is the caller's to close,
+	// after Run has returned.
+	Undo *undo.Area
 	// Problem, when not empty, says why the backing or its superblock cannot be used; then both are nil.
 	Problem string
 	Log     *slog.Logger
@@ -108,7 +116,12 @@ type Replica struct {
 	kick   chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
 	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
 	noting chan struct{}
-	slots  marks.Slots // of the other replicas in cfg.Marks
+	// undoing holds one token: who has it may end the undo area, and has undoErr and undoGone.
+	undoing  chan struct{}
+	undoErr  error // the area could not be removed: final
+	undoGone bool  // it was given up in this resync
+
+	slots marks.Slots // of the other replicas in cfg.Marks
 	// unmarked: nothing was marked for anybody when this process started (R25).
 	unmarked bool
 	digests  chan struct{} // a token for each digest request, or read of the primary, being answered
@@ -158,7 +171,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	}
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
-		noting: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
+		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
 	r.regs = r.newRegions()
 	r.slots = slotsOf(cfg.Marks, r.others())
 	r.unmarked = cfg.Marks != nil && cfg.Marks.Empty()
@@ -166,6 +179,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	r.timers.set(cfg.DropAfter, cfg.SuspendLimit)
 	if super != nil {
 		r.recv = standby.New(super.Epoch(), super.Inconsistent())
+		r.recv.Rewinds(super.Inconsistent() && cfg.Undo != nil && cfg.Undo.Live())
 	} else {
 		r.recv = standby.New(0, false)
 	}

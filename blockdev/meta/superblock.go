@@ -71,7 +71,8 @@ type Superblock struct {
 	// ReservedGen is the generation of the Raft group's formation; 0 as long as there is one formation only. Epochs
 	// compare by (ReservedGen, Epoch).
 	ReservedGen uint64
-	// Inconsistent: a resync overwrites the replica without a way back, so it must not be promoted (R18).
+	// Inconsistent: a resync overwrites the replica, so it must not be promoted, unless an undo area beside this leads
+	// back to its last consistent point (R18).
 	Inconsistent bool
 	// Failed: a write or flush failed, so it must not be promoted before a resync (R23).
 	Failed bool

@@ -108,6 +108,9 @@ func volumeText(v api.VolumeStatus) string {
 		if r.Reason != "" {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), oneLine(r.Reason))
 		}
+		if p := r.Point; p != nil && r.State != api.ReplicaInSync {
+			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), pointText(p))
+		}
 	}
 	if v.Verify != nil {
 		fmt.Fprintf(&out, "  verify: %s\n", oneLine(verifyText(v.Verify)))
@@ -120,6 +123,15 @@ func listText(names []string) string {
 		return "none"
 	}
 	return oneLine(strings.Join(names, ", "))
+}
+
+// pointText says what a forced promotion would give.
+func pointText(p *api.PointStatus) string {
+	since := "a time that is not known"
+	if p.At != nil {
+		since = p.At.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("by force: the state of epoch %d; up to %s may be old, since %s", p.Epoch, sizeText(p.LossBytes), since)
 }
 
 func resyncText(r *api.ResyncStatus) string {

@@ -38,7 +38,9 @@ type Report struct {
 	Fresh        bool `json:"fresh"`
 	Failed       bool `json:"failed"`       // a write or flush failed; no candidate until resynced (R23)
 	Inconsistent bool `json:"inconsistent"` // a resync has begun to overwrite it and has not ended
-	Stalled      bool `json:"stalled"`      // an operation is outstanding past its deadline (R26)
+	// Point is where a forced promotion leads an inconsistent replica back to; nil: nowhere.
+	Point   *Point `json:"point,omitempty"`
+	Stalled bool   `json:"stalled"` // an operation is outstanding past its deadline (R26)
 	// Clean is the valid clean-stop mark that this process found, nil without.
 	Clean *Clean `json:"clean,omitempty"`
 	// Unmarked: the replica's own maps were empty when this process started: nothing that was written was unflushed.
@@ -47,6 +49,20 @@ type Report struct {
 	Problem string `json:"problem,omitempty"`
 	// Doing says what the replica is at before it can take its role, for the operator; mostly empty.
 	Doing string `json:"doing,omitempty"`
+}
+
+// Point is the last consistent point of a replica that is being overwritten (R18).
+type Point struct {
+	Epoch    Epoch `json:"epoch"`        // in which it was a member last
+	AtMillis int64 `json:"at_ms"`        // until when it has every acknowledged write; 0: that is not known
+	Bytes    int64 `json:"undone_bytes"` // what has been overwritten since
+}
+
+// Promotable reports whether a person may have the replica promoted: one whose disk failed, or that a resync has
+// overwritten and that has a way back, may be all that is left.
+func (r Report) Promotable() bool {
+	r.Failed, r.Inconsistent = false, r.Inconsistent && r.Point == nil
+	return r.Usable()
 }
 
 // Usable reports whether the replica may be promoted as far as its own health goes.

@@ -138,13 +138,12 @@ func (l *Leader) form(v *cluster.Volume, a *account) *cluster.Command {
 	return &cluster.Command{Form: f}
 }
 
-// force promotes a replica on a person's word, never one that is in pieces or stalled. The lease was waited for
-// already.
+// force promotes a replica on a person's word, never one that is stalled, or in pieces without a way back. The lease was
+// waited for already.
 func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.Command {
 	rep, ok := l.fresh(v, a, to)
 	healthy := rep.Usable() && !(to == v.Primary && a.failed)
-	rep.Failed = false // it may be all that is left: the person was told
-	if !ok || !rep.Usable() {
+	if !ok || !rep.Promotable() { // it may be all that is left: the person was told
 		return nil
 	}
 	p := &cluster.Promote{On: cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}, Term: l.cfg.Term, Candidate: to,

@@ -59,6 +59,7 @@ type Receiver struct {
 
 	resync       bool // the session overwrites: the replica must be marked before the first change
 	inconsistent bool // durably marked
+	rewinds      bool // what the resync overwrites is logged before, so that there is a way back
 }
 
 // New is a receiver that starts with what its superblock says.
@@ -181,9 +182,15 @@ func (r *Receiver) NeedsMark() bool { return r.resync && !r.inconsistent }
 func (r *Receiver) Marked(inconsistent bool) {
 	r.inconsistent = inconsistent
 	if !inconsistent {
-		r.resync = false
+		r.resync, r.rewinds = false, false
 	}
 }
+
+// Rewinds tells whether an undo area leads a replica in pieces back to its last consistent point.
+func (r *Receiver) Rewinds(yes bool) { r.rewinds = yes }
+
+// NeedsUndo reports whether the old content of what the entry just taken changes must be durable before (R18).
+func (r *Receiver) NeedsUndo() bool { return r.resync && r.inconsistent && r.rewinds }
 
 // Inconsistent reports whether the replica is in pieces.
 func (r *Receiver) Inconsistent() bool { return r.inconsistent }

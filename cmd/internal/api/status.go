@@ -151,8 +151,17 @@ type ReplicaStatus struct {
 	Reason     string        `json:"reason,omitempty"` // why it is not in sync, and what to do; left out when it is
 	LagBytes   int64         `json:"lag_bytes"`
 	LagMs      int64         `json:"lag_ms"`
-	DirtyBytes int64         `json:"dirty_bytes"` // what a resync of it would have to look at
-	Resync     *ResyncStatus `json:"resync"`      // null: none runs
+	DirtyBytes int64         `json:"dirty_bytes"`     // what a resync of it would have to look at
+	Resync     *ResyncStatus `json:"resync"`          // null: none runs
+	Point      *PointStatus  `json:"point,omitempty"` // left out: it cannot be promoted, also not by force
+}
+
+// PointStatus is what a forced promotion of a replica would give (R18).
+type PointStatus struct {
+	Epoch     uint64     `json:"epoch"`      // up to which it has every acknowledged write
+	At        *time.Time `json:"at"`         // likewise; null: that is not known
+	LossBytes int64      `json:"loss_bytes"` // how much may be older than that, at most
+	Rollback  bool       `json:"rollback"`   // a resync has overwritten a part of it: it returns to this point before it serves
 }
 
 // ResyncStatus is how far a resync got.

@@ -100,8 +100,8 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if !rep.Held || rep.Stalled || rep.Problem != "" {
 		return api.Failed("the replica of %q on %s cannot be used: %s", vol.Name, r.To, problemOf(rep))
 	}
-	if rep.Inconsistent {
-		return api.Refused("the replica of %q on %s is inconsistent: a resync that did not end has overwritten a part of it; it cannot be promoted, also not by force", vol.Name, r.To)
+	if rep.Inconsistent && rep.Point == nil {
+		return api.Refused("the replica of %q on %s is inconsistent: a resync that did not end has overwritten a part of it, and there is no undo area that leads back; it cannot be promoted, also not by force", vol.Name, r.To)
 	}
 	m, member := vol.Members[r.To]
 	if s := v.serving(vol); !member && s != nil && !s.Suspended {
@@ -110,28 +110,58 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if !member && rep.Epoch == 0 && vol.Epoch > 0 {
 		return api.Refused("the replica of %q on %s never held the volume's data; it cannot be promoted, also not by force", vol.Name, r.To)
 	}
-	if member && m.Incarnation == rep.Incarnation && !rep.Failed {
+	if member && m.Incarnation == rep.Incarnation && !rep.Failed && !rep.Inconsistent {
 		return nil
 	}
 	what := "it is not a member of the in-sync set, so it lacks acknowledged writes"
 	if member {
 		what = "it restarted with its machine or failed, so writes since its last flush may be missing"
 	}
+	point := v.point(vol, r.To)
+	if rep.Inconsistent {
+		what = fmt.Sprintf("a resync has overwritten a part of it, so it returns to its last consistent point, of epoch %d, before it serves, and lacks acknowledged writes", point.Epoch)
+	}
 	if !r.Force || !r.AcceptDataLoss {
 		return api.Refused("promoting %s for volume %q may lose data: %s; up to %d bytes (%d blocks of 4096) may be old, since %s (R6): consent with --force --accept-data-loss",
-			r.To, vol.Name, what, vol.Size, vol.Size/4096, lossSince(v.state, vol, r.To))
+			r.To, vol.Name, what, point.LossBytes, point.LossBytes/4096, sinceText(point.At))
 	}
 	return nil
 }
 
-// lossSince says from when on the node's replica may lack writes.
-func lossSince(st *cluster.State, vol *cluster.Volume, node string) string {
-	for i := len(st.Events) - 1; i >= 0; i-- {
-		if e := st.Events[i]; e.Volume == vol.Name && e.Node == node && e.Kind == "member dropped" {
-			return fmt.Sprintf("%s (%.0f s ago)", time.UnixMilli(e.AtMillis).UTC().Format(time.RFC3339), wallClock().Sub(time.UnixMilli(e.AtMillis)).Seconds())
-		}
+// point is what a forced promotion of a node's replica would give; nil: it cannot be promoted.
+func (v *view) point(vol *cluster.Volume, node string) *api.PointStatus {
+	rep := v.report(node, vol.Name)
+	if rep == nil || !rep.Promotable() || rep.Epoch == 0 && vol.Epoch > 0 {
+		return nil
 	}
-	return "a time that is not known"
+	m, member := vol.Members[node]
+	peer := v.peer(vol, node)
+	if member && m.Incarnation == rep.Incarnation && rep.Usable() {
+		now := wallClock()
+		p := &api.PointStatus{Epoch: uint64(vol.Epoch), At: &now}
+		if peer != nil {
+			p.LossBytes = peer.UnackedBytes
+		}
+		return p
+	}
+	e, at := left(v.state, vol.Name, node)
+	p := &api.PointStatus{Epoch: uint64(e), LossBytes: dirtyBytes(vol, peer)}
+	if rep.Point != nil {
+		p.Epoch, at, p.Rollback = uint64(rep.Point.Epoch), rep.Point.AtMillis, true
+		p.LossBytes = min(p.LossBytes+rep.Point.Bytes, vol.Size)
+	}
+	if at != 0 {
+		t := time.UnixMilli(at).UTC()
+		p.At = &t
+	}
+	return p
+}
+
+func sinceText(at *time.Time) string {
+	if at == nil {
+		return "a time that is not known"
+	}
+	return fmt.Sprintf("%s (%.0f s ago)", at.UTC().Format(time.RFC3339), wallClock().Sub(*at).Seconds())
 }
 
 // awaitFailover returns when a new primary accepts writes, when the hand-over failed, or when the leader l that was to

@@ -256,14 +256,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 	if node == vol.Primary {
 		out.Role = api.RolePrimary
 	}
-	var peer *control.Peer
-	if s != nil {
-		for i := range s.Peers {
-			if s.Peers[i].Node == node {
-				peer = &s.Peers[i]
-			}
-		}
-	}
+	peer := v.peer(vol, node)
 	switch {
 	case rep == nil:
 		out.State = api.ReplicaOffline
@@ -271,25 +264,43 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 		out.State = api.ReplicaFailed
 	case peer != nil && peer.Resyncing:
 		out.State = api.ReplicaResyncing
-	case rep.Inconsistent:
+	case rep.Inconsistent && rep.Point == nil:
 		out.State = api.ReplicaInconsistent
 	case !vol.IsMember(node):
 		out.State = api.ReplicaOutOfSync
 	}
+	out.Point = v.point(vol, node)
 	out.Reason = replicaReason(vol, node, out.State, rep, peer)
 	if peer != nil {
 		out.LagBytes, out.LagMs = peer.UnackedBytes, peer.LagMs
 	}
 	if !vol.IsMember(node) {
-		out.DirtyBytes = vol.Size // without a map every block counts as differing (R16)
-		if peer != nil && peer.Known {
-			out.DirtyBytes = peer.RemainingBytes
-		}
+		out.DirtyBytes = dirtyBytes(vol, peer)
 		if peer != nil && peer.Resyncing {
 			out.Resync = resyncOf(vol, peer)
 		}
 	}
 	return out
+}
+
+// peer is how the primary sees another node's replica; nil: there is no primary, or it is that one.
+func (v *view) peer(vol *cluster.Volume, node string) *control.Peer {
+	if s := v.serving(vol); s != nil {
+		for i := range s.Peers {
+			if s.Peers[i].Node == node {
+				return &s.Peers[i]
+			}
+		}
+	}
+	return nil
+}
+
+// dirtyBytes is what a resync of a replica that is no member has to look at: without a map every block (R16).
+func dirtyBytes(vol *cluster.Volume, p *control.Peer) int64 {
+	if p != nil && p.Known {
+		return p.RemainingBytes
+	}
+	return vol.Size
 }
 
 func resyncOf(vol *cluster.Volume, p *control.Peer) *api.ResyncStatus {

@@ -16,6 +16,7 @@ import (
 	"hacluster/blockdev/failpoint"
 	"hacluster/blockdev/marks"
 	"hacluster/blockdev/meta"
+	"hacluster/blockdev/undo"
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
@@ -26,6 +27,7 @@ type backing struct {
 	dev         *timed.Dev
 	super       *superblock
 	marks       *marks.File
+	undo        *undo.Area
 	incarnation cluster.Incarnation
 	fresh       bool
 	inline      bool
@@ -74,8 +76,11 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if b.marks, err = v.openMarks(st, vol, file.Attachment(), b.fresh && b.super.Epoch() == 0, doubt); err != nil {
 		return nil, errors.Join(err, b.super.close(), b.dev.Close())
 	}
+	if b.undo, err = v.openUndo(st, vol, file.Attachment(), 0, !known, b.super, b.dev); err != nil {
+		return nil, errors.Join(err, b.marks.Close(), b.super.close(), b.dev.Close())
+	}
 	b.close = func() {
-		if err := errors.Join(b.marks.Close(), b.super.close(), b.dev.Close()); err != nil {
+		if err := errors.Join(b.undo.Close(), b.marks.Close(), b.super.close(), b.dev.Close()); err != nil {
 			v.n.log.Error("closing the backing", "volume", vol.Name, "error", err)
 		}
 	}

@@ -156,7 +156,7 @@ func (v *view) lastResort(vol *cluster.Volume) (best string) {
 	rank := 0
 	for _, c := range vol.Replicas {
 		rep := v.report(c.Node, vol.Name)
-		if rep == nil || !rep.Held || rep.Stalled || rep.Inconsistent || rep.Problem != "" || rep.Epoch == 0 {
+		if rep == nil || !rep.Promotable() || rep.Epoch == 0 {
 			continue
 		}
 		at := 1
@@ -195,7 +195,9 @@ func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report,
 	case peer != nil && peer.Reason != "":
 		return peer.Reason
 	case state == api.ReplicaInconsistent:
-		return "a resync has begun to overwrite it and has not ended"
+		return "a resync has begun to overwrite it and has not ended, and there is no way back: it never held the volume's data, or there was no room for an undo area; until the resync ends it cannot be promoted, also not by force"
+	case rep.Point != nil:
+		return "a resync has overwritten a part of it and waits to go on; promoted by force, it returns to its last consistent point"
 	}
 	return "it waits for a resync from the primary"
 }

@@ -194,7 +194,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 		v.told[vol.Name] = h.broken
 	} else {
 		delete(v.told, vol.Name)
-		cfg.Incarnation, cfg.Fresh, cfg.Inline, cfg.Marks = b.incarnation, b.fresh, b.inline, b.marks
+		cfg.Incarnation, cfg.Fresh, cfg.Inline, cfg.Marks, cfg.Undo = b.incarnation, b.fresh, b.inline, b.marks, b.undo
 		h.replica = replication.New(cfg, replicaNode{v.n}, b.dev, b.super)
 		b.stalled.Store(h.replica)
 		h.close, h.deadline = b.close, b.dev.SetDeadline
@@ -382,6 +382,9 @@ func (r replicaNode) GiveUp(ctx context.Context, volume string, e cluster.Epoch,
 }
 func (r replicaNode) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
 	return r.n.peers.Greet(ctx, peer, h)
+}
+func (r replicaNode) Left(volume string) (cluster.Epoch, int64) {
+	return left(r.n.state.get(), volume, r.n.me.Name)
 }
 func (r replicaNode) Event(volume, kind, text string)         { r.n.events.add(kind, volume, text) }
 func (r replicaNode) Serving(volume string, e cluster.Epoch)  { r.n.vols.tell(volume, e, false) }
