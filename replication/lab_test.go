@@ -58,10 +58,11 @@ type labConfig struct {
 	workers  int
 	suspend  time.Duration
 	deadline time.Duration
-	tmpfs    bool // backings are files; without faults, and read by nobody else
-	unmarked bool // nothing is marked on stable storage
-	undo     bool // there are undo areas
-	kernel   bool // backings lose what a failed flush was to make durable
+	tmpfs    bool   // backings are files; without faults, and read by nobody else
+	unmarked bool   // nothing is marked on stable storage
+	undo     bool   // there are undo areas
+	kernel   bool   // backings lose what a failed flush was to make durable
+	files    string // where superblocks are real ones, in files; empty: they are in memory
 }
 
 // labNode is one node: it outlives its processes.
@@ -78,6 +79,7 @@ type labNode struct {
 	cable   cable
 	process uint64
 	boot    wire.ID
+	dark    atomic.Bool // its power is off: what still runs of it reaches nobody
 
 	leaseMu sync.Mutex
 	granted bool // it may serve what it leads
@@ -86,6 +88,7 @@ type labNode struct {
 	mu          sync.Mutex
 	replica     *Replica
 	super       *memSuper
+	sbFile      *fileSuper // with labConfig.files
 	dev         *timed.Dev
 	stop        context.CancelFunc
 	done        chan error
@@ -302,12 +305,17 @@ func (n *labNode) start() {
 		n.get().Stalled(op, at, since)
 	}})
 	super := &memSuper{rec: n.sb}
+	sb := Superblock(super)
+	if n.l.conf.files != "" {
+		n.sbFile = n.openSuper()
+		sb = n.sbFile
+	}
 	table := n.openMarks()
 	area := n.openUndo(dev)
 	id := wire.ID{15: 7}
 	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: *n.l.volume(), Process: n.process, Boot: n.boot,
 		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, Undo: area, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
-		Log: logger(n.l.t, n.name)}, labNodeView{n}, dev, super)
+		Log: logger(n.l.t, n.name)}, labNodeView{n}, dev, sb)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	n.mu.Lock()
@@ -462,11 +470,17 @@ func (v labNodeView) Propose(ctx context.Context, c cluster.Command) (cluster.Re
 	if err := ctx.Err(); err != nil {
 		return cluster.Result{}, err
 	}
+	if v.n.dark.Load() {
+		return cluster.Result{}, errFault
+	}
 	return v.n.l.propose(v.n, c)
 }
 
 func (v labNodeView) GiveUp(_ context.Context, _ string, e cluster.Epoch, to string, failed bool) error {
 	n := v.n
+	if n.dark.Load() {
+		return errFault
+	}
 	n.leaseMu.Lock()
 	n.gaveUp = e
 	n.leaseMu.Unlock()
@@ -485,7 +499,7 @@ func (v labNodeView) GiveUp(_ context.Context, _ string, e cluster.Epoch, to str
 func (l *lab) handOn(from *labNode, to string, failed bool) error {
 	v := l.volume()
 	for _, m := range v.MemberNames() {
-		if m == from.name || to != "" && m != to {
+		if m == from.name || to != "" && m != to || l.nodes[m].dark.Load() {
 			continue
 		}
 		p := &cluster.Promote{On: l.on(), Term: 1, Candidate: m, Member: l.nodes[m].member(), Basis: cluster.BasisHandOver}

@@ -54,11 +54,29 @@ func arm(point, hits string) (err error) {
 	return err
 }
 
+var onHit atomic.Pointer[func(Point)]
+
+// OnHit has f called at each hit, by whoever hits it, before it goes on: a test that has several nodes in one process cuts
+// their power there. It is called from many goroutines; nil: nobody is called.
+func OnHit(f func(Point)) {
+	if f == nil {
+		onHit.Store(nil)
+		return
+	}
+	onHit.Store(&f)
+}
+
+// Hits is how often this process hit a point.
+func Hits(p Point) int64 { return ours[p].Load() }
+
 // Hit counts, and kills the process if this is the place.
 func Hit(p Point) {
 	n := ours[p].Add(1)
 	if shared != nil {
 		(*atomic.Uint64)(unsafe.Pointer(&shared[8*int(p)])).Add(1) // the map is aligned to a page
+	}
+	if f := onHit.Load(); f != nil {
+		(*f)(p)
 	}
 	if p == target && n == at {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)

@@ -1,0 +1,557 @@
+//go:build failpoints
+
+package replication
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/backend/faultdev"
+	"hacluster/blockdev/backend/memdev"
+	"hacluster/blockdev/failpoint"
+	"hacluster/heartbeat/cluster"
+)
+
+// Power cuts at named points, faults.md K110 and K111. Two nodes with real superblocks, maps of marks and links, on memory
+// that forgets what was not flushed, go through writes, resyncs, hand-overs, failed disks and clean stops. When a point that
+// the seed has drawn is hit for the nth time, one of the nodes or both lose their power at that very moment: what their
+// devices hold is decided before whoever hit it goes on. After it everything comes back, a leader's rules choose the primary,
+// and then:
+//   - each sector holds a write that is not older than the newest that was acknowledged and flushed before its own write
+//     was replaced; when a member kept its power, not older than the newest that was acknowledged
+//   - the replicas hold the same bytes, also by what their disks hold durably
+//
+// HACLUSTER_POWERCUTS is the number of seeds; make powercuts runs a thousand.
+
+// cutPoints are where the power is cut. The points of making a superblock come before there is anything to lose.
+var cutPoints = func() (all []failpoint.Point) {
+	for _, r := range [][2]failpoint.Point{{failpoint.SuperblockUpdate, failpoint.SuperblockUpdated}, {failpoint.PrimaryWrite, failpoint.FailureNoted}} {
+		for p := r[0]; p <= r[1]; p++ {
+			all = append(all, p)
+		}
+	}
+	return all
+}()
+
+const (
+	cutVolume = 16 << 20 // four regions
+	cutBlocks = 64       // spread over it
+)
+
+type cutRun struct {
+	*lab
+	rng   *rand.Rand
+	point failpoint.Point
+	left  atomic.Int64 // hits until the cut; not armed: far below zero
+	nodes []*labNode   // that lose their power
+	off   chan struct{}
+	// starts is held while a node is started, which is no moment to take its devices away.
+	starts sync.Mutex
+	kept   bool     // a member that had everything kept its power
+	weak   *labNode // whose disk is being made to fail
+	after  []func() // what gives each of them what was left
+
+	mu      sync.Mutex
+	next    uint64
+	newest  [cutBlocks]uint64 // issued
+	acked   [cutBlocks]uint64
+	flushed [cutBlocks]uint64
+}
+
+func TestK110PowerCutsAtNamedPointsLoseNothing(t *testing.T) {
+	seeds, first := uint64(60), uint64(0)
+	if n, err := strconv.ParseUint(os.Getenv("HACLUSTER_POWERCUTS"), 10, 64); err == nil {
+		seeds = n
+	}
+	if n, err := strconv.ParseUint(os.Getenv("HACLUSTER_POWERCUT_SEED"), 10, 64); err == nil {
+		first, seeds = n, 1
+	}
+	began, cuts, both, idle := time.Now(), map[failpoint.Point]int{}, 0, 0
+	for seed := first; seed < first+seeds; seed++ {
+		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := newCutRun(t, seed)
+			hit := r.run()
+			switch {
+			case hit:
+				cuts[r.point]++
+			default:
+				idle++
+			}
+			if len(r.nodes) == 2 {
+				both++
+			}
+		})
+		if !ok {
+			t.Fatalf("repeat it with HACLUSTER_POWERCUT_SEED=%d", seed)
+		}
+	}
+	t.Logf("%d runs in %v: %d cuts of both nodes, %d at no point", seeds, time.Since(began).Round(time.Second), both, idle)
+	for _, p := range cutPoints {
+		t.Logf("%-26s hit %7d times, power cut there %3d times", p, failpoint.Hits(p), cuts[p])
+		if seeds >= 1000 && (failpoint.Hits(p) < 10 || cuts[p] < 10) {
+			t.Errorf("%v is not met ten times", p)
+		}
+	}
+}
+
+func newCutRun(t *testing.T, seed uint64) *cutRun {
+	dir, err := os.MkdirTemp("/dev/shm", "hacluster-cuts-")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	r := &cutRun{rng: rand.New(rand.NewPCG(seed, 110)), off: make(chan struct{})}
+	r.point = cutPoints[seed%uint64(len(cutPoints))]
+	r.left.Store(-1 << 62)
+	r.lab = formed(t, labConfig{size: cutVolume, inline: r.rng.IntN(2) == 0, files: dir}, "a", "b")
+	switch a, b := r.lab.nodes["a"], r.lab.nodes["b"]; r.rng.IntN(3) {
+	case 0:
+		r.nodes = []*labNode{a}
+	case 1:
+		r.nodes = []*labNode{b}
+	default:
+		r.nodes = []*labNode{a, b}
+	}
+	return r
+}
+
+// run is one history. hit: the power was cut at the point; else in the end.
+func (r *cutRun) run() (hit bool) {
+	sure := map[failpoint.Point]string{failpoint.GiveUpFailed: "disk", failpoint.FailureNote: "disk", failpoint.FailureNoted: "disk",
+		failpoint.HandOver: "hand", failpoint.HandOverQuiet: "hand", failpoint.HandOverDone: "hand", failpoint.CleanSet: "stop", failpoint.CleanIsSet: "stop",
+		failpoint.CleanClear: "stop", failpoint.CleanIsCleared: "stop", failpoint.PrimaryEnd: "hand", failpoint.PrimaryEnded: "hand", failpoint.PrimaryBegin: "hand",
+		failpoint.PrimaryBegun: "hand", failpoint.EpochStore: "hand", failpoint.EpochStored: "hand"}
+	var once sync.Once
+	var writer sync.WaitGroup
+	failpoint.OnHit(func(p failpoint.Point) {
+		if p == r.point && r.left.Add(-1) == 0 {
+			if !r.starts.TryLock() {
+				r.left.Store(1) // the next time
+				return
+			}
+			defer r.starts.Unlock()
+			once.Do(func() { hit = true; r.cut() })
+		}
+	})
+	defer failpoint.OnHit(nil)
+	stop := make(chan struct{})
+	writer.Go(func() { r.write(stop) })
+	steps := []string{"break", "hand", "disk", "stop"}
+	r.rng.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+	if s, ok := sure[r.point]; ok {
+		steps[0] = s
+	} else if r.rng.IntN(2) == 0 {
+		steps[0] = "break"
+	}
+	r.left.Store(1 + r.rng.Int64N(r.spread()))
+	for _, s := range steps[:2] {
+		r.step(s)
+	}
+	r.left.Store(-1 << 62)
+	once.Do(r.cut)
+	for _, f := range r.after {
+		f()
+	}
+	failpoint.OnHit(nil)
+	for _, n := range r.lab.nodes {
+		n.faults.Clear()
+		n.cable.mend()
+	}
+	if r.weak != nil && !slices.Contains(r.nodes, r.weak) {
+		r.kept = false // the power of one and the disk of the other at once
+	}
+	close(stop)
+	if !r.kept {
+		r.endWriter(&writer)
+		r.acked = r.flushed // no more was promised
+	}
+	r.heal()
+	writer.Wait()
+	r.check()
+	return hit
+}
+
+// endWriter cuts the client off, whose last writes may wait for what is gone.
+func (r *cutRun) endWriter(writer *sync.WaitGroup) {
+	ended := make(chan struct{})
+	go func() {
+		writer.Wait()
+		close(ended)
+	}()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+		for _, n := range r.lab.nodes {
+			if t := n.get().Tenure(); t != nil {
+				t.cutClients()
+			}
+		}
+	}
+}
+
+// spread is how far into a run a point of which there are many hits may be.
+func (r *cutRun) spread() int64 {
+	switch r.point {
+	case failpoint.PrimaryWrite, failpoint.PrimaryWritten, failpoint.PrimarySend, failpoint.PrimarySent, failpoint.PrimaryAnswer, failpoint.PrimaryAnswered,
+		failpoint.PrimaryAcked, failpoint.StandbyWrite, failpoint.StandbyWritten, failpoint.StandbyAck:
+		return 120
+	case failpoint.PrimaryFlush, failpoint.PrimaryFlushed, failpoint.StandbyFlush, failpoint.StandbyFlushed, failpoint.ResyncCopy:
+		return 15
+	case failpoint.SuperblockUpdate, failpoint.SuperblockUpdateWritten, failpoint.SuperblockUpdated:
+		return 5
+	}
+	return 1
+}
+
+// cut ends the power of the nodes. Nothing of them reaches anybody from here on, and what their devices keep is decided.
+func (r *cutRun) cut() {
+	for _, n := range r.nodes {
+		n.dark.Store(true)
+		n.cable.cut()
+		n.leaseMu.Lock()
+		n.granted = false
+		n.leaseMu.Unlock()
+	}
+	for _, n := range r.nodes {
+		r.t.Logf("power of %s cut at %v, volume %+v", n.name, r.point, r.volume())
+	}
+	for name := range r.volume().Members {
+		r.kept = r.kept || !slices.Contains(r.nodes, r.lab.nodes[name])
+	}
+	for _, n := range r.nodes {
+		how := memdev.CrashOptions{Mode: memdev.KeepRandom, Rand: rand.New(rand.NewPCG(r.rng.Uint64(), 3))}
+		super := n.sbFile.cut(how.Rand)
+		_, _ = n.mem.Close(), n.table.Close()
+		data, table := n.mem.Clone(how), n.table.Clone(how)
+		r.after = append(r.after, func() {
+			_ = n.halt()
+			n.mem, n.table = data, table
+			n.boot[5]++
+			if err := os.WriteFile(n.superPath(), super, 0o600); err != nil {
+				r.t.Fatal(err)
+			}
+			n.dark.Store(false)
+			n.cable.mend()
+		})
+	}
+	close(r.off)
+}
+
+// cut is what a power cut at this moment leaves: of an update that is on its way any of its sectors.
+func (s *fileSuper) cut(rng *rand.Rand) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dead = true
+	now, err := os.ReadFile(s.path)
+	if err != nil {
+		panic(err)
+	}
+	if len(s.before) != len(now) {
+		return now
+	}
+	left := bytes.Clone(now)
+	for at := 0; at < len(now); at += 512 {
+		if rng.IntN(2) == 0 {
+			copy(left[at:min(at+512, len(now))], s.before[at:])
+		}
+	}
+	return left
+}
+
+// soon waits for cond; false: the power went off first.
+func (r *cutRun) soon(what string, cond func() bool) bool {
+	r.t.Helper()
+	for end := time.Now().Add(3 * patience); ; time.Sleep(200 * time.Microsecond) {
+		select {
+		case <-r.off:
+			return false
+		default:
+		}
+		if cond() {
+			return true
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("waited for %s; volume %+v", what, r.volume())
+		}
+	}
+}
+
+// pair is the primary and the standby, as the record has it.
+func (r *cutRun) pair() (p, s *labNode) {
+	if r.volume().Primary == "b" {
+		return r.lab.nodes["b"], r.lab.nodes["a"]
+	}
+	return r.lab.nodes["a"], r.lab.nodes["b"]
+}
+
+func (r *cutRun) whole() bool {
+	v := r.volume()
+	p, s := r.pair()
+	t := p.get().Tenure()
+	return len(v.Members) == 2 && v.Previous == "" && t != nil && t.epoch == v.Epoch && t.gate.try() && p.peer(s.name).Connected
+}
+
+func (r *cutRun) step(name string) {
+	if !r.soon("both to be members before "+name, func() bool { r.pass(dropAfter / 50); return r.whole() }) {
+		return
+	}
+	r.writes(10)
+	p, s := r.pair()
+	select {
+	case <-r.off:
+		return
+	default:
+		r.t.Logf("%s with %s as primary", name, p.name)
+	}
+	switch name {
+	case "break":
+		s.cable.cut()
+		if !r.soon("the drop", func() bool { r.pass(2 * dropAfter); return !r.volume().IsMember(s.name) }) {
+			return
+		}
+		r.writes(20)
+		s.cable.mend()
+	case "hand":
+		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second) // the node bounds it too
+		go func() {
+			defer cancel()
+			select {
+			case <-r.off:
+			case <-ctx.Done():
+			}
+		}()
+		_ = p.get().HandOver(ctx, s.name)
+	case "disk":
+		op := []blockdev.Op{blockdev.OpWrite, blockdev.OpFlush}[r.rng.IntN(2)]
+		n := []*labNode{p, s}[r.rng.IntN(2)]
+		if r.point == failpoint.GiveUpFailed {
+			n = p
+		}
+		r.weak = n
+		h := n.faults.Add(faultdev.Rule{Op: op, Times: 1, Err: errFault})
+		r.soon("the fault to bite", func() bool { return h.Hits() > 0 })
+		r.soon("it to be noted", func() bool { return n.sbFile.Failed() || !r.volume().IsMember(n.name) })
+	case "stop":
+		_ = s.halt()
+		r.starts.Lock()
+		select {
+		case <-r.off: // it comes back by heal, if it is off
+			if !slices.Contains(r.nodes, s) {
+				s.start()
+			}
+			r.starts.Unlock()
+			return
+		default:
+		}
+		s.start()
+		r.starts.Unlock()
+	}
+	if r.soon("both to be members after "+name, func() bool { r.pass(dropAfter / 50); return r.whole() && (r.weak == nil || !r.weak.sbFile.Failed()) }) {
+		r.weak = nil
+	}
+}
+
+// writes waits until n more writes were acknowledged.
+func (r *cutRun) writes(n uint64) {
+	count := func() (all uint64) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.next
+	}
+	from := count()
+	r.soon("writes", func() bool { r.pass(0); return count() >= from+n })
+}
+
+// write is the client: batches of blocks, each written by one at a time, and flushes between them.
+func (r *cutRun) write(stop chan struct{}) {
+	rng := rand.New(rand.NewPCG(r.rng.Uint64(), 4))
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		var t *Tenure
+		for _, n := range r.lab.nodes {
+			if k := n.get().Tenure(); k != nil && k.gate.try() {
+				t = k
+			}
+		}
+		if t == nil {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		c := t.client(r.t)
+		for r.batch(c, rng) {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}
+}
+
+func (r *cutRun) batch(c *clientConn, rng *rand.Rand) bool {
+	type one struct {
+		block int
+		value uint64
+		done  <-chan error
+	}
+	var all []one
+	for _, b := range rng.Perm(cutBlocks)[:1+rng.IntN(4)] {
+		r.mu.Lock()
+		r.next++
+		v := r.next
+		r.newest[b] = v
+		r.mu.Unlock()
+		req := writeReq(int64(b)*(cutVolume/cutBlocks), cutContent(v))
+		req.FUA = rng.IntN(10) == 0
+		all = append(all, one{b, v, c.begin(req)})
+		if req.FUA {
+			all[len(all)-1].block += cutBlocks // what it acknowledged is durable
+		}
+	}
+	good := true
+	for _, o := range all {
+		err := <-o.done
+		r.mu.Lock()
+		switch b := o.block % cutBlocks; {
+		case err != nil:
+			good = false
+		default:
+			r.acked[b] = o.value
+			if o.block >= cutBlocks {
+				r.flushed[b] = o.value
+			}
+		}
+		r.mu.Unlock()
+	}
+	if !good || rng.IntN(3) > 0 {
+		return good
+	}
+	r.mu.Lock()
+	before := r.acked
+	r.mu.Unlock()
+	if err := c.flush(); err != nil {
+		return false
+	}
+	r.mu.Lock()
+	r.flushed = before
+	r.mu.Unlock()
+	return true
+}
+
+func cutContent(v uint64) []byte {
+	p := make([]byte, blockdev.BlockSize)
+	for at := 0; at < len(p); at += 8 {
+		binary.LittleEndian.PutUint64(p[at:], v)
+	}
+	return p
+}
+
+// heal starts what is off and does what a leader would, until both are members and connected.
+func (r *cutRun) heal() {
+	for _, n := range r.nodes {
+		n.start()
+	}
+	r.await("everything to heal", func() bool {
+		r.pass(dropAfter / 10)
+		v := r.volume()
+		p := r.lab.nodes[v.Primary]
+		if rep := p.get().Report(); v.Process == p.process && rep.Usable() {
+			p.leaseMu.Lock()
+			led := p.granted && v.Epoch > p.gaveUp
+			p.leaseMu.Unlock()
+			if !led {
+				p.grant()
+			}
+			return r.whole()
+		}
+		if n, how := r.follows(v); n != nil {
+			leave := []string{}
+			for m := range v.Members {
+				if rep := r.lab.nodes[m].get().Report(); m != n.name && (rep.LostMemory(v.Members[m]) && !rep.Clean.Matches(v.Members[m]) || how == cluster.BasisAllLost) {
+					leave = append(leave, m)
+				}
+			}
+			rep := n.get().Report()
+			r.apply(cluster.Command{Promote: &cluster.Promote{On: r.on(), Term: 1, Candidate: n.name, Member: n.member(), Basis: how, Clean: rep.Clean, Leave: leave}})
+			n.grant()
+		}
+		return false
+	})
+}
+
+// follows is the leader's choice (failover: pick), which hears both nodes, or that of a person, where a member lives whose
+// disk has failed and the other has lost what was not flushed.
+func (r *cutRun) follows(v *cluster.Volume) (*labNode, cluster.Basis) {
+	var usable []*labNode
+	for _, name := range append([]string{v.Primary}, v.MemberNames()...) {
+		if !v.IsMember(name) {
+			continue
+		}
+		n := r.lab.nodes[name]
+		rep := n.get().Report()
+		if rep.Usable() {
+			usable = append(usable, n)
+		}
+	}
+	for _, n := range usable {
+		if v.Members[n.name].Incarnation == n.incarnation() {
+			return n, cluster.BasisUnchanged
+		}
+	}
+	for _, n := range usable {
+		if rep := n.get().Report(); rep.Clean.Matches(v.Members[n.name]) {
+			return n, cluster.BasisClean
+		}
+	}
+	for _, n := range usable {
+		if n.name == v.Primary {
+			return n, cluster.BasisLastPrimary
+		}
+		if last := r.lab.nodes[v.Primary].get().Report(); last.Failed {
+			return n, cluster.BasisAllLost
+		}
+	}
+	return nil, ""
+}
+
+// check is what must be true of the disks.
+func (r *cutRun) check() {
+	p, s := r.pair()
+	if err := p.get().Tenure().client(r.t).flush(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.same(p.name, s.name)
+	r.durable(p.name, s.name)
+	for b := range cutBlocks {
+		got := p.at(int64(b)*(cutVolume/cutBlocks), blockdev.BlockSize)
+		for at := 0; at < len(got); at += 512 {
+			v := binary.LittleEndian.Uint64(got[at:])
+			for i := at; i < at+512; i += 8 {
+				if binary.LittleEndian.Uint64(got[i:]) != v {
+					r.t.Fatalf("sector at %d of block %d holds parts of %d and others", at, b, v)
+				}
+			}
+			if v < r.acked[b] || v > r.newest[b] {
+				r.t.Fatalf("sector at %d of block %d holds write %d; %d was to be kept, %d is the newest; cut of %d nodes at %v", at, b, v, r.acked[b], r.newest[b], len(r.nodes), r.point)
+			}
+		}
+	}
+}
