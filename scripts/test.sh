@@ -11,6 +11,8 @@ go test ./cmd/internal/sim -count=1 -timeout 30m
 step "mutations: each broken rule is caught"
 HACLUSTER_MUTATIONS=1 go test ./cmd/internal/sim -run TestMutations -count=1 -timeout 20m
 HACLUSTER_MUTATIONS=1 go test ./replication/maps -run TestMutationsAreCaught -count=1 -timeout 20m
+step "power cuts at named points: 60 histories of two replicas (make powercuts runs 1,000)"
+HACLUSTER_POWERCUTS=60 go test -tags failpoints ./replication -run TestK110PowerCutsAtNamedPointsLoseNothing -count=1 -timeout 20m
 step "all packages with the race detector"
 go test -race -timeout 20m $(go list ./... | grep -v -e /cmd/internal/sim -e /cmd/internal/e2e -e /heartbeat/membership -e /cmd/internal/ring3)
 # One processor: in a synctest bubble the race detector of Go 1.26 uses one context for all timers, from several threads
