@@ -193,7 +193,7 @@ func (g *group) write() error {
 	l.last.last = true
 	l.last.encode(l.buf[g.at:], l.head.tag)
 	if l.end+int64(len(l.buf)) > l.limit {
-		return fmt.Errorf("%w: its limit is %d bytes, of which %d are taken: raise undo_limit of the volume", ErrNoRoom, l.limit, l.end)
+		return fmt.Errorf("%w: its limit is %d bytes, of which %d are taken: raise undo_limit of the volume in cluster.hcl", ErrNoRoom, l.limit, l.end)
 	}
 	if _, err := l.store.WriteAt(l.buf, l.end); err != nil {
 		return fmt.Errorf("write: %w", err)

@@ -62,6 +62,7 @@ func TestHashSeesEveryChange(t *testing.T) {
 		"an export":               changed(t, src, "10809", "10810"),
 		"attach":                  changed(t, src, `attach = "none"`, `attach = "auto"`),
 		"suspend limit":           changed(t, src, `"60s"`, `"61s"`),
+		"undo limit":              changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`),
 		"async bound":             changed(t, src, `max_lag       = "5s"`, `max_lag = "6s"`),
 		"a fence":                 src + "fence \"alpha\" {\n  agent = \"x\"\n  options = { a = \"1\" }\n}\n",
 		"a fence's option":        src + "fence \"alpha\" {\n  agent = \"x\"\n  options = { a = \"2\" }\n}\n",

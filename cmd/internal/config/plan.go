@@ -159,6 +159,7 @@ func (p *plan) volume(o, v Volume) {
 	differs(p, StepRefused, v.modeAt, what+"mode", o.Mode, v.Mode, "it cannot be changed in a running cluster yet")
 	differs(p, StepRestart, v.ioAt, what+"io", o.IO, v.IO, "when haclusterd is started anew")
 	differs(p, StepChange, v.suspendAt, what+"suspend_limit", o.SuspendLimit, v.SuspendLimit, "")
+	differs(p, StepRestart, v.undoAt, what+"undo_limit", undoText(o.UndoLimit), undoText(v.UndoLimit), "when haclusterd is started anew")
 	differs(p, StepChange, v.at, what+"async", o.Async, v.Async, "it counts in async mode only")
 	for _, r := range v.Replicas {
 		if was, ok := o.Replica(r.Node); ok {
@@ -172,6 +173,13 @@ func (p *plan) volume(o, v Volume) {
 			p.add(StepRefused, v.at, what+"replica "+was.Node, "it is not in the file: the replicas of a volume cannot be changed yet")
 		}
 	}
+}
+
+func undoText(limit int64) string {
+	if limit == 0 {
+		return "none"
+	}
+	return bytesText(limit)
 }
 
 func (p *plan) replica(what string, was, r Replica) {

@@ -54,6 +54,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"rto shorter by much", changed(t, src, `"3s"`, `"1s"`), []string{"change online|rto|3s -> 1s", "needs restart|rto|heartbeat " + heartbeats("3s", "1s")}},
 		{"disk deadline", changed(t, src, `"5s"`, `"6s"`), []string{"change online|disk_deadline|5s -> 6s"}},
 		{"suspend limit", changed(t, src, `"60s"`, `"61s"`), []string{"change online|volume pgdata: suspend_limit|1m0s -> 1m1s"}},
+		{"undo limit", changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`), []string{"needs restart|volume pgdata: undo_limit|none -> 10GiB: when haclusterd is started anew"}},
 		{"async", changed(t, src, `max_lag       = "5s"`, `max_lag = "6s"`), []string{"change online|volume pgdata: async|"}},
 		{"a listener less and one more", changed(t, src, "10809", "10810"), []string{
 			"change online|volume pgdata: replica alpha: nbd|tcp://127.0.0.1:10810 is listened on", "change online|volume pgdata: replica alpha: nbd|tcp://127.0.0.1:10809 is closed",
@@ -107,6 +108,7 @@ func TestNoDifferenceIsWithoutAStep(t *testing.T) {
 	edits := []func(string) string{
 		func(s string) string { return changed(t, s, `rto           = "3s"`, `rto = "5s"`) },
 		func(s string) string { return changed(t, s, `suspend_limit = "60s"`, `suspend_limit = "9s"`) },
+		func(s string) string { return changed(t, s, "  async {\n", "  undo_limit = \"1GiB\"\n  async {\n") },
 		func(s string) string { return changed(t, s, `attach = "none"`, `attach = "auto"`) },
 		func(s string) string { return changed(t, s, `patience      = "10s"`, `patience = "11s"`) },
 		func(s string) string { return limits(t, s, "events = 500") },

@@ -56,6 +56,7 @@ type DocumentVolume struct {
 	Mode           string            `json:"mode"`
 	IO             string            `json:"io"`
 	SuspendLimitMs int64             `json:"suspend_limit_ms"`
+	UndoLimit      int64             `json:"undo_limit"` // bytes; 0: as much as the whole volume takes
 	Replicas       []DocumentReplica `json:"replicas"`
 }
 
@@ -98,7 +99,7 @@ func (l Limits) document() map[string]int64 {
 
 func (v Volume) document() DocumentVolume {
 	d := DocumentVolume{Name: v.Name, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
-		SuspendLimitMs: v.SuspendLimit.Milliseconds(), Replicas: []DocumentReplica{}}
+		SuspendLimitMs: v.SuspendLimit.Milliseconds(), UndoLimit: v.UndoLimit, Replicas: []DocumentReplica{}}
 	for _, r := range v.Replicas {
 		rep := DocumentReplica{Node: r.Node, Device: r.Device, NBD: []string{}, Attach: string(r.Export.Attach)}
 		for _, l := range r.Export.NBD {
@@ -147,7 +148,7 @@ func (d Document) Table() string {
 			orNone(n.HTTP), n.DataDir)
 	}
 	for _, v := range d.Volumes {
-		p("volume %s: %d bytes, mode %s, io %s, suspend_limit %v", v.Name, v.Size, v.Mode, v.IO, time.Duration(v.SuspendLimitMs)*time.Millisecond)
+		p("volume %s: %d bytes, mode %s, io %s, suspend_limit %v, undo_limit %s", v.Name, v.Size, v.Mode, v.IO, time.Duration(v.SuspendLimitMs)*time.Millisecond, undoText(v.UndoLimit))
 		for _, r := range v.Replicas {
 			p("  replica %s: %s, nbd %s, attach %s", r.Node, r.Device, orNone(strings.Join(r.NBD, " ")), r.Attach)
 		}

@@ -15,6 +15,9 @@ const (
 	defaultPatience     = "10s"
 
 	maxVolumes = 1024
+
+	// minUndoLimit has room for the largest group of an undo area: with less, a resync would lose its way back at once.
+	minUndoLimit = 8 << 20
 )
 
 // volumeView is a volume with what the node in scope exports of it.
@@ -51,11 +54,24 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	v.Size = b.size("size", "")
 	mode, modeAt := b.choice("mode", string(ModeSync), string(ModeSemisync), string(ModeAsync))
 	io, _ := b.choice("io", string(IOAuto), string(IOBuffered), string(IODirect))
-	v.Mode, v.IO, v.modeAt, v.sizeAt, v.ioAt, v.suspendAt = Mode(mode), IO(io), modeAt, b.posOfKey("size"), b.posOfKey("io"), b.posOfKey("suspend_limit")
+	v.Mode, v.IO, v.modeAt, v.sizeAt, v.ioAt, v.suspendAt, v.undoAt = Mode(mode), IO(io), modeAt, b.posOfKey("size"), b.posOfKey("io"), b.posOfKey("suspend_limit"), b.posOfKey("undo_limit")
 	v.SuspendLimit = b.duration("suspend_limit", defaultSuspendLimit)
+	v.UndoLimit = b.undoLimit()
 	v.Replicas = r.replicas(b, nodes)
 	v.Async = r.async(b)
 	return volumeView{Volume: v, export: r.export(b)}
+}
+
+// undoLimit reads the optional bound of undo areas; 0 when the file has none.
+func (b *body) undoLimit() int64 {
+	if b.attr("undo_limit") == nil {
+		return 0
+	}
+	n := b.size("undo_limit", bytesText(minUndoLimit))
+	if n > 0 && n < minUndoLimit {
+		b.r.add(b.posOfKey("undo_limit"), "too small", fmt.Sprintf("%s or more is wanted: with less, no resync would have a way back. Leave it out for as much as the whole volume takes", bytesText(minUndoLimit)))
+	}
+	return n
 }
 
 // replicas reads the replica blocks, each in the scope of its own node.

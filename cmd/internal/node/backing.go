@@ -42,7 +42,7 @@ func (v *volumes) superblockPath(volume string) (dir, path string) {
 
 // openBacking opens and holds the device (R24) and finds its superblock. Nothing is made where something may be lost:
 // a superblock only for a replica that is no member, a file only for one that never had any.
-func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device string, mode config.IO) (*backing, error) {
+func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device string, conf config.Volume) (*backing, error) {
 	dir, path := v.superblockPath(vol.Name)
 	_, err := os.Stat(path)
 	known := err == nil
@@ -56,7 +56,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if err != nil {
 		return nil, err
 	}
-	file, err := v.n.env.Disks.Open(device, filedev.Config{Size: vol.Size, Mode: ioMode(mode), Create: !known})
+	file, err := v.n.env.Disks.Open(device, filedev.Config{Size: vol.Size, Mode: ioMode(conf.IO), Create: !known})
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if b.marks, err = v.openMarks(st, vol, file.Attachment(), b.fresh && b.super.Epoch() == 0, doubt); err != nil {
 		return nil, errors.Join(err, b.super.close(), b.dev.Close())
 	}
-	if b.undo, err = v.openUndo(st, vol, file.Attachment(), 0, !known, b.super, b.dev); err != nil {
+	if b.undo, err = v.openUndo(st, vol, file.Attachment(), conf.UndoLimit, !known, b.super, b.dev); err != nil {
 		return nil, errors.Join(err, b.marks.Close(), b.super.close(), b.dev.Close())
 	}
 	b.close = func() {

@@ -182,7 +182,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
 		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Log: v.n.log}
 	h := &held{id: vol.ID, ended: make(chan struct{})}
-	b, err := v.openBacking(st, vol, rep.Device, conf.IO)
+	b, err := v.openBacking(st, vol, rep.Device, conf)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
 		cfg.Incarnation = cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:])} // whether it was detached is not known
