@@ -2,7 +2,9 @@ package undo
 
 import (
 	"bytes"
+	"encoding/binary"
 	"flag"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"testing"
@@ -74,26 +76,23 @@ func placeOf(t testing.TB, p []byte) *memPlace {
 	return &memPlace{dev: d}
 }
 
-// Whatever the bytes are, reading them back ends, and tells of nothing outside the volume.
+// Whatever the bytes are, reading them back ends, and tells of nothing outside the volume. An input is short, so that one
+// takes no time, and so does making it smaller: up to the first record it is the fields of the header, then 56 bytes make
+// a record and its content; what is zero in every area is put between them. broken has one of the checksums wrong.
 func FuzzScan(f *testing.F) {
 	if p, err := os.ReadFile(filepath.Join("testdata", "v1.golden")); err == nil {
-		f.Add(p, 0)
-		f.Add(p, 5000)
-		f.Add(p[:len(p)-700], 100)
+		short := shortened(p)
+		f.Add(short, -1)
+		f.Add(short, 1)
+		f.Add(short[:len(short)-fuzzRecord], -1)
 	}
-	f.Add([]byte("haclundo"), 0)
-	f.Fuzz(func(t *testing.T, p []byte, at int) {
-		if len(p) > testRoom {
-			return
-		}
-		if len(p) >= headerSize { // get past the checksums
-			p = bytes.Clone(p)
-			resum(p)
-			if at = headerSize + max(at, 0)%(len(p)-headerSize+1)/recordSize*recordSize; at+recordSize <= len(p) {
-				resumRecord(p[at:])
-			}
-		}
-		a, err := Open(Config{Binding: testBinding(), Place: placeOf(t, p)}, memdev.New(memdev.Config{Size: testVolume}))
+	f.Add([]byte("haclundo"), -1)
+	f.Fuzz(func(t *testing.T, short []byte, broken int) {
+		p := expanded(short, broken)
+		d := memdev.New(memdev.Config{Size: int64(len(p))})
+		_, err := d.WriteFUA(p, 0)
+		must(t, err)
+		a, err := Open(Config{Binding: testBinding(), Place: &memPlace{dev: d}}, memdev.New(memdev.Config{Size: testVolume}))
 		if err != nil || !a.Live() {
 			return
 		}
@@ -105,4 +104,55 @@ func FuzzScan(f *testing.F) {
 			return nil
 		}))
 	})
+}
+
+const (
+	fuzzRecord  = recRest + 4 // a record's fields, and what its content consists of
+	fuzzRecords = 16
+	fuzzContent = 4 * blockdev.BlockSize
+)
+
+// expanded makes an area of a short input.
+func expanded(short []byte, broken int) []byte {
+	p := make([]byte, headerSize)
+	n := copy(p[:offRest], short)
+	resum(p)
+	for i := 0; n < len(short) && i < fuzzRecords; i++ {
+		b := make([]byte, fuzzRecord)
+		n += copy(b, short[n:])
+		rec := append(b[:recRest:recRest], zeroes[:recordSize-recRest]...)
+		var content []byte
+		if length := binary.LittleEndian.Uint64(b[recLen:]); b[recFlags]&flagZero == 0 {
+			content = bytes.Repeat(b[recRest:], int(min(length, fuzzContent))/4)
+		}
+		if i != broken {
+			binary.LittleEndian.PutUint32(rec[recSum:], crc32.Checksum(content, castagnoli))
+			resumRecord(rec)
+		}
+		p = append(append(p, rec...), content...)
+	}
+	return p
+}
+
+// shortened is the input that makes an area again, whose content repeats itself.
+func shortened(p []byte) []byte {
+	short := bytes.Clone(p[:offRest])
+	for p = p[headerSize:]; len(p) >= recordSize; {
+		short = append(short, p[:recRest]...)
+		length := int(binary.LittleEndian.Uint64(p[recLen:]))
+		if p[recFlags]&flagZero != 0 {
+			length = 0
+		}
+		content := append(bytes.Clone(p[recordSize:recordSize+length]), 0, 0, 0, 0)
+		short = append(short, content[:4]...)
+		p = p[recordSize+length:]
+	}
+	return short
+}
+
+func TestShortInputsOfTheFuzzTargetMakeAreas(t *testing.T) {
+	want := golden(t)
+	if got := expanded(shortened(want), -1); !bytes.Equal(got, want) {
+		t.Fatal("the golden area is not made again of its short form")
+	}
 }
