@@ -311,7 +311,7 @@ func (n *labNode) start() {
 		sb = n.sbFile
 	}
 	table := n.openMarks()
-	area := n.openUndo(dev)
+	area := n.openUndo(dev, sb)
 	id := wire.ID{15: 7}
 	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: *n.l.volume(), Process: n.process, Boot: n.boot,
 		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, Undo: area, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,

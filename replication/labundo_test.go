@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -19,6 +20,7 @@ var labPoint = cluster.Point{Epoch: 1, AtMillis: 1764000000123}
 // labUndo is where a node's undo area lies: in memory, with faults.
 type labUndo struct {
 	mu       sync.Mutex
+	room     int64       // of an area; 0: 4*volumeSize
 	dev      *memdev.Dev // nil: there is none
 	faults   *faultdev.Dev
 	dead     bool
@@ -89,7 +91,7 @@ func (u *labUndo) Create(head []byte) (undo.Store, error) {
 	if err := errors.Join(u.refuse, u.died()); err != nil {
 		return nil, err
 	}
-	d := memdev.New(memdev.Config{Size: 4 * volumeSize})
+	d := memdev.New(memdev.Config{Size: cmp.Or(u.room, 4*volumeSize)})
 	if _, err := d.WriteFUA(head, 0); err != nil {
 		return nil, err
 	}
@@ -120,18 +122,15 @@ func (u *labUndo) died() error {
 }
 
 // openUndo is the new process's undo area, as node opens it.
-func (n *labNode) openUndo(src undo.Source) *undo.Area {
+func (n *labNode) openUndo(src undo.Source, super Superblock) *undo.Area {
 	if !n.l.conf.undo {
 		return nil
 	}
-	n.sb.mu.Lock()
-	whole, epoch := !n.sb.inconsistent, n.sb.epoch
-	n.sb.mu.Unlock()
-	if whole {
+	if !super.Inconsistent() {
 		n.undo.dev = nil
 	}
 	a, err := undo.Open(undo.Config{Place: &n.undo, Binding: undo.Binding{Cluster: meta.ID{15: 1}, Volume: meta.ID{15: 7}, Node: n.name,
-		Size: n.l.conf.size, Attachment: "1", Epoch: uint64(epoch)}}, src)
+		Size: n.l.conf.size, Attachment: "1", Epoch: uint64(super.Epoch())}}, src)
 	if err != nil {
 		n.l.t.Fatal(err)
 	}

@@ -23,11 +23,12 @@ import (
 	"hacluster/heartbeat/cluster"
 )
 
-// Power cuts at named points, faults.md K110 and K111. Two nodes with real superblocks, maps of marks and links, on memory
-// that forgets what was not flushed, go through writes, resyncs, hand-overs, failed disks and clean stops. When a point that
-// the seed has drawn is hit for the nth time, one of the nodes or both lose their power at that very moment: what their
-// devices hold is decided before whoever hit it goes on. After it everything comes back, a leader's rules choose the primary,
-// and then:
+// Power cuts at named points, faults.md K110 and K111. Two nodes with real superblocks, maps of marks, undo areas and links,
+// on memory that forgets what was not flushed, go through writes, resyncs, standbys forced in the middle of one, hand-overs,
+// failed disks and clean stops. When a point that the seed has drawn is hit for the nth time, one of the nodes or both lose
+// their power at that very moment: what their devices hold is decided before whoever hit it goes on. After it everything
+// comes back, a leader's rules choose the primary, or a person does in the middle of a resync (powercutforce_test.go), and
+// then:
 //   - each sector holds a write that is not older than the newest that was acknowledged and flushed before its own write
 //     was replaced; when a member kept its power, not older than the newest that was acknowledged
 //   - the replicas hold the same bytes, also by what their disks hold durably
@@ -61,6 +62,10 @@ type cutRun struct {
 	kept   bool     // a member that had everything kept its power
 	weak   *labNode // whose disk is being made to fail
 	after  []func() // what gives each of them what was left
+	back   *wayBack // of a standby that left and is not a member again
+	forces int
+	hold   atomic.Bool // the client is to pause
+	parked atomic.Bool // it does
 
 	mu      sync.Mutex
 	next    uint64
@@ -77,7 +82,7 @@ func TestK110PowerCutsAtNamedPointsLoseNothing(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("HACLUSTER_POWERCUT_SEED"), 10, 64); err == nil {
 		first, seeds = n, 1
 	}
-	began, cuts, both, idle := time.Now(), map[failpoint.Point]int{}, 0, 0
+	began, cuts, both, idle, forces := time.Now(), map[failpoint.Point]int{}, 0, 0, 0
 	for seed := first; seed < first+seeds; seed++ {
 		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := newCutRun(t, seed)
@@ -91,12 +96,13 @@ func TestK110PowerCutsAtNamedPointsLoseNothing(t *testing.T) {
 			if len(r.nodes) == 2 {
 				both++
 			}
+			forces += r.forces
 		})
 		if !ok {
 			t.Fatalf("repeat it with HACLUSTER_POWERCUT_SEED=%d", seed)
 		}
 	}
-	t.Logf("%d runs in %v: %d cuts of both nodes, %d at no point", seeds, time.Since(began).Round(time.Second), both, idle)
+	t.Logf("%d runs in %v: %d cuts of both nodes, %d at no point, %d forced promotions", seeds, time.Since(began).Round(time.Second), both, idle, forces)
 	for _, p := range cutPoints {
 		t.Logf("%-26s hit %7d times, power cut there %3d times", p, failpoint.Hits(p), cuts[p])
 		if seeds >= 1000 && (failpoint.Hits(p) < 10 || cuts[p] < 10) {
@@ -114,7 +120,7 @@ func newCutRun(t *testing.T, seed uint64) *cutRun {
 	r := &cutRun{rng: rand.New(rand.NewPCG(seed, 110)), off: make(chan struct{})}
 	r.point = cutPoints[seed%uint64(len(cutPoints))]
 	r.left.Store(-1 << 62)
-	r.lab = formed(t, labConfig{size: cutVolume, inline: r.rng.IntN(2) == 0, files: dir}, "a", "b")
+	r.lab = formed(t, labConfig{size: cutVolume, inline: r.rng.IntN(2) == 0, files: dir, undo: true}, "a", "b")
 	switch a, b := r.lab.nodes["a"], r.lab.nodes["b"]; r.rng.IntN(3) {
 	case 0:
 		r.nodes = []*labNode{a}
@@ -131,7 +137,9 @@ func (r *cutRun) run() (hit bool) {
 	sure := map[failpoint.Point]string{failpoint.GiveUpFailed: "disk", failpoint.FailureNote: "disk", failpoint.FailureNoted: "disk",
 		failpoint.HandOver: "hand", failpoint.HandOverQuiet: "hand", failpoint.HandOverDone: "hand", failpoint.CleanSet: "stop", failpoint.CleanIsSet: "stop",
 		failpoint.CleanClear: "stop", failpoint.CleanIsCleared: "stop", failpoint.PrimaryEnd: "hand", failpoint.PrimaryEnded: "hand", failpoint.PrimaryBegin: "hand",
-		failpoint.PrimaryBegun: "hand", failpoint.EpochStore: "hand", failpoint.EpochStored: "hand"}
+		failpoint.PrimaryBegun: "hand", failpoint.EpochStore: "hand", failpoint.EpochStored: "hand",
+		failpoint.RollbackWrite: "force", failpoint.RollbackWritten: "force", failpoint.UndoMake: "force", failpoint.UndoMade: "force", failpoint.UndoLog: "force",
+		failpoint.UndoLogWritten: "force", failpoint.UndoLogged: "force", failpoint.UndoRemove: "force", failpoint.UndoRemoved: "force"}
 	var once sync.Once
 	var writer sync.WaitGroup
 	failpoint.OnHit(func(p failpoint.Point) {
@@ -147,7 +155,7 @@ func (r *cutRun) run() (hit bool) {
 	defer failpoint.OnHit(nil)
 	stop := make(chan struct{})
 	writer.Go(func() { r.write(stop) })
-	steps := []string{"break", "hand", "disk", "stop"}
+	steps := []string{"break", "hand", "disk", "stop", "force"}
 	r.rng.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
 	if s, ok := sure[r.point]; ok {
 		steps[0] = s
@@ -166,14 +174,17 @@ func (r *cutRun) run() (hit bool) {
 	failpoint.OnHit(nil)
 	for _, n := range r.lab.nodes {
 		n.faults.Clear()
+		n.undo.clear()
 		n.cable.mend()
 	}
 	if r.weak != nil && !slices.Contains(r.nodes, r.weak) {
 		r.kept = false // the power of one and the disk of the other at once
 	}
 	close(stop)
-	if !r.kept {
+	if !r.kept || r.back != nil {
 		r.endWriter(&writer)
+	}
+	if !r.kept {
 		r.acked = r.flushed // no more was promised
 	}
 	r.heal()
@@ -195,11 +206,7 @@ func (r *cutRun) endWriter(writer *sync.WaitGroup) {
 			return
 		case <-time.After(5 * time.Millisecond):
 		}
-		for _, n := range r.lab.nodes {
-			if t := n.get().Tenure(); t != nil {
-				t.cutClients()
-			}
-		}
+		r.cutClients()
 	}
 }
 
@@ -211,6 +218,8 @@ func (r *cutRun) spread() int64 {
 		return 120
 	case failpoint.PrimaryFlush, failpoint.PrimaryFlushed, failpoint.StandbyFlush, failpoint.StandbyFlushed, failpoint.ResyncCopy:
 		return 15
+	case failpoint.UndoLog, failpoint.UndoLogWritten, failpoint.UndoLogged, failpoint.RollbackWrite, failpoint.RollbackWritten:
+		return 3
 	case failpoint.SuperblockUpdate, failpoint.SuperblockUpdateWritten, failpoint.SuperblockUpdated:
 		return 5
 	}
@@ -236,10 +245,13 @@ func (r *cutRun) cut() {
 		how := memdev.CrashOptions{Mode: memdev.KeepRandom, Rand: rand.New(rand.NewPCG(r.rng.Uint64(), 3))}
 		super := n.sbFile.cut(how.Rand)
 		_, _ = n.mem.Close(), n.table.Close()
-		data, table := n.mem.Clone(how), n.table.Clone(how)
+		n.undo.kill()
+		data, table, area := n.mem.Clone(how), n.table.Clone(how), n.undo.clone(how)
 		r.after = append(r.after, func() {
+			n.faults.Clear() // what hangs finds the device gone
+			n.undo.clear()
 			_ = n.halt()
-			n.mem, n.table = data, table
+			n.mem, n.table, n.undo.dev = data, table, area
 			n.boot[5]++
 			if err := os.WriteFile(n.superPath(), super, 0o600); err != nil {
 				r.t.Fatal(err)
@@ -319,12 +331,15 @@ func (r *cutRun) step(name string) {
 	}
 	switch name {
 	case "break":
-		s.cable.cut()
-		if !r.soon("the drop", func() bool { r.pass(2 * dropAfter); return !r.volume().IsMember(s.name) }) {
+		if !r.leave(s) {
 			return
 		}
-		r.writes(20)
 		s.cable.mend()
+	case "force":
+		if !r.leave(s) {
+			return
+		}
+		r.force(p, s)
 	case "hand":
 		ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second) // the node bounds it too
 		go func() {
@@ -360,8 +375,12 @@ func (r *cutRun) step(name string) {
 		s.start()
 		r.starts.Unlock()
 	}
-	if r.soon("both to be members after "+name, func() bool { r.pass(dropAfter / 50); return r.whole() && (r.weak == nil || !r.weak.sbFile.Failed()) }) {
-		r.weak = nil
+	if r.soon("both to be members after "+name, func() bool {
+		r.pass(dropAfter / 50)
+		r.allow()
+		return r.whole() && (r.weak == nil || !r.weak.sbFile.Failed())
+	}) {
+		r.weak, r.back = nil, nil
 	}
 }
 
@@ -385,6 +404,9 @@ func (r *cutRun) write(stop chan struct{}) {
 			return
 		default:
 		}
+		if !r.pause(stop) {
+			return
+		}
 		var t *Tenure
 		for _, n := range r.lab.nodes {
 			if k := n.get().Tenure(); k != nil && k.gate.try() {
@@ -396,7 +418,7 @@ func (r *cutRun) write(stop chan struct{}) {
 			continue
 		}
 		c := t.client(r.t)
-		for r.batch(c, rng) {
+		for !r.hold.Load() && r.batch(c, rng) {
 			select {
 			case <-stop:
 				return
@@ -469,9 +491,12 @@ func (r *cutRun) heal() {
 	for _, n := range r.nodes {
 		n.start()
 	}
+	r.forceAfter()
 	r.await("everything to heal", func() bool {
 		r.pass(dropAfter / 10)
+		r.allow()
 		v := r.volume()
+		r.forceAgain(v)
 		p := r.lab.nodes[v.Primary]
 		if rep := p.get().Report(); v.Process == p.process && rep.Usable() {
 			p.leaseMu.Lock()
@@ -495,6 +520,9 @@ func (r *cutRun) heal() {
 		}
 		return false
 	})
+	if r.back != nil && r.back.taken {
+		r.atPoint()
+	}
 }
 
 // follows is the leader's choice (failover: pick), which hears both nodes, or that of a person, where a member lives whose

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
 )
@@ -58,12 +59,14 @@ func (r *Replica) writeBack(e cluster.Epoch, total int64) error {
 		if err := r.markAndWait(at); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.RollbackWrite)
 		var err error
 		if content == nil {
 			err = r.dev.Zero(at, true)
 		} else {
 			_, err = r.dev.WriteAt(content, at.Off)
 		}
+		failpoint.Hit(failpoint.RollbackWritten)
 		if err != nil {
 			r.noteFailure(err)
 		}

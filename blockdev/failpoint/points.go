@@ -100,6 +100,16 @@ const (
 	ResyncCopy
 	ResyncClose
 	ResyncClosed
+	// The way back from the middle of a resync: its area, the old content in it, and a step of taking it.
+	UndoMake
+	UndoMade
+	UndoLog
+	UndoLogWritten
+	UndoLogged
+	UndoRemove
+	UndoRemoved
+	RollbackWrite
+	RollbackWritten
 	// A clean stop, and a failed disk.
 	CleanSet
 	CleanIsSet
@@ -135,6 +145,8 @@ var names = [count]string{
 	StandbyWrite: "standby.write", StandbyWritten: "standby.written", StandbyFlush: "standby.flush", StandbyFlushed: "standby.flushed",
 	StandbyAck: "standby.ack", ResyncMark: "resync.mark", ResyncMarked: "resync.marked", ResyncCompare: "resync.compare",
 	ResyncCopy: "resync.copy", ResyncClose: "resync.close", ResyncClosed: "resync.closed",
+	UndoMake: "undo.make", UndoMade: "undo.made", UndoLog: "undo.log", UndoLogWritten: "undo.log.written", UndoLogged: "undo.logged",
+	UndoRemove: "undo.remove", UndoRemoved: "undo.removed", RollbackWrite: "rollback.write", RollbackWritten: "rollback.written",
 	CleanSet: "clean.set", CleanIsSet: "clean.is.set", CleanClear: "clean.clear", CleanIsCleared: "clean.is.cleared",
 	FailureNote: "failure.note", FailureNoted: "failure.noted",
 }

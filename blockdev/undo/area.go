@@ -9,6 +9,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/bitmap"
+	"hacluster/blockdev/failpoint"
 )
 
 // Config says where an area is and how much it may take.
@@ -146,10 +147,12 @@ func (a *Area) Begin(point Point, epoch uint64, src Source) error {
 	c := &a.cfg
 	h := &header{tag: binary.LittleEndian.Uint64(random[:]), size: c.Size, cluster: c.Cluster, volume: c.Volume, node: c.Node,
 		attachment: c.Attachment, point: point, began: epoch}
+	failpoint.Hit(failpoint.UndoMake)
 	s, err := c.Place.Create(h.encode())
 	if err != nil {
 		return fmt.Errorf("begin undo area: %w", err)
 	}
+	failpoint.Hit(failpoint.UndoMade)
 	l := newLive(c, s, h, src)
 	go l.commit()
 	a.mu.Lock()
@@ -233,6 +236,8 @@ func (a *Area) Each(fn func(at blockdev.Range, content []byte) error) error {
 // When it fails, what is on stable storage is unknown.
 func (a *Area) Discard() error {
 	err := a.Close()
+	failpoint.Hit(failpoint.UndoRemove)
+	defer failpoint.Hit(failpoint.UndoRemoved)
 	if err = errors.Join(a.cfg.Place.Remove(), err); err != nil {
 		return fmt.Errorf("remove undo area: %w", err)
 	}

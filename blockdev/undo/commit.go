@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
 )
 
 // groupBytes is when a group is written, although more waits.
@@ -195,12 +196,15 @@ func (g *group) write() error {
 	if l.end+int64(len(l.buf)) > l.limit {
 		return fmt.Errorf("%w: its limit is %d bytes, of which %d are taken: raise undo_limit of the volume in cluster.hcl", ErrNoRoom, l.limit, l.end)
 	}
+	failpoint.Hit(failpoint.UndoLog)
 	if _, err := l.store.WriteAt(l.buf, l.end); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
+	failpoint.Hit(failpoint.UndoLogWritten)
 	if err := l.store.Flush(); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
+	failpoint.Hit(failpoint.UndoLogged)
 	l.end += int64(len(l.buf))
 	l.buf = l.buf[:0]
 	l.mu.Lock()
