@@ -31,9 +31,10 @@ type copier struct {
 
 // digests are those of one chunk as it is here.
 type digests struct {
-	sums []byte
-	bad  []blockdev.Range // blocks that cannot be read; their places in sums mean nothing
-	err  error
+	sums  []byte
+	bad   []blockdev.Range // blocks that cannot be read; their places in sums mean nothing
+	tried []blockdev.Range // of bad: the rest was given up unseen
+	err   error
 }
 
 func newCopier(p *peerLink, stream uint64, outbox *link.Outbox) *copier {
@@ -88,6 +89,7 @@ func (c *copier) answer(ctx context.Context, r wire.Reply) {
 		return
 	}
 	delete(c.asked, r.ID)
+	c.t.with(func(now primary.Instant) { c.t.core.Answered(now, c.p.node, c.stream) })
 	if r.Code != wire.OK && r.Code != wire.ReadFailed {
 		c.p.disconnect("it cannot compare: " + r.Code.String() + ": " + r.Text)
 		return
@@ -112,7 +114,7 @@ func (c *copier) answer(ctx context.Context, r wire.Reply) {
 	})
 	t.with(func(now primary.Instant) {
 		if len(mine.bad) > 0 {
-			t.core.Unreadable(now, c.p.node, c.stream, chunk, mine.bad)
+			t.core.Unreadable(now, c.p.node, c.stream, chunk, mine.bad, mine.tried)
 		}
 		t.core.Compared(now, c.p.node, c.stream, chunk, copies)
 	})
@@ -125,7 +127,10 @@ func overlapsAny(all []blockdev.Range, r blockdev.Range) bool {
 // digest reads our side of a chunk. A worker does it: a disk that hangs must not keep the tenure from ending.
 func (c *copier) digest(ctx context.Context, chunk blockdev.Range) (d digests, ok bool) {
 	dev, mine := c.t.r.dev, make(chan digests, 1) // of this chunk alone: whoever gave up waiting leaves its digest behind
-	c.t.r.work.do(jobFunc(func() { mine <- digestOf(dev, chunk, link.Digest) }))
+	c.t.mu.Lock()
+	awaited := c.t.core.Awaited(c.p.node, chunk)
+	c.t.mu.Unlock()
+	c.t.r.work.do(jobFunc(func() { mine <- digestOf(dev, chunk, awaited, link.Digest) }))
 	select {
 	case d := <-mine:
 		if d.err != nil {
@@ -138,24 +143,26 @@ func (c *copier) digest(ctx context.Context, chunk blockdev.Range) (d digests, o
 }
 
 // maxBadBlocks is how many blocks of one chunk are found to be unreadable one by one; behind them the rest of the chunk
-// counts as unreadable too. Each may keep a dying disk busy for seconds.
+// counts as unreadable too, but for what a read waits for. Each may keep a dying disk busy for seconds.
 const maxBadBlocks = 16
 
-// digestOf goes block by block where the whole chunk cannot be read.
-func digestOf(dev blockdev.Device, chunk blockdev.Range, digest func(blockdev.Device, blockdev.Range) ([]byte, error)) (d digests) {
+// digestOf goes block by block where the whole chunk cannot be read; what is awaited is tried in any case.
+func digestOf(dev blockdev.Device, chunk blockdev.Range, awaited []blockdev.Range, digest func(blockdev.Device, blockdev.Range) ([]byte, error)) (d digests) {
 	if d.sums, d.err = digest(dev, chunk); d.err == nil || errors.Is(d.err, blockdev.ErrClosed) || errors.Is(d.err, blockdev.ErrRange) {
 		return d
 	}
 	d = digests{sums: make([]byte, 0, wire.Digests(chunk)*wire.DigestSize)}
-	for off, bad := chunk.Off, 0; off < chunk.End(); off += blockdev.BlockSize {
+	failed := 0
+	for off := chunk.Off; off < chunk.End(); off += blockdev.BlockSize {
 		block := blockdev.Range{Off: off, Len: min(blockdev.BlockSize, chunk.End()-off)}
-		var sum []byte
-		err := blockdev.ErrClosed
-		if bad < maxBadBlocks {
-			sum, err = digest(dev, block)
+		sum, err := []byte(nil), error(nil)
+		if failed < maxBadBlocks || overlapsAny(awaited, block) {
+			if sum, err = digest(dev, block); err != nil {
+				failed++
+				d.tried = appendRange(d.tried, block)
+			}
 		}
-		if err != nil {
-			bad++
+		if sum == nil || err != nil {
 			sum = make([]byte, wire.DigestSize)
 			d.bad = appendRange(d.bad, block)
 		}

@@ -46,7 +46,7 @@ func (t *Tenure) doLocal(o *op, by caller) {
 		failpoint.Hit(failpoint.ResyncCopy)
 		err = readCopy(t.r.dev, o)
 	case o.IsLook():
-		o.look.mine <- seen{o.look.id, digestOf(t.r.dev, o.Range, link.DigestDisk)}
+		o.look.mine <- seen{o.look.id, digestOf(t.r.dev, o.Range, nil, link.DigestDisk)}
 	default:
 		failpoint.HitOne(o.Kind == blockdev.OpFlush, failpoint.PrimaryFlush, failpoint.PrimaryWrite)
 		err = apply(t.r.dev, o)

@@ -279,7 +279,7 @@ func (v *verifier) begin(p verify.Piece) {
 	t.run(acts, loop)
 	if !p.Ordered {
 		dev, mine := t.r.dev, v.mine
-		t.r.work.do(jobFunc(func() { mine <- seen{id, digestOf(dev, p.Range, link.DigestDisk)} }))
+		t.r.work.do(jobFunc(func() { mine <- seen{id, digestOf(dev, p.Range, nil, link.DigestDisk)} }))
 	}
 }
 

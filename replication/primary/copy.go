@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"errors"
 	"time"
 
 	"hacluster/blockdev"
@@ -9,6 +10,15 @@ import (
 // maxCopyBytes is how many bytes may be under way to one target before no further chunk is handed out (R28); how many
 // comparisons run at a time is up to who makes them.
 const maxCopyBytes = 8 << 20
+
+// full reports whether no further chunk is handed out. What clients write to a member does not count: it is bounded
+// elsewhere, and reads may wait for the chunk.
+func (p *peer) full() bool {
+	if p.member {
+		return p.copyBytes >= maxCopyBytes
+	}
+	return p.bytes >= maxCopyBytes
+}
 
 // advance asks for work on a resync, or closes it when nothing is left.
 func (c *Core) advance(now Instant, p *peer) {
@@ -19,7 +29,7 @@ func (c *Core) advance(now Instant, p *peer) {
 		c.replan(p) // what came behind while its chunk was done; in a pause: all was written as a whole
 	}
 	if !p.plan.Done() {
-		if p.bytes < maxCopyBytes && !c.paused(p) {
+		if !p.full() && !c.paused(p) {
 			c.act(Action{Kind: Compare, Node: p.node})
 		}
 		return
@@ -34,7 +44,7 @@ func (c *Core) advance(now Instant, p *peer) {
 // a time is compared, for writes wait for it.
 func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Range, ok bool) {
 	p := c.peers[node]
-	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && p.bytes < maxCopyBytes && !c.paused(p) &&
+	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && !p.full() && !c.paused(p) &&
 		!(p.member && p.plan.Busy() && !p.plan.Preferred()) {
 		chunk, ok := p.plan.Take()
 		if !ok {
@@ -56,12 +66,23 @@ func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Ra
 // (R23).
 func (c *Core) CopyAll(node string) bool { return c.peers[node].failed }
 
+// Answered tells that node answered a digest request in this stream: until Compared is called, what goes on is ours.
+func (c *Core) Answered(now Instant, node string, stream uint64) {
+	if p := c.peers[node]; stream == p.stream && p.connected {
+		p.reading++
+		p.answered = now
+	}
+}
+
 // Compared tells what a comparison found: one new Op for each range of the chunk that differs, none when it is equal.
 // Each is read locally in the order of all writes and sent at its place among them, so that the last write wins on both
 // sides (R17). What is not copied is alike, unless it came behind anew, or could not be read, since it was taken. Ops of an
 // outdated stream are released at once.
 func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.Range, copies []*Op) {
 	p := c.peers[node]
+	if stream == p.stream && p.connected {
+		p.reading = max(p.reading-1, 0)
+	}
 	if stream != p.stream || !p.connected || p.plan == nil {
 		for _, op := range copies {
 			c.act(Action{Kind: Release, Op: op})
@@ -106,15 +127,25 @@ func (p *peer) equal(chunk blockdev.Range, copies []*Op) {
 // retryAside is how long what cannot be read here is left alone.
 const retryAside = time.Minute
 
-// Unreadable tells which blocks of the chunk cannot be read here. The resync goes on with everything else and tries this
-// again after a while; until it can be read, the target is not admitted. It is called before Compared.
-func (c *Core) Unreadable(now Instant, node string, stream uint64, chunk blockdev.Range, bad []blockdev.Range) {
+var errUnreadable = errors.New("the primary's own disk cannot read them")
+
+// Unreadable tells which blocks of the chunk cannot be read here: bad, of which those in tried were tried, and the rest was
+// given up unseen. The resync goes on with everything else and tries this again after a while; until it can be read, the
+// target is not admitted. A read that waits for one that was tried is left to the next primary; what was not is tried at
+// once when a read waits for it. It is called before Compared.
+func (c *Core) Unreadable(now Instant, node string, stream uint64, chunk blockdev.Range, bad, tried []blockdev.Range) {
 	p := c.peers[node]
 	if stream != p.stream || !p.connected || p.plan == nil {
 		return
 	}
 	p.bad = bad
 	c.setAside(now, p, chunk)
+	c.giveUp(p, tried, errUnreadable)
+	for _, op := range c.held {
+		if p.unsettledIn(bad, op.Range) && !p.unsettledIn(tried, op.Range) {
+			p.lookFirst(op.Range)
+		}
+	}
 }
 
 func (c *Core) setAside(now Instant, p *peer, chunk blockdev.Range) {
@@ -133,6 +164,22 @@ func (c *Core) retryUnreadable(now Instant, p *peer) {
 	}
 }
 
+// copyFailed has the chunk of a copy that could not be read looked at once more, block by block: one that cannot be read
+// must not hold up its neighbours. The second time within retryAside the chunk is set aside: what reads as a digest and not as a copy
+// would go round for ever.
+func (c *Core) copyFailed(now Instant, p *peer, op *Op) {
+	switch {
+	case p.plan == nil || op.repair || p.plan.Again(op.chunk):
+	case p.spoilt.Overlaps(op.chunk) && now.Sub(p.spoiltAt) < retryAside:
+		c.setAside(now, p, op.chunk)
+		c.giveUp(p, []blockdev.Range{op.Range}, op.Err)
+	default:
+		p.spoilt, p.spoiltAt = op.chunk, now
+		p.plan.Touch(op.chunk)
+		c.prefer(p)
+	}
+}
+
 // copyRead puts a copy that was read into its place. One that cannot be read after all has a place in the sequence that
 // nothing fills: the connection is closed, and the next one goes on with the rest. To a member, whose entries outlive the
 // connection, a flush goes in its place.
@@ -143,9 +190,7 @@ func (c *Core) copyRead(now Instant, op *Op) {
 		return
 	}
 	if op.Err != nil {
-		if p.plan != nil && !op.repair {
-			c.setAside(now, p, op.chunk)
-		}
+		c.copyFailed(now, p, op)
 		if !p.required() {
 			c.disconnect(now, p, "reading what is to be copied: "+op.Err.Error())
 			return

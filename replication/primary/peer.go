@@ -25,14 +25,15 @@ type peer struct {
 	connected bool
 	stream    uint64 // number of the newest stream; answers in older ones count for nothing
 
-	out     ring[entry]
-	next    uint64 // num of the next entry
-	acked   uint64 // num of the last acknowledged entry
-	sent    int    // entries of out that went into this stream
-	bytes   int64  // of out
-	copying int    // copies in out
-	seen    uint64 // seq of the newest client operation that it acknowledged, with all before
-	catch   uint64 // catching: the num that it has to reach
+	out       ring[entry]
+	next      uint64 // num of the next entry
+	acked     uint64 // num of the last acknowledged entry
+	sent      int    // entries of out that went into this stream
+	bytes     int64  // of out
+	copying   int    // copies in out
+	copyBytes int64  // of those
+	seen      uint64 // seq of the newest client operation that it acknowledged, with all before
+	catch     uint64 // catching: the num that it has to reach
 
 	m            *maps.Peer
 	known        bool         // m has what both had on stable storage when the process knownAs was asked
@@ -48,10 +49,14 @@ type peer struct {
 	incarnation  cluster.Incarnation
 	process      uint64
 	bad          []blockdev.Range // what cannot be read of the chunk that is told of next
-	asideAt      Instant          // when the plan began to set something aside, or last tried it again
-	closing      bool             // the closing entry is in out
-	whole        bool             // all of it is behind, or was compared since, as an operator asked
-	failed       bool             // a write or flush failed there: what it reads may not be what a later flush makes durable
+	spoilt       blockdev.Range   // the chunk of which a copy could not be read last
+	spoiltAt     Instant
+	reading      int     // chunks that it answered for, and that are being read here
+	answered     Instant // a digest request, or something was being read here
+	asideAt      Instant // when the plan began to set something aside, or last tried it again
+	closing      bool    // the closing entry is in out
+	whole        bool    // all of it is behind, or was compared since, as an operator asked
+	failed       bool    // a write or flush failed there: what it reads may not be what a later flush makes durable
 
 	since    Instant // connected, disconnected, or gave its last sign of life
 	moved    Instant // acknowledged an entry that was new, or was given time for it
@@ -114,6 +119,7 @@ func (c *Core) enqueue(now Instant, p *peer, op *Op) {
 	c.tell(p, op, p.next)
 	if op.IsCopy() {
 		p.copying++
+		p.copyBytes += op.Range.Len
 	}
 	p.out.push(entry{op, now})
 	p.next++
@@ -260,7 +266,7 @@ func (c *Core) disconnect(now Instant, p *peer, why string) {
 }
 
 func (c *Core) lost(now Instant, p *peer) {
-	p.connected, p.sent, p.pinged, p.since, p.mapping = false, 0, false, now, false
+	p.connected, p.sent, p.pinged, p.since, p.mapping, p.reading = false, 0, false, now, false, 0
 	c.unask(p.node)
 	if p.plan != nil {
 		p.plan.Interrupt()
@@ -285,7 +291,7 @@ func (c *Core) discard(p *peer) {
 	for p.out.len() > 0 {
 		c.unref(p.out.pop().op)
 	}
-	p.sent, p.bytes, p.copying, p.closing = 0, 0, 0, false
+	p.sent, p.bytes, p.copying, p.copyBytes, p.closing = 0, 0, 0, 0, false
 }
 
 func (c *Core) unref(op *Op) {
@@ -331,6 +337,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 			p.closing, p.catching, p.catch = false, true, p.next-1
 		case op.IsCopy():
 			p.copying--
+			p.copyBytes -= op.Range.Len
 			p.copied += op.Range.Len
 			if p.plan != nil && !op.repair {
 				p.plan.Copied(op.chunk)
@@ -353,8 +360,8 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 func (c *Core) progress(now Instant, p *peer) {
 	switch {
 	case p.member:
-		if p.settling && p.known && p.plan != nil && p.plan.Done() && p.m.Behind() > 0 {
-			c.replan(p) // what came behind while its chunk was done
+		if c.leftBehind(p) {
+			c.replan(p)
 		}
 		if p.plan != nil && p.connected && !p.plan.Done() {
 			c.act(Action{Kind: Compare, Node: p.node})
@@ -366,6 +373,12 @@ func (c *Core) progress(now Instant, p *peer) {
 	case p.plan != nil:
 		c.advance(now, p)
 	}
+}
+
+// leftBehind reports whether blocks of a member are behind that nothing is going to copy: they came behind while their chunk
+// was done, or by a repair that could not be read. What fell behind by a failed write here is the next primary's.
+func (c *Core) leftBehind(p *peer) bool {
+	return p.known && c.diskErr == nil && p.copying == 0 && (p.plan == nil || p.plan.Done()) && p.m.Behind() > 0
 }
 
 // Alive tells that node answered a ping.

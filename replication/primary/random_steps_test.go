@@ -326,12 +326,19 @@ func (w *world) compared(s *side) {
 	at := s.chunks[0]
 	s.chunks = s.chunks[1:]
 	var copies []*Op
+	var bad []blockdev.Range
 	for b, to := blocks(at); b < to; b++ {
-		if w.dev[b] != s.dev[b] {
+		if !w.calm && w.rng.IntN(20) == 0 {
+			bad = append(bad, blockdev.Range{Off: b * worldBlock, Len: worldBlock})
+		} else if w.dev[b] != s.dev[b] {
 			cp := &Op{}
 			cp.Owner, cp.Range = cp, blockdev.Range{Off: b * worldBlock, Len: worldBlock}
 			copies = append(copies, cp)
 		}
+	}
+	w.c.Answered(w.now, s.name, s.conn.stream)
+	if len(bad) > 0 {
+		w.c.Unreadable(w.now, s.name, s.conn.stream, at, bad, bad[:w.rng.IntN(len(bad)+1)])
 	}
 	w.c.Compared(w.now, s.name, s.conn.stream, at, copies)
 }

@@ -38,6 +38,9 @@ func runWorld(seed uint64) (w *world, err error) {
 	if w.broken || w.c.DiskError() != nil {
 		return w, nil // it would hand over
 	}
+	for _, p := range w.c.peers {
+		p.asideAt = 0 // what could not be read can be from now on, and is tried
+	}
 	for w.calm = true; step < 20_000 && w.c.DiskError() == nil; step++ {
 		if w.step(); w.atRest() {
 			break

@@ -1,6 +1,11 @@
 package primary
 
-import "hacluster/blockdev"
+import (
+	"fmt"
+	"slices"
+
+	"hacluster/blockdev"
+)
 
 // Settling (R29). When a tenure begins, a member may lack writes that were in flight when the last one ended, or hold such
 // as this replica lacks. Whoever was told of such a block would see it change at the next failover. So each member is
@@ -48,10 +53,16 @@ func (c *Core) hold(op *Op) {
 	c.held = append(c.held, op)
 	for _, n := range c.names {
 		if p := c.peers[n]; p.unsettled(op.Range) && p.plan != nil && p.connected && !p.mapping {
-			p.plan.Prefer(op.Range)
+			p.lookFirst(op.Range)
 			c.act(Action{Kind: Compare, Node: n})
 		}
 	}
+}
+
+// lookFirst has r looked at before all others, also what was set aside: it has just been read here.
+func (p *peer) lookFirst(r blockdev.Range) {
+	p.plan.RetryIn(r)
+	p.plan.Prefer(r)
 }
 
 // prefer has all looked at first that reads wait for, after a new plan was made or a stream broke.
@@ -61,7 +72,7 @@ func (c *Core) prefer(p *peer) {
 	}
 	for _, op := range c.held {
 		if p.m.Unsettled(op.Range) {
-			p.plan.Prefer(op.Range)
+			p.lookFirst(op.Range)
 		}
 	}
 }
@@ -106,24 +117,37 @@ func (c *Core) settle() {
 }
 
 // overdue drops members for which reads are held although they answer, when nothing became settled for a while (R4, R26).
-// What cannot be read here is not their fault.
+// What is being read here, or cannot be, is not their fault: a disk of ours that hangs is seen by its deadline, one that
+// fails in Unreadable, and then the reads are the next primary's to answer.
 func (c *Core) overdue(now Instant) {
-	if len(c.held) == 0 {
+	if len(c.held) == 0 || c.diskErr != nil {
 		c.heldSince = 0
 		return
 	}
 	if c.heldSince == 0 {
 		c.heldSince = now
 	}
-	if now.Sub(c.heldSince) < settlePatience*c.cfg.DropAfter {
-		return
-	}
 	for _, n := range c.names {
 		p := c.peers[n]
-		if now.Sub(p.proposed) >= c.cfg.Retry && p.stuck(c.held) && (p.plan == nil || !p.plan.Aside()) {
+		if p.readHere() {
+			p.answered = now
+		}
+		waited := now.Sub(max(c.heldSince, p.answered))
+		if waited >= settlePatience*c.cfg.DropAfter && now.Sub(p.proposed) >= c.cfg.Retry && p.stuck(c.held) {
 			c.proposeDrop(now, p, "reads wait for blocks that may differ there, and it lets nothing be compared")
 		}
 	}
+}
+
+// readHere reports whether the next step of settling is a read of our own disk.
+func (p *peer) readHere() bool {
+	if !p.connected {
+		return false
+	}
+	if p.reading > 0 {
+		return true
+	}
+	return p.sent < p.out.len() && p.out.at(p.sent).op.IsCopy() && !p.out.at(p.sent).op.local
 }
 
 // settlePatience is for how many DropAfter nothing may become settled while reads wait for it.
@@ -136,6 +160,36 @@ func (p *peer) stuck(held []*Op) bool {
 		}
 	}
 	return false
+}
+
+// Awaited is what of the chunk reads wait for: it is to be read here whatever else in it cannot be.
+func (c *Core) Awaited(node string, chunk blockdev.Range) (all []blockdev.Range) {
+	p := c.peers[node]
+	for _, op := range c.held {
+		if op.Range.Overlaps(chunk) && p.unsettled(op.Range) {
+			all = append(all, op.Range)
+		}
+	}
+	return all
+}
+
+// unsettledIn reports whether a read of r waits for one of the ranges.
+func (p *peer) unsettledIn(ranges []blockdev.Range, r blockdev.Range) bool {
+	return slices.ContainsFunc(ranges, func(b blockdev.Range) bool {
+		off := max(b.Off, r.Off)
+		return b.Overlaps(r) && p.unsettled(blockdev.Range{Off: off, Len: min(b.End(), r.End()) - off})
+	})
+}
+
+// giveUp hands the role on when a read waits for what cannot be read here: it cannot be settled by this replica, and the
+// others have it (R23). It is no reason to drop them.
+func (c *Core) giveUp(p *peer, unreadable []blockdev.Range, why error) {
+	for _, op := range c.held {
+		if c.diskErr == nil && p.unsettledIn(unreadable, op.Range) {
+			c.diskErr = fmt.Errorf("a read of %v waits for blocks that cannot be compared with %s: %w", op.Range, p.node, why)
+			c.act(Action{Kind: DiskFailed, Err: c.diskErr})
+		}
+	}
 }
 
 // UnsettledBytes is how much of the volume is not settled yet, of the member of which it is most.

@@ -65,10 +65,10 @@ func (p *Plan) Done() bool { return p.todo.Count() == 0 }
 // Take hands out the next chunk to compare, in ascending order from where the last one was, around the end.
 // What is preferred comes first.
 func (p *Plan) Take() (r blockdev.Range, ok bool) {
-	for len(p.preferred) > 0 {
-		i := p.preferred[0]
-		p.preferred = p.preferred[1:]
-		if p.todo.Test(i) && p.work[i] == nil && !p.aside.Test(i) {
+	p.preferred = slices.DeleteFunc(p.preferred, func(i int64) bool { return !p.todo.Test(i) || p.aside.Test(i) })
+	for at, i := range p.preferred {
+		if p.work[i] == nil {
+			p.preferred = slices.Delete(p.preferred, at, at+1)
 			p.work[i] = &work{pieces: -1}
 			return p.rangeOf(i), true
 		}
@@ -87,11 +87,12 @@ func (p *Plan) Take() (r blockdev.Range, ok bool) {
 	return r, false
 }
 
-// Prefer has the chunks that r reaches looked at, before all others. One that is being looked at is not taken anew.
+// Prefer has the chunks that r reaches looked at, before all others. One that is being looked at is taken anew only when
+// that leaves it to be done.
 func (p *Plan) Prefer(r blockdev.Range) {
 	for i := r.Off / p.chunk; r.Len > 0 && i <= (r.End()-1)/p.chunk; i++ {
 		p.todo.Set(i, i+1)
-		if p.work[i] == nil && !p.aside.Test(i) && !slices.Contains(p.preferred, i) {
+		if !p.aside.Test(i) && !slices.Contains(p.preferred, i) {
 			p.preferred = append(p.preferred, i)
 		}
 	}
@@ -170,6 +171,13 @@ func (p *Plan) Aside() bool { return p.aside.Count() > 0 }
 
 // Retry has what was set aside handed out again.
 func (p *Plan) Retry() { p.aside.Clear(0, p.aside.Len()) }
+
+// RetryIn has the chunks that r reaches handed out again.
+func (p *Plan) RetryIn(r blockdev.Range) {
+	if r.Len > 0 {
+		p.aside.Clear(r.Off/p.chunk, (r.End()-1)/p.chunk+1)
+	}
+}
 
 // Inherit sets aside what is so in old, which this plan replaces; nil: nothing. It stays to be done.
 func (p *Plan) Inherit(old *Plan) {

@@ -294,4 +294,36 @@ func TestPreferredChunkIsHandedOutFirst(t *testing.T) {
 	if p.Prefer(blockdev.Range{Off: 7 << 20, Len: 1}); p.Preferred() {
 		t.Fatal("what cannot be read is preferred")
 	}
+	p.SetAside(blockdev.Range{Off: 5 << 20, Len: 1 << 20})
+	p.RetryIn(blockdev.Range{Off: 7<<20 + 1, Len: 1})
+	if p.Prefer(blockdev.Range{Off: 7 << 20, Len: 1}); !p.Preferred() {
+		t.Fatal("what is to be tried again is not preferred")
+	}
+	if r, _ := p.Take(); r.Off != 7<<20 {
+		t.Fatalf("%v is handed out, want what is to be tried again", r)
+	}
+	if _, ok := p.Take(); ok || !p.Aside() {
+		t.Fatal("other chunks that are set aside are handed out too")
+	}
+}
+
+// What comes to be preferred while it is looked at comes first again when that has left it to be done.
+func TestPreferredChunkInWorkComesFirstWhenItIsLeft(t *testing.T) {
+	p := NewPlan(8<<20, 1<<20)
+	p.Touch(blockdev.Range{Len: 8 << 20})
+	first, _ := p.Take()
+	p.Prefer(first)
+	p.Touch(first)
+	if p.Preferred() {
+		t.Fatal("it is handed out twice")
+	}
+	p.Differs(first, 0)
+	if r, ok := p.Take(); !ok || r != first {
+		t.Fatalf("%v (%t) is handed out, want %v", r, ok, first)
+	}
+	p.Prefer(first)
+	p.Differs(first, 0)
+	if r, _ := p.Take(); p.Preferred() || r == first {
+		t.Fatalf("%v is handed out although it is done", r)
+	}
 }
