@@ -12,6 +12,7 @@ package replication
 
 import (
 	"context"
+	"encoding/hex"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -122,8 +123,8 @@ type Replica struct {
 	undoGone bool  // it was given up in this resync
 
 	slots marks.Slots // of the other replicas in cfg.Marks
-	// unmarked: nothing was marked for anybody when this process started (R25).
-	unmarked bool
+	// unmarked is who kept the maps until this process started, if nothing was marked for anybody then (R25).
+	unmarked *cluster.Keeper
 	digests  chan struct{} // a token for each digest request, or read of the primary, being answered
 	goes     sync.WaitGroup
 	// failures counts writes and flushes of the backing that failed, and stalls.
@@ -174,7 +175,10 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
 	r.regs = r.newRegions()
 	r.slots = slotsOf(cfg.Marks, r.others())
-	r.unmarked = cfg.Marks != nil && cfg.Marks.Empty()
+	if f := cfg.Marks; f != nil && f.Empty() {
+		before := f.Before()
+		r.unmarked = &cluster.Keeper{Boot: hex.EncodeToString(before.Boot[:]), Process: before.Start}
+	}
 	r.meter.init(cfg.Node, cfg.Volume.Replicas)
 	r.timers.set(cfg.DropAfter, cfg.SuspendLimit)
 	if super != nil {

@@ -191,7 +191,7 @@ func TestStandbyThatHadMarksLeaves(t *testing.T) { // R25
 	r := leave(t, 0)
 	r.b.power(nil)
 	r.b.start()
-	if r.b.get().Report().Unmarked {
+	if r.b.get().Report().Unmarked != nil {
 		t.Fatal("it claims that nothing was unflushed")
 	}
 	r.await("it to be dropped", func() bool { r.pass(dropAfter / 2); return r.drops() > 0 })

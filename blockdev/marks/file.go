@@ -31,9 +31,10 @@ type File struct {
 	writing chan struct{}
 
 	mu      sync.Mutex
-	head    header // what was last made durable
-	first   int    // the copy of the header that is written first
-	failed  error  // set by a failed write or flush; final
+	head    header      // what was last made durable
+	before  Incarnation // in which it was kept before it was opened
+	first   int         // the copy of the header that is written first
+	failed  error       // set by a failed write or flush; final
 	closing bool
 	marked  int64 // regions with anything wanted
 	next    group // gathers
@@ -72,7 +73,7 @@ func Open(s Store, b Binding) (*File, error) {
 			f.head.slots[i].Everything = f.head.slots[i].Peer != ""
 		}
 	}
-	f.head.incarnation = b.Incarnation
+	f.before, f.head.incarnation = f.head.incarnation, b.Incarnation
 	f.head.generation++
 	if err := writeHeaders(s, &f.head, f.first); err != nil {
 		return nil, fmt.Errorf("open map of marks: %w", err)

@@ -31,6 +31,9 @@ func (f *File) Empty() bool {
 	return f.marked == 0
 }
 
+// Before is the incarnation in which the map was kept until this process opened it; its own, if it was made just now.
+func (f *File) Before() Incarnation { return f.before }
+
 // AddSlot gives a peer a slot, durably. All blocks may differ from it, unless everything is false, which is right only
 // for a volume that was never written. A write that is admitted after it returned has to mark for the slot too.
 func (f *File) AddSlot(peer string, everything bool) (slot int, err error) {

@@ -184,10 +184,10 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 		}
 		return fmt.Sprintf("the clean-stop mark of %s is not of the member that the set names", p.Candidate)
 	case BasisUnmarked:
-		if member {
+		if member && p.Unmarked.Matches(m) {
 			return ""
 		}
-		return fmt.Sprintf("%s is no member", p.Candidate)
+		return fmt.Sprintf("the empty maps of %s were not kept by the member that the set names", p.Candidate)
 	case BasisLastPrimary:
 		if member && p.Candidate == v.Primary {
 			return ""
@@ -290,8 +290,8 @@ func (s *State) rejoin(c Command, v *Volume) string {
 		return fmt.Sprintf("%s is no member", r.Node)
 	case r.Node == v.Primary:
 		return "a new process of the primary is promoted anew" // R2
-	case m.Incarnation != r.Member.Incarnation && !r.Clean.Matches(m) && !r.Unmarked:
-		return fmt.Sprintf("%s has another incarnation, no clean-stop mark of the member, and had marks in its maps", r.Node)
+	case m.Incarnation != r.Member.Incarnation && !r.Clean.Matches(m) && !r.Unmarked.Matches(m):
+		return fmt.Sprintf("%s has another incarnation, no clean-stop mark of the member, and no empty maps that the member kept", r.Node)
 	}
 	v.Members[r.Node] = r.Member
 	return ""

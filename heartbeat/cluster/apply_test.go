@@ -171,8 +171,12 @@ func TestPromotionIsVoid(t *testing.T) { // R6, R7
 		"with another process":          func(s *State, p *Promote) { p.Stay = map[string]Member{"x": {incA, 2}} },
 		"with the old primary":          func(s *State, p *Promote) { p.Stay = map[string]Member{"p": {incA, 1}} },
 		"forced, with one that may not": func(s *State, p *Promote) { p.Basis, p.Stay = BasisForced, map[string]Member{"x": {incA, 1}} },
+		"unmarked, of maps that an older process kept": func(s *State, p *Promote) {
+			p.Basis, p.Unmarked = BasisUnmarked, &Keeper{incA.Boot, 0}
+		},
+		"unmarked, by nobody's word": func(s *State, p *Promote) { p.Basis = BasisUnmarked },
 		"unmarked, of no member": func(s *State, p *Promote) {
-			p.Basis = BasisUnmarked
+			p.Basis, p.Unmarked = BasisUnmarked, &Keeper{incA.Boot, 1}
 			delete(s.Volumes["v"].Members, "s")
 		},
 		"clean, of no member": func(s *State, p *Promote) {
@@ -383,6 +387,7 @@ func TestRejoin(t *testing.T) { // R25
 	}{
 		"unmarked":                    {"s", "s", Member{incB, 3}, nil, false},
 		"unmarked primary":            {"p", "p", Member{incB, 3}, nil, true},
+		"unmarked, by an older one":   {"s", "s", Member{incB, 4}, nil, true},
 		"same incarnation":            {"s", "s", Member{incA, 2}, nil, false},
 		"clean stop":                  {"s", "s", Member{incB, 2}, &Clean{incA, 1}, false},
 		"lost its memory":             {"s", "s", Member{incB, 2}, nil, true},
@@ -393,8 +398,9 @@ func TestRejoin(t *testing.T) { // R25
 		"no member and no mark":       {"w", "w", Member{incA, 2}, &Clean{}, true},
 		"primary":                     {"p", "p", Member{incA, 2}, nil, true}, // R2: it is promoted anew
 	} {
+		keepers := map[uint64]*Keeper{3: {incA.Boot, 1}, 4: {incA.Boot, 0}}
 		s := formed(t)
-		r := s.Apply(s.Index+1, 5, Command{By: c.by, Rejoin: &Rejoin{On: on(s), Node: c.node, Member: c.member, Clean: c.clean, Unmarked: c.member.Process == 3}})
+		r := s.Apply(s.Index+1, 5, Command{By: c.by, Rejoin: &Rejoin{On: on(s), Node: c.node, Member: c.member, Clean: c.clean, Unmarked: keepers[c.member.Process]}})
 		if (r.Void != "") != c.void || !c.void && r.Volume.Members[c.node] != c.member {
 			t.Errorf("%s: void %q, the set names %+v", name, r.Void, r.Volume.Members[c.node])
 		}

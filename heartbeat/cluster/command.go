@@ -109,6 +109,7 @@ type Promote struct {
 	Member    Member   `json:"member"` // the candidate's incarnation and process
 	Basis     Basis    `json:"basis"`
 	Clean     *Clean   `json:"clean,omitempty"`
+	Unmarked  *Keeper  `json:"unmarked,omitempty"`
 	Leave     []string `json:"leave,omitempty"` // members that leave in the same entry
 	// Stay are the members that stay beside the candidate, for it to settle with them (R29), as what: of all that lost their
 	// memory alike, the incarnation and process that follow (R25). The old primary stays until the new one has it removed
@@ -128,6 +129,18 @@ type Clean struct {
 // Matches reports whether the mark is that of the member which the set names.
 func (c *Clean) Matches(m Member) bool {
 	return c != nil && c.Incarnation == m.Incarnation && c.Process == m.Process
+}
+
+// Keeper is the process of a node that kept the maps of its replica, until it ended.
+type Keeper struct {
+	Boot    string `json:"boot"`
+	Process uint64 `json:"process"`
+}
+
+// Matches reports whether it is the process of the member which the set names. Maps that were kept last by an older one were
+// put back to an earlier state, or their member's process never kept any: they say nothing (R16).
+func (k *Keeper) Matches(m Member) bool {
+	return k != nil && k.Boot == m.Incarnation.Boot && k.Process == m.Process
 }
 
 // Drop removes a member.
@@ -153,8 +166,8 @@ type Rejoin struct {
 	Node   string `json:"node"`
 	Member Member `json:"member"`
 	Clean  *Clean `json:"clean,omitempty"`
-	// Unmarked: its own maps were empty at its start.
-	Unmarked bool `json:"unmarked,omitempty"`
+	// Unmarked: its own maps were empty at its start, and this process had kept them until then.
+	Unmarked *Keeper `json:"unmarked,omitempty"`
 }
 
 // AllowResync is a person's word that what a held replica has of its own may be overwritten.

@@ -43,8 +43,9 @@ type Report struct {
 	Stalled bool   `json:"stalled"` // an operation is outstanding past its deadline (R26)
 	// Clean is the valid clean-stop mark that this process found, nil without.
 	Clean *Clean `json:"clean,omitempty"`
-	// Unmarked: the replica's own maps were empty when this process started: nothing that was written was unflushed.
-	Unmarked bool `json:"unmarked,omitempty"`
+	// Unmarked: the replica's own maps were empty when this process started, so nothing that was written was unflushed; it
+	// names who had kept them.
+	Unmarked *Keeper `json:"unmarked,omitempty"`
 	// Problem says why the backing cannot be used, for the operator; empty when it can.
 	Problem string `json:"problem,omitempty"`
 	// Doing says what the replica is at before it can take its role, for the operator; mostly empty.
@@ -72,7 +73,7 @@ func (r *Report) Usable() bool {
 
 // Kept reports whether a replica of another incarnation than member says that its memory held nothing that counts: it had
 // stopped cleanly as that member, or its own maps were empty at its start (R25).
-func (r *Report) Kept(m Member) bool { return r.Clean.Matches(m) || r.Unmarked }
+func (r *Report) Kept(m Member) bool { return r.Clean.Matches(m) || r.Unmarked.Matches(m) }
 
 // LostMemory reports whether the replica's own word is that what member had in memory is gone. One that could not open
 // its backing does not know, unless its machine was restarted.

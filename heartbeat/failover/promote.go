@@ -157,9 +157,9 @@ func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.C
 // pick is R6 and R25: which member follows, given the reports that were asked for after the lease had ended.
 //
 // In this order: an unchanged incarnation other than the last primary's; the last primary itself, unchanged, when no
-// other was heard for a lease or none is left; a clean-stop mark; one that had nothing unflushed; the last primary, when
-// every member lost its memory; any other, when the last primary cannot be used. A changed one waits while an unchanged
-// member may live, however long that takes: a person may know better.
+// other was heard for a lease or none is left; a clean-stop mark; when all were heard, one that had nothing unflushed; the
+// last primary, when every member lost its memory; any other, when the last primary cannot be used. A changed one waits
+// while an unchanged member may live, however long that takes: a person may know better.
 func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
 	names := candidates(v, a, reports)
 	all := len(reports) == len(v.Members)
@@ -181,14 +181,16 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 			return promotion(v, a, reports, n, cluster.BasisClean, waited)
 		}
 	}
-	for _, n := range names {
-		r := reports[n]
-		if r.Unmarked {
-			return promotion(v, a, reports, n, cluster.BasisUnmarked, waited)
-		}
-	}
 	if !all {
 		return nil // an unchanged member may live: its return, or a person, decides
+	}
+	// Not before all were heard: that maps are empty says nothing of a machine that was put back, as a whole, to a moment at
+	// which they were. A clean-stop mark would name an older process then.
+	for _, n := range names {
+		r := reports[n]
+		if r.Unmarked.Matches(v.Members[n]) {
+			return promotion(v, a, reports, n, cluster.BasisUnmarked, waited)
+		}
 	}
 	if v.Primary == "" && len(names) > 0 {
 		return promotion(v, a, reports, names[0], cluster.BasisFirst, waited) // nothing was written yet that memory could lose
@@ -230,6 +232,9 @@ func candidates(v *cluster.Volume, a *account, reports map[string]cluster.Report
 func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report, n string, basis cluster.Basis, waited bool) *cluster.Promote {
 	r := reports[n]
 	p := &cluster.Promote{Candidate: n, Member: cluster.Member{Incarnation: r.Incarnation, Process: r.Process}, Basis: basis}
+	if basis == cluster.BasisUnmarked {
+		p.Unmarked = r.Unmarked
+	}
 	if basis == cluster.BasisClean {
 		p.Clean = r.Clean
 	}

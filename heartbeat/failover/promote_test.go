@@ -126,7 +126,7 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 	}
 	kept := func(g *rig, n string) {
 		g.restart(n, incB)
-		g.report(n, func(r *cluster.Report) { r.Unmarked = true })
+		g.report(n, func(r *cluster.Report) { r.Unmarked = &cluster.Keeper{Boot: incA.Boot, Process: 1} })
 	}
 	sole := func(g *rig) { g.change(func(v *cluster.Volume) { v.Version++; delete(v.Members, "s") }) }
 	for name, c := range map[string]struct {
@@ -154,9 +154,14 @@ func TestWhoFollows(t *testing.T) { // R6, R23, R25
 		"both lost it, both disks failed":    {func(g *rig) { lost(g, "p"); lost(g, "s"); bad(g, "p"); bad(g, "s") }, "", "", nil},
 		"both lost it, p hangs":              {func(g *rig) { lost(g, "p"); lost(g, "s"); hangs(g, "p") }, "s", cluster.BasisAllLost, []string{"p"}},
 		"p lost it and hangs, s is gone":     {func(g *rig) { lost(g, "p"); hangs(g, "p"); gone(g, "s") }, "", "", nil},
-		"p is gone, s had nothing unflushed": {func(g *rig) { gone(g, "p"); kept(g, "s") }, "s", cluster.BasisUnmarked, nil},
+		"p is gone, s had nothing unflushed": {func(g *rig) { gone(g, "p"); kept(g, "s") }, "", "", nil},
 		"p lost it, s had nothing unflushed": {func(g *rig) { lost(g, "p"); kept(g, "s") }, "s", cluster.BasisUnmarked, []string{"p"}},
-		"p had nothing unflushed, s is gone": {func(g *rig) { kept(g, "p"); gone(g, "s") }, "p", cluster.BasisUnmarked, nil},
+		"p had nothing unflushed, s is gone": {func(g *rig) { kept(g, "p"); gone(g, "s") }, "", "", nil},
+		"p lost it, s has empty maps of an older process": {func(g *rig) {
+			lost(g, "p")
+			kept(g, "s")
+			g.report("s", func(r *cluster.Report) { r.Unmarked.Process = 0 })
+		}, "p", cluster.BasisLastPrimary, nil},
 		"p is well, s had nothing unflushed": {func(g *rig) { same(g, "p"); kept(g, "s") }, "p", cluster.BasisUnchanged, nil},
 		"p lost it and cannot be used, s stopped cleanly and failed": {func(g *rig) {
 			lost(g, "p")
@@ -225,7 +230,7 @@ func TestWhoStaysToBeSettled(t *testing.T) { // R6, R25, R29
 		"p is a new process, s had nothing unflushed": {func(g *rig) {
 			g.restart("p", incA)
 			g.restart("s", incB)
-			g.report("s", func(r *cluster.Report) { r.Unmarked = true })
+			g.report("s", func(r *cluster.Report) { r.Unmarked = &cluster.Keeper{Boot: incA.Boot, Process: 1} })
 		}, "p", m(incA, 1)}, // it says itself which process follows
 		"p is a new process, s is not heard": {func(g *rig) { g.restart("p", incA); g.reach["s"] = false }, "p", nil},
 		"p is a new process, s cannot follow yet": {func(g *rig) {

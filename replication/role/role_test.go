@@ -97,10 +97,15 @@ func TestNewProcessOfAMemberConfirmsItselfBeforeItAnswers(t *testing.T) { // R25
 		rejoins bool
 		answers bool
 	}{
-		"same incarnation":  {func(f *Facts) { f.Report.Process = 5 }, true, false},
-		"nothing unflushed": {func(f *Facts) { f.Report.Process, f.Report.Incarnation, f.Report.Unmarked = 5, incB, true }, true, false},
-		"clean stop":        {func(f *Facts) { f.Report.Process, f.Report.Incarnation, f.Report.Clean = 5, incB, clean }, true, false},
-		"lost its memory":   {func(f *Facts) { f.Report.Process, f.Report.Incarnation = 5, incB }, false, true},
+		"same incarnation": {func(f *Facts) { f.Report.Process = 5 }, true, false},
+		"nothing unflushed": {func(f *Facts) {
+			f.Report.Process, f.Report.Incarnation, f.Report.Unmarked = 5, incB, &cluster.Keeper{Boot: incA.Boot, Process: 4}
+		}, true, false},
+		"nothing unflushed, of another process": {func(f *Facts) {
+			f.Report.Process, f.Report.Incarnation, f.Report.Unmarked = 5, incB, &cluster.Keeper{Boot: incA.Boot, Process: 3}
+		}, false, true},
+		"clean stop":      {func(f *Facts) { f.Report.Process, f.Report.Incarnation, f.Report.Clean = 5, incB, clean }, true, false},
+		"lost its memory": {func(f *Facts) { f.Report.Process, f.Report.Incarnation = 5, incB }, false, true},
 		"mark of another process": {func(f *Facts) {
 			f.Report.Process, f.Report.Incarnation, f.Report.Clean = 5, incB, &cluster.Clean{Incarnation: incA, Process: 3}
 		}, false, true},

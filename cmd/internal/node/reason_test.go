@@ -25,7 +25,9 @@ func TestStatusNamesTheCommandWhereAPersonDecides(t *testing.T) {
 	clean := func(r *cluster.Report) {
 		r.Incarnation, r.Clean = after, &cluster.Clean{Incarnation: before, Process: 1}
 	}
-	kept := func(r *cluster.Report) { r.Incarnation, r.Unmarked = after, true }
+	kept := func(r *cluster.Report) {
+		r.Incarnation, r.Unmarked = after, &cluster.Keeper{Boot: before.Boot, Process: 1}
+	}
 	hangs := func(r *cluster.Report) { r.Incarnation, r.Stalled = after, true }
 	for name, c := range map[string]struct {
 		a, b   func(*cluster.Report) // nil: it does not answer
