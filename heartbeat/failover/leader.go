@@ -228,7 +228,9 @@ func (l *Leader) moveAway(now Instant) []Action {
 		return nil // the next leader would not know of them
 	}
 	for _, a := range l.accounts {
-		if a.deciding != nil || a.released != "" || a.ended != 0 {
+		// The next leader counts a full lease anew: nobody is to wait for that. A volume that has waited longer, for a
+		// replica or a person, must not keep all others from being moved for.
+		if a.deciding != nil || a.released != "" || a.ended != 0 && now.Sub(a.ended) < 4*l.cfg.Lease {
 			return nil
 		}
 	}

@@ -452,10 +452,12 @@ func TestLeadershipMovesToWhoReachesThePrimary(t *testing.T) {
 		direct bool // the primary answers the leader, too
 		silent bool // the relay does not answer
 		before bool // the relay was needed before only
+		stuck  bool // another volume waits, for long
 		voters []string
 		want   []string
 	}{
-		"by way of a voter":                 {by: "s", want: []string{"s"}},
+		"by way of a voter": {by: "s", want: []string{"s"}},
+		"by way of a voter, beside a volume that waits for a person": {by: "s", stuck: true, want: []string{"s"}},
 		"directly, too":                     {by: "s", direct: true},
 		"no more":                           {by: "s", before: true},
 		"by way of who does not answer":     {by: "s", silent: true},
@@ -480,6 +482,11 @@ func TestLeadershipMovesToWhoReachesThePrimary(t *testing.T) {
 						}
 					}
 				}
+			}
+			if c.stuck {
+				g.state.Volumes["w"] = cluster.Volume{Name: "w", Version: 1, Epoch: 3, Primary: "gone", Members: map[string]cluster.Member{"gone": {}}}
+				g.applied()
+				ask(false, 6*lease)
 			}
 			ask(c.before, 2*lease)
 			g.reach["p"], g.reach["s"] = c.direct, !c.silent
