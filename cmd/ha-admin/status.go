@@ -115,6 +115,9 @@ func volumeText(v api.VolumeStatus) string {
 	if v.Verify != nil {
 		fmt.Fprintf(&out, "  verify: %s\n", oneLine(verifyText(v.Verify)))
 	}
+	if v.VerifyNext != nil {
+		fmt.Fprintf(&out, "  next verify: %s\n", v.VerifyNext.UTC().Format(time.RFC3339))
+	}
 	return out.String()
 }
 

@@ -40,7 +40,9 @@ func (a *app) volumeVerify() *cobra.Command {
 		"right content is for you to know. If the other one has it, move the primary there first (ha-admin failover).\n\n" +
 		"The comparison runs in the primary and goes on when this command is interrupted; it ends when the primary moves. Exit code:\n" +
 		"0 equal, or everything that was found is repaired; 1 differences are left, or it did not come to its end. --timeout bounds\n" +
-		"each question to a server, and for how long none may answer; not the comparison."
+		"each question to a server, and for how long none may answer; not the comparison.\n\n" +
+		"A block verify { schedule = \"30 2 * * 0\" } of the volume in the configuration has the primary begin one by itself, by the\n" +
+		"clock in UTC; ha-admin status shows when the next one is due."
 	c.Flags().BoolVar(&r.Repair, "repair", false, "consent: what differs is overwritten with the primary's content")
 	c.Flags().BoolVar(&r.Stop, "stop", false, "stop the one that runs")
 	c.Flags().BoolVar(&detach, "detach", false, "do not wait for the end")

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key but a reason
-// and a comparison that there was none of is always there; lists are empty rather than null.
+// Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key but a reason,
+// a comparison that there was none of and one that no schedule asks for is always there; lists are empty rather than null.
 type Status struct {
 	Cluster       string          `json:"cluster"`
 	Quorum        bool            `json:"quorum"`
@@ -60,7 +60,8 @@ type VolumeStatus struct {
 	Replicas   []ReplicaStatus `json:"replicas"`
 	Device     string          `json:"device"` // empty: not attached
 	IO         IOStatus        `json:"io"`
-	Verify     *VerifyStatus   `json:"verify,omitempty"` // the comparison that runs, or the last one that a node remembers; left out: none
+	Verify     *VerifyStatus   `json:"verify,omitempty"`      // the comparison that runs, or the last one that a node remembers; left out: none
+	VerifyNext *time.Time      `json:"verify_next,omitempty"` // when the schedule begins the next one, in UTC; left out: there is no schedule
 }
 
 // The states of a comparison.

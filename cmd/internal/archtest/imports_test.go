@@ -72,6 +72,7 @@ var homes = map[string][]string{
 	"github.com/anishathalye/porcupine": {"cmd/internal/lab/history"},
 	"github.com/prometheus":             {"cmd/internal/metrics"},
 	"github.com/hanwen/go-fuse/v2":      {"cmd/internal/lab/disk"},
+	"github.com/adhocore/gronx":         {"cmd/internal/schedule"},
 	"golang.org/x/sys":                  nil,
 	"golang.org/x/sync":                 nil,
 }
@@ -194,6 +195,7 @@ func TestBrokenRulesAreSeen(t *testing.T) {
 		{"replication/wire", "google.golang.org/grpc/codes", ""},
 		{"cmd/haclusterd", "google.golang.org/grpc", ""},
 		{"cmd/internal/node", "github.com/spf13/cobra", ""},
+		{"cmd/internal/node", "github.com/adhocore/gronx", ""},
 		{"cmd/internal/node", "example.org/new", ""},
 		{"cmd/ha-admin", "hacluster/cmd/internal/node", ""},
 		{"cmd/ha-admin", "", "hacluster/cmd/internal/node"},

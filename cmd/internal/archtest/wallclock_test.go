@@ -19,6 +19,7 @@ var wallPlaces = []string{
 	"cmd/internal/node/clock_linux.go", "cmd/internal/node/journal.go", "cmd/internal/node/node.go", "cmd/internal/node/admin_failover.go", // stamps
 	"cmd/internal/metrics/node.go", "cmd/internal/metrics/volume.go", // stamps of events and certificates, shown as they are
 	"heartbeat/membership/counters.go", // how often a line is logged
+	"cmd/internal/node/scheduled.go",   // a person's schedule of verifies is by the time of day
 }
 
 // wallReaders lists the lines of a file's text that read the time of day.

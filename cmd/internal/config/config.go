@@ -13,6 +13,8 @@ package config
 import (
 	"path/filepath"
 	"time"
+
+	"hacluster/cmd/internal/schedule"
 )
 
 // Config is what cluster.hcl says, evaluated and checked.
@@ -106,13 +108,14 @@ type Volume struct {
 	IO       IO
 	Replicas []Replica
 	Async    Async
+	Verify   Verify `json:",omitzero"` // without one, the hash is that of files from before there were any
 	// SuspendLimit: suspended for longer, clients' connections are closed (R11). Default 60s.
 	SuspendLimit time.Duration
 	// UndoLimit is how many bytes the undo area of each replica may take. Default 0: as much as the old content of the
 	// whole volume needs. Less saves room in data_dir; a resync that reaches it goes on without a way back (R18).
 	UndoLimit int64 `json:",omitempty"` // so that files without it have the hash that they had before there was this key
 
-	at, modeAt, sizeAt, ioAt, suspendAt, undoAt pos
+	at, modeAt, sizeAt, ioAt, suspendAt, undoAt, verifyAt pos
 }
 
 // Replica is one node's copy of a volume.
@@ -157,6 +160,12 @@ type Async struct {
 	MaxLagBytes int64         // default 64 MiB
 	MaxLag      time.Duration // default 5s
 	Patience    time.Duration // default 10s: at the bound for this long, the standby is dropped
+}
+
+// Verify is when the replicas of a volume are compared by themselves. The zero value: never.
+type Verify struct {
+	Schedule schedule.Schedule
+	Repair   bool // consent: what differs is overwritten with the primary's content
 }
 
 // Service is what follows the primary of its volumes: resources, started in order and stopped in reverse.

@@ -122,6 +122,19 @@ func wholeNumber(e hclsyntax.Expression) (int, bool) {
 	return int(n), exact == 0
 }
 
+// truth reads an optional true or false; false without one.
+func (b *body) truth(key string) bool {
+	a := b.attr(key)
+	if a == nil {
+		return false
+	}
+	if lit, ok := a.Expr.(*hclsyntax.LiteralValueExpr); ok && !lit.Val.IsNull() && lit.Val.Type() == cty.Bool {
+		return lit.Val.True()
+	}
+	b.r.add(b.posOf(a), "wrong type", fmt.Sprintf("true or false is wanted, without quotes: %s = true", key))
+	return false
+}
+
 // dict reads an optional map of strings. Values of keys that look like secrets never stand in a message.
 func (b *body) dict(key string) map[string]string {
 	a := b.attr(key)

@@ -55,6 +55,8 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"disk deadline", changed(t, src, `"5s"`, `"6s"`), []string{"change online|disk_deadline|5s -> 6s"}},
 		{"suspend limit", changed(t, src, `"60s"`, `"61s"`), []string{"change online|volume pgdata: suspend_limit|1m0s -> 1m1s"}},
 		{"undo limit", changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`), []string{"needs restart|volume pgdata: undo_limit|none -> 10GiB: when haclusterd is started anew"}},
+		{"a schedule", changed(t, src, "  async {", "  verify { schedule = \"30 2 * * sun\" }\n  async {"), []string{`change online|volume pgdata: verify|none -> "30 2 * * SUN": from the next minute on`}},
+		{"repair", changed(t, src, "  async {", "  verify {\n    schedule = \"30 2 * * 0\"\n    repair = true\n  }\n  async {"), []string{`change online|volume pgdata: verify|none -> "30 2 * * 0" with repair`}},
 		{"async", changed(t, src, `max_lag       = "5s"`, `max_lag = "6s"`), []string{"change online|volume pgdata: async|"}},
 		{"a listener less and one more", changed(t, src, "10809", "10810"), []string{
 			"change online|volume pgdata: replica alpha: nbd|tcp://127.0.0.1:10810 is listened on", "change online|volume pgdata: replica alpha: nbd|tcp://127.0.0.1:10809 is closed",
@@ -102,6 +104,22 @@ func matches(steps []Step, want []string) bool {
 	})
 }
 
+func TestScheduleIsShownAndCanBeTakenAway(t *testing.T) {
+	src := loopback(t)
+	with := running(t, changed(t, src, "  async {", "  verify {\n    schedule = \" 30 2  * * 0\"\n    repair = true\n  }\n  async {"))
+	v := with.Document().Volumes[0]
+	if v.VerifySchedule != "30 2 * * 0" || !v.VerifyRepair || !strings.Contains(with.Document().Table(), `verify "30 2 * * 0" in UTC, repair true`) {
+		t.Errorf("%+v\n%s", v, with.Document().Table())
+	}
+	without := running(t, src)
+	if strings.Contains(without.Document().Table(), "verify") || with.Hash() == without.Hash() {
+		t.Error(without.Document().Table())
+	}
+	if steps := with.Plan(without); !matches(steps, []string{`change online|volume pgdata: verify|"30 2 * * 0" with repair -> none`}) || steps[0].Line == 0 {
+		t.Errorf("%+v", steps)
+	}
+}
+
 // Every change that the hash sees is in the plan: nothing is applied in silence.
 func TestNoDifferenceIsWithoutAStep(t *testing.T) {
 	src := loopback(t)
@@ -112,6 +130,9 @@ func TestNoDifferenceIsWithoutAStep(t *testing.T) {
 		func(s string) string { return changed(t, s, `attach = "none"`, `attach = "auto"`) },
 		func(s string) string { return changed(t, s, `patience      = "10s"`, `patience = "11s"`) },
 		func(s string) string { return limits(t, s, "events = 500") },
+		func(s string) string {
+			return changed(t, s, "  async {", "  verify { schedule = \"0 4 * * *\" }\n  async {")
+		},
 		func(s string) string { return s + second },
 	}
 	rnd := rand.New(rand.NewSource(1))

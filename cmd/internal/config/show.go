@@ -56,7 +56,9 @@ type DocumentVolume struct {
 	Mode           string            `json:"mode"`
 	IO             string            `json:"io"`
 	SuspendLimitMs int64             `json:"suspend_limit_ms"`
-	UndoLimit      int64             `json:"undo_limit"` // bytes; 0: as much as the whole volume takes
+	UndoLimit      int64             `json:"undo_limit"`      // bytes; 0: as much as the whole volume takes
+	VerifySchedule string            `json:"verify_schedule"` // in UTC; empty: none
+	VerifyRepair   bool              `json:"verify_repair"`
 	Replicas       []DocumentReplica `json:"replicas"`
 }
 
@@ -99,7 +101,7 @@ func (l Limits) document() map[string]int64 {
 
 func (v Volume) document() DocumentVolume {
 	d := DocumentVolume{Name: v.Name, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
-		SuspendLimitMs: v.SuspendLimit.Milliseconds(), UndoLimit: v.UndoLimit, Replicas: []DocumentReplica{}}
+		SuspendLimitMs: v.SuspendLimit.Milliseconds(), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Replicas: []DocumentReplica{}}
 	for _, r := range v.Replicas {
 		rep := DocumentReplica{Node: r.Node, Device: r.Device, NBD: []string{}, Attach: string(r.Export.Attach)}
 		for _, l := range r.Export.NBD {
@@ -149,6 +151,9 @@ func (d Document) Table() string {
 	}
 	for _, v := range d.Volumes {
 		p("volume %s: %d bytes, mode %s, io %s, suspend_limit %v, undo_limit %s", v.Name, v.Size, v.Mode, v.IO, time.Duration(v.SuspendLimitMs)*time.Millisecond, undoText(v.UndoLimit))
+		if v.VerifySchedule != "" {
+			p("  verify %q in UTC, repair %t", v.VerifySchedule, v.VerifyRepair)
+		}
 		for _, r := range v.Replicas {
 			p("  replica %s: %s, nbd %s, attach %s", r.Node, r.Device, orNone(strings.Join(r.NBD, " ")), r.Attach)
 		}

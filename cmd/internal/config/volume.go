@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/cmd/internal/schedule"
 )
 
 // Defaults of the volume block.
@@ -59,6 +60,7 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	v.UndoLimit = b.undoLimit()
 	v.Replicas = r.replicas(b, nodes)
 	v.Async = r.async(b)
+	v.Verify, v.verifyAt = r.verify(b)
 	return volumeView{Volume: v, export: r.export(b)}
 }
 
@@ -146,6 +148,36 @@ func (r *reader) async(volume *body) Async {
 		MaxLag:      b.duration("max_lag", defaultMaxLag),
 		Patience:    b.duration("patience", defaultPatience),
 	}
+}
+
+// verify reads when the replicas are compared by themselves.
+func (r *reader) verify(volume *body) (v Verify, at pos) {
+	b := volume.one(false, "verify")
+	if b == nil {
+		return v, volume.at
+	}
+	defer b.finish()
+	text := b.need("schedule", "30 2 * * 0")
+	if text.set {
+		s, err := schedule.Parse(text.s)
+		if err != nil {
+			r.addValue(text, "unusable schedule", err.Error()+": "+schedule.Want)
+		}
+		v.Schedule = s
+	}
+	v.Repair = b.truth("repair")
+	return v, b.at
+}
+
+// String is a schedule as plans show it; empty: none.
+func (v Verify) String() string {
+	switch {
+	case v.Schedule == "":
+		return ""
+	case v.Repair:
+		return fmt.Sprintf("%q with repair", string(v.Schedule))
+	}
+	return fmt.Sprintf("%q", string(v.Schedule))
 }
 
 // size reads a size in blocks of 4096 bytes. Without a default the key must be there.

@@ -128,7 +128,9 @@ func (n *Node) Status(ctx context.Context, volume string) (*api.Status, error) {
 	for _, name := range sortedKeys(st.Volumes) {
 		if volume == "" || volume == name {
 			vol := st.Volumes[name]
-			s.Volumes = append(s.Volumes, v.volume(&vol))
+			vs := v.volume(&vol)
+			vs.VerifyNext = n.verifyNext(name)
+			s.Volumes = append(s.Volumes, vs)
 		}
 	}
 	if i := len(st.Failovers); i > 0 {

@@ -10,7 +10,7 @@
 //	serve.go      control RPCs    admin*.go  the admin service          http.go         health
 //	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
 //	trust.go      who may speak with this node, certificates     raftgreeting.go  how Raft connections begin
-//	env.go        what a node takes from its machine
+//	env.go        what a node takes from its machine     scheduled.go  verifies by the clock
 //	voters.go     who votes       seen.go     what others remember of a voter      journal.go  events      stop.go  handing over
 package node
 
@@ -190,6 +190,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.keepKnown(life) })
 	g.Go(func() error { return n.followConfig(life) })
 	g.Go(func() error { return n.watchExpiry(life) })
+	g.Go(func() error { return n.followSchedules(life) })
 	g.Go(func() error {
 		select {
 		case err := <-n.fatal:

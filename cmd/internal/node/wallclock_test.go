@@ -22,10 +22,12 @@ type trio struct {
 	t     *testing.T
 	dir   string
 	nodes []*Node
+	stops []context.CancelFunc // each node's own
 }
 
 // startTrio founds a cluster with a target that a busy machine does not miss, and waits until its volume is healthy.
-func startTrio(t *testing.T) *trio {
+// more stands in the volume's block.
+func startTrio(t *testing.T, more string) *trio {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hac") // t.TempDir is too long for a socket's path
 	if err != nil {
@@ -40,7 +42,7 @@ func startTrio(t *testing.T) *trio {
 		text += fmt.Sprintf("node %q {\n  %saddress = %q\n}\n", name, role, freeAddress(t, i+1))
 	}
 	text += fmt.Sprintf("volume \"vol\" {\n  size = \"8MiB\"\n  mode = \"sync\"\n  replica \"alpha\" { device = \"%[1]s/alpha.img\" }\n"+
-		"  replica \"beta\" { device = \"%[1]s/beta.img\" }\n  export {\n    nbd = [\"unix://%[1]s/${node.name}.sock\"]\n    attach = \"none\"\n  }\n}\n", dir)
+		"  replica \"beta\" { device = \"%[1]s/beta.img\" }\n  export {\n    nbd = [\"unix://%[1]s/${node.name}.sock\"]\n    attach = \"none\"\n  }\n%[2]s}\n", dir, more)
 	file := filepath.Join(dir, "cluster.hcl")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -62,7 +64,8 @@ func startTrio(t *testing.T) *trio {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.nodes = append(c.nodes, n)
+		ctx, stop := context.WithCancel(ctx)
+		c.nodes, c.stops = append(c.nodes, n), append(c.stops, stop)
 		runs.Go(func() {
 			if err := n.Run(ctx); err != nil {
 				t.Errorf("%s ended: %v", name, err)
@@ -115,7 +118,7 @@ func TestT82StepsOfTheTimeOfDayChangeNothingButStamps(t *testing.T) {
 	wallClock = func() time.Time {
 		return start.Add(time.Since(start)).Add(time.Duration(offset.Add(-backwards.Load())))
 	}
-	c := startTrio(t)
+	c := startTrio(t, "")
 	t.Cleanup(func() {
 		offset.Store(0)
 		backwards.Store(0)
