@@ -17,6 +17,14 @@ import (
 // busy, few enough that a foreground write does not wait long behind them.
 const maxCompares = 4
 
+// maxLooks is how many digest requests of verifies a member has not answered at a time, those of verifies that were stopped
+// included.
+const maxLooks = maxCompares - 1
+
+// maxAnswers is how many digest requests and reads of the primary are being answered at a time: all that one stream can bring,
+// so that a disk that is slow to read does not keep the stream from being read.
+const maxAnswers = maxCompares + maxLooks + 1
+
 // copier compares chunks with the peer's digests, of a resync or of a member that is not settled, and has the Core copy
 // what differs. One for each stream.
 type copier struct {

@@ -27,6 +27,7 @@ type peerLink struct {
 	outbox *link.Outbox // of the stream that is up; nil: none
 	sender *link.Sender
 	stream uint64
+	looks  int // digest requests of verifies in this stream that it has not answered
 	pings  uint64
 	probe  probe
 	number maps.Number    // of the clearings that it has stored with us, as its greeting said
@@ -148,6 +149,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	goes.Go(func() { copier.run(ctx) })
 	t.mu.Lock()
 	p.outbox, p.sender, p.stream, p.probe, p.theirs = outbox, sender, stream, probe{}, nil
+	p.looks = 0
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Up(now, p.node, stream, g) })
 	t.verifyChanged()

@@ -309,7 +309,7 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 	return nil
 }
 
-// digest answers a digest request beside the stream. The primary asks for few at a time; more wait here.
+// digest answers a digest request beside the stream. The primary asks for few at a time; more, of streams that have ended, wait here.
 // One in order waits for what it overlaps as a write does, and is waited for.
 func (s *session) digest(ctx context.Context, b *link.Batch, f *wire.Frame) {
 	r := s.r

@@ -172,7 +172,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	}
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
-		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxCompares), work: newWorkers(cfg.Workers)}
+		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxAnswers), work: newWorkers(cfg.Workers)}
 	r.regs = r.newRegions()
 	r.slots = slotsOf(cfg.Marks, r.others())
 	if f := cfg.Marks; f != nil && f.Empty() {

@@ -41,6 +41,7 @@ type Tenure struct {
 	giving  bool          // the role is being given up for that
 
 	verifier *verifier       // compares the replicas; nil: nothing is compared
+	lastLook uint64          // counts the digest requests of all verifies: a late answer is not taken for one of another
 	life     context.Context // of the tenure, for what begins later; nil before start. Not passed on beyond that
 
 	regs     *maps.Regions   // what of the marks on stable storage may go; nil: there are none

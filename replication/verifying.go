@@ -57,10 +57,10 @@ type verifier struct {
 	kick    chan struct{} // to work: streams or members have changed; room for one
 	stop    chan struct{} // closed by Stop
 	stopped atomic.Bool
+	after   uint64 // what has a number up to it was asked by an earlier one
 
 	// work's own:
 	looks   map[uint64]*looking
-	lastID  uint64
 	rest    time.Time // nothing new before it
 	ops     uint64    // of clients, when that was last looked at
 	totals  [3]int64  // what of the result is counted already
@@ -107,7 +107,7 @@ func (t *Tenure) Verify(req VerifyRequest) error {
 	}
 	most := 8 * (len(targets) + 1)
 	v := &verifier{t: t, mine: make(chan seen, most), answers: make(chan answer, most), kick: make(chan struct{}, 1), stop: make(chan struct{}),
-		looks: map[uint64]*looking{}, lastID: verifyID}
+		looks: map[uint64]*looking{}, after: t.lastLook}
 	v.run = verify.New(verify.Config{Self: t.r.cfg.Node, Size: t.r.cfg.Volume.Size, Targets: targets, Left: left, Repair: req.Repair, DigestSize: wire.DigestSize})
 	t.verifier = v
 	t.r.verifyBegins(req)
@@ -150,8 +150,11 @@ func (t *Tenure) verifyAnswer(node string, stream uint64, r wire.Reply) (ours bo
 	}
 	t.mu.Lock()
 	v := t.verifier
+	if p := t.peers[node]; p.stream == stream {
+		p.looks = max(0, p.looks-1)
+	}
 	t.mu.Unlock()
-	if v != nil {
+	if v != nil && r.ID&^verifyID > v.after { // else an earlier one asked, and was stopped
 		select {
 		case v.answers <- answer{node, stream, r}:
 		default:
@@ -250,12 +253,13 @@ func (v *verifier) begin(p verify.Piece) {
 		v.run.Put(p)
 		return
 	}
-	v.lastID++
-	id := v.lastID
+	t.lastLook++
+	id := verifyID | t.lastLook
 	l := &looking{piece: p, began: time.Now(), asked: map[string]uint64{}, theirs: map[string]verify.Seen{}}
 	v.looks[id] = l
 	for _, n := range v.run.Targets() {
 		l.asked[n] = t.peers[n].stream
+		t.peers[n].looks++
 	}
 	var acts *actions
 	if p.Ordered {
@@ -292,7 +296,7 @@ func (v *verifier) mayBeginLocked() bool {
 	}
 	for _, n := range v.run.Targets() {
 		p := v.t.peers[n]
-		if p.outbox == nil || !v.t.core.MayLook(n, p.stream) {
+		if p.outbox == nil || p.looks >= maxLooks || !v.t.core.MayLook(n, p.stream) {
 			return false
 		}
 	}

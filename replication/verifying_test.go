@@ -3,6 +3,7 @@ package replication
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/verify"
+	"hacluster/replication/wire"
 )
 
 // verified runs a verify on n to its end.
@@ -29,7 +31,13 @@ func (n *labNode) verifyEnd() (s VerifyStatus) {
 		s, _ = n.get().VerifyStatus()
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return s.State != VerifyRunning && len(n.events) > 0 && n.events[len(n.events)-1] == "verify "+string(s.State)
+		last := "" // of a verify's: a resync may have its own meanwhile
+		for _, e := range n.events {
+			if strings.HasPrefix(e, "verify ") {
+				last = e
+			}
+		}
+		return s.State != VerifyRunning && last == "verify "+string(s.State)
 	})
 	return s
 }
@@ -299,4 +307,73 @@ func TestVerifyEndsInAStatedState(t *testing.T) {
 	}
 	h.Remove()
 	h.Release()
+}
+
+// What a verify asked before it was stopped may be answered while the next one runs: that is no answer to the next, right or
+// wrong, and no reason to close the stream.
+func TestVerifyIgnoresAnswersToAnEarlierOne(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	tenure := a.serving()
+	a.connected("b")
+	a.verified(false)
+	slow := b.faults.Add(faultdev.Rule{Op: blockdev.OpRead, Stall: true})
+	if err := tenure.Verify(VerifyRequest{By: "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	l.await("a read to wait", func() bool { return slow.Waiting() > 0 })
+	stream := tenure.streamTo("b")
+	first := blockdev.Range{Len: verify.ChunkSize}
+	for _, at := range []blockdev.Range{first, {Off: verify.ChunkSize, Len: 4096}} {
+		tenure.verifyAnswer("b", stream, wire.Reply{Kind: wire.DigestReply, ID: verifyID + 1, Range: at, Digests: make([]byte, wire.Digests(at)*wire.DigestSize)})
+	}
+	slow.Remove()
+	slow.Release()
+	if s := a.verifyEnd(); s.State != VerifyDone || s.Again != 0 || s.of("b") != (verify.Node{Node: "b"}) {
+		t.Errorf("%+v", s)
+	}
+	if now := tenure.streamTo("b"); now != stream {
+		t.Errorf("stream %d is followed by %d", stream, now)
+	}
+}
+
+func (t *Tenure) streamTo(node string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peers[node].stream
+}
+
+// Verifies that are begun and stopped while the member's disk is slow do not fill its stream with requests: it goes on taking
+// writes (R28).
+func TestStoppedVerifiesDoNotHoldUpTheStream(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	tenure := a.serving()
+	a.connected("b")
+	c := tenure.client(t)
+	slow := b.faults.Add(faultdev.Rule{Op: blockdev.OpRead, Stall: true})
+	for i := range 5 {
+		if err := tenure.Verify(VerifyRequest{By: "a test"}); err != nil {
+			t.Fatal(err)
+		}
+		l.await("a read to wait", func() bool { return slow.Waiting() > 0 })
+		if err := c.write(0, pattern(4096, byte(i))); err != nil { // what was asked is in the stream before it
+			t.Fatal(err)
+		}
+		tenure.StopVerify()
+		if s := a.verifyEnd(); s.State != VerifyStopped {
+			t.Fatalf("%+v", s)
+		}
+		tenure.mu.Lock()
+		looks := tenure.peers["b"].looks
+		tenure.mu.Unlock()
+		if looks == 0 || looks > maxLooks {
+			t.Fatalf("%d requests are not answered", looks)
+		}
+	}
+	slow.Remove()
+	slow.Release()
+	if s := a.verified(false); s.State != VerifyDone || s.of("b") != (verify.Node{Node: "b"}) {
+		t.Errorf("%+v", s)
+	}
 }
