@@ -33,7 +33,7 @@ func TestBlockStatusPromisesNoZeroesThatAMemberLacks(t *testing.T) {
 	l := formed(t, labConfig{inline: true}, "a", "b")
 	a, b := l.nodes["a"], l.nodes["b"]
 	ten := a.serving()
-	a.connected("b")
+	a.settled("b")
 	c, e := ten.client(t), ten.Export()
 	if err := c.write(0, pattern(4*blockdev.BlockSize, 1)); err != nil {
 		t.Fatal(err)
