@@ -44,7 +44,7 @@ func (c *Core) advance(now Instant, p *peer) {
 // a time is compared, for writes wait for it.
 func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Range, ok bool) {
 	p := c.peers[node]
-	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && !p.full() && !c.paused(p) &&
+	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && !p.full() && !c.paused(p) && !c.failing(p) &&
 		!(p.member && p.plan.Busy() && !p.plan.Preferred()) {
 		chunk, ok := p.plan.Take()
 		if !ok {
@@ -59,6 +59,15 @@ func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Ra
 		}
 	}
 	return r, false
+}
+
+// errFailing is why a copy that was read well is not sent.
+var errFailing = errors.New("the primary's own disk failed: what it reads may be older than what the member has")
+
+// failing reports whether nothing of this disk may go to p: after a failed write or flush it may show what is older than
+// what was acknowledged, and a member has that (R23). The hand-over is under way.
+func (c *Core) failing(p *peer) bool {
+	return p.required() && (c.diskErr != nil || c.flushErr != nil)
 }
 
 // CopyAll reports whether a chunk is to be copied as a whole, also where the digests agree. After a failed flush the
@@ -83,9 +92,13 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 	if stream == p.stream && p.connected {
 		p.reading = max(p.reading-1, 0)
 	}
-	if stream != p.stream || !p.connected || p.plan == nil {
+	if stream != p.stream || !p.connected || p.plan == nil || c.failing(p) {
 		for _, op := range copies {
 			c.act(Action{Kind: Release, Op: op})
+		}
+		if p.plan != nil && stream == p.stream { // it stays to be done
+			p.plan.Touch(chunk)
+			p.plan.Differs(chunk, 0)
 		}
 		return
 	}
@@ -188,6 +201,9 @@ func (c *Core) copyRead(now Instant, op *Op) {
 	if op.refs == 0 { // the connection broke meanwhile
 		c.act(Action{Kind: Release, Op: op})
 		return
+	}
+	if op.Err == nil && c.failing(p) {
+		op.Err = errFailing
 	}
 	if op.Err != nil {
 		c.copyFailed(now, p, op)

@@ -109,7 +109,7 @@ func (w *world) read() {
 		r := w.reads[i]
 		w.reads = slices.Delete(w.reads, i, i+1)
 		w.waiting[r.op] = r.seen
-		if often := !w.c.Unsettled(r.op.Range); !w.calm && (often && w.rng.IntN(3) == 0 || w.rng.IntN(80) == 0) {
+		if often := !w.c.Unsettled(r.op.Range); !w.calm && (often && w.rng.IntN(2) == 0 || w.rng.IntN(80) == 0) {
 			w.readFails(r.op)
 			return
 		}
@@ -154,7 +154,7 @@ func (w *world) fetched() {
 	if op == nil || op.Range != f.at {
 		return
 	}
-	if !w.calm && w.rng.IntN(10) == 0 {
+	if !w.calm && w.rng.IntN(12) == 0 {
 		w.c.Fetched(w.now, s.name, op, errDisk)
 		return
 	}

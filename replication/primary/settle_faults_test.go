@@ -263,3 +263,30 @@ func TestCopyThatCannotBeReadTwiceIsHandedOn(t *testing.T) { // R23, R29
 		t.Error("it goes round")
 	}
 }
+
+// After a failed flush the page cache may show what is older than what a member was told is durable: nothing that is read
+// then goes to it, not from a comparison, nor from a copy that was under way.
+func TestNothingOfAFailedDiskGoesToAMember(t *testing.T) { // R23
+	g, n, marked := differ(t)
+	g.mapped(n, marked)
+	_, copies := g.compared(n, chunk)
+	g.local(g.flush(), errDisk)
+	g.local(copies[0], nil)
+	for _, a := range g.log {
+		if a.Kind == Send && a.Op.Kind != blockdev.OpFlush {
+			t.Errorf("%v of the failed disk is sent", a.Op.Range)
+		}
+	}
+	g, n, marked = differ(t)
+	g.mapped(n, marked)
+	at, _ := g.c.TakeChunk(g.now, "s", n)
+	g.local(g.flush(), errDisk)
+	late := g.op(0, at.Off, 4096)
+	g.c.Compared(g.now, "s", n, at, []*Op{late})
+	if g.take(); g.count(StartLocal, late) > 0 {
+		t.Error("what a comparison found is copied")
+	}
+	if at, ok := g.c.TakeChunk(g.now, "s", n); ok {
+		t.Errorf("%v is handed out to be compared", at)
+	}
+}
