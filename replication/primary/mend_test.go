@@ -105,6 +105,24 @@ func TestD88ReadThatNobodyCanMendIsLeftToTheNextPrimary(t *testing.T) {
 	}
 }
 
+// R17: a place that was left empty writes nothing, also at a target whose stream begins while it is on its way: what it lacks of
+// the block is not taken for written.
+func TestEmptyPlaceOfAMendLeavesTheBlockBehind(t *testing.T) {
+	g := newRig(t, "x")
+	x := g.up("x")
+	_, mend, _ := g.failRead(0)
+	g.fetch("x", x, 1, errDisk)
+	if !mend.IsVoid() {
+		t.Fatal("it was not given up")
+	}
+	s := g.up("s")
+	g.local(mend, nil)
+	g.ack("s", s, g.last("s"))
+	if got := g.c.peers["s"].m.Behind(); got != volSize {
+		t.Errorf("%d of %d bytes are behind", got, volSize)
+	}
+}
+
 // R29: of a block that is not settled a member may hold another state than a read that is held has seen.
 func TestUnsettledBlockIsNotMended(t *testing.T) {
 	g := newRig(t, "s", "x")
