@@ -72,7 +72,8 @@ func (n *labNode) power(rng *rand.Rand) {
 		table = n.table.Clone(how)
 	}
 	_ = n.halt()
-	n.mem, n.table, n.undo.dev = data, table, area
+	n.mem, n.table = data, table
+	n.undo.set(func(u *labUndo) { u.dev = area })
 	n.boot[5]++
 	n.cable.mend()
 }

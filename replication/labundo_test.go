@@ -57,6 +57,19 @@ func (u *labUndo) clone(how memdev.CrashOptions) *memdev.Dev {
 	return u.dev.Clone(how)
 }
 
+// set changes what it does from now on.
+func (u *labUndo) set(change func(*labUndo)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	change(u)
+}
+
+// areas is how many were made.
+func (u *labUndo) areas() (n int) {
+	u.set(func(u *labUndo) { n = u.made })
+	return n
+}
+
 // there reports whether there is an area.
 func (u *labUndo) there() bool {
 	u.mu.Lock()
@@ -127,7 +140,7 @@ func (n *labNode) openUndo(src undo.Source, super Superblock) *undo.Area {
 		return nil
 	}
 	if !super.Inconsistent() {
-		n.undo.dev = nil
+		n.undo.set(func(u *labUndo) { u.dev = nil })
 	}
 	a, err := undo.Open(undo.Config{Place: &n.undo, Binding: undo.Binding{Cluster: meta.ID{15: 1}, Volume: meta.ID{15: 7}, Node: n.name,
 		Size: n.l.conf.size, Attachment: "1", Epoch: uint64(super.Epoch())}}, src)

@@ -251,7 +251,8 @@ func (r *cutRun) cut() {
 			n.faults.Clear() // what hangs finds the device gone
 			n.undo.clear()
 			_ = n.halt()
-			n.mem, n.table, n.undo.dev = data, table, area
+			n.mem, n.table = data, table
+			n.undo.set(func(u *labUndo) { u.dev = area })
 			n.boot[5]++
 			if err := os.WriteFile(n.superPath(), super, 0o600); err != nil {
 				r.t.Fatal(err)

@@ -35,7 +35,7 @@ func (r *cutRun) leave(s *labNode) bool {
 	if _, err := s.mem.ReadAt(held, 0); err != nil {
 		return false // its power is off
 	}
-	r.back = &wayBack{node: s, point: held, areas: s.undo.made}
+	r.back = &wayBack{node: s, point: held, areas: s.undo.areas()}
 	r.writes(20)
 	return true
 }
@@ -112,7 +112,7 @@ func (r *cutRun) forceAfter() {
 	defer s.cable.mend()
 	r.await("the standby to be quiet", s.quiet)
 	rep := s.get().Report()
-	if v := r.volume(); v.IsMember(s.name) || v.Primary == s.name || !rep.Inconsistent || rep.Point == nil || s.undo.made != r.back.areas+1 {
+	if v := r.volume(); v.IsMember(s.name) || v.Primary == s.name || !rep.Inconsistent || rep.Point == nil || s.undo.areas() != r.back.areas+1 {
 		return
 	}
 	r.lab.nodes[r.volume().Primary].expire()

@@ -106,18 +106,21 @@ func TestForcedStandbyReturnsToItsLastConsistentPoint(t *testing.T) {
 					t.Fatalf("point %+v", p)
 				}
 			}
-			if r.b.undo.made != 1 {
-				t.Fatalf("%d undo areas were made for one point", r.b.undo.made)
+			if n := r.b.undo.areas(); n != 1 {
+				t.Fatalf("%d undo areas were made for one point", n)
 			}
 			r.a.cable.cut()
-			r.force()
 			if r.rng.IntN(2) == 0 { // it dies on its way back, and is promoted again
 				h := r.b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Skip: r.rng.Int64N(3), Stall: true})
-				for changed := h.Changed(); h.Waiting() == 0; changed = h.Changed() {
-					<-changed
+				r.force()
+				r.await("the way back to stand still, or to end", func() bool { return h.Waiting() > 0 || r.b.has("rollback ended") })
+				if h.Waiting() > 0 {
+					r.b.power(r.rng)
+					r.b.start()
+					r.force()
 				}
-				r.b.power(r.rng)
-				r.b.start()
+				h.Release()
+			} else {
 				r.force()
 			}
 			r.b.serving()
@@ -160,14 +163,14 @@ func TestMemberIsNeverRolledBack(t *testing.T) { // R18
 // What is found beside a replica that is whole is over: the process died between the two.
 func TestDeathBetweenTheClosingAndTheEndOfTheArea(t *testing.T) { // R18
 	r := fallBehind(t, 1)
-	r.b.undo.stuck = errFault
+	r.b.undo.set(func(u *labUndo) { u.stuck = errFault })
 	r.b.cable.mend()
 	r.await("b to stop: its area cannot be removed", func() bool { return r.b.get().Report().Problem != "" })
 	if i, _ := r.b.sb.health(); i || !r.b.undo.there() || r.volume().IsMember("b") {
 		t.Fatalf("inconsistent %t, area %t", i, r.b.undo.there())
 	}
 	r.b.crash()
-	r.b.undo.stuck = nil
+	r.b.undo.set(func(u *labUndo) { u.stuck = nil })
 	r.b.start()
 	if rep := r.b.get().Report(); rep.Point != nil || rep.Inconsistent {
 		t.Fatalf("the way back is taken for one: %+v", rep)
@@ -181,10 +184,12 @@ func TestOverwriteWaitsForTheOldContent(t *testing.T) {
 	r := fallBehind(t, 2)
 	var h *faultdev.Handle
 	made := make(chan bool)
-	r.b.undo.newFault = func(d *faultdev.Dev) {
-		h = d.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
-		close(made)
-	}
+	r.b.undo.set(func(u *labUndo) {
+		u.newFault = func(d *faultdev.Dev) {
+			h = d.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
+			close(made)
+		}
+	})
 	r.b.cable.mend()
 	<-made
 	for changed := h.Changed(); h.Waiting() == 0; changed = h.Changed() {
@@ -203,14 +208,16 @@ func TestOverwriteWaitsForTheOldContent(t *testing.T) {
 // the resync goes on and mends it.
 func TestWithoutRoomTheResyncGoesOnWithoutAWayBack(t *testing.T) {
 	for name, c := range map[string]func(*behind){
-		"from the start": func(r *behind) { r.b.undo.refuse = undo.ErrNoRoom },
+		"from the start": func(r *behind) { r.b.undo.set(func(u *labUndo) { u.refuse = undo.ErrNoRoom }) },
 		"in the middle": func(r *behind) {
 			r.interrupt(3, func() { r.b.crash(); r.b.cable.cut(); r.b.start() })
 			r.write(200, 0, volumeSize) // most of it is not logged yet
-			r.b.undo.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Err: undo.ErrNoRoom, Fail: true})
+			r.b.undo.set(func(u *labUndo) { u.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Err: undo.ErrNoRoom, Fail: true}) })
 		},
 		"for a disk error": func(r *behind) {
-			r.b.undo.newFault = func(d *faultdev.Dev) { d.Add(faultdev.Rule{Op: blockdev.OpFlush, Err: syscall.EIO, Fail: true}) }
+			r.b.undo.set(func(u *labUndo) {
+				u.newFault = func(d *faultdev.Dev) { d.Add(faultdev.Rule{Op: blockdev.OpFlush, Err: syscall.EIO, Fail: true}) }
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -234,7 +241,7 @@ func TestWithoutRoomTheResyncGoesOnWithoutAWayBack(t *testing.T) {
 		})
 	}
 	r := fallBehind(t, 4)
-	r.b.undo.refuse = undo.ErrNoRoom
+	r.b.undo.set(func(u *labUndo) { u.refuse = undo.ErrNoRoom })
 	r.b.cable.mend()
 	r.await("b to be admitted", func() bool { return r.volume().IsMember("b") })
 	r.same("a", "b")
@@ -246,10 +253,10 @@ func TestWithoutRoomTheResyncGoesOnWithoutAWayBack(t *testing.T) {
 // An area that cannot be given up durably keeps the replica from going on: the next process would take it for the whole way.
 func TestAreaThatCannotBeGivenUpEndsTheResync(t *testing.T) { // R18
 	r := fallBehind(t, 5)
-	r.b.undo.stuck = errFault
-	r.b.undo.newFault = func(d *faultdev.Dev) {
-		d.Add(faultdev.Rule{Op: blockdev.OpWrite, Err: syscall.EIO, Fail: true})
-	}
+	r.b.undo.set(func(u *labUndo) {
+		u.stuck = errFault
+		u.newFault = func(d *faultdev.Dev) { d.Add(faultdev.Rule{Op: blockdev.OpWrite, Err: syscall.EIO, Fail: true}) }
+	})
 	r.b.cable.mend()
 	r.await("b to be out of service", func() bool { return strings.Contains(r.b.get().Report().Problem, "way back") })
 	r.atPoint()
