@@ -27,7 +27,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool -modfile=scripts/tools/lint/go.mod staticcheck ./...
 
-test: setup build lint ## everything that decides whether a change may land: under 10 minutes on 2 cores
+test: setup build lint ## everything that decides whether a change may land: some 20 minutes on 2 cores
 	scripts/test.sh
 
 test-long: setup build ## make test with 20,000 seeds of the model and all mutations
