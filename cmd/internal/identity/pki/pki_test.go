@@ -278,6 +278,7 @@ func TestBadGossipFilesAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
 	}
+	must(t, os.WriteFile(f.file(gossipKey), []byte(good), 0o600))
 	must(t, os.Chmod(f.file(gossipKey), 0o644))
 	if _, err := f.GossipKeys(); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("a key that others can read: %v", err)
