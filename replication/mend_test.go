@@ -126,6 +126,38 @@ func TestD88BlockThatNobodyCanReadHandsOver(t *testing.T) {
 	}
 }
 
+// The only member is gone: it is dropped first, then the client is told that this one block cannot be read. The role stays, the
+// disk does not count as failed, and everything else goes on.
+func TestD88SilentMemberIsDroppedAndTheReadAloneFails(t *testing.T) {
+	for _, inline := range []bool{false, true} {
+		l := formed(t, labConfig{inline: inline}, "a", "b")
+		a := l.nodes["a"]
+		c := a.serving().client(t)
+		a.settled("b")
+		l.nodes["b"].cable.cut()
+		bad := a.weak(0)
+		read := c.begin(&blockdev.Request{Op: blockdev.OpRead, Range: blockdev.Range{Len: 4096}, Buf: blockdev.NewBuf(4096)})
+		write := c.begin(writeReq(8192, pattern(4096, 1)))
+		l.await("the member to be dropped", func() bool { l.pass(dropAfter / 4); return l.drops() > 0 })
+		if err := <-read; !errors.Is(err, errFault) {
+			t.Errorf("inline %t: the read ended with %v", inline, err)
+		}
+		if err := <-write; err != nil {
+			t.Error(err)
+		}
+		if err := c.write(0, pattern(4096, 2)); err != nil {
+			t.Error(err)
+		}
+		bad.Remove()
+		if p, err := c.read(0, 4096); err != nil || !bytes.Equal(p, pattern(4096, 2)) {
+			t.Errorf("what was written after it is not there: %v", err)
+		}
+		if _, failed := a.sb.health(); failed || len(a.giveUps) > 0 {
+			t.Errorf("the disk counts as failed, or the role was given up: %v", a.giveUps)
+		}
+	}
+}
+
 // R23: a disk that does not take the block when it is written anew is given up like any that fails a write.
 func TestD88DiskThatCannotBeMendedHandsOver(t *testing.T) {
 	l := formed(t, labConfig{inline: true}, "a", "b")

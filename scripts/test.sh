@@ -11,6 +11,10 @@ go test ./cmd/internal/sim -count=1 -timeout 30m
 step "mutations: each broken rule is caught"
 HACLUSTER_MUTATIONS=1 go test ./cmd/internal/sim -run TestMutations -count=1 -timeout 20m
 HACLUSTER_MUTATIONS=1 go test ./replication/maps -run TestMutationsAreCaught -count=1 -timeout 20m
+if [ -n "${HACLUSTER_LONG:-}" ]; then
+	step "one primary and two standbys: 20,000 random schedules"
+	HACLUSTER_SCHEDULES=20000 go test ./replication/primary -run TestRandomSchedules -count=1 -timeout 20m
+fi
 step "power cuts at named points: 60 histories of two replicas (make powercuts runs 1,000)"
 HACLUSTER_POWERCUTS=60 go test -tags failpoints ./replication -run TestK110PowerCutsAtNamedPointsLoseNothing -count=1 -timeout 20m
 step "all packages with the race detector"

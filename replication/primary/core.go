@@ -147,6 +147,7 @@ type Core struct {
 	flushErr  error   // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
 	mends     []*Op   // whose content is not known yet; bounded by the reads that failed
 	draining  bool
+	setting   bool // a record is being applied: nothing completes before all of it counts
 	ready     []*order.Item
 	actions   []Action
 }
@@ -344,6 +345,9 @@ func (c *Core) finish(op *Op) {
 
 // sweep looks again at what is complete after an acknowledgement or a change of the set.
 func (c *Core) sweep() {
+	if c.setting {
+		return
+	}
 	least := uint64(math.MaxUint64)
 	for _, p := range c.peers {
 		if p.required() && !mutateAckEarly {

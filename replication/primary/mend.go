@@ -13,12 +13,16 @@ import (
 // local disk does not take it is a write error (R23).
 //
 //	ReadFailed --admitted, sent nowhere--> Fetch --Fetched--> a write as any other
-//	                                         \--nobody can, or in time--> void: a flush in its place; the read has failed
+//	                                         \--nobody can--> void: a flush in its place; the read has failed
+//
+// It has no limit of time of its own. A member that has not come to its place yet is waited for as long as it makes progress,
+// and the one that is asked owes the answer as it owes an acknowledgement: it is dropped when it is silent (R4). With the last
+// one gone this primary is alone, and tells its client what it could not read: its disk has not failed for that.
 type mending struct {
-	turn   bool // no earlier operation that it overlaps is left on the local backing
-	filled bool // its content is known
-	since  Instant
+	turn   bool     // no earlier operation that it overlaps is left on the local backing
+	filled bool     // its content is known
 	asked  string   // the member that was asked and has not answered; empty: none
+	given  []string // members that were given time to answer: once each, however often the question is repeated
 	cannot []string // members that cannot read it either
 	read   *Op      // that is answered with it; it is not complete before
 	err    error    // of the read here
@@ -54,17 +58,17 @@ func (c *Core) ReadFailed(now Instant, op *Op, err error, mends []*Op) {
 		return
 	}
 	for _, m := range mends {
-		m.Kind, m.mend = blockdev.OpWrite, &mending{since: now, read: op, err: err}
+		m.Kind, m.mend = blockdev.OpWrite, &mending{read: op, err: err}
 		c.mends = append(c.mends, m)
 		c.Admit(now, m)
 	}
 	c.ReadDone(op, nil) // complete when every mend is, for it overlaps them; not before it is settled, as any
-	c.fetch()
+	c.fetch(now)
 }
 
 // fetch asks a member for what each mend is to write. The oldest entry of its outbox that it has not acknowledged is the
 // mend: it has all before, and nothing behind was sent.
-func (c *Core) fetch() {
+func (c *Core) fetch(now Instant) {
 	for _, op := range c.mends {
 		if op.mend.asked != "" {
 			continue
@@ -73,6 +77,9 @@ func (c *Core) fetch() {
 			p := c.peers[n]
 			if p.member && p.connected && p.out.len() > 0 && p.out.at(0).op == op && !contains(op.mend.cannot, n) {
 				op.mend.asked = n
+				if !contains(op.mend.given, n) {
+					op.mend.given, p.moved = append(op.mend.given, n), now
+				}
 				c.act(Action{Kind: Fetch, Node: n, Op: op, Num: p.acked + 1})
 				break
 			}
@@ -80,16 +87,22 @@ func (c *Core) fetch() {
 	}
 }
 
+// asked reports whether it was asked for what a mend is to write, and has not answered.
+func (p *peer) asked() bool {
+	if p.out.len() == 0 {
+		return false
+	}
+	op := p.out.at(0).op
+	return op.waiting() && op.mend.asked == p.node
+}
+
 // Fetching is the mend for which node was asked on this stream as number num; nil: it is waited for no more.
 func (c *Core) Fetching(node string, stream, num uint64) *Op {
 	p := c.peers[node]
-	if stream != p.stream || !p.connected || p.out.len() == 0 || num != p.acked+1 {
+	if stream != p.stream || !p.connected || num != p.acked+1 || !p.asked() {
 		return nil
 	}
-	if op := p.out.at(0).op; op.waiting() && op.mend.asked == node {
-		return op
-	}
-	return nil
+	return p.out.at(0).op
 }
 
 // Fetched answers Fetch: op, which Fetching named, has its content, or node cannot read it.
@@ -109,16 +122,15 @@ func (c *Core) Fetched(now Instant, node string, op *Op, err error) {
 	c.unhold(now, op)
 }
 
-// mendLeft gives up what nobody can answer any more, or has not for so long that a member would be dropped for it, and
-// asks for the rest.
+// mendLeft gives up what nobody can answer any more, and asks for the rest.
 func (c *Core) mendLeft(now Instant) {
 	for _, op := range slices.Clone(c.mends) {
 		able := slices.ContainsFunc(c.names, func(n string) bool { return c.peers[n].member && !contains(op.mend.cannot, n) })
-		if !able || now.Sub(op.mend.since) >= c.cfg.DropAfter {
+		if !able {
 			c.voidMend(now, op)
 		}
 	}
-	c.fetch()
+	c.fetch(now)
 }
 
 // voidMend leaves a mend's place empty. The reads that wait for it have failed: as long as somebody else has the data they
@@ -165,11 +177,11 @@ func (c *Core) unlist(op *Op) {
 }
 
 // unask: the answer of node will not come in a stream that has ended.
-func (c *Core) unask(node string) {
+func (c *Core) unask(now Instant, node string) {
 	for _, op := range c.mends {
 		if op.mend.asked == node {
 			op.mend.asked = ""
 		}
 	}
-	c.fetch()
+	c.fetch(now)
 }

@@ -73,15 +73,79 @@ func TestD88FailedReadIsMendedFromAMember(t *testing.T) {
 	}
 }
 
-// A member that cannot read it either, or does not answer, is followed by another one; with none left the role is handed on,
-// and the client hears of the error only when nobody else can have the block.
+// With no member left that can read it the role is handed on, and the client hears of the error only when nobody else can have
+// the block.
 func TestD88ReadThatNobodyCanMendIsLeftToTheNextPrimary(t *testing.T) {
-	for name, unable := range map[string]func(g *rig, stream uint64){
-		"cannot": func(g *rig, n uint64) { g.fetch("s", n, 1, errDisk) },
-		"silent": func(g *rig, n uint64) { g.pass(dropAfter) },
-		"leaves and is the last but one": func(g *rig, n uint64) {
-			g.down("s", n)
-			g.pass(dropAfter)
+	g := newRig(t, "s")
+	n := g.up("s")
+	read, mend, _ := g.failRead(0)
+	behind := g.write(8192)
+	g.local(behind, nil)
+	g.fetch("s", n, 1, errDisk)
+	if !has(g.log, DiskFailed, "") || g.count(StartLocal, mend) != 1 || !mend.IsVoid() {
+		t.Fatal("the failure is not told, or the place is not left empty")
+	}
+	g.local(mend, nil)
+	g.wantOpen(read)
+	g.drop("s")
+	g.wantDone(read, mend, behind)
+	if read.Err == nil {
+		t.Error("the client is told that it succeeded")
+	}
+}
+
+// A member that is busy is no reason to give the role up: it is waited for as long as it makes progress, and has the whole
+// time to answer once it is asked.
+func TestMendWaitsForAMemberThatMakesProgress(t *testing.T) {
+	g := newRig(t, "s")
+	n := g.up("s")
+	for range 30 {
+		g.local(g.write(0), nil)
+	}
+	read, mend, _ := g.failRead(chunk)
+	for i := range uint64(30) {
+		if has(g.log, Fetch, "s") {
+			t.Fatal("asked before it has what comes before")
+		}
+		g.pass(dropAfter / 10) // three times DropAfter in all
+		g.ack("s", n, i+1)
+	}
+	if !has(g.log, Fetch, "s") {
+		t.Fatal("not asked")
+	}
+	g.pass(dropAfter - dropAfter/10)
+	if has(g.log, DiskFailed, "") || drops(g.log, "s") || mend.IsVoid() {
+		t.Fatal("it was not waited for")
+	}
+	g.fetch("s", n, 31, nil)
+	g.local(mend, nil)
+	g.ack("s", n, 31)
+	if g.wantDone(read); read.Err != nil {
+		t.Error(read.Err)
+	}
+}
+
+// The only member that could answer is silent: it is dropped like any that owes an answer, and then the client of a primary
+// that is alone is told what it cannot read (R4, R23). The disk does not count as failed: so the drop is possible, and no other
+// operation waits for more than that.
+func TestD88SilentMemberIsDroppedAndTheReadAloneFails(t *testing.T) {
+	alive := func(g *rig, n uint64, d time.Duration) {
+		for range 10 {
+			g.pass(d / 10)
+			g.c.Alive(g.now, "s", n)
+		}
+	}
+	for name, silent := range map[string]func(g *rig, stream uint64){
+		"asked":                   func(g *rig, n uint64) { g.pass(dropAfter) },
+		"asked, it answers pings": func(g *rig, n uint64) { alive(g, n, dropAfter) },
+		"not there":               func(g *rig, n uint64) { g.down("s", n); g.pass(dropAfter) },
+		"stops":                   func(g *rig, n uint64) { g.c.Leaving(g.now, "s", n); g.take() },
+		"asked again in each stream": func(g *rig, n uint64) {
+			for range 12 {
+				g.pass(dropAfter / 5)
+				g.down("s", n)
+				n = g.up("s")
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,17 +154,31 @@ func TestD88ReadThatNobodyCanMendIsLeftToTheNextPrimary(t *testing.T) {
 			read, mend, _ := g.failRead(0)
 			behind := g.write(8192)
 			g.local(behind, nil)
-			unable(g, n)
-			if !has(g.log, DiskFailed, "") || g.count(StartLocal, mend) != 1 || !mend.IsVoid() {
-				t.Fatal("the failure is not told, or the place is not left empty")
+			silent(g, n)
+			if !drops(g.log, "s") {
+				t.Fatal("its drop is not proposed")
+			}
+			if mend.IsVoid() {
+				t.Fatal("given up before the drop is decided")
+			}
+			g.wantOpen(read, behind)
+			g.drop("s")
+			if !mend.IsVoid() || g.count(StartLocal, mend) != 1 {
+				t.Fatal("the place is not left empty")
 			}
 			g.local(mend, nil)
-			g.wantOpen(read)
-			g.drop("s")
 			g.wantDone(read, mend, behind)
 			if read.Err == nil {
 				t.Error("the client is told that it succeeded")
 			}
+			if has(g.log, DiskFailed, "") || g.c.DiskError() != nil {
+				t.Error("the disk counts as failed")
+			}
+			after := g.write(0)
+			if g.local(after, nil); after.Err != nil {
+				t.Error(after.Err)
+			}
+			g.wantDone(after)
 		})
 	}
 }
@@ -120,6 +198,57 @@ func TestEmptyPlaceOfAMendLeavesTheBlockBehind(t *testing.T) {
 	g.ack("s", s, g.last("s"))
 	if got := g.c.peers["s"].m.Behind(); got != volSize {
 		t.Errorf("%d of %d bytes are behind", got, volSize)
+	}
+}
+
+// The member that is asked next has its own time to answer.
+func TestMendAsksAnotherMemberWhenOneIsDropped(t *testing.T) {
+	g := newRig(t, "s", "x")
+	n := g.up("s")
+	x := g.up("x")
+	read, mend, _ := g.failRead(0)
+	for range 10 {
+		g.pass(dropAfter / 10)
+		g.c.Alive(g.now, "x", x)
+	}
+	if !drops(g.log, "s") || drops(g.log, "x") || has(g.log, Fetch, "x") {
+		t.Fatal("who was asked is to be dropped, and nobody else")
+	}
+	if g.drop("s"); !has(g.log, Fetch, "x") || g.c.Fetching("s", n, 1) != nil {
+		t.Fatal("the other one is not asked")
+	}
+	g.pass(dropAfter - dropAfter/10)
+	if drops(g.log, "x") {
+		t.Fatal("dropped for the time of another one")
+	}
+	g.fetch("x", x, 1, nil)
+	g.local(mend, nil)
+	g.ack("x", x, 1)
+	if g.wantDone(read); read.Err != nil || has(g.log, DiskFailed, "") {
+		t.Error("it was not mended")
+	}
+}
+
+// R23: the member that leaves was the last that could be asked, so the disk has failed with the record that drops it: what
+// waited for that member alone is not answered any more.
+func TestD88NothingIsAnsweredByTheRecordThatEndsAMend(t *testing.T) {
+	g := newRig(t, "s", "x")
+	g.up("s")
+	x := g.up("x")
+	before := g.write(8192)
+	g.local(before, nil)
+	read, mend, _ := g.failRead(0)
+	g.ack("x", x, 1)
+	g.fetch("x", x, 2, errDisk)
+	g.drop("s")
+	if !mend.IsVoid() || g.c.DiskError() == nil {
+		t.Fatal("the mend was not given up")
+	}
+	g.wantOpen(read, before)
+	g.drop("x") // it is alone now: its client hears of the error
+	g.local(mend, nil)
+	if g.wantDone(before, read); before.Err != nil || read.Err == nil {
+		t.Errorf("the write ended with %v, the read with %v", before.Err, read.Err)
 	}
 }
 

@@ -84,14 +84,14 @@ func newPeer(node string, member bool, now Instant) *peer {
 
 func (p *peer) required() bool { return p.member || p.catching || p.admitting != 0 }
 
-// owes reports whether it has not acknowledged what it was sent, or what waits for it. Nobody waits for what is copied to
-// one that is waited for already.
+// owes reports whether it has not acknowledged what it was sent, or answered what it was asked, or what waits for it. Nobody
+// waits for what is copied to one that is waited for already.
 func (p *peer) owes() bool {
 	waiting := p.out.len()
 	if p.required() {
 		waiting -= p.copying
 	}
-	return waiting > 0 && (!p.connected || p.sent > 0)
+	return waiting > 0 && (!p.connected || p.sent > 0 || p.asked())
 }
 
 // takes reports whether new client operations go into the outbox.
@@ -216,7 +216,7 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 	}
 	c.prefer(p)
 	c.pump(p)
-	c.fetch()
+	c.fetch(now)
 	c.progress(now, p)
 }
 
@@ -267,7 +267,7 @@ func (c *Core) disconnect(now Instant, p *peer, why string) {
 
 func (c *Core) lost(now Instant, p *peer) {
 	p.connected, p.sent, p.pinged, p.since, p.mapping, p.reading = false, 0, false, now, false, 0
-	c.unask(p.node)
+	c.unask(now, p.node)
 	if p.plan != nil {
 		p.plan.Interrupt()
 	}
@@ -349,7 +349,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 	}
 	p.heard = max(p.heard, num)
 	c.maps.Acked(p.m, num)
-	c.fetch()
+	c.fetch(now)
 	if p.required() {
 		c.sweep() // also when it has just become required: what it lacks is not complete from now on
 	}

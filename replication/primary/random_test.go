@@ -2,6 +2,8 @@ package primary
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"testing"
 )
 
@@ -52,11 +54,19 @@ func runWorld(seed uint64) (w *world, err error) {
 	return w, nil
 }
 
-func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
-	seeds := uint64(400)
-	if testing.Short() {
-		seeds = 50
+// schedules is how many the test draws: HACLUSTER_SCHEDULES, else 400.
+func schedules() uint64 {
+	if n, err := strconv.ParseUint(os.Getenv("HACLUSTER_SCHEDULES"), 10, 64); err == nil {
+		return n
 	}
+	if testing.Short() {
+		return 50
+	}
+	return 400
+}
+
+func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
+	seeds := schedules()
 	var completed, drops, broke, admits, mended, rested int
 	for seed := range seeds {
 		w, err := runWorld(seed)

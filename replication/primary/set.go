@@ -14,10 +14,12 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 		return
 	}
 	c.vol = vol.Clone()
+	c.setting = true // who leaves may have been the last to ask for a mend: then the disk has failed before anything is answered (R23)
 	for _, n := range c.names {
 		c.applySet(now, c.peers[n])
 	}
 	c.mendLeft(now)
+	c.setting = false
 	c.sweep()
 	c.settle()
 	c.drained()
@@ -103,7 +105,6 @@ func (c *Core) proposeAdmit(now Instant, p *peer) {
 
 // Tick lets time act: members that do not answer are dropped, silent connections are asked for a sign of life.
 func (c *Core) Tick(now Instant) {
-	c.mendLeft(now) // first: a disk that failed decides about drops
 	for _, n := range c.names {
 		c.tickPeer(now, c.peers[n])
 	}
