@@ -30,7 +30,7 @@ lint: ## gofmt, go vet, staticcheck
 test: setup build lint ## everything that decides whether a change may land: some 20 minutes on 2 cores
 	scripts/test.sh
 
-test-long: setup build ## make test with 20,000 seeds of the model and of the primary's schedules, and all mutations
+test-long: setup build lint ## make test with 20,000 seeds of the model and of the primary's schedules, every seed of the replicas' tests, and all mutations
 	HACLUSTER_LONG=1 scripts/test.sh
 
 model: ## run the model of the protocol; SEED=n replays one run with its trace

@@ -38,7 +38,7 @@ func (r *returning) rest() {
 // What is equal and durable on both is given back on both, and a standby that is restarted then is compared where
 // something was written since.
 func TestMarksAreGivenBack(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range seeds(3) {
 		r := leave(t, seed)
 		if r.a.regions("b") < 10 || r.b.regions("a") < 10 {
 			t.Fatal("nothing is marked")
@@ -119,7 +119,7 @@ func TestRestoredMapIsToldByItsNumber(t *testing.T) {
 
 // Power cuts, kills and breaks at any moment of writing, flushing and clearing: whoever is resynced by the marks ends equal.
 func TestClearingSurvivesPowerCutsAtAnyMoment(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range seeds(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := leave(t, seed)
 			for round := range 6 {

@@ -537,3 +537,12 @@ func logger(t testing.TB, node string) *slog.Logger {
 	}
 	return slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", node)
 }
+
+// seeds is how many of n random schedules run. Under the race detector, where each takes several times as long, it is a
+// third of them: make test-long runs all (HACLUSTER_LONG), and so does a run without the detector.
+func seeds(n uint64) uint64 {
+	if raceEnabled && os.Getenv("HACLUSTER_LONG") == "" {
+		return max(min(n, 2), n/3)
+	}
+	return n
+}

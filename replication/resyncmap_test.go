@@ -83,7 +83,7 @@ func (r *returning) back(differs, reads int64) {
 
 // R15: a standby that was cut off gets what was written meanwhile, and nothing else is looked at.
 func TestStandbyThatWasCutOffGetsWhatItMissed(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range seeds(4) {
 		r := leave(t, seed)
 		r.b.cable.cut()
 		r.dropped()
@@ -101,7 +101,7 @@ func TestStandbyThatWasCutOffGetsWhatItMissed(t *testing.T) {
 
 // A standby that was restarted is compared where either of the two has marks on stable storage, and nowhere else.
 func TestRestartedStandbyIsComparedWhereMarksAre(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range seeds(4) {
 		r := leaveOf(t, seed, 8<<20)
 		r.b.crash()
 		r.dropped()
@@ -116,7 +116,7 @@ func TestRestartedStandbyIsComparedWhereMarksAre(t *testing.T) {
 
 // R25: what was acknowledged by a standby and not flushed may be lost with its machine: it is sent again.
 func TestStandbyThatLostItsMemoryGetsWhatWasNotFlushed(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range seeds(6) {
 		r := leave(t, seed)
 		r.write(60, 32<<20, 40<<20)
 		r.b.power(r.rng)
@@ -148,7 +148,7 @@ func TestMapInMemoryIsNotBelievedOfAnotherProcess(t *testing.T) {
 
 // R15: what an old primary wrote and never sent is marked by itself only.
 func TestOldPrimaryGivesUpWhatNobodyElseHas(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range seeds(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := leaveOf(t, seed, 8<<20)
 			hot := (2 + r.rng.Int64N(13)) << 22
@@ -186,7 +186,7 @@ func TestOldPrimaryGivesUpWhatNobodyElseHas(t *testing.T) {
 
 // A stream that breaks in the middle of a resync, again and again, and writes that go on meanwhile, leave nothing out.
 func TestResyncByTheMapUnderLoadAndBreaks(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range seeds(4) {
 		r := leave(t, seed)
 		r.b.cable.cut()
 		r.dropped()
@@ -226,7 +226,7 @@ func TestWithoutAMapEverythingIsCompared(t *testing.T) {
 
 // R15: what a primary wrote alone is known to its next process, whose standby has no mark of it.
 func TestPrimaryThatWasRestartedKnowsWhatItWroteAlone(t *testing.T) {
-	for seed := range uint64(2) {
+	for seed := range seeds(2) {
 		r := leaveOf(t, seed, 4<<20)
 		r.b.cable.cut()
 		r.dropped()

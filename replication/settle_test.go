@@ -144,7 +144,7 @@ func TestOldPrimaryPromotedAnewKeepsItsStandby(t *testing.T) { // R6, R29
 
 // All lost their memory alike: the last primary is promoted, the others stay, whatever was not flushed on which of them.
 func TestAllThatLostTheirMemoryAreSettled(t *testing.T) { // R25, R29
-	for seed := range uint64(2) {
+	for seed := range seeds(2) {
 		r := leave(t, seed) // everything written so far is flushed
 		r.write(60, 32<<20, 40<<20)
 		r.b.power(r.rng)

@@ -81,7 +81,7 @@ func (r *behind) atPoint() {
 // R18: a resync that is interrupted anywhere, by anything, and perhaps again, leaves a way back to the last consistent
 // point, and a forced promotion takes it. What was rolled back is equal again after the next resync (R14).
 func TestForcedStandbyReturnsToItsLastConsistentPoint(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := fallBehind(t, seed)
 			stop := func() {
@@ -140,7 +140,7 @@ func TestForcedStandbyReturnsToItsLastConsistentPoint(t *testing.T) {
 
 // An interrupted resync goes on where it was; when it has ended there is no way back any more, and a member never takes it.
 func TestMemberIsNeverRolledBack(t *testing.T) { // R18
-	for seed := range uint64(4) {
+	for seed := range seeds(4) {
 		r := fallBehind(t, seed)
 		r.interrupt(3, func() { r.b.crash(); r.b.start() })
 		r.await("b to be admitted", func() bool { return r.volume().IsMember("b") })

@@ -28,19 +28,22 @@ type mutation struct {
 	files map[string]string // the changed text by path
 }
 
+// TestMutationsFitTheCode finds those that the code has moved away from; it takes no time.
+func TestMutationsFitTheCode(t *testing.T) {
+	root, paths := mutations(t)
+	for _, p := range paths {
+		if _, err := readMutation(root, p); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestMutationsAreCaught builds the model once for each mutation and demands that it fails.
 func TestMutationsAreCaught(t *testing.T) {
 	if os.Getenv("HACLUSTER_MUTATIONS") == "" {
 		t.Skip("takes minutes: set HACLUSTER_MUTATIONS=1")
 	}
-	root, err := filepath.Abs("../../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	paths, err := filepath.Glob("mutations/*.txt")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no mutations found: %v", err)
-	}
+	root, paths := mutations(t)
 	slots := make(chan struct{}, 2)
 	for _, p := range paths {
 		t.Run(strings.TrimSuffix(filepath.Base(p), ".txt"), func(t *testing.T) {
@@ -54,6 +57,19 @@ func TestMutationsAreCaught(t *testing.T) {
 			m.mustFail(t, root)
 		})
 	}
+}
+
+// mutations are the root of the repository and the files that describe them.
+func mutations(t *testing.T) (root string, paths []string) {
+	t.Helper()
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if paths, err = filepath.Glob("mutations/*.txt"); err != nil || len(paths) == 0 {
+		t.Fatalf("no mutations found: %v", err)
+	}
+	return root, paths
 }
 
 func readMutation(root, path string) (*mutation, error) {
