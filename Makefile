@@ -11,7 +11,7 @@ MINUTES   ?= 10
 LAB_OUT   ?= bin/lab-results
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints demo bench bench-failover calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints demo bench bench-failover bench-resync calm powercuts matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ bench: setup build ## speed beside a QEMU mirror in the same run, on tmpfs
 
 bench-failover: setup build ## 50 failovers by SIGKILL under load, and their distribution
 	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin
+
+bench-resync: setup build ## speed of a resync beside dd, what it copies and compares, what the maps cost: 2 minutes; D=folder
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -tags bench_unmarked -o bin/unmarked/ ./cmd/haclusterd ./cmd/ha-admin
+	$(GO) run ./cmd/internal/e2e/resyncbench -bin bin -unmarked bin/unmarked -d "$(or $(D),/var/tmp)"
 
 calm: setup build ## ten minutes of stress on both cores: no failover may happen
 	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin -calm 10m

@@ -161,6 +161,7 @@ type Replica struct {
 
 // New makes a Replica that owns dev and super; it does nothing before Run.
 func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
+	benchUnmarked(&cfg)
 	if cfg.DropAfter == 0 {
 		cfg.DropAfter = 500 * time.Millisecond
 	}

@@ -20,6 +20,7 @@ import (
 // its entries are sent again, under the same numbers, to the same incarnation.
 func (c *Core) tell(p *peer, op *Op, num uint64) {
 	switch {
+	case benchUnmarked:
 	case op.closing, op.void: // nothing is written: a block that is behind stays so
 	case op.IsCopy():
 		p.m.Copying(op.id, num, op.Range)

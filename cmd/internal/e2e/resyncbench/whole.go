@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"hacluster/blockdev/frontend/nbd/nbdclient"
+	"hacluster/cmd/internal/e2e"
+)
+
+// whole measures resyncs of a replica that differs in each block. dd runs before and after them: a disk that others use is
+// not the same for long.
+func whole(ctx context.Context, o options, dir string) error {
+	size := o.mib << 20
+	b, err := begin(ctx, e2e.Config{Dir: dir, Bin: o.bin, RTO: "4s", IO: "direct", Size: fmt.Sprintf("%dMiB", o.mib)})
+	if err != nil {
+		return err
+	}
+	return b.end(b.whole(ctx, size, filepath.Join(dir, "dd.img")))
+}
+
+func (b *bench) whole(ctx context.Context, size int64, copyTo string) error {
+	if err := b.fill(ctx, size); err != nil {
+		return err
+	}
+	before, err := b.dd(ctx, copyTo)
+	if err != nil {
+		return err
+	}
+	empty, err := b.next(ctx, b.primary, func() error { return b.replace(size) })
+	if err != nil {
+		return err
+	}
+	between, err := b.dd(ctx, copyTo)
+	if err != nil {
+		return err
+	}
+	kept, err := b.next(ctx, b.primary, func() error { return b.differ(ctx, size) })
+	if err != nil {
+		return err
+	}
+	after, err := b.dd(ctx, copyTo)
+	if err != nil {
+		return err
+	}
+	rate := func(d time.Duration) float64 { return float64(size) / 1e6 / d.Seconds() }
+	fmt.Printf("dd with O_DIRECT between the backings: %.0f, %.0f, %.0f MB/s, before, between and after what follows\n", rate(before), rate(between), rate(after))
+	fmt.Printf("resync to an empty disk:               %.0f MB/s, %.2f of dd; copied %.3f of the bytes that differ\n", rate(empty.took),
+		(before+between).Seconds()/2/empty.took.Seconds(), float64(empty.copied)/float64(size))
+	fmt.Printf("resync that keeps a way back:          %.0f MB/s, %.2f of dd; copied %.3f of the bytes that differ\n", rate(kept.took),
+		(between+after).Seconds()/2/kept.took.Seconds(), float64(kept.copied)/float64(size))
+	return judgeCopied(max(empty.copied, kept.copied), size)
+}
+
+// fill writes what does not compress and is nowhere zero.
+func (b *bench) fill(ctx context.Context, size int64) error {
+	dev, err := nbdclient.Dial(ctx, b.URI(b.primary))
+	if err != nil {
+		return err
+	}
+	return errors.Join(scribble(dev, size, 1), dev.Flush(), dev.Close())
+}
+
+func scribble(w interface {
+	WriteAt(p []byte, off int64) (int, error)
+}, size int64, seed byte) error {
+	block := make([]byte, 1<<20)
+	rnd := rand.NewChaCha8([32]byte{seed})
+	for off := int64(0); off < size; off += int64(len(block)) {
+		p := block[:min(int64(len(block)), size-off)]
+		rnd.Read(p)
+		if _, err := w.WriteAt(p, off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dd copies the primary's backing to a file beside it, and tells how long that took.
+func (b *bench) dd(ctx context.Context, to string) (time.Duration, error) {
+	began := time.Now()
+	dd := exec.CommandContext(ctx, "dd", "if="+b.Disk(b.primary), "of="+to, "bs=1M", "iflag=direct", "oflag=direct", "conv=fsync", "status=none")
+	if out, err := dd.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("%w: %s: -d names a folder whose filesystem has O_DIRECT", err, out)
+	}
+	return time.Since(began), os.Remove(to)
+}
+
+// replace gives the standby an empty disk.
+func (b *bench) replace(size int64) error {
+	if _, err := b.Stop(b.standby); err != nil {
+		return err
+	}
+	if err := os.Remove(b.Disk(b.standby)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(b.DataDir(b.standby), "volumes", e2e.Volume)); err != nil {
+		return err
+	}
+	disk, err := os.OpenFile(b.Disk(b.standby), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = errors.Join(disk.Truncate(size), disk.Close())
+	}
+	if err != nil {
+		return err
+	}
+	return b.Start(b.standby)
+}
+
+// differ writes something else over the standby's disk, behind the back of its daemon, and has all of it compared.
+func (b *bench) differ(ctx context.Context, size int64) error {
+	disk, err := os.OpenFile(b.Disk(b.standby), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(scribble(disk, size, 2), disk.Sync(), disk.Close()); err != nil {
+		return err
+	}
+	_, errs, code := b.Admin(ctx, "volume", "resync", e2e.Volume, "--replica", b.standby, "--full", "--drop-member")
+	if code != 0 {
+		return fmt.Errorf("ha-admin volume resync: exit code %d: %s", code, errs)
+	}
+	return b.dropped(ctx, b.standby)
+}
+
+// judgeCopied holds what was copied against what differs.
+func judgeCopied(copied, differ int64) error {
+	if copied < differ || float64(copied) > 1.2*float64(differ) {
+		return fmt.Errorf("%d bytes were copied of %d that differ: not less is right, and 1.2 times as much at most", copied, differ)
+	}
+	return nil
+}
