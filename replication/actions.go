@@ -141,6 +141,9 @@ func (t *Tenure) complete(o *op) {
 		return
 	}
 	t.r.meter.done(o)
+	if o.Kind == blockdev.OpRead && mendable(o.Err) {
+		t.unread(o.Range, o.Err)
+	}
 	if o.Kind != blockdev.OpRead && o.Err == nil && !t.acked.Load() && !t.acked.Swap(true) {
 		t.r.node.FirstAck(t.r.cfg.Volume.Name, t.epoch)
 	}

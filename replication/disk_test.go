@@ -105,6 +105,7 @@ func TestStandbyThatCannotNoteItsFailureStaysDown(t *testing.T) {
 	b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Times: 1, Err: errFault})
 	answer := c.begin(writeReq(0, pattern(4096, 1)))
 	l.await("the standby to give up", func() bool { return b.get().Report().Problem != "" })
+	l.await("an event that says so", func() bool { return b.has("out of service") })
 	l.await("the standby to be dropped", func() bool { l.pass(2 * dropAfter); return l.drops() > 0 })
 	if err := <-answer; err != nil {
 		t.Fatal(err)

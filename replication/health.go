@@ -36,6 +36,7 @@ func (r *Replica) noteFailure(cause error) bool {
 	err := r.setHealth(func(_, failed *bool) error {
 		if !*failed {
 			r.log.Error("the backing device failed: the replica is no candidate until it has been resynced", "error", cause)
+			r.event("disk failed", fmt.Sprintf("%s of %s failed (%v): its replica is no candidate until it has been resynced; if this comes again, replace it", r.device(), r.cfg.Node, cause))
 		}
 		*failed = true
 		return nil
@@ -44,6 +45,14 @@ func (r *Replica) noteFailure(cause error) bool {
 		r.unusable(fmt.Sprintf("a failed write cannot be noted: %v", err))
 	}
 	return err == nil
+}
+
+// device names the backing to an operator.
+func (r *Replica) device() string {
+	if rep, ok := r.cfg.Volume.Replica(r.cfg.Node); ok && rep.Device != "" {
+		return "the backing " + rep.Device
+	}
+	return "the backing"
 }
 
 var errBroken = errors.New("an earlier operation of the stream failed")
@@ -103,6 +112,7 @@ func (r *Replica) unusable(why string) {
 	r.mu.Unlock()
 	if first {
 		r.log.Error("replica is out of service until a person acts", "why", why)
+		r.event("out of service", fmt.Sprintf("the replica of %s answers nobody any more: %s; repair what is below data_dir, then restart haclusterd there", r.cfg.Node, why))
 	}
 	r.wake()
 }

@@ -85,37 +85,54 @@ func (o *op) fill(data []byte) {
 	copy(o.reader.req.Buf.Bytes()[from-to.Off:end-to.Off], data[from-o.Range.Off:])
 }
 
-// mendEvery is the least time between two events about mends of one volume.
+// mendEvery is the least time between two events about mends of one volume, and between two about reads that failed.
 const mendEvery = time.Minute
 
-// mendNews gathers what is to be told of mends.
-type mendNews struct {
+// readNews gathers what is to be told of reads that the disk failed.
+type readNews struct {
 	at    cluster.Instant // of the last event
 	count int             // since then
 	first blockdev.Range
+}
+
+// add counts one; count is not 0 when it is time to tell.
+func (m *readNews) add(now cluster.Instant, at blockdev.Range) (count int, first blockdev.Range) {
+	if m.count == 0 {
+		m.first = at
+	}
+	m.count++
+	if m.at != 0 && now.Sub(m.at) < mendEvery {
+		return 0, first
+	}
+	count, first = m.count, m.first
+	*m = readNews{at: now}
+	return count, first
 }
 
 // mended counts a block that was written anew.
 func (t *Tenure) mended(at blockdev.Range) {
 	r := t.r
 	r.meter.mends.Add(1)
-	now := r.node.Now()
 	r.mu.Lock()
-	m := &r.mends
-	if m.count == 0 {
-		m.first = at
-	}
-	m.count++
-	news := m.at == 0 || now.Sub(m.at) >= mendEvery
-	count, first := m.count, m.first
-	if news {
-		*m = mendNews{at: now}
-	}
+	count, first := r.mends.add(r.node.Now(), at)
 	r.mu.Unlock()
-	if news {
+	if count > 0 {
 		text := fmt.Sprintf("the primary's disk on %s could not read %d ranges, the first at %v: they were read at a member and written anew; no client saw an error; if this goes on, replace the disk", r.cfg.Node, count, first)
 		r.log.Warn("blocks that could not be read were mended", "epoch", t.epoch, "what", text)
 		r.event("read mended", text)
+	}
+}
+
+// unread tells an operator that a client was answered with an error, for nobody else could answer its read.
+func (t *Tenure) unread(at blockdev.Range, err error) {
+	r := t.r
+	r.mu.Lock()
+	count, first := r.unread.add(r.node.Now(), at)
+	r.mu.Unlock()
+	if count > 0 {
+		text := fmt.Sprintf("clients were told of %d reads that %s of %s could not answer, the first of %v (%v), and there is no other member that could; restore that data, or replace the disk when another replica is in sync", count, r.device(), r.cfg.Node, first, err)
+		r.log.Error("reads ended with an error", "epoch", t.epoch, "what", text)
+		r.event("read failed", text)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
+	"hacluster/heartbeat/cluster"
 )
 
 // settled waits until nothing may differ that could be answered in two ways.
@@ -69,6 +70,18 @@ func TestD88UnreadableBlockIsReadAtTheMemberAndWrittenAnew(t *testing.T) {
 	}
 }
 
+// told is how many events of a kind the node has.
+func (n *labNode) told(kind string) (times int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range n.events {
+		if e == kind {
+			times++
+		}
+	}
+	return times
+}
+
 // One event in a minute, with the count; the metric has them all.
 func TestMendsAreToldOfOnceInAWhile(t *testing.T) {
 	l := formed(t, labConfig{inline: true}, "a", "b")
@@ -76,30 +89,51 @@ func TestMendsAreToldOfOnceInAWhile(t *testing.T) {
 	c := a.serving().client(t)
 	a.settled("b")
 	defer a.weak(0).Remove()
-	events := func() (n int) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		for _, e := range a.events {
-			if e == "read mended" {
-				n++
-			}
-		}
-		return n
-	}
 	for range 20 {
 		if _, err := c.read(0, 4096); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := events(); n != 1 {
+	if n := a.told("read mended"); n != 1 {
 		t.Errorf("%d events", n)
 	}
 	l.clock.Add(int64(2 * mendEvery))
 	if _, err := c.read(0, 4096); err != nil {
 		t.Fatal(err)
 	}
-	if n, f := events(), a.get().Figures(); n != 2 || f.ReadRepairs != 21 {
+	if n, f := a.told("read mended"), a.get().Figures(); n != 2 || f.ReadRepairs != 21 {
 		t.Errorf("%d events, %d mends", n, f.ReadRepairs)
+	}
+}
+
+// faults.md D88: a primary that is alone tells its client what it cannot read, and an operator likewise, once in a minute.
+func TestD88ReadsThatNobodyCanAnswerAreToldOfOnceInAWhile(t *testing.T) {
+	l := newLab(t, labConfig{inline: true}, "a", "b")
+	a := l.nodes["a"]
+	l.nodes["b"].cable.cut()
+	l.form("a")
+	l.promote("a", cluster.BasisFirst)
+	a.grant()
+	c := a.serving().client(t)
+	bad := a.weak(0)
+	for _, want := range []int{1, 1, 2} {
+		if want == 2 {
+			l.clock.Add(int64(2 * mendEvery))
+			a.grant()
+		}
+		if _, err := c.read(0, 4096); !errors.Is(err, errFault) {
+			t.Fatalf("the read ended with %v", err)
+		}
+		if n := a.told("read failed"); n != want {
+			t.Errorf("%d events, want %d", n, want)
+		}
+	}
+	bad.Remove()
+	if _, err := c.read(0, 4096); err != nil {
+		t.Error(err)
+	}
+	if _, failed := a.sb.health(); failed || a.told("disk failed") > 0 {
+		t.Error("the disk counts as failed")
 	}
 }
 

@@ -138,18 +138,19 @@ type Replica struct {
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
 	applied   cluster.Volume // as our own log shows it
 	recv      *standby.Receiver
-	regs      *maps.Regions // while standby: which marks on stable storage may go; nil: there are none
-	promised  promise       // the newest clearing that was promised
-	queue     order.Queue   // entries taken from a primary and not returned
-	tenure    *Tenure       // while primary
-	draining  int           // local operations of ended tenures that have not returned
-	session   *session      // the stream that is being received, nil: none
-	problem   string        // why the replica must not be used any more
-	proposing bool          // a proposal of the role is on its way
-	unnoted   int           // failures that are not on stable storage yet
-	receiving int           // streams that were accepted and have not been left by Replicate
-	digesting int           // digest requests and reads of the primary being answered
-	mends     mendNews
+	regs      *maps.Regions   // while standby: which marks on stable storage may go; nil: there are none
+	promised  promise         // the newest clearing that was promised
+	queue     order.Queue     // entries taken from a primary and not returned
+	tenure    *Tenure         // while primary
+	draining  int             // local operations of ended tenures that have not returned
+	session   *session        // the stream that is being received, nil: none
+	problem   string          // why the replica must not be used any more
+	proposing bool            // a proposal of the role is on its way
+	unnoted   int             // failures that are not on stable storage yet
+	receiving int             // streams that were accepted and have not been left by Replicate
+	digesting int             // digest requests and reads of the primary being answered
+	mends     readNews        // reads that a member answered
+	unread    readNews        // reads that nobody could answer
 	full      bool            // a stream waits for room among the entries
 	taken     int64           // bytes of entries taken and not returned
 	stopped   bool            // no goroutine is begun any more

@@ -188,11 +188,15 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 		cfg.Incarnation = cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:])} // whether it was detached is not known
 		if v.told[vol.Name] != h.broken {
 			v.n.log.Error("replica cannot be opened", "volume", vol.Name, "device", rep.Device, "error", err)
+			v.n.events.add("replica not opened", vol.Name, fmt.Sprintf("the replica of %s takes no part, and is tried again every %v: %v", v.n.me.Name, reopenPause, err))
 		}
 		h.replica = replication.New(cfg, replicaNode{v.n}, nil, nil)
 		h.close = func() {}
 		v.told[vol.Name] = h.broken
 	} else {
+		if v.told[vol.Name] != "" {
+			v.n.events.add("replica opened", vol.Name, fmt.Sprintf("the replica of %s could be opened at last: %s", v.n.me.Name, rep.Device))
+		}
 		delete(v.told, vol.Name)
 		cfg.Incarnation, cfg.Fresh, cfg.Inline, cfg.Marks, cfg.Undo = b.incarnation, b.fresh, b.inline, b.marks, b.undo
 		h.replica = replication.New(cfg, replicaNode{v.n}, b.dev, b.super)

@@ -18,7 +18,8 @@ type disk struct {
 	mu   sync.Mutex
 	mem  *memdev.Dev // nil before the first Open
 	held *handle
-	lies bool // it says "durable" and keeps nothing
+	lies bool  // it says "durable" and keeps nothing
+	gone error // why it cannot be opened; nil: it can
 }
 
 var _ node.Disks = (*disk)(nil)
@@ -44,9 +45,22 @@ func (h *handle) Close() error {
 	return h.Dev.Close()
 }
 
-func (d *disk) Fresh(string) (bool, error) {
+// Reopen opens the device anew, which is how a replica finds out whether a disk works again.
+func (h *handle) Reopen() error {
+	h.disk.mu.Lock()
+	defer h.disk.mu.Unlock()
+	if h.disk.gone != nil {
+		return h.disk.gone
+	}
+	return h.Dev.Reopen()
+}
+
+func (d *disk) Fresh(path string) (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.gone != nil {
+		return false, fmt.Errorf("open %s: %w", path, d.gone)
+	}
 	return d.mem == nil, nil
 }
 
@@ -58,6 +72,9 @@ func (d *disk) Open(path string, c filedev.Config) (node.Disk, error) {
 	defer d.mu.Unlock()
 	if d.held != nil {
 		return nil, fmt.Errorf("open %s: %w", path, syscall.EBUSY)
+	}
+	if d.gone != nil {
+		return nil, fmt.Errorf("open %s: %w", path, d.gone)
 	}
 	if d.mem == nil {
 		if !c.Create {
@@ -96,6 +113,13 @@ func (d *disk) harm(r faultdev.Rule) *faultdev.Handle {
 		return nil
 	}
 	return d.held.Add(r)
+}
+
+// vanish has opens fail from now on, or succeed again when err is nil.
+func (d *disk) vanish(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gone = err
 }
 
 // content is all that it holds.

@@ -10,6 +10,7 @@
 //	machine_test.go  one machine: start, stop, crash of the process, loss of power
 //	cluster_test.go  three of them, and when they are healthy      faults_test.go  what befalls them
 //	hour_test.go     the run and its judgement                     scenes_test.go  single schedules, by name
+//	diskfaults_test.go  each fault of a disk, on each side, and what comes of it
 //
 // A crash of a process: at a moment when every goroutine waits, data_dir and disk are cloned; the old node is cut off
 // from everything and left to end by itself, the new one goes on with the clones. So a crash hits between two steps
