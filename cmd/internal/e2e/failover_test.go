@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hacluster/cmd/internal/api"
 )
 
 // faults.md: kill P under write load; K109.
@@ -38,9 +40,10 @@ func TestK109KillOfThePrimaryUnderLoad(t *testing.T) {
 	if sum > f.RTOMs+50 {
 		t.Errorf("the stages %v take longer than the whole, %d ms", f.Stages, f.RTOMs)
 	}
-	if d := r.vol(); d.State != "degraded" || len(d.InSync) != 1 {
-		t.Errorf("with one replica left the volume is %s, in sync %v", d.State, d.InSync)
-	}
+	// On a busy machine the leader may be lost once more, and the volume is suspended for a moment.
+	r.until("one replica is left and serves", func(s *api.Status) bool {
+		return len(s.Volumes) == 1 && s.Volumes[0].State == api.VolumeDegraded && len(s.Volumes[0].InSync) == 1
+	})
 	r.start(victim)
 	r.until("the killed node is resynced", Healthy)
 	l.more(300)

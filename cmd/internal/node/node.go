@@ -148,7 +148,7 @@ func (n *Node) openGossip() (err error) {
 		return nil // no links, no gossip: it is a hint only
 	}
 	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes, Keys: n.trans.GossipKeys(),
-		Base: min(max(n.conf().Timers.Lease/10, 50*time.Millisecond), 200*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged, Network: n.env.Links})
+		Base: min(max(n.conf().Timers.Lease/5, 50*time.Millisecond), 400*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged, Network: n.env.Links})
 	if err != nil {
 		return fmt.Errorf("heartbeat links: %w", err)
 	}
