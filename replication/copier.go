@@ -15,11 +15,11 @@ import (
 
 // maxCompares is how many chunks of one target are being compared at a time: enough to keep both disks and the line
 // busy, few enough that a foreground write does not wait long behind them.
-const maxCompares = 4
+const maxCompares = 8
 
 // maxLooks is how many digest requests of verifies a member has not answered at a time, those of verifies that were stopped
 // included.
-const maxLooks = maxCompares - 1
+const maxLooks = 3
 
 // maxAnswers is how many digest requests and reads of the primary are being answered at a time: all that one stream can bring,
 // so that a disk that is slow to read does not keep the stream from being read.
@@ -32,9 +32,17 @@ type copier struct {
 	t       *Tenure
 	stream  uint64
 	outbox  *link.Outbox
-	asked   map[uint64]blockdev.Range // digest requests on their way, by id; run's own
+	asked   map[uint64]*compared // chunks under way, by the id of the digest request; run's own
 	lastID  uint64
 	replies chan wire.Reply // sent by the receiver, received by run; as many as are asked
+	mine    chan seen       // sent by workers, received by run; as many as are asked
+}
+
+// compared is a chunk under way: it is read here while the peer makes its digests.
+type compared struct {
+	chunk  blockdev.Range
+	mine   *digests    // nil: it is being read
+	theirs *wire.Reply // nil: the peer has not answered
 }
 
 // digests are those of one chunk as it is here.
@@ -42,12 +50,13 @@ type digests struct {
 	sums  []byte
 	bad   []blockdev.Range // blocks that cannot be read; their places in sums mean nothing
 	tried []blockdev.Range // of bad: the rest was given up unseen
+	buf   *blockdev.Buf    // what was read; nil: it was read block by block, or not kept
 	err   error
 }
 
 func newCopier(p *peerLink, stream uint64, outbox *link.Outbox) *copier {
-	return &copier{p: p, t: p.t, stream: stream, outbox: outbox, asked: map[uint64]blockdev.Range{},
-		replies: make(chan wire.Reply, maxCompares)}
+	return &copier{p: p, t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
+		replies: make(chan wire.Reply, maxCompares), mine: make(chan seen, maxCompares)}
 }
 
 // reply takes an answer to a digest request. More than was asked for is dropped.
@@ -66,11 +75,14 @@ func (c *copier) run(ctx context.Context) {
 			return
 		case <-c.p.wake:
 		case r := <-c.replies:
-			c.answer(ctx, r)
+			c.answered(r)
+		case s := <-c.mine:
+			c.hasRead(s)
 		}
 	}
 }
 
+// ask has the next chunks compared: by the peer and, at the same time, here.
 func (c *copier) ask() {
 	t := c.t
 	for len(c.asked) < maxCompares {
@@ -81,50 +93,82 @@ func (c *copier) ask() {
 			return
 		}
 		c.lastID++
-		c.asked[c.lastID] = chunk
+		c.asked[c.lastID] = &compared{chunk: chunk}
 		if err := c.outbox.Put(wire.Frame{Kind: wire.Digest, ID: c.lastID, Range: chunk}); err != nil {
 			c.p.disconnect("a digest request cannot be sent: " + err.Error()) // the chunk goes back to the plan with it
 			return
 		}
 		c.outbox.Flush()
+		c.read(c.lastID, chunk)
 	}
 }
 
-func (c *copier) answer(ctx context.Context, r wire.Reply) {
-	chunk, ok := c.asked[r.ID]
-	if !ok || r.Range != chunk {
+// read reads our side of a chunk. A worker does it: a disk that hangs must not keep the tenure from ending. mine has room
+// for it, also when nobody receives any more.
+func (c *copier) read(id uint64, chunk blockdev.Range) {
+	t, mine := c.t, c.mine
+	t.mu.Lock()
+	awaited := t.core.Awaited(c.p.node, chunk)
+	t.mu.Unlock()
+	dev := t.r.dev
+	t.r.work.do(jobFunc(func() { mine <- seen{id, readChunk(dev, chunk, awaited)} }))
+}
+
+// answered takes the peer's digests of a chunk.
+func (c *copier) answered(r wire.Reply) {
+	g, ok := c.asked[r.ID]
+	if !ok || g.theirs != nil || r.Range != g.chunk {
 		c.p.disconnect("it answered a digest request that was not made")
 		return
 	}
-	delete(c.asked, r.ID)
 	c.t.with(func(now primary.Instant) { c.t.core.Answered(now, c.p.node, c.stream) })
-	if r.Code != wire.OK && r.Code != wire.ReadFailed {
+	switch {
+	case r.Code != wire.OK && r.Code != wire.ReadFailed:
 		c.p.disconnect("it cannot compare: " + r.Code.String() + ": " + r.Text)
 		return
-	}
-	mine, ok := c.digest(ctx, chunk)
-	if !ok {
-		return
-	}
-	if r.Code == wire.OK && len(mine.sums) != len(r.Digests) {
+	case r.Code == wire.OK && len(r.Digests) != wire.Digests(g.chunk)*wire.DigestSize:
 		c.p.disconnect("it answered with the digests of another range")
 		return
 	}
-	t := c.t
+	g.theirs = &r
+	c.finish(r.ID, g)
+}
+
+// hasRead takes our own.
+func (c *copier) hasRead(s seen) {
+	if s.d.err != nil {
+		c.p.disconnect("what is to be copied cannot be read here: " + s.d.err.Error())
+		return
+	}
+	g := c.asked[s.id]
+	g.mine = &s.d
+	c.finish(s.id, g)
+}
+
+// finish compares a chunk that both sides have read.
+func (c *copier) finish(id uint64, g *compared) {
+	if g.mine == nil || g.theirs == nil {
+		return
+	}
+	delete(c.asked, id)
+	t, mine, theirs := c.t, g.mine, g.theirs
 	t.mu.Lock()
-	all := t.core.CopyAll(c.p.node) || r.Code != wire.OK // what it cannot read may be mended by writing it
+	all := t.core.CopyAll(c.p.node) || theirs.Code != wire.OK // what it cannot read may be mended by writing it
 	t.mu.Unlock()
-	c.p.noteUnreadable(chunk, mine.bad)
+	c.p.noteUnreadable(g.chunk, mine.bad)
 	failpoint.Hit(failpoint.ResyncCompare)
-	copies := t.copies(chunk, func(i int, block blockdev.Range) bool {
+	copies := t.copies(g.chunk, mine.buf, func(i int, block blockdev.Range) bool {
 		at := i * wire.DigestSize
-		return !overlapsAny(mine.bad, block) && (all || !bytes.Equal(mine.sums[at:at+wire.DigestSize], r.Digests[at:at+wire.DigestSize]))
+		return !overlapsAny(mine.bad, block) && (all || !bytes.Equal(mine.sums[at:at+wire.DigestSize], theirs.Digests[at:at+wire.DigestSize]))
 	})
+	if mine.buf != nil {
+		mine.buf.Free()
+	}
 	t.with(func(now primary.Instant) {
 		if len(mine.bad) > 0 {
-			t.core.Unreadable(now, c.p.node, c.stream, chunk, mine.bad, mine.tried)
+			t.core.Unreadable(now, c.p.node, c.stream, g.chunk, mine.bad, mine.tried)
 		}
-		t.core.Compared(now, c.p.node, c.stream, chunk, copies)
+		t.core.Compared(now, c.p.node, c.stream, g.chunk, copies)
 	})
 }
 
@@ -132,27 +176,19 @@ func overlapsAny(all []blockdev.Range, r blockdev.Range) bool {
 	return slices.ContainsFunc(all, r.Overlaps)
 }
 
-// digest reads our side of a chunk. A worker does it: a disk that hangs must not keep the tenure from ending.
-func (c *copier) digest(ctx context.Context, chunk blockdev.Range) (d digests, ok bool) {
-	dev, mine := c.t.r.dev, make(chan digests, 1) // of this chunk alone: whoever gave up waiting leaves its digest behind
-	c.t.mu.Lock()
-	awaited := c.t.core.Awaited(c.p.node, chunk)
-	c.t.mu.Unlock()
-	c.t.r.work.do(jobFunc(func() { mine <- digestOf(dev, chunk, awaited, link.Digest) }))
-	select {
-	case d := <-mine:
-		if d.err != nil {
-			c.p.disconnect("what is to be copied cannot be read here: " + d.err.Error())
-		}
-		return d, d.err == nil
-	case <-ctx.Done():
-		return d, false
-	}
-}
-
 // maxBadBlocks is how many blocks of one chunk are found to be unreadable one by one; behind them the rest of the chunk
 // counts as unreadable too, but for what a read waits for. Each may keep a dying disk busy for seconds.
 const maxBadBlocks = 16
+
+// readChunk is digestOf that keeps what it read.
+func readChunk(dev blockdev.Device, chunk blockdev.Range, awaited []blockdev.Range) (d digests) {
+	buf := blockdev.NewBuf(int(chunk.Len))
+	if _, err := dev.ReadAt(buf.Bytes(), chunk.Off); err != nil {
+		buf.Free()
+		return digestOf(dev, chunk, awaited, link.Digest)
+	}
+	return digests{sums: link.AppendDigests(make([]byte, 0, wire.Digests(chunk)*wire.DigestSize), buf.Bytes()), buf: buf}
+}
 
 // digestOf goes block by block where the whole chunk cannot be read; what is awaited is tried in any case.
 func digestOf(dev blockdev.Device, chunk blockdev.Range, awaited []blockdev.Range, digest func(blockdev.Device, blockdev.Range) ([]byte, error)) (d digests) {
@@ -188,8 +224,8 @@ func appendRange(all []blockdev.Range, r blockdev.Range) []blockdev.Range {
 	return append(all, r)
 }
 
-// copies makes one copy of each run of blocks that is wanted.
-func (t *Tenure) copies(chunk blockdev.Range, wanted func(i int, block blockdev.Range) bool) (copies []*primary.Op) {
+// copies makes one copy of each run of blocks that is wanted, with its content if there is one of the chunk.
+func (t *Tenure) copies(chunk blockdev.Range, content *blockdev.Buf, wanted func(i int, block blockdev.Range) bool) (copies []*primary.Op) {
 	var runs []blockdev.Range
 	for i, off := 0, chunk.Off; off < chunk.End(); i, off = i+1, off+blockdev.BlockSize {
 		if block := (blockdev.Range{Off: off, Len: min(blockdev.BlockSize, chunk.End()-off)}); wanted(i, block) {
@@ -197,7 +233,25 @@ func (t *Tenure) copies(chunk blockdev.Range, wanted func(i int, block blockdev.
 		}
 	}
 	for _, r := range runs {
-		copies = append(copies, &t.newOp(blockdev.OpWrite, r).Op)
+		o := t.newOp(blockdev.OpWrite, r)
+		if content != nil {
+			o.keep(chunk, content)
+		}
+		copies = append(copies, &o.Op)
 	}
 	return copies
+}
+
+// keep takes what was read of a chunk for the content of a copy.
+func (o *op) keep(chunk blockdev.Range, content *blockdev.Buf) {
+	if o.Range == chunk {
+		content.Ref()
+		o.buf = content
+	} else {
+		from := o.Range.Off - chunk.Off
+		o.buf = blockdev.NewBuf(int(o.Range.Len))
+		copy(o.buf.Bytes(), content.Bytes()[from:from+o.Range.Len])
+	}
+	o.Kept = true
+	o.sumCopy()
 }

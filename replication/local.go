@@ -144,17 +144,25 @@ func apply(dev blockdev.Device, o *op) (err error) {
 	return err
 }
 
-// readCopy reads what a resync copies, and makes its checksum.
+// readCopy reads what a resync copies, and makes its checksum. What was read for the comparison does not count any more.
 func readCopy(dev blockdev.Device, o *op) error {
+	if o.buf != nil {
+		o.buf.Free()
+	}
 	o.buf = blockdev.NewBuf(int(o.Range.Len))
-	b := o.buf.Bytes()
-	if _, err := dev.ReadAt(b, o.Range.Off); err != nil {
+	if _, err := dev.ReadAt(o.buf.Bytes(), o.Range.Off); err != nil {
 		return fmt.Errorf("read %v: %w", o.Range, err)
 	}
+	o.sumCopy()
+	return nil
+}
+
+// sumCopy makes the checksum of what a copy holds; zeroes are sent without.
+func (o *op) sumCopy() {
+	b := o.buf.Bytes()
 	if o.zero = isZero(b); !o.zero {
 		o.sum = crc32.Checksum(b, castagnoli)
 	}
-	return nil
 }
 
 var zeroes [64 << 10]byte

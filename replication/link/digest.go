@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // digestChunk is what Digest reads at once.
-const digestChunk = 256 << 10
+const digestChunk = 1 << 20
 
 // Digest returns the digests of the blocks of r, one after the other, wire.DigestSize bytes each. r starts at a block
 // and ends at one or at the end of the device; it is at most wire.MaxDigestRange long. The digest of a short last
@@ -38,17 +39,32 @@ func digest(dev blockdev.Device, r blockdev.Range, read func([]byte, int64) (int
 		if _, err := read(p, off); err != nil {
 			return nil, fmt.Errorf("digest %v: %w", r, err)
 		}
-		out = appendDigests(out, p)
+		out = AppendDigests(out, p)
 	}
 	return out, nil
 }
 
-func appendDigests(out, p []byte) []byte {
+// AppendDigests appends the digests of the blocks of p, of which the last may be short. What is all zeroes, as most of a new
+// disk is, costs no hashing.
+func AppendDigests(out, p []byte) []byte {
 	for len(p) > 0 {
 		n := min(len(p), blockdev.BlockSize)
-		sum := sha256.Sum256(p[:n])
-		out = append(out, sum[:wire.DigestSize]...)
+		if n == blockdev.BlockSize && bytes.Equal(p[:n], zeroBlock[:]) {
+			out = append(out, zeroDigest[:]...)
+		} else {
+			sum := sha256.Sum256(p[:n])
+			out = append(out, sum[:wire.DigestSize]...)
+		}
 		p = p[n:]
 	}
 	return out
 }
+
+var (
+	zeroBlock  [blockdev.BlockSize]byte
+	zeroDigest = func() (d [wire.DigestSize]byte) {
+		sum := sha256.Sum256(zeroBlock[:])
+		copy(d[:], sum[:])
+		return d
+	}()
+)

@@ -27,6 +27,16 @@ type Queue struct{ active []*Item }
 // Len is the number of items that have not returned.
 func (q *Queue) Len() int { return len(q.active) }
 
+// Holds reports whether an item that overlaps r has not returned.
+func (q *Queue) Holds(r blockdev.Range) bool {
+	for _, o := range q.active {
+		if !o.Barrier && o.Range.Overlaps(r) {
+			return true
+		}
+	}
+	return false
+}
+
 // Admit puts an item behind all earlier ones and reports whether it may start now.
 func (q *Queue) Admit(it *Item) (ready bool) {
 	it.waits, it.blocked = 0, it.blocked[:0]

@@ -40,7 +40,7 @@ func (c *Core) advance(now Instant, p *peer) {
 }
 
 // TakeChunk hands out the next blocks whose digests are to be compared on this stream: what is behind in a chunk, from
-// the first to the last such block. ok false: nothing to do now; a Compare follows when there is. Of a member one piece at
+// the first to the last such block. They are read after that, and Compared tells. ok false: nothing to do now; a Compare follows when there is. Of a member one piece at
 // a time is compared, for writes wait for it.
 func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Range, ok bool) {
 	p := c.peers[node]
@@ -51,6 +51,7 @@ func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Ra
 			return r, false
 		}
 		if r, ok = p.m.Within(chunk); ok {
+			c.beginReading(p, r)
 			return r, true
 		}
 		p.plan.Differs(chunk, 0) // written as a whole meanwhile
@@ -84,13 +85,15 @@ func (c *Core) Answered(now Instant, node string, stream uint64) {
 }
 
 // Compared tells what a comparison found: one new Op for each range of the chunk that differs, none when it is equal.
-// Each is read locally in the order of all writes and sent at its place among them, so that the last write wins on both
-// sides (R17). What is not copied is alike, unless it came behind anew, or could not be read, since it was taken. Ops of an
+// Each is sent at its place in the order of all writes, with what the range holds there: as it was read for the comparison
+// when nothing changed it since, else read anew in that order, so that the last write wins on both sides (R17). What is not copied is alike, unless it came behind anew, or could not be read, since it was taken. Ops of an
 // outdated stream are released at once.
 func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.Range, copies []*Op) {
 	p := c.peers[node]
+	clean := false
 	if stream == p.stream && p.connected {
 		p.reading = max(p.reading-1, 0)
+		clean = c.endReading(p, chunk)
 	}
 	if stream != p.stream || !p.connected || p.plan == nil || c.failing(p) {
 		for _, op := range copies {
@@ -111,10 +114,15 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 	for _, op := range copies {
 		op.id = c.nextID()
 		op.Kind, op.copyTo, op.chunk = blockdev.OpWrite, node, chunk
-		if c.queue.Admit(&op.Item) {
+		op.Kept = op.Kept && clean
+		op.local = op.Kept
+		if !op.local && c.queue.Admit(&op.Item) {
 			c.act(Action{Kind: StartLocal, Op: op})
 		}
 		c.enqueue(now, p, op)
+		if op.Kept {
+			c.maps.Returned(op.id, op.Range, true)
+		}
 	}
 	c.progress(now, p)
 	c.settle()

@@ -71,6 +71,9 @@ type Op struct {
 	closing bool           // the entry that closes a resync
 	look    bool           // its local part is a read for its digests
 	repair  bool           // of a copy: it belongs to no chunk of a plan
+	// Kept, of a copy: its content is what was read of the chunk after TakeChunk had handed it out. Compared takes it as it
+	// is, or takes Kept back and has it read anew.
+	Kept bool
 
 	mend *mending // what it writes is to be read at a member
 	void bool     // what it was to write could not be found out: it changes nothing
@@ -145,7 +148,8 @@ type Core struct {
 	held      []*Op
 	heldSince Instant // since when nothing was settled although reads are held; 0: not so
 	flushErr  error   // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
-	mends     []*Op   // whose content is not known yet; bounded by the reads that failed
+	readings  []reading
+	mends     []*Op // whose content is not known yet; bounded by the reads that failed
 	draining  bool
 	setting   bool // a record is being applied: nothing completes before all of it counts
 	ready     []*order.Item
@@ -210,8 +214,11 @@ func (c *Core) Admit(now Instant, op *Op) {
 			c.flushedAt = now
 		}
 		c.act(Action{Kind: StartLocal, Op: op})
-	} else if c.queue.Admit(&op.Item) {
-		c.turn(op)
+	} else {
+		c.overwrites(op.Range)
+		if c.queue.Admit(&op.Item) {
+			c.turn(op)
+		}
 	}
 	for _, n := range c.names {
 		c.offer(now, c.peers[n], op)

@@ -123,7 +123,7 @@ func (w *world) read() {
 	op.Owner = op
 	at := w.rng.Int64N(worldBlocks)
 	op.Range = blockdev.Range{Off: at * worldBlock, Len: worldBlock}
-	r := reading{op: op}
+	r := clientRead{op: op}
 	r.seen[at] = w.dev[at]
 	w.reads = append(w.reads, r)
 }
@@ -323,16 +323,20 @@ func (w *world) put(dev *content, op *Op, data content) {
 }
 
 func (w *world) compared(s *side) {
-	at := s.chunks[0]
+	at, seen := s.chunks[0].at, s.chunks[0].seen
 	s.chunks = s.chunks[1:]
+	if w.rng.IntN(2) == 0 {
+		seen = w.dev // it was read only now
+	}
 	var copies []*Op
 	var bad []blockdev.Range
 	for b, to := blocks(at); b < to; b++ {
 		if !w.calm && w.rng.IntN(20) == 0 {
 			bad = append(bad, blockdev.Range{Off: b * worldBlock, Len: worldBlock})
-		} else if w.dev[b] != s.dev[b] {
-			cp := &Op{}
+		} else if seen[b] != s.dev[b] {
+			cp := &Op{Kept: w.rng.IntN(4) > 0}
 			cp.Owner, cp.Range = cp, blockdev.Range{Off: b * worldBlock, Len: worldBlock}
+			w.data[cp] = seen
 			copies = append(copies, cp)
 		}
 	}

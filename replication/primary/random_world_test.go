@@ -46,10 +46,16 @@ type side struct {
 	queue    order.Queue
 	running  []*entryOf
 	conn     *conn
-	chunks   []blockdev.Range // being compared in conn
+	chunks   []chunkRead // being compared in conn
 }
 
-type reading struct {
+// chunkRead is a chunk that is being compared: what was read here when it was handed out, and of the target later.
+type chunkRead struct {
+	at   blockdev.Range
+	seen content
+}
+
+type clientRead struct {
 	op   *Op
 	seen content
 }
@@ -79,7 +85,7 @@ type world struct {
 	mends   map[*Op]*Op     // each for which read it is
 	asked   []fetching
 	mended  int
-	reads   []reading
+	reads   []clientRead
 	waiting map[*Op]content // reads that were handed in
 
 	open      map[*Op]content // client operations: what was completed when it was admitted
@@ -207,6 +213,6 @@ func (w *world) takeChunks(s *side) {
 		if !ok {
 			return
 		}
-		s.chunks = append(s.chunks, at)
+		s.chunks = append(s.chunks, chunkRead{at, w.dev})
 	}
 }

@@ -55,7 +55,8 @@
 //   - Disconnect closes the connection; the end of any connection, ours or not, ends in Core.Down with its stream, and
 //     the next one is opened after a pause with a number from Core.NextStream.
 //   - Compare: TakeChunk until it gives none, some at a time; each chunk's digests are asked for on the stream itself,
-//     our own part is read when they come, then Compared. If Core.CopyAll, the whole chunk is copied.
+//     our own part is read meanwhile, when both are there Compared, with what was read as the content of the copies. If
+//     Core.CopyAll, the whole chunk is copied.
 //   - Core.Tick every sixth of DropAfter. Without a lease for the suspend limit the clients' connections are closed.
 //   - Hand-over: no admission, Core.Drain, at Drained one flush of our own through the Core, then Holder.GiveUp with
 //     Holder.Term, then the leader is told. A hand-over that does not drain in time is taken back by Core.Resume; one

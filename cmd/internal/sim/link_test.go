@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"hacluster/blockdev"
@@ -16,6 +17,7 @@ type peerLink struct {
 	stream uint64
 	up     bool
 	opened int64
+	reads  []*chunkRead // chunks being compared on the stream that is up
 }
 
 // dialIn opens the next stream after a pause.
@@ -68,7 +70,7 @@ func (l *peerLink) lost(c *conn) {
 		return
 	}
 	s := l.s
-	l.conn, l.up = nil, false
+	l.conn, l.up, l.reads = nil, false, nil
 	if s.ended {
 		return
 	}
@@ -100,49 +102,77 @@ func (l *peerLink) get(c *conn, m any) {
 	case stoppingMsg:
 		s.core.Leaving(now, name, l.stream)
 	case digestOK:
-		l.compared(m)
+		l.answered(m)
 	}
 	s.run()
 	s.pump()
 }
 
-// compare has the target's digests of the next chunks fetched.
+// compare has the next chunks compared: the target makes its digests while our own part is read.
 func (l *peerLink) compare() {
-	for range 1 + l.s.w.rng.IntN(2) {
-		chunk, ok := l.s.core.TakeChunk(l.s.r.p.now(), l.peer.name, l.stream)
+	s, stream := l.s, l.stream
+	for range 1 + s.w.rng.IntN(2) {
+		chunk, ok := s.core.TakeChunk(s.r.p.now(), l.peer.name, stream)
 		if !ok {
 			return
 		}
 		l.send(digestMsg{chunk})
+		from, to := blocksOf(chunk)
+		read := &chunkRead{stream: stream, chunk: chunk}
+		l.reads = append(l.reads, read)
+		s.r.n.disk.start(s.r.p, &diskOp{kind: blockdev.OpRead, from: from, to: to}, func(d *diskOp) {
+			read.mine = d.values
+			l.compared(read)
+		})
 	}
 }
 
-// compared reads our own part and has copied what differs.
-func (l *peerLink) compared(m digestOK) {
-	s, stream := l.s, l.stream
-	from, to := blocksOf(m.chunk)
-	s.r.n.disk.start(s.r.p, &diskOp{kind: blockdev.OpRead, from: from, to: to}, func(d *diskOp) {
-		if s.ended {
+// chunkRead is a chunk that is being compared on a stream.
+type chunkRead struct {
+	stream       uint64
+	chunk        blockdev.Range
+	mine, theirs []value
+}
+
+// answered takes the target's part of the oldest such chunk that lacks it.
+func (l *peerLink) answered(m digestOK) {
+	for _, read := range l.reads {
+		if read.stream == l.stream && read.chunk == m.chunk && read.theirs == nil {
+			read.theirs = m.values
+			l.compared(read)
 			return
 		}
-		all := s.core.CopyAll(l.peer.name)
-		differ := func(b int) bool { return all || d.values[b-from] != m.values[b-from] }
-		var copies []*primary.Op
-		for b := from; b < to; b++ {
-			if !differ(b) {
-				continue
-			}
-			end := b + 1
-			for end < to && differ(end) {
-				end++
-			}
-			o := s.newOp()
-			o.Range = rangeOf(b, end)
-			copies = append(copies, &o.Op)
-			s.w.counts.Copied += end - b
-			b = end - 1
+	}
+}
+
+// compared has copied what differs, when both parts are there: mostly as it was read, as long as the Core lets that count.
+func (l *peerLink) compared(read *chunkRead) {
+	s := l.s
+	if s.ended || read.mine == nil || read.theirs == nil {
+		return
+	}
+	l.reads = slices.DeleteFunc(l.reads, func(r *chunkRead) bool { return r == read })
+	from, to := blocksOf(read.chunk)
+	all := s.core.CopyAll(l.peer.name)
+	differ := func(b int) bool { return all || read.mine[b-from] != read.theirs[b-from] }
+	var copies []*primary.Op
+	for b := from; b < to; b++ {
+		if !differ(b) {
+			continue
 		}
-		s.core.Compared(s.r.p.now(), l.peer.name, stream, m.chunk, copies)
-		s.run()
-	})
+		end := b + 1
+		for end < to && differ(end) {
+			end++
+		}
+		o := s.newOp()
+		o.Range = rangeOf(b, end)
+		if s.w.rng.IntN(8) > 0 {
+			o.Kept, o.values = true, read.mine[b-from:end-from]
+		}
+		copies = append(copies, &o.Op)
+		s.w.counts.Copied += end - b
+		b = end - 1
+	}
+	s.core.Compared(s.r.p.now(), l.peer.name, read.stream, read.chunk, copies)
+	s.run()
 }
