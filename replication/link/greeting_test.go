@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -138,26 +139,36 @@ func answerTo(t *testing.T, addr string, b []byte) (wire.HelloReply, error) {
 	return wire.DecodeHelloReply([][]byte{head})
 }
 
-// faults.md G54: a primary of a version that is not spoken here is told which are.
+// faults.md G54: a primary of a version that is not spoken here, older or newer, is told which are, and so is one whose standby
+// is of such a version.
 func TestG54UnknownVersionIsRefusedByNumber(t *testing.T) {
 	addr := serve(t, func(context.Context, *Session) error {
 		t.Error("the handler was called")
 		return nil
 	})
-	h := hello()
-	h.VersionMin, h.VersionMax = wire.Version+1, wire.Version+2
-	msg, err := wire.AppendHello(nil, h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := greetRaw(t, addr, msg)
-	if err != nil || r.Code != wire.RefusedVersion || r.VersionMin != wire.VersionMin || r.VersionMax != wire.Version {
-		t.Errorf("%v %+v", err, r)
-	}
-	_, _, err = Dial(t.Context(), connect(t, addr), h)
-	var refused *RefusedError
-	if !errors.As(err, &refused) || refused.Reply.Code != wire.RefusedVersion {
-		t.Errorf("Dial: %v", err)
+	for _, v := range [][2]uint16{{wire.VersionMin - 1, wire.VersionMin - 1}, {wire.Version + 1, wire.Version + 2}} {
+		h := hello()
+		h.VersionMin, h.VersionMax = v[0], v[1]
+		msg, err := wire.AppendHello(nil, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both := fmt.Sprintf("the peer speaks %d to %d, this node %d to %d; upgrade the older", v[0], v[1], wire.VersionMin, wire.Version)
+		r, err := greetRaw(t, addr, msg)
+		if err != nil || r.Code != wire.RefusedVersion || r.VersionMin != wire.VersionMin || r.VersionMax != wire.Version || !strings.Contains(r.Text, both) {
+			t.Errorf("%v: %v %+v", v, err, r)
+		}
+		_, _, err = Dial(t.Context(), connect(t, addr), h)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || refused.Reply.Code != wire.RefusedVersion {
+			t.Errorf("Dial of %v: %v", v, err)
+		}
+		other := serve(t, func(_ context.Context, s *Session) error {
+			return s.Reply(wire.HelloReply{VersionMin: v[0], VersionMax: v[1], Code: wire.RefusedVersion, Node: "beta"})
+		})
+		if _, _, err = Dial(t.Context(), connect(t, other), hello()); !errors.Is(err, wire.ErrVersion) || !strings.Contains(err.Error(), both) {
+			t.Errorf("Dial of a standby of %v: %v", v, err)
+		}
 	}
 }
 

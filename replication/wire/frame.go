@@ -86,9 +86,7 @@ type Frame struct {
 	Seq uint64
 	// ID pairs a Digest, Ping or Read with its answer, is the first sequence number of a Begin, the first region of a map
 	// request, the number of a clearing; zero for sequenced frames.
-	ID uint64
-	// Stable is the sequence up to which all members have written (R29).
-	Stable  uint64
+	ID      uint64
 	Range   blockdev.Range
 	Sum     uint32
 	Buf     *blockdev.Buf
@@ -137,26 +135,24 @@ func (f *Frame) CopyTo(p []byte) error {
 //	 2  zero    u16
 //	 4  sum     u32   CRC-32C of the payload
 //	 8  seq     u64
-//	16  stable  u64
-//	24  off     i64
-//	32  len     i64
-//	40  id      u64
-//	48  zero    u32
-//	52  crc     u32   CRC-32C of bytes 0 to 51
+//	16  off     i64
+//	24  len     i64
+//	32  id      u64
+//	40  zero    u32
+//	44  crc     u32   CRC-32C of bytes 0 to 43
 const (
-	FrameSize = 56
+	FrameSize = 48
 
-	frameKind   = 0
-	frameFlags  = 1
-	frameZero   = 2
-	frameSum    = 4
-	frameSeq    = 8
-	frameStable = 16
-	frameOff    = 24
-	frameLen    = 32
-	frameID     = 40
-	frameZero2  = 48
-	frameCRC    = 52
+	frameKind  = 0
+	frameFlags = 1
+	frameZero  = 2
+	frameSum   = 4
+	frameSeq   = 8
+	frameOff   = 16
+	frameLen   = 24
+	frameID    = 32
+	frameZero2 = 40
+	frameCRC   = 44
 )
 
 func appendFrame(dst []byte, f *Frame) []byte {
@@ -164,7 +160,6 @@ func appendFrame(dst []byte, f *Frame) []byte {
 	b[frameKind], b[frameFlags] = byte(f.Kind), byte(f.Flags)
 	binary.LittleEndian.PutUint32(b[frameSum:], f.Sum)
 	binary.LittleEndian.PutUint64(b[frameSeq:], f.Seq)
-	binary.LittleEndian.PutUint64(b[frameStable:], f.Stable)
 	binary.LittleEndian.PutUint64(b[frameOff:], uint64(f.Range.Off))
 	binary.LittleEndian.PutUint64(b[frameLen:], uint64(f.Range.Len))
 	binary.LittleEndian.PutUint64(b[frameID:], f.ID)
@@ -180,11 +175,10 @@ func parseFrame(b []byte) (Frame, error) {
 		return Frame{}, malformed("reserved bytes are not zero")
 	}
 	return Frame{
-		Kind:   Kind(b[frameKind]),
-		Flags:  Flags(b[frameFlags]),
-		Seq:    binary.LittleEndian.Uint64(b[frameSeq:]),
-		ID:     binary.LittleEndian.Uint64(b[frameID:]),
-		Stable: binary.LittleEndian.Uint64(b[frameStable:]),
+		Kind:  Kind(b[frameKind]),
+		Flags: Flags(b[frameFlags]),
+		Seq:   binary.LittleEndian.Uint64(b[frameSeq:]),
+		ID:    binary.LittleEndian.Uint64(b[frameID:]),
 		Range: blockdev.Range{
 			Off: int64(binary.LittleEndian.Uint64(b[frameOff:])),
 			Len: int64(binary.LittleEndian.Uint64(b[frameLen:])),

@@ -28,10 +28,11 @@ import (
 	"math"
 )
 
-// Version is the protocol version that this package speaks; the greeting offers [VersionMin, Version].
+// Version is the protocol version that this package speaks; the greeting offers [VersionMin, Version]. Version 2 knew no reads
+// at a member, no digests in the order of entries and past the page cache, and had longer frames.
 const (
-	Version    = 2
-	VersionMin = 2
+	Version    = 3
+	VersionMin = 3
 )
 
 // Limits. A message that exceeds one is refused before anything is allocated for it.

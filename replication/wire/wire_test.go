@@ -43,7 +43,7 @@ func buf(data []byte) *blockdev.Buf {
 }
 
 func write(seq uint64, off int64, data []byte) Frame {
-	return Frame{Kind: Write, Seq: seq, Stable: seq - 1, Range: blockdev.Range{Off: off, Len: int64(len(data))}, Sum: Sum([][]byte{data}), Buf: buf(data)}
+	return Frame{Kind: Write, Seq: seq, Range: blockdev.Range{Off: off, Len: int64(len(data))}, Sum: Sum([][]byte{data}), Buf: buf(data)}
 }
 
 func promise(n uint64, payload []byte) Frame {
@@ -54,14 +54,14 @@ func sampleBatch() Batch {
 	a, c := write(10, 4096, []byte("first payload")), write(12, 0, []byte("second"))
 	a.Flags, c.Flags = FUA, Resync
 	return Batch{Epoch: 7, Stream: 3, Frames: []Frame{
-		{Kind: Begin, Flags: Resync, ID: 10, Stable: 9},
+		{Kind: Begin, Flags: Resync, ID: 10},
 		a,
-		{Kind: Zero, Flags: FUA | Unmap, Seq: 11, Stable: 9, Range: blockdev.Range{Off: 8192, Len: 5 << 30}},
-		{Kind: Ping, ID: 77, Stable: 9},
+		{Kind: Zero, Flags: FUA | Unmap, Seq: 11, Range: blockdev.Range{Off: 8192, Len: 5 << 30}},
+		{Kind: Ping, ID: 77},
 		c,
-		{Kind: Flush, Seq: 13, Stable: 9},
-		{Kind: Close, Seq: 14, Stable: 9},
-		{Kind: Digest, ID: 78, Stable: 9, Range: blockdev.Range{Off: 4096, Len: 8192}},
+		{Kind: Flush, Seq: 13},
+		{Kind: Close, Seq: 14},
+		{Kind: Digest, ID: 78, Range: blockdev.Range{Off: 4096, Len: 8192}},
 		{Kind: Marks, ID: 1 << 20},
 		promise(12, AppendClearing(nil, Clearing{Set: 7, Cover: 1, Regions: []byte("regions")})),
 		{Kind: Settled, ID: 12},
@@ -237,7 +237,7 @@ func randomBatch(rnd *rand.Rand) Batch {
 	b := Batch{Epoch: rnd.Uint64(), Stream: rnd.Uint64()}
 	seq := rnd.Uint64N(1<<40) + 1
 	for range 1 + rnd.IntN(20) {
-		f := Frame{Kind: Kind(1 + rnd.IntN(int(Begin))), Stable: rnd.Uint64()}
+		f := Frame{Kind: Kind(1 + rnd.IntN(int(Begin)))}
 		f.Flags = Flags(rnd.IntN(8)) & allowedFlags[f.Kind]
 		switch f.Kind {
 		case Write:

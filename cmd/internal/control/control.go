@@ -21,8 +21,9 @@ import (
 	"hacluster/replication"
 )
 
-// Version of these messages. A node refuses another major one by the Hello.
-const Version = 1
+// Version of these messages, of the commands that they carry among them. A node refuses another one by the Hello. Version 1 knew
+// no members that stay at a promotion, and no unmarked return.
+const Version = 2
 
 const (
 	serviceName = "hacluster.control.v1.Control"

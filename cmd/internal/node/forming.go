@@ -77,15 +77,24 @@ func (n *Node) hello(ctx context.Context, name string) (*control.HelloReply, err
 		return nil, err
 	}
 	r, err := client.Hello(ctx, &control.Hello{Version: control.Version, Cluster: n.cfg.Cluster.Name, From: n.me.Name, RaftID: n.dir.raftID()})
-	switch {
-	case err != nil:
+	if err == nil {
+		err = greeted(r, n.cfg.Cluster.Name, name)
+	}
+	if err != nil {
 		return nil, err
-	case r.Version != control.Version:
-		return nil, fmt.Errorf("it speaks version %d, this node %d: run the same version everywhere", r.Version, control.Version)
-	case r.Cluster != n.cfg.Cluster.Name || r.Node != name:
-		return nil, fmt.Errorf("node %q of cluster %q is there: check the address", r.Node, r.Cluster)
 	}
 	return r, nil
+}
+
+// greeted reports whether who answered is the node that was meant, and speaks as this one does.
+func greeted(r *control.HelloReply, cluster, name string) error {
+	switch {
+	case r.Version != control.Version:
+		return fmt.Errorf("it speaks version %d, this node %d: run the same version everywhere", r.Version, control.Version)
+	case r.Cluster != cluster || r.Node != name:
+		return fmt.Errorf("node %q of cluster %q is there: check the address", r.Node, r.Cluster)
+	}
+	return nil
 }
 
 // helloAgain is hello to a node that may just have been started: the connection to it waits before it is tried anew.
