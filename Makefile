@@ -11,7 +11,7 @@ MINUTES   ?= 10
 LAB_OUT   ?= bin/lab-results
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints demo bench bench-failover bench-resync calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints resynckills demo bench bench-failover bench-resync calm powercuts matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ failpoints: build ## crash each node of a real cluster at every fail point, half
 
 powercuts: ## cut the power of one or both of two replicas at named points: SEEDS (1000) histories, one again with SEED=n
 	HACLUSTER_POWERCUTS=$(or $(SEEDS),1000) $(if $(SEED),HACLUSTER_POWERCUT_SEED=$(SEED),) $(GO) test -tags failpoints ./replication -run TestK110PowerCuts -count=1 -v -timeout 2h
+
+resynckills: build ## kill the primary at KILLS (200) random points of a resync, and look at what its target returns to
+	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_RESYNC_KILLS=$(or $(KILLS),200) $(GO) test ./cmd/internal/e2e -run TestPrimaryKilledInAResync -count=1 -v -timeout 4h
 
 demo: setup build ## three daemons, real data, the primary killed: under a minute, no root needed
 	$(GO) run ./cmd/internal/e2e/demo -bin bin

@@ -233,6 +233,7 @@ func (t *Tenure) copies(chunk blockdev.Range, content *blockdev.Buf, wanted func
 		}
 	}
 	for _, r := range runs {
+		failpoint.Hit(failpoint.ResyncCopy)
 		o := t.newOp(blockdev.OpWrite, r)
 		if content != nil {
 			o.keep(chunk, content)

@@ -43,7 +43,6 @@ func (t *Tenure) doLocal(o *op, by caller) {
 		err = o.unmarked
 	case o.IsVoid():
 	case o.IsCopy():
-		failpoint.Hit(failpoint.ResyncCopy)
 		err = readCopy(t.r.dev, o)
 	case o.IsLook():
 		o.look.mine <- seen{o.look.id, digestOf(t.r.dev, o.Range, nil, link.DigestDisk)}

@@ -332,10 +332,9 @@ func crashFresh(t *testing.T, s site, seed uint64, cuts *powerCuts) {
 	c.same()
 }
 
-// faults.md K109, K110: crash each node at each fail point, half of the time with its power cut; nothing acknowledged is
-// lost, and the replicas are equal in the end. A sample of the points, unless HACLUSTER_FAILPOINTS=all.
-func TestK109CrashAtFailPoints(t *testing.T) {
-	all, seed := os.Getenv("HACLUSTER_FAILPOINTS") == "all", uint64(os.Getpid())
+// crashSeed is what a test of fail points draws from: HACLUSTER_FAILPOINT_SEED, else another one each time.
+func crashSeed(t *testing.T) uint64 {
+	seed := uint64(os.Getpid())
 	if s := os.Getenv("HACLUSTER_FAILPOINT_SEED"); s != "" {
 		var err error
 		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
@@ -343,6 +342,13 @@ func TestK109CrashAtFailPoints(t *testing.T) {
 		}
 	}
 	t.Logf("HACLUSTER_FAILPOINT_SEED=%d", seed)
+	return seed
+}
+
+// faults.md K109, K110: crash each node at each fail point, half of the time with its power cut; nothing acknowledged is
+// lost, and the replicas are equal in the end. A sample of the points, unless HACLUSTER_FAILPOINTS=all.
+func TestK109CrashAtFailPoints(t *testing.T) {
+	all, seed := os.Getenv("HACLUSTER_FAILPOINTS") == "all", crashSeed(t)
 	steady, fresh := sites()
 	if only := os.Getenv("HACLUSTER_FAILPOINT_ONLY"); only != "" {
 		not := func(s site) bool { return !strings.Contains(s.String(), only) }
