@@ -76,7 +76,8 @@ func crashes(t *testing.T, rng *rand.Rand) {
 	}
 }
 
-// faults.md M62: each cell is damaged in turn, and its regions may differ; no other's are touched, nothing is refused.
+// faults.md M62, M63: each cell is damaged in turn, and its regions may differ; no other's are touched, nothing is refused. There
+// is no log with a tail to be torn.
 func TestM62DamagedCellMarksItsRegionsForEveryPeer(t *testing.T) {
 	f, _, d := opened(t)
 	marked(t, f, region(1984), Of(0))

@@ -277,7 +277,8 @@ func (w *world) moment(n *node) {
 	})
 }
 
-// stopFor keeps a process from running, as SIGSTOP does.
+// stopFor keeps a process from running, as SIGSTOP does (faults.md T83), and a suspended machine: its timers stand still with it,
+// CLOCK_BOOTTIME goes on (T86).
 func (w *world) stopFor(n *node, d time.Duration) {
 	if p := n.proc; p != nil && p.pausedUntil <= w.now {
 		w.counts.Pauses++
