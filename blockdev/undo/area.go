@@ -43,10 +43,12 @@ type live struct {
 	last   record // the last one written; likewise
 	closed bool   // under mu, as what follows
 
-	mu     sync.Mutex
-	logged *bitmap.Bitmap // blocks whose old content is durable
-	queue  []item
-	failed error
+	mu      sync.Mutex
+	logged  *bitmap.Bitmap // blocks whose old content is durable, or written if relaxed
+	queue   []item
+	failed  error
+	relaxed bool  // groups are written, and flushed with Close only
+	taken   int64 // where the last group ended that counts
 }
 
 // item is one range that waits for its old content to be durable.
@@ -113,6 +115,7 @@ func load(cfg *Config, s Store, src Source) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.taken = l.end
 	if l.end < size {
 		err = s.Truncate(l.end)
 	}
@@ -128,7 +131,7 @@ func newLive(cfg *Config, s Store, h *header, src Source) *live {
 	if limit == 0 {
 		limit = headerSize + h.size/blockdev.BlockSize*(recordSize+blockdev.BlockSize)
 	}
-	return &live{store: s, head: h, src: src, limit: limit, end: headerSize, kick: make(chan struct{}, 1), ended: make(chan struct{}),
+	return &live{store: s, head: h, src: src, limit: limit, end: headerSize, taken: headerSize, kick: make(chan struct{}, 1), ended: make(chan struct{}),
 		logged: bitmap.New((h.size + blockdev.BlockSize - 1) / blockdev.BlockSize)}
 }
 
@@ -211,6 +214,70 @@ func (a *Area) Log(at blockdev.Range, w Waiter) (ready bool, err error) {
 	return false, nil
 }
 
+// Relax has what is logged from now on written, and made durable no sooner than by Close: after a power cut there may be
+// less of it than was overwritten, and a damaged rest.
+func (a *Area) Relax() {
+	if l := a.now(); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.relaxed = true
+	}
+}
+
+// Taken is where the file ends as far as what it holds counts, in bytes; 0: no area is live.
+func (a *Area) Taken() int64 {
+	l := a.now()
+	if l == nil {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.taken
+}
+
+// GiveUp has nothing logged any more: who waits is told why, as soon as what is being read or written has returned.
+func (a *Area) GiveUp(why error) {
+	if l := a.now(); l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.failed == nil {
+			l.failed = fmt.Errorf("%w: %w", ErrFailed, why)
+		}
+	}
+}
+
+// Failed is why nothing is logged any more; nil: it is, or no area is live.
+func (a *Area) Failed() error {
+	if l := a.now(); l != nil {
+		return l.failure()
+	}
+	return nil
+}
+
+// Reopen reads a live area back, so that it goes on where a failure ended it. What was not durable then is cut off first: a
+// flush that succeeds after one that failed proves nothing. src as for Open.
+func (a *Area) Reopen(src Source) error {
+	l := a.now()
+	if l == nil {
+		return ErrClosed
+	}
+	l.stop()
+	if err := errors.Join(l.store.Truncate(l.end), l.store.Flush()); err != nil {
+		return fmt.Errorf("cut the undo area off where it failed: %w", err)
+	}
+	if err := a.Close(); err != nil {
+		return fmt.Errorf("close undo area: %w", err)
+	}
+	l, err := open(&a.cfg, src)
+	if err != nil {
+		return fmt.Errorf("open undo area: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.live = l
+	return nil
+}
+
 // covers reports whether all blocks of a range are logged.
 func (l *live) covers(at blockdev.Range) bool {
 	from, to := at.Off/blockdev.BlockSize, (at.End()+blockdev.BlockSize-1)/blockdev.BlockSize
@@ -257,7 +324,11 @@ func (a *Area) Close() error {
 		return nil
 	}
 	l.stop()
-	return l.store.Close()
+	var err error
+	if l.relaxed && errors.Is(l.failed, ErrClosed) { // nobody changes them any more
+		err = l.store.Flush()
+	}
+	return errors.Join(err, l.store.Close())
 }
 
 // stop lets nobody wait any more and ends commit.

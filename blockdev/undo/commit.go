@@ -49,7 +49,8 @@ type group struct {
 	at      int // where the last record is in the buffer
 }
 
-// log makes the old content of the items durable. A failure is final.
+// log makes the old content of the items durable. A failure is final: what was written of the group is cut off, so that
+// nobody takes it for durable who finds it in the page cache.
 func (l *live) log(items []item, content []byte) error {
 	g := group{l: l, content: content}
 	err := g.addAll(items)
@@ -58,6 +59,9 @@ func (l *live) log(items []item, content []byte) error {
 	}
 	if err == nil {
 		return nil
+	}
+	if cut := l.store.Truncate(l.end); cut != nil {
+		err = errors.Join(err, cut)
 	}
 	if !errors.Is(err, ErrNoRoom) {
 		err = fmt.Errorf("%w: %w", ErrFailed, err)
@@ -124,6 +128,9 @@ func (g *group) add(at blockdev.Range) error {
 			continue
 		}
 		for off := e.Off; off < e.End(); off += MaxRecord {
+			if err := g.l.failure(); err != nil {
+				return err // it was closed or given up: a range may be the whole volume
+			}
 			p := g.content[:min(MaxRecord, e.End()-off)]
 			if _, err := g.l.src.ReadAt(p, off); err != nil {
 				return fmt.Errorf("read the old content of %v: %w", blockdev.Range{Off: off, Len: int64(len(p))}, err)
@@ -134,6 +141,12 @@ func (g *group) add(at blockdev.Range) error {
 		}
 	}
 	return nil
+}
+
+func (l *live) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
 }
 
 type extent struct {
@@ -201,14 +214,20 @@ func (g *group) write() error {
 		return fmt.Errorf("write: %w", err)
 	}
 	failpoint.Hit(failpoint.UndoLogWritten)
-	if err := l.store.Flush(); err != nil {
-		return fmt.Errorf("flush: %w", err)
+	l.mu.Lock()
+	relaxed := l.relaxed
+	l.mu.Unlock()
+	if !relaxed {
+		if err := l.store.Flush(); err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
 	}
 	failpoint.Hit(failpoint.UndoLogged)
 	l.end += int64(len(l.buf))
 	l.buf = l.buf[:0]
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.taken = l.end
 	for _, r := range g.ranges {
 		l.set(r)
 	}

@@ -20,6 +20,8 @@
 // block is overwritten and after the area is there, and that it is whole before the area goes. An area beside a whole
 // replica is over.
 //
+// An area that is kept when its resync has ended is a rescue image (package rescue). It goes on logging, without flushes (Relax).
+//
 // The package refuses, naming the field: an area of another cluster, volume, node, size or backing, or begun in an epoch
 // that the superblock does not know; one of a format that it does not know, without writing to it. It decides nothing.
 //

@@ -61,7 +61,7 @@ var often = map[failpoint.Point]int64{failpoint.PrimaryWrite: 200, failpoint.Pri
 func sites() (steady, fresh []site) {
 	for _, p := range failpoint.All() {
 		name := p.String()
-		if strings.HasPrefix(name, "rollback.") {
+		if strings.HasPrefix(name, "rollback.") || strings.HasPrefix(name, "rescue.") {
 			continue // only what a person forces goes there: make powercuts crashes in it
 		}
 		leader := strings.HasPrefix(name, "leader.")

@@ -1,0 +1,119 @@
+package rescue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"hacluster/blockdev/undo"
+)
+
+// Room is where the images of a replica lie. One goroutine at a time uses an image's part of it.
+type Room interface {
+	// IDs names what is there, also what a crash left unfinished.
+	IDs() ([]string, error)
+	// Make has room for an image, durably: Image(id) can be created in it.
+	Make(id string) error
+	// Image is the file of an image.
+	Image(id string) undo.Place
+	// Label is what SetLabel stored; ErrNone: it stored nothing.
+	Label(id string) ([]byte, error)
+	// SetLabel replaces the label as a whole, durably.
+	SetLabel(id string, p []byte) error
+	// Remove has everything of an image gone durably: the image before the label, so that no crash leaves an image that
+	// looks as if its resync had not ended.
+	Remove(id string) error
+}
+
+// Dir is the Room in a directory of a file system.
+type Dir struct {
+	// Path of the directory. It is made with the first image.
+	Path string
+	// Reserve is how many bytes of the file system are left free for others; see undo.Dir.
+	Reserve func(total int64) int64
+}
+
+var _ Room = (*Dir)(nil)
+
+// IDs implements Room.
+func (d *Dir) IDs() (ids []string, err error) {
+	all, err := os.ReadDir(d.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range all {
+		if e.IsDir() {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// Make implements Room.
+func (d *Dir) Make(id string) error {
+	if err := os.MkdirAll(filepath.Join(d.Path, id), 0o700); err != nil {
+		return noRoom(err)
+	}
+	return errors.Join(syncDir(d.Path), syncDir(filepath.Dir(d.Path)))
+}
+
+// Image implements Room.
+func (d *Dir) Image(id string) undo.Place {
+	return &undo.Dir{Path: filepath.Join(d.Path, id, "image"), Reserve: d.Reserve}
+}
+
+func (d *Dir) label(id string) string { return filepath.Join(d.Path, id, "label") }
+
+// Label implements Room.
+func (d *Dir) Label(id string) ([]byte, error) {
+	p, err := os.ReadFile(d.label(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrNone, err)
+	}
+	return p, err
+}
+
+// SetLabel implements Room: beside, flushed, renamed, the directory flushed. A torn write leaves the one before.
+func (d *Dir) SetLabel(id string, p []byte) error {
+	path := d.label(id)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(p)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Remove implements Room.
+func (d *Dir) Remove(id string) error {
+	dir := filepath.Join(d.Path, id)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := d.Image(id).Remove(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return syncDir(d.Path)
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,420 @@
+package rescue
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
+	"hacluster/blockdev/undo"
+)
+
+// Config says whose images they are and how much each may take.
+type Config struct {
+	undo.Binding
+	Room Room
+	// Limit is how many bytes the file of an image may have; 0: as much as logging the whole volume takes.
+	Limit int64
+	// Patience is how long who writes waits for an image that is closed. Default 200 ms: less than it takes to drop a
+	// member that does not answer.
+	Patience time.Duration
+	// Ended is told that an image is no whole volume any more, and why. It must not wait. nil: nobody is.
+	Ended func(id, why string)
+}
+
+// Shelf has the images of one replica. Keep, List, Read and Remove may be called concurrently; Begin, Finish, Drop and Stop
+// by one goroutine at a time.
+type Shelf struct {
+	cfg     Config
+	src     undo.Source
+	keeping atomic.Pointer[[]*image] // those that Keep has something to do for; nil: none
+
+	mu   sync.Mutex // guards what follows; never held while a disk is waited for
+	live *image     // of the resync that has not ended; nil: none
+	kept []*image   // oldest first
+}
+
+// image is one of them.
+type image struct {
+	id   string
+	area *undo.Area // while it takes old content; nil: it does not any more
+	head undo.Head
+
+	// Under the Shelf's mu:
+	label   label
+	closed  bool
+	damaged bool // the label is: how much the image holds is for its records to say
+	removed bool // or being removed
+}
+
+// Open finds the images of a replica. inPieces: its superblock says that a resync has not ended.
+func Open(cfg Config, src undo.Source, inPieces bool) (*Shelf, error) {
+	if cfg.Patience == 0 {
+		cfg.Patience = 200 * time.Millisecond
+	}
+	s := &Shelf{cfg: cfg, src: src}
+	ids, err := cfg.Room.IDs()
+	if err != nil {
+		return nil, fmt.Errorf("look for rescue images: %w", err)
+	}
+	for _, id := range ids {
+		if err := s.find(id, inPieces); err != nil {
+			s.close()
+			return nil, fmt.Errorf("rescue image %s: %w", id, err)
+		}
+	}
+	slices.SortFunc(s.kept, func(a, b *image) int {
+		if a.label.closedMillis != b.label.closedMillis {
+			return int(min(max(a.label.closedMillis-b.label.closedMillis, -1), 1))
+		}
+		return strings.Compare(a.id, b.id)
+	})
+	s.publishLocked()
+	return s, nil
+}
+
+func (s *Shelf) close() {
+	for _, i := range append(s.kept, s.live) {
+		if i != nil && i.area != nil {
+			_ = i.area.Close() // what is kept is not promised: the label says so
+		}
+	}
+}
+
+// find takes in what is there of one image.
+func (s *Shelf) find(id string, inPieces bool) error {
+	i := &image{id: id}
+	p, err := s.cfg.Room.Label(id)
+	switch {
+	case errors.Is(err, ErrNone):
+		return s.unlabelled(i, inPieces)
+	case err != nil:
+		return err
+	}
+	i.closed = true
+	s.kept = append(s.kept, i)
+	if i.label, err = decodeLabel(p); err != nil {
+		i.damaged, i.label.why = true, err.Error()
+		i.head, _ = s.headOf(id)
+		return nil
+	}
+	switch i.head, err = s.headOf(id); {
+	case errors.Is(err, undo.ErrNone): // it was being removed
+		s.kept = s.kept[:len(s.kept)-1]
+		return s.cfg.Room.Remove(id)
+	case err != nil:
+		i.label.base, i.label.why = baseEnded, err.Error()
+	case i.label.base == baseRunning:
+		i.label.base, i.label.why = baseEnded, "haclusterd has ended without stopping in order, so what was written meanwhile is not known"
+	case i.label.base == baseStopped:
+		return s.resume(i)
+	}
+	return nil
+}
+
+// resume goes on with keeping what an image does not hold. From the label on an end without Stop ends it.
+func (s *Shelf) resume(i *image) error {
+	a, err := undo.Open(s.area(i.id), s.src)
+	switch {
+	case err != nil:
+		i.label.base, i.label.why = baseEnded, err.Error()
+		return nil
+	case !a.Live():
+		i.label.base, i.label.why = baseEnded, a.Damage()
+		return nil
+	}
+	a.Relax()
+	i.area, i.label.base = a, baseRunning
+	return s.cfg.Room.SetLabel(i.id, i.label.encode())
+}
+
+// unlabelled is an image whose resync has not ended, or has just now.
+func (s *Shelf) unlabelled(i *image, inPieces bool) error {
+	a, err := undo.Open(s.area(i.id), s.src)
+	if err != nil {
+		return err
+	}
+	i.area = a
+	if !a.Live() && a.Damage() == "" { // a crash before it was made
+		return s.cfg.Room.Remove(i.id)
+	}
+	if s.live != nil {
+		return errors.Join(fmt.Errorf("beside %s: both belong to a resync that has not ended: set one of the directories aside", s.live.id), a.Close())
+	}
+	i.head, _ = s.headOf(i.id) // of a damaged one nothing is known
+	s.live = i
+	if inPieces {
+		return nil
+	}
+	_, err = s.Finish(time.Now())
+	return err
+}
+
+func (s *Shelf) area(id string) undo.Config {
+	return undo.Config{Binding: s.cfg.Binding, Place: s.cfg.Room.Image(id), Limit: s.cfg.Limit}
+}
+
+func (s *Shelf) headOf(id string) (h undo.Head, err error) {
+	r, err := undo.NewReader(s.cfg.Room.Image(id), undo.Start, undo.Start)
+	if err != nil {
+		return h, err
+	}
+	h = r.Head()
+	if h.Volume != s.cfg.Volume || h.Size != s.cfg.Size {
+		err = fmt.Errorf("it is of volume %x with %d bytes, this one is %x with %d", h.Volume, h.Size, s.cfg.Volume, s.cfg.Size)
+	}
+	return h, errors.Join(err, r.Close())
+}
+
+// Live is the area of the resync that has not ended, and the epoch in which it was begun; nil: it has none here.
+func (s *Shelf) Live() (a *undo.Area, epoch uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live == nil {
+		return nil, 0
+	}
+	return s.live.area, s.live.head.Epoch
+}
+
+// Begin makes an image of the content of this moment, which must be durable on the backing. epoch is the one that the
+// superblock has. When it fails nothing is left of it.
+func (s *Shelf) Begin(point undo.Point, epoch uint64) error {
+	s.mu.Lock()
+	live, n := s.live, len(s.kept)
+	id := s.nameLocked(epoch)
+	s.mu.Unlock()
+	switch {
+	case live != nil:
+		return ErrLive
+	case n >= MaxImages:
+		return fmt.Errorf("%w: %d are the limit", ErrTooMany, MaxImages)
+	}
+	i := &image{id: id}
+	a, err := s.begin(id, point, epoch)
+	if err == nil {
+		i.head, err = s.headOf(id)
+	}
+	if err != nil {
+		if a != nil {
+			err = errors.Join(err, a.Close())
+		}
+		return errors.Join(err, s.cfg.Room.Remove(id))
+	}
+	i.area = a
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live = i
+	return nil
+}
+
+func (s *Shelf) begin(id string, point undo.Point, epoch uint64) (*undo.Area, error) {
+	if err := s.cfg.Room.Make(id); err != nil {
+		return nil, err
+	}
+	c := s.area(id)
+	c.Epoch = max(c.Epoch, epoch)
+	a, err := undo.Open(c, s.src)
+	if err != nil {
+		return nil, err
+	}
+	return a, a.Begin(point, epoch, s.src)
+}
+
+// nameLocked is an id that is not taken: short, for people have to type it.
+func (s *Shelf) nameLocked(epoch uint64) string {
+	for n := 1; ; n++ {
+		id := fmt.Sprintf("%s-e%d", s.cfg.Node, epoch)
+		if n > 1 {
+			id += fmt.Sprintf("-%d", n)
+		}
+		if s.findLocked(id) == nil {
+			return id
+		}
+	}
+}
+
+func (s *Shelf) findLocked(id string) *image {
+	if s.live != nil && s.live.id == id {
+		return s.live
+	}
+	for _, i := range s.kept {
+		if i.id == id {
+			return i
+		}
+	}
+	return nil
+}
+
+// Finish closes the image of a resync that has ended, as the superblock says; it goes on as a whole volume. One that holds
+// nothing is removed. Nothing was written to the replica since the resync ended. ok: there is one.
+func (s *Shelf) Finish(now time.Time) (info Info, err error) {
+	s.mu.Lock()
+	i := s.live
+	s.mu.Unlock()
+	if i == nil {
+		return info, nil
+	}
+	_, bytes, whole := i.area.Point()
+	if whole && bytes == 0 {
+		return info, s.Drop()
+	}
+	l := label{closedMillis: now.UnixMilli(), bytes: bytes, end: i.area.Taken(), base: baseRunning}
+	if !whole { // it is damaged; what can be read of it is there
+		l.base, l.why = baseEnded, i.area.Damage()
+	}
+	failpoint.Hit(failpoint.RescueLabel)
+	if err := s.cfg.Room.SetLabel(i.id, l.encode()); err != nil {
+		return info, fmt.Errorf("label rescue image %s: %w", i.id, err)
+	}
+	failpoint.Hit(failpoint.RescueLabelled)
+	i.area.Relax()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i.label, i.closed = l, true
+	s.live, s.kept = nil, append(s.kept, i)
+	s.publishLocked()
+	return s.infoLocked(i), nil
+}
+
+// Drop removes the image of the resync that has not ended: the way back was taken, or given up.
+func (s *Shelf) Drop() error {
+	s.mu.Lock()
+	i := s.live
+	s.mu.Unlock()
+	if i == nil {
+		return nil
+	}
+	if err := i.area.Discard(); err != nil {
+		return err
+	}
+	if err := s.cfg.Room.Remove(i.id); err != nil {
+		return fmt.Errorf("remove rescue image %s: %w", i.id, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live = nil
+	return nil
+}
+
+// Stop ends the shelf in order: nothing is written to the replica any more, and what was is in the images. The image of a
+// resync that has not ended stays as it is.
+func (s *Shelf) Stop() (err error) {
+	s.mu.Lock()
+	live, kept := s.live, slices.Clone(s.kept)
+	s.keeping.Store(nil)
+	s.mu.Unlock()
+	if live != nil {
+		err = live.area.Close()
+	}
+	for _, i := range kept {
+		err = errors.Join(err, s.stop(i))
+	}
+	return err
+}
+
+func (s *Shelf) stop(i *image) error {
+	if i.area == nil {
+		return nil
+	}
+	err := i.area.Close()
+	s.mu.Lock()
+	switch {
+	case i.removed:
+		s.mu.Unlock()
+		return err
+	case i.label.base != baseRunning:
+	case err != nil:
+		i.label.base, i.label.why = baseEnded, err.Error()
+	default:
+		i.label.base = baseStopped
+	}
+	p := i.label.encode()
+	s.mu.Unlock()
+	return errors.Join(err, s.cfg.Room.SetLabel(i.id, p))
+}
+
+// List tells of the images, oldest first, the one of the resync that has not ended last.
+func (s *Shelf) List() (all []Info) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.kept {
+		all = append(all, s.infoLocked(i))
+	}
+	if s.live != nil {
+		all = append(all, s.infoLocked(s.live))
+	}
+	return all
+}
+
+func (s *Shelf) infoLocked(i *image) Info {
+	out := Info{ID: i.id, Epoch: i.head.Epoch, Point: i.head.Point, Bytes: i.label.bytes, File: i.label.end, Why: i.label.why}
+	if i.closed {
+		out.Closed, out.Whole = time.UnixMilli(i.label.closedMillis), i.label.base == baseRunning
+	} else {
+		_, out.Bytes, _ = i.area.Point()
+		out.Why = i.area.Damage()
+	}
+	if i.area != nil {
+		out.File = max(out.File, i.area.Taken())
+	}
+	return out
+}
+
+// Remove deletes an image for good.
+func (s *Shelf) Remove(id string) error {
+	s.mu.Lock()
+	i := s.findLocked(id)
+	switch {
+	case i == nil:
+		s.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrNone, id)
+	case !i.closed:
+		s.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrLive, id)
+	}
+	i.removed = true
+	s.publishLocked()
+	s.mu.Unlock()
+	var err error
+	if i.area != nil {
+		err = i.area.Close()
+	}
+	failpoint.Hit(failpoint.RescueRemove)
+	if err = errors.Join(s.cfg.Room.Remove(id), err); err != nil {
+		return fmt.Errorf("remove rescue image %s: %w", id, err)
+	}
+	failpoint.Hit(failpoint.RescueRemoved)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = slices.DeleteFunc(s.kept, func(k *image) bool { return k == i })
+	return nil
+}
+
+// publishLocked tells Keep for which images it has something to do.
+func (s *Shelf) publishLocked() {
+	var all []*image
+	for _, i := range s.kept {
+		if i.label.base == baseRunning && !i.removed {
+			all = append(all, i)
+		}
+	}
+	if all == nil {
+		s.keeping.Store(nil)
+		return
+	}
+	s.keeping.Store(&all)
+}
+
+func noRoom(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, blockdev.ErrNoSpace) {
+		return fmt.Errorf("%w: %w", undo.ErrNoRoom, err)
+	}
+	return err
+}
