@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"hacluster/blockdev"
@@ -142,7 +143,7 @@ func (e *entry) carryOut() {
 	var room [8]*order.Item
 	err := e.unmarked
 	if err == nil && e.unlogged != nil {
-		err = e.s.r.dropUndo(e.unlogged)
+		err = e.s.r.goOnWithout(e.unlogged)
 	}
 	if err == nil {
 		failpoint.HitOne(e.Barrier, failpoint.StandbyFlush, failpoint.StandbyWrite)
@@ -230,7 +231,10 @@ func (r *Replica) writeFrame(f *wire.Frame) error {
 // other stream is answered (R23).
 func (r *Replica) finish(e *entry, err error, ready []*order.Item) []*order.Item {
 	s, seq, kind := e.s, e.frame.Seq, e.frame.Kind
-	if err != nil {
+	switch {
+	case errors.Is(err, errAwaits), errors.Is(err, errBroken): // the device is sound, or what broke it is noted
+		s.silent.Store(true)
+	case err != nil:
 		s.silent.Store(true)
 		if r.noteFailure(err) {
 			s.refuseWith(failure(kind), err)

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -75,7 +76,7 @@ func (r *Replica) reportLocked() cluster.Report {
 	}
 	rep.Epoch, rep.LastSeq, rep.Inconsistent = r.recv.Epoch(), r.recv.LastNum(), r.recv.Inconsistent()
 	rep.Point = r.pointLocked()
-	rep.Problem, rep.Doing = r.problem, r.doing
+	rep.Problem, rep.Doing = r.problem, cmp.Or(r.doing, r.awaitsLocked())
 	rep.Fresh = r.cfg.Fresh && r.vol.Epoch == 0
 	return rep
 }

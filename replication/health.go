@@ -76,7 +76,7 @@ func (r *Replica) closeResync(s *session) error {
 		r.unusable("the end of the resync cannot be noted: " + err.Error())
 		return err
 	}
-	if err := r.endUndo(); err != nil {
+	if err := errors.Join(r.endUndo(), r.endImage()); err != nil {
 		r.unusable("the end of the resync cannot be noted: " + err.Error())
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/blockdev/backend/timed"
 	"hacluster/blockdev/marks"
+	"hacluster/blockdev/rescue"
 	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
@@ -61,6 +62,7 @@ type labConfig struct {
 	tmpfs    bool   // backings are files; without faults, and read by nobody else
 	unmarked bool   // nothing is marked on stable storage
 	undo     bool   // there are undo areas
+	rescue   bool   // and rescue images
 	kernel   bool   // backings lose what a failed flush was to make durable
 	files    string // where superblocks are real ones, in files; empty: they are in memory
 }
@@ -76,6 +78,7 @@ type labNode struct {
 	sb      *superRecord
 	table   *memdev.Dev // of marks
 	undo    labUndo
+	rescue  labRescue
 	cable   cable
 	process uint64
 	boot    wire.ID
@@ -96,6 +99,7 @@ type labNode struct {
 	marks       *marks.File
 	tableFaults *faultdev.Dev
 	area        *undo.Area
+	shelf       *rescue.Shelf
 	handler     func(context.Context, *link.Session) error // in the place of the replica
 	giveUps     []string
 	events      []string
@@ -312,14 +316,15 @@ func (n *labNode) start() {
 	}
 	table := n.openMarks()
 	area := n.openUndo(dev, sb)
+	shelf := n.openRescue(dev, sb)
 	id := wire.ID{15: 7}
 	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: *n.l.volume(), Process: n.process, Boot: n.boot,
-		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, Undo: area, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
+		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, Undo: area, Rescue: shelf, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers,
 		Log: logger(n.l.t, n.name)}, labNodeView{n}, dev, sb)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	n.mu.Lock()
-	n.replica, n.super, n.marks, n.area, n.dev, n.faults, n.stop, n.done = r, super, table, area, dev, faults, cancel, done
+	n.replica, n.super, n.marks, n.area, n.shelf, n.dev, n.faults, n.stop, n.done = r, super, table, area, shelf, dev, faults, cancel, done
 	n.mu.Unlock()
 	go func() { done <- r.Run(ctx) }()
 }
@@ -334,6 +339,9 @@ func (n *labNode) halt() error {
 	if n.area != nil {
 		_ = n.area.Close()
 	}
+	if n.shelf != nil {
+		_ = n.shelf.Stop()
+	}
 	if cerr := n.dev.Close(); cerr != nil && !errors.Is(cerr, blockdev.ErrClosed) {
 		err = errors.Join(err, cerr)
 	}
@@ -346,6 +354,7 @@ func (n *labNode) crash() {
 	n.super.kill()
 	_ = n.mem.Close()
 	n.undo.kill()
+	n.rescue.kill()
 	n.faults.Clear() // what hangs finds the device gone
 	n.undo.clear()
 	if n.table != nil {

@@ -62,6 +62,7 @@ func (n *labNode) power(rng *rand.Rand) {
 	}
 	_ = n.mem.Close()
 	n.undo.kill()
+	n.rescue.kill()
 	n.faults.Clear() // what hangs finds the device gone
 	n.undo.clear()
 	data := n.mem.Clone(how)
@@ -74,6 +75,7 @@ func (n *labNode) power(rng *rand.Rand) {
 	_ = n.halt()
 	n.mem, n.table = data, table
 	n.undo.set(func(u *labUndo) { u.dev = area })
+	n.rescue.revive(&how)
 	n.boot[5]++
 	n.cable.mend()
 }

@@ -101,7 +101,8 @@ func (p *peerLink) connect(ctx context.Context) {
 func greetingOf(r wire.HelloReply) primary.Greeting {
 	return primary.Greeting{Process: r.Process, LastNum: r.LastSeq,
 		Incarnation:  cluster.Incarnation{Boot: hex.EncodeToString(r.Boot[:]), Attachment: r.Attachment},
-		Inconsistent: r.Flags&wire.ReplicaInconsistent != 0, Failed: r.Flags&wire.ReplicaFailed != 0}
+		Inconsistent: r.Flags&wire.ReplicaInconsistent != 0, Failed: r.Flags&wire.ReplicaFailed != 0,
+		Keeps: r.Flags&wire.ReplicaKeeps != 0}
 }
 
 // refused notes why there is no stream. A standby that knows a newer epoch ends this tenure's right to answer at once;

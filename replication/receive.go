@@ -164,6 +164,11 @@ func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, 
 	if r.unnoted > 0 || !role.MayAnswer(r.factsLocked()) {
 		return wire.RefusedNotReady, false, r.watchLocked()
 	}
+	if s.epoch == r.vol.Epoch {
+		if reply.Text = r.awaitsLocked(); reply.Text != "" {
+			return wire.RefusedNotReady, false, nil
+		}
+	}
 	switch r.recv.Hello(&r.applied, standby.Hello{Epoch: s.epoch, Primary: h.Primary, Process: h.Process, Stream: s.stream}, busy) {
 	case standby.Store:
 		return 0, true, nil
@@ -192,6 +197,9 @@ func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, 
 	if r.super.Failed() {
 		reply.Flags |= wire.ReplicaFailed
 	}
+	if r.vol.IsHeld(r.cfg.Node) {
+		reply.Flags |= wire.ReplicaKeeps
+	}
 	return wire.Accepted, false, nil
 }
 
@@ -207,6 +215,9 @@ func (s *session) receive(ctx context.Context) error {
 	// The mark of a clean stop goes before the first write can come (R25).
 	if err := s.r.super.SetClean(nil); err != nil {
 		s.r.unusable(fmt.Sprintf("the clean-stop mark cannot be removed: %v", err))
+		return err
+	}
+	if err := s.r.takeUp(); err != nil {
 		return err
 	}
 	for {
@@ -234,7 +245,7 @@ func (s *session) receive(ctx context.Context) error {
 func (s *session) refuse(err error) {
 	var gap *standby.GapError
 	switch {
-	case errors.Is(err, standby.ErrStale), errors.Is(err, context.Canceled):
+	case errors.Is(err, standby.ErrStale), errors.Is(err, context.Canceled), errors.Is(err, errAwaits):
 	case errors.Is(err, wire.ErrChecksum):
 		s.r.meter.sums.Add(1)
 		s.refuseWith(wire.BadChecksum, err)

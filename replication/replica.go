@@ -20,6 +20,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/marks"
+	"hacluster/blockdev/rescue"
 	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
@@ -99,6 +100,9 @@ type Config struct {
 	// in pieces until the resync ends. One beside a replica that is whole has been discarded. It is the caller's to close,
 	// after Run has returned.
 	Undo *undo.Area
+	// Rescue is where this replica keeps aside what a resync overwrites while it is held (R19); nil: nowhere, so such a resync
+	// waits for a person. It is the caller's to stop, after Run has returned.
+	Rescue *rescue.Shelf
 	// Problem, when not empty, says why the backing or its superblock cannot be used; then both are nil.
 	Problem string
 	Log     *slog.Logger
@@ -156,8 +160,10 @@ type Replica struct {
 	stopped   bool            // no goroutine is begun any more
 	reopened  uint64          // failures when the backing was opened
 	again     cluster.Instant // before it no other try to reopen or refresh
-	doing     string          // what keeps the replica from its role at the moment, for the status
-	changed   chan struct{}   // closed when outstanding work or the record changed; nil: nobody waits for that
+	noRoom    string          // why a resync waits for room; it counts until roomAt, and while the replica is held
+	roomAt    cluster.Instant
+	doing     string        // what keeps the replica from its role at the moment, for the status
+	changed   chan struct{} // closed when outstanding work or the record changed; nil: nobody waits for that
 }
 
 // New makes a Replica that owns dev and super; it does nothing before Run.
@@ -172,6 +178,9 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	if cfg.Workers == 0 {
 		cfg.Workers = 64
 	}
+	if cfg.Rescue != nil && dev != nil {
+		dev = &keptBacking{dev, cfg.Rescue}
+	}
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxAnswers), work: newWorkers(cfg.Workers)}
@@ -185,7 +194,8 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	r.timers.set(cfg.DropAfter, cfg.SuspendLimit)
 	if super != nil {
 		r.recv = standby.New(super.Epoch(), super.Inconsistent())
-		r.recv.Rewinds(super.Inconsistent() && cfg.Undo != nil && cfg.Undo.Live())
+		a := r.area()
+		r.recv.Rewinds(super.Inconsistent() && a != nil && a.Live())
 	} else {
 		r.recv = standby.New(0, false)
 	}

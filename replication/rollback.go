@@ -52,7 +52,7 @@ func (r *Replica) rollBack(e cluster.Epoch) {
 
 func (r *Replica) writeBack(e cluster.Epoch, total int64) error {
 	done := int64(0)
-	err := r.cfg.Undo.Each(func(at blockdev.Range, content []byte) error {
+	err := r.area().Each(func(at blockdev.Range, content []byte) error {
 		if !r.rollingBack(e, done, total) {
 			return errOvertaken
 		}
@@ -88,6 +88,9 @@ func (r *Replica) rolledBack() error {
 	err := r.setHealth(func(inconsistent, _ *bool) error { *inconsistent = false; return nil })
 	if err == nil {
 		err = r.endUndo()
+	}
+	if err == nil && r.cfg.Rescue != nil {
+		err = r.cfg.Rescue.Drop() // what it held is there again
 	}
 	if err != nil {
 		r.unusable("the end of the rollback cannot be noted: " + err.Error())

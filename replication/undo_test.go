@@ -23,7 +23,12 @@ type behind struct {
 
 func fallBehind(t *testing.T, seed uint64) *behind {
 	t.Helper()
-	l := formed(t, labConfig{inline: seed%2 == 0, undo: true}, "a", "b")
+	return fallBehindOf(t, seed, labConfig{inline: seed%2 == 0, undo: true})
+}
+
+func fallBehindOf(t *testing.T, seed uint64, conf labConfig) *behind {
+	t.Helper()
+	l := formed(t, conf, "a", "b")
 	r := &behind{returning: &returning{lab: l, a: l.nodes["a"], b: l.nodes["b"], rng: rand.New(rand.NewPCG(seed, 19))}}
 	r.c = r.a.serving().client(t)
 	r.a.connected("b")

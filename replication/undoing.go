@@ -7,6 +7,7 @@ import (
 	"hacluster/blockdev/failpoint"
 	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/standby"
 	"hacluster/replication/wire"
 )
 
@@ -25,19 +26,29 @@ func (s *session) beginOverwriting() error {
 	r := s.r
 	failpoint.Hit(failpoint.ResyncMark)
 	defer failpoint.Hit(failpoint.ResyncMarked)
-	live := false
-	if r.cfg.Undo != nil {
-		if err := r.dev.Flush(); err != nil { // the point must be one that a power cut leaves
-			s.silent.Store(true)
-			if r.noteFailure(err) {
-				s.refuseWith(wire.FlushFailed, err)
-			}
+	how := r.keep()
+	switch {
+	case how == standby.Await:
+		return errAwaits // its greeting was refused, unless the record has changed since
+	case how == standby.BeginUndo && r.cfg.Undo == nil:
+		return r.markInPieces(false)
+	}
+	if err := r.dev.Flush(); err != nil { // the point must be one that a power cut leaves
+		s.silent.Store(true)
+		if r.noteFailure(err) {
+			s.refuseWith(wire.FlushFailed, err)
+		}
+		return err
+	}
+	if how == standby.BeginImage {
+		if err := r.beginImage(); err != nil {
 			return err
 		}
-		var err error
-		if live, err = r.beginUndo(); err != nil {
-			return err
-		}
+		return r.markInPieces(true)
+	}
+	live, err := r.beginUndo()
+	if err != nil {
+		return err
 	}
 	return r.markInPieces(live)
 }
@@ -77,7 +88,7 @@ func (r *Replica) dropUndo(cause error) error {
 	case r.undoGone:
 		return nil // several entries waited for what failed
 	}
-	if err := r.cfg.Undo.Discard(); err != nil {
+	if err := r.discardArea(); err != nil {
 		r.undoErr = err
 		r.unusable(fmt.Sprintf("the way back to the last consistent point is lost (%v), and that cannot be noted: %v", cause, err))
 		return err
@@ -91,16 +102,26 @@ func (r *Replica) dropUndo(cause error) error {
 	return nil
 }
 
-// endUndo removes the area once the superblock says that the replica is whole.
-func (r *Replica) endUndo() error {
-	u := r.cfg.Undo
-	if u == nil {
+// discardArea has what keeps old content gone durably, and what it has.
+func (r *Replica) discardArea() error {
+	if s := r.cfg.Rescue; s != nil {
+		if a, _ := s.Live(); a != nil {
+			return s.Drop()
+		}
+	}
+	if r.cfg.Undo == nil {
 		return nil
 	}
+	return r.cfg.Undo.Discard()
+}
+
+// endUndo removes the area once the superblock says that the replica is whole.
+func (r *Replica) endUndo() error {
 	r.undoing <- struct{}{}
 	defer func() { <-r.undoing }()
 	r.undoGone = false
-	if !u.Live() && u.Damage() == "" {
+	u := r.cfg.Undo
+	if u == nil || !u.Live() && u.Damage() == "" {
 		return nil
 	}
 	return u.Discard()
@@ -111,7 +132,10 @@ func (e *entry) logs() bool {
 	if !e.undo || e.unmarked != nil {
 		return true
 	}
-	ready, err := e.s.r.cfg.Undo.Log(e.frame.Range, e)
+	ready, err := false, undo.ErrClosed
+	if a := e.s.r.area(); a != nil {
+		ready, err = a.Log(e.frame.Range, e)
+	}
 	if err != nil {
 		e.unlogged, ready = err, true
 	}
@@ -128,10 +152,11 @@ var _ undo.Waiter = (*entry)(nil)
 
 // pointLocked is what a forced promotion leads back to; nil: to what the replica holds now, or to nothing.
 func (r *Replica) pointLocked() *cluster.Point {
-	if r.cfg.Undo == nil || !r.recv.Inconsistent() {
+	a := r.area()
+	if a == nil || !r.recv.Inconsistent() {
 		return nil
 	}
-	p, bytes, ok := r.cfg.Undo.Point()
+	p, bytes, ok := a.Point()
 	if !ok {
 		return nil
 	}

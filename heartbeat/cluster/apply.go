@@ -122,7 +122,7 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	v.Primary, v.Process = p.Candidate, p.Member.Process
 	if p.Basis == BasisForced {
 		// Any other replica may hold acknowledged writes that this epoch lacks.
-		v.Held = nil
+		v.Held, v.HeldSince = nil, v.Epoch
 		for _, r := range v.Replicas {
 			if r.Node != p.Candidate {
 				v.Held = append(v.Held, r.Node)
@@ -261,8 +261,8 @@ func (s *State) admit(c Command, v *Volume) string {
 	switch {
 	case c.By != v.Primary || v.Epoch == 0:
 		return fmt.Sprintf("%s is not the primary", c.By)
-	case slices.Contains(v.Held, a.Node):
-		return fmt.Sprintf("%s is held for a person's decision", a.Node)
+	case v.IsHeld(a.Node) && !a.Rescued:
+		return fmt.Sprintf("%s is held: what it has of its own was not kept aside", a.Node)
 	}
 	if a.Node == v.Primary {
 		return "the primary does not admit itself"
@@ -273,10 +273,14 @@ func (s *State) admit(c Command, v *Volume) string {
 	if v.WantsFull(a.Node) && !a.Full {
 		return fmt.Sprintf("%s is to be compared as a whole first", a.Node)
 	}
-	v.Full = without(v.Full, a.Node)
+	kept := ""
+	if v.IsHeld(a.Node) {
+		kept = "; what it had of its own before is kept there as a rescue image"
+	}
+	v.Full, v.Held = without(v.Full, a.Node), without(v.Held, a.Node)
 	v.Members[a.Node] = a.Member
 	v.Admissions++
-	s.event(c, "member admitted", v, a.Node, fmt.Sprintf("%s holds every write; the in-sync set is %v", a.Node, v.MemberNames()))
+	s.event(c, "member admitted", v, a.Node, fmt.Sprintf("%s holds every write; the in-sync set is %v%s", a.Node, v.MemberNames(), kept))
 	return ""
 }
 

@@ -305,8 +305,16 @@ func TestForcedPromotionHoldsTheOthersUntilAPersonAllows(t *testing.T) { // R6, 
 		t.Fatalf("set %v, held %v", v.MemberNames(), v.Held)
 	}
 	v = ok(t, s, Command{Promote: promote(s, "x", BasisForced)}).Volume
-	if !slices.Equal(v.Held, []string{"p", "s"}) {
-		t.Fatalf("held %v after x was forced, want p and s", v.Held)
+	if !slices.Equal(v.Held, []string{"p", "s"}) || v.HeldSince != v.Epoch {
+		t.Fatalf("held %v since epoch %d after x was forced in epoch %d, want p and s", v.Held, v.HeldSince, v.Epoch)
+	}
+	since := v.HeldSince
+	if r := s.Apply(s.Index+1, 5, Command{By: "x", Admit: &Admit{On: on(s), Node: "p", Member: Member{incA, 1}}}); r.Void == "" {
+		t.Fatal("a held replica was admitted although nothing was kept aside")
+	}
+	v = ok(t, s, Command{By: "x", Admit: &Admit{On: on(s), Node: "p", Member: Member{incA, 1}, Rescued: true}}).Volume
+	if !v.IsMember("p") || !slices.Equal(v.Held, []string{"s"}) || v.HeldSince != since {
+		t.Fatalf("set %v, held %v since %d, want p in it and s held since %d", v.MemberNames(), v.Held, v.HeldSince, since)
 	}
 }
 

@@ -157,6 +157,8 @@ type Admit struct {
 	Member Member `json:"member"`
 	// Full: all of it was compared, as an operator had asked.
 	Full bool `json:"full,omitempty"`
+	// Rescued: it is held, and what the resync overwrote was kept aside before (R19).
+	Rescued bool `json:"rescued,omitempty"`
 }
 
 // Rejoin says that a new process of a member continues its membership: the same incarnation, a clean stop, or maps that
@@ -170,7 +172,7 @@ type Rejoin struct {
 	Unmarked *Keeper `json:"unmarked,omitempty"`
 }
 
-// AllowResync is a person's word that what a held replica has of its own may be overwritten.
+// AllowResync is a person's word that what a held replica has of its own may be overwritten without being kept aside.
 type AllowResync struct {
 	On
 	Node string `json:"node"`

@@ -60,8 +60,6 @@ func (s *State) fullResync(c Command, v *Volume) string {
 		return fmt.Sprintf("node %q holds no replica", n)
 	case n == v.Primary:
 		return fmt.Sprintf("%s is the primary: the others are compared with it", n)
-	case slices.Contains(v.Held, n):
-		return fmt.Sprintf("%s is held for a person's decision", n)
 	case v.WantsFull(n):
 		return ""
 	}

@@ -58,9 +58,11 @@ type Volume struct {
 	Previous string `json:"previous,omitempty"`
 	// Members is the in-sync set, keyed by node.
 	Members map[string]Member `json:"members"`
-	// Held names the replicas that may hold acknowledged writes which this epoch lacks: nobody resyncs them before a
-	// person says so by name (R19).
-	Held []string `json:"held,omitempty"`
+	// Held names the replicas that may hold acknowledged writes which this epoch lacks: what a resync overwrites of them is
+	// kept aside before, unless a person says by name that it need not be (R19). HeldSince is the epoch of the promotion by
+	// force that they are held for; what was kept aside before it does not count.
+	Held      []string `json:"held,omitempty"`
+	HeldSince Epoch    `json:"held_since,omitempty"`
 	// Paused names the replicas that an operator has nothing copied to while they are no members; Full those that are to be
 	// compared as a whole before they are members again.
 	Paused []string `json:"paused,omitempty"`
@@ -97,6 +99,9 @@ func (v *Volume) MemberNames() []string {
 	}
 	return names
 }
+
+// IsHeld reports whether node's replica may hold acknowledged writes that this epoch lacks.
+func (v *Volume) IsHeld(node string) bool { return slices.Contains(v.Held, node) }
 
 // Clone is a deep copy.
 func (v Volume) Clone() Volume {

@@ -363,7 +363,7 @@ func TestCommandsNameTheEpochAndVersionTheyWereDecidedOn(t *testing.T) { // R7
 	}
 }
 
-func TestHeldReplicaGetsNoStream(t *testing.T) { // R19
+func TestHeldReplicaThatKeepsNothingGetsNoStream(t *testing.T) { // R19
 	g := newRig(t)
 	g.commit(func(v *cluster.Volume) { v.Held = []string{"s"} })
 	before := len(g.log)
@@ -376,6 +376,15 @@ func TestHeldReplicaGetsNoStream(t *testing.T) { // R19
 	g.up("s")
 	if !has(g.log[before:], Begin, "s") {
 		t.Fatal("a replica that a person released is not resynced")
+	}
+}
+
+func TestHeldReplicaThatKeepsWhatIsOverwrittenIsResynced(t *testing.T) { // R19
+	g := newRig(t)
+	g.commit(func(v *cluster.Volume) { v.Held = []string{"s"} })
+	g.greet("s", Greeting{Incarnation: bootA, Process: 1, Keeps: true})
+	if !has(g.log, Begin, "s") || !g.c.peers["s"].rescued {
+		t.Fatal("it is not resynced, or its admission would not say that it was")
 	}
 }
 

@@ -75,9 +75,9 @@ func (c *Core) fetch(now Instant) {
 		}
 		for _, n := range c.names {
 			p := c.peers[n]
-			if p.member && p.connected && p.out.len() > 0 && p.out.at(0).op == op && !contains(op.mend.cannot, n) {
+			if p.member && p.connected && p.out.len() > 0 && p.out.at(0).op == op && !slices.Contains(op.mend.cannot, n) {
 				op.mend.asked = n
-				if !contains(op.mend.given, n) {
+				if !slices.Contains(op.mend.given, n) {
 					op.mend.given, p.moved = append(op.mend.given, n), now
 				}
 				c.act(Action{Kind: Fetch, Node: n, Op: op, Num: p.acked + 1})
@@ -125,7 +125,7 @@ func (c *Core) Fetched(now Instant, node string, op *Op, err error) {
 // mendLeft gives up what nobody can answer any more, and asks for the rest.
 func (c *Core) mendLeft(now Instant) {
 	for _, op := range slices.Clone(c.mends) {
-		able := slices.ContainsFunc(c.names, func(n string) bool { return c.peers[n].member && !contains(op.mend.cannot, n) })
+		able := slices.ContainsFunc(c.names, func(n string) bool { return c.peers[n].member && !slices.Contains(op.mend.cannot, n) })
 		if !able {
 			c.voidMend(now, op)
 		}

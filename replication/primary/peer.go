@@ -57,6 +57,7 @@ type peer struct {
 	closing      bool    // the closing entry is in out
 	whole        bool    // all of it is behind, or was compared since, as an operator asked
 	failed       bool    // a write or flush failed there: what it reads may not be what a later flush makes durable
+	rescued      bool    // what the resync overwrites is kept aside there
 
 	since    Instant // connected, disconnected, or gave its last sign of life
 	moved    Instant // acknowledged an entry that was new, or was given time for it
@@ -158,6 +159,8 @@ type Greeting struct {
 	LastNum      uint64 // prefix of entries that this process wrote in this epoch; 0: knows of none
 	Inconsistent bool
 	Failed       bool
+	// Keeps: it keeps aside what the resync overwrites (R19).
+	Keeps bool
 	// WentBack says why its map, or ours of it, is older than it was: it was restored. Empty: it was not.
 	WentBack string
 }
@@ -180,8 +183,8 @@ func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 	switch {
 	case p.required():
 		c.upMember(now, p, g)
-	case contains(c.vol.Held, node):
-		c.act(Action{Kind: Disconnect, Node: node, Reason: "it may hold acknowledged writes that this epoch lacks: a person has to allow its resync by name"})
+	case c.vol.IsHeld(node) && !g.Keeps:
+		c.act(Action{Kind: Disconnect, Node: node, Reason: "it may hold acknowledged writes that this epoch lacks, and does not keep them aside: a person has to allow its resync by name"})
 	default:
 		c.upResync(now, p, g)
 	}
@@ -223,7 +226,7 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 // upResync begins a resync, or goes on with one of the same process. What a failed flush of the target may have lost is in
 // no map, so all is copied.
 func (c *Core) upResync(now Instant, p *peer, g Greeting) {
-	p.failed, p.mapping = g.Failed, false
+	p.failed, p.mapping, p.rescued = g.Failed, false, g.Keeps
 	believed := p.believed(g)
 	p.connected, p.incarnation, p.process, p.since, p.moved = true, g.Incarnation, g.Process, now, now
 	c.act(Action{Kind: Begin, Node: p.node, Num: p.next, Resync: true})
@@ -431,13 +434,4 @@ func (c *Core) Leaving(now Instant, node string, stream uint64) {
 func (c *Core) succeeded(p *peer) bool {
 	m, ok := c.vol.Members[p.node]
 	return ok && m.Process != p.process
-}
-
-func contains(names []string, n string) bool {
-	for _, m := range names {
-		if m == n {
-			return true
-		}
-	}
-	return false
 }

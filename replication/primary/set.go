@@ -100,7 +100,7 @@ func (c *Core) members() int { return len(c.vol.Members) - 1 }
 func (c *Core) proposeAdmit(now Instant, p *peer) {
 	p.admitting, p.proposed = c.vol.Version, now
 	m := cluster.Member{Incarnation: p.incarnation, Process: p.process}
-	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Admit: &cluster.Admit{On: c.on(), Node: p.node, Member: m, Full: p.whole}}})
+	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Admit: &cluster.Admit{On: c.on(), Node: p.node, Member: m, Full: p.whole, Rescued: p.rescued}}})
 }
 
 // Tick lets time act: members that do not answer are dropped, silent connections are asked for a sign of life.

@@ -57,6 +57,7 @@ const (
 	ReplicaInconsistent ReplicaFlags = 1 << iota // cannot return to a consistent point (R18)
 	ReplicaFailed                                // a write or flush failed; no candidate until resynced (R23)
 	ReplicaFresh                                 // never written
+	ReplicaKeeps                                 // what a resync overwrites is kept aside before (R19)
 	replicaFlags        = 1<<iota - 1
 )
 
