@@ -69,7 +69,7 @@ func (o outcome) wantSuccess(t *testing.T, texts ...string) {
 }
 
 func TestEveryCommandAsksWhatItSays(t *testing.T) {
-	node := &apitest.Node{Moved: api.Failover{Volume: "pgdata", To: "beta"}}
+	node := &apitest.Node{Moved: api.Failover{Volume: "pgdata", To: "beta"}, Rescued: []api.RescueImage{{Volume: "pgdata", ID: "alpha-e5"}}}
 	server := "unix://" + apitest.Serve(t, node)
 	tests := []struct{ line, call string }{
 		{"status", "Status "},
@@ -89,6 +89,9 @@ func TestEveryCommandAsksWhatItSays(t *testing.T) {
 		{"volume pause pgdata", "VolumePause {Volume:pgdata Replica: Paused:true}"},
 		{"volume verify pgdata --detach --repair", "VolumeVerify {Volume:pgdata Repair:true Stop:false}"},
 		{"volume verify pgdata --stop", "VolumeVerify {Volume:pgdata Repair:false Stop:true}"},
+		{"volume rescue list", "RescueList "},
+		{"volume rescue list pgdata", "RescueList pgdata"},
+		{"volume rescue show pgdata alpha-e5", "RescueList pgdata"},
 		{"volume resume pgdata --replica beta", "VolumePause {Volume:pgdata Replica:beta Paused:false}"},
 		{"node list", "NodeList"},
 		{"node add delta", "NodeAdd delta"},
@@ -179,7 +182,7 @@ func TestNoCommandAtAllShowsHelp(t *testing.T) {
 
 // Every command of the contract is known, also those that this version does not have.
 func TestWhatIsNotThereYetIsRefused(t *testing.T) {
-	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "volume rescue list", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
+	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
 		"fence alpha", "fence confirm alpha", "fence test alpha"} {
 		admin(t, strings.Fields(line)...).wantFailure(t, 1, "not supported yet")
 	}

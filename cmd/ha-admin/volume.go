@@ -15,7 +15,7 @@ func (a *app) volumeCommand() *cobra.Command {
 		a.volumePause("resume", "go on with a resync that was paused", "resumed", false),
 		notYet("resize VOLUME", "change the size"),
 		notYet("delete VOLUME", "take a volume out of the cluster"),
-		notYet("rescue VOLUME", "look after writes that were kept aside"))
+		a.rescueCommand())
 }
 
 func (a *app) volumeList() *cobra.Command {
@@ -74,13 +74,13 @@ func (a *app) volumeResync() *cobra.Command {
 		})
 	c.Long = "A replica that returns is resynced by itself. This command is for one that is not: it ends a pause; --full has all of it\n" +
 		"compared with the primary, whatever is known of it, as after its disk was replaced; and after a forced promotion it\n" +
-		"permits that a replica with writes of its own is overwritten. It returns when this is decided, not when it is copied:\n" +
+		"permits that a replica with writes of its own is overwritten without a rescue image, for want of room. It returns when this is decided, not when it is copied:\n" +
 		"`ha-admin status` shows how far it is."
 	c.Flags().StringVar(&r.Replica, "replica", "", "the node whose replica is resynced")
 	c.Flags().StringVar(&r.Replica, "target", "", "the same as --replica")
 	c.Flags().BoolVar(&r.Full, "full", false, "compare all of it")
 	c.Flags().BoolVar(&r.DropMember, "drop-member", false, "with --full: consent that a replica in sync leaves the in-sync set until it has been compared")
-	c.Flags().BoolVar(&r.DiscardTargetData, "discard-target-data", false, "consent to the loss of what only this replica holds")
+	c.Flags().BoolVar(&r.DiscardTargetData, "discard-target-data", false, "consent to the loss of what only this replica holds: no rescue image of it has to be kept")
 	_ = c.Flags().MarkHidden("target")
 	return c
 }

@@ -117,6 +117,8 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 		Moved: moved, Past: []api.Failover{moved, {Volume: "w", At: at, Stages: []api.Stage{}}},
 		Volumes:  []api.Volume{{Name: "v", Size: 1 << 50, Mode: "sync", State: "healthy", Primary: "a", Epoch: 3, Replicas: []string{"a", "b"}}},
 		Members:  []api.Member{{Name: "a", Role: "data", State: "alive", Voter: true, Address: "127.0.0.1:1"}},
+		Rescued:  []api.RescueImage{{Volume: "v", ID: "a-e5", Node: "a", Epoch: 5, Member: &at, Bytes: 8192, Blocks: 2, Size: 1 << 30, File: 9000, Whole: true}},
+		Parts:    []api.RescuePart{{Size: 1 << 30}, {Off: 4096, Len: 4, Data: []byte("data")}, {Off: 1 << 20, Len: 1 << 20}},
 		Settings: config.Document{Cluster: "lab", Nodes: []config.DocumentNode{}, Volumes: []config.DocumentVolume{}},
 	}
 	c, ctx := dial(t, apitest.Serve(t, node)), within(t)
@@ -143,12 +145,19 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	check("create", nil, nil, c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", DiscardData: true}))
 	check("resync", nil, nil, c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v", Replica: "b", Full: true, DiscardTargetData: true, DropMember: true}))
 	check("pause", nil, nil, c.VolumePause(ctx, api.VolumePauseRequest{Volume: "v", Replica: "b", Paused: true}))
+	images, err := c.RescueList(ctx, "v")
+	check("rescue images", images, node.Rescued, err)
+	var parts []api.RescuePart
+	err = c.RescueExport(ctx, api.RescueExportRequest{Volume: "v", ID: "a-e5", Partial: true}, func(p api.RescuePart) error { parts = append(parts, p); return nil })
+	check("export", parts, node.Parts, err)
+	check("delete", nil, nil, c.RescueDelete(ctx, "v", "a-e5"))
 	check("add", nil, nil, c.NodeAdd(ctx, "d"))
 	check("remove", nil, nil, c.NodeRemove(ctx, "d"))
 	want := []string{
 		"Failover {Volume:v To:b Force:true AcceptDataLoss:true Epoch:7}", "Failovers", "VolumeList", "NodeList", "ConfigShow",
 		"VolumeCreate {Volume:v InitialFrom:a DiscardData:false}", "VolumeCreate {Volume:v InitialFrom: DiscardData:true}",
-		"VolumeResync {Volume:v Replica:b Full:true DiscardTargetData:true DropMember:true}", "VolumePause {Volume:v Replica:b Paused:true}", "NodeAdd d", "NodeRemove d",
+		"VolumeResync {Volume:v Replica:b Full:true DiscardTargetData:true DropMember:true}", "VolumePause {Volume:v Replica:b Paused:true}",
+		"RescueList v", "RescueExport {Volume:v ID:a-e5 Partial:true}", "RescueDelete v a-e5", "NodeAdd d", "NodeRemove d",
 	}
 	check("calls", node.Calls(), want, nil)
 }

@@ -102,6 +102,49 @@ func (c *Client) VolumeVerify(ctx context.Context, r VolumeVerifyRequest) (Verif
 	return VerifyBegun{Primary: reply.GetPrimary(), StartedAt: reply.GetStartedAt().AsTime()}, nil
 }
 
+// RescueList tells of the rescue images of a volume; empty: of all.
+func (c *Client) RescueList(ctx context.Context, volume string) ([]RescueImage, error) {
+	reply, err := c.rpc.RescueList(ctx, &adminv1.RescueListRequest{Volume: volume})
+	if err != nil {
+		return nil, err
+	}
+	all := []RescueImage{}
+	if err := json.Unmarshal(reply.GetDocument(), &all); err != nil {
+		return nil, fmt.Errorf("read the rescue images of %s: %w", c.Server, err)
+	}
+	return all, nil
+}
+
+// RescueExport calls fn for each part of the volume, in the order in which they are to be written. nil: it was the whole of it.
+func (c *Client) RescueExport(ctx context.Context, r RescueExportRequest, fn func(RescuePart) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.rpc.RescueExport(ctx, &adminv1.RescueExportRequest{Volume: r.Volume, Id: r.ID, Partial: r.Partial})
+	if err != nil {
+		return fromStatus(c.Server, false, err)
+	}
+	for {
+		p, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return Failed("%s ended the export of %s before its end: try again", c.Server, r.ID)
+		case err != nil:
+			return fromStatus(c.Server, answered(stream.Trailer()), err)
+		case p.GetEnd():
+			return nil
+		}
+		if err := fn(RescuePart{Size: p.GetSize(), Off: p.GetOffset(), Len: p.GetLength(), Data: p.GetData()}); err != nil {
+			return err
+		}
+	}
+}
+
+// RescueDelete deletes a rescue image for good.
+func (c *Client) RescueDelete(ctx context.Context, volume, id string) error {
+	_, err := c.rpc.RescueDelete(ctx, &adminv1.RescueDeleteRequest{Volume: volume, Id: id})
+	return err
+}
+
 // NodeList lists the nodes.
 func (c *Client) NodeList(ctx context.Context) ([]Member, error) {
 	reply, err := c.rpc.NodeList(ctx, &adminv1.NodeListRequest{})

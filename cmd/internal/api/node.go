@@ -22,6 +22,7 @@ type Node interface {
 	StatusReader
 	Promoter
 	VolumeKeeper
+	RescueKeeper
 	NodeKeeper
 	Journal
 	ConfigReader
@@ -88,8 +89,8 @@ type VolumeResyncRequest struct {
 	Volume  string
 	Replica string // its node
 	Full    bool   // all of it is compared, whatever the maps say
-	// DiscardTargetData is consent for a replica that is held back after a forced promotion; without it the node refuses and
-	// says what would be lost.
+	// DiscardTargetData is consent for a replica that is held after a forced promotion, to overwrite what it has of its own
+	// without a rescue image; without it the node refuses and says what would be lost.
 	DiscardTargetData bool
 	// DropMember is consent for a full resync of a member: it leaves the in-sync set until it has been compared.
 	DropMember bool
@@ -113,6 +114,47 @@ type VolumeVerifyRequest struct {
 type VerifyBegun struct {
 	Primary   string
 	StartedAt time.Time
+}
+
+// RescueKeeper looks after what replicas held that a promotion by force left behind (R19).
+type RescueKeeper interface {
+	// RescueList tells of the images of a volume, or of all, on the nodes that answer.
+	RescueList(ctx context.Context, volume string) ([]RescueImage, error)
+	// RescueExport calls send for each part of the whole volume as it was. Parts are to be written in order over zeroes; later
+	// ones replace earlier ones. It returns nil only behind the last one. Data is valid until send returns.
+	RescueExport(ctx context.Context, r RescueExportRequest, send func(RescuePart) error) error
+	RescueDelete(ctx context.Context, volume, id string) error
+}
+
+// RescueImage is what one replica held that a promotion by force left behind.
+type RescueImage struct {
+	Volume string     `json:"volume"`
+	ID     string     `json:"id"`
+	Node   string     `json:"node"`   // where it lies
+	Epoch  uint64     `json:"epoch"`  // in which its resync began: what is in it may lack in this one
+	Member *time.Time `json:"member"` // until when the replica was a member; null: that is not known
+	Closed *time.Time `json:"closed"` // when the resync ended; null: it has not
+	Bytes  int64      `json:"bytes"`  // of the volume that the resync overwrote; all of them are in the image
+	Blocks int64      `json:"blocks"` // of 4096 bytes, likewise
+	Size   int64      `json:"size"`   // of the volume
+	File   int64      `json:"file_bytes"`
+	Whole  bool       `json:"whole"`            // it can be exported as the whole volume
+	Reason string     `json:"reason,omitempty"` // why not
+}
+
+// RescueExportRequest asks for an image as the whole volume.
+type RescueExportRequest struct {
+	Volume string
+	ID     string
+	// Partial is consent for an image that is no whole volume any more: what the resync overwrote is right, and the rest is as
+	// the replica has it now.
+	Partial bool
+}
+
+// RescuePart is a piece of a volume.
+type RescuePart struct {
+	Size, Off, Len int64 // Size: of the volume, in the first part only
+	Data           []byte
 }
 
 // NodeKeeper manages the members of the cluster.

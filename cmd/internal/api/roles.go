@@ -29,6 +29,9 @@ var leastRole = map[string]pki.Role{
 	"VolumeResync": pki.RoleOperator,
 	"VolumePause":  pki.RoleOperator,
 	"VolumeVerify": pki.RoleOperator, // with repair too: it overwrites what is no copy any more, and demands that word
+	"RescueList":   pki.RoleViewer,
+	"RescueExport": pki.RoleOperator, // they may read volumes over NBD too
+	"RescueDelete": pki.RoleAdmin,    // it may be the last copy of acknowledged writes
 	"Apply":        pki.RoleAdmin,
 	"VolumeCreate": pki.RoleAdmin,
 	"NodeAdd":      pki.RoleAdmin,

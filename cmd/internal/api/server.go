@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"hacluster/cmd/internal/config"
@@ -135,6 +136,44 @@ func (s *server) VolumeVerify(ctx context.Context, r *adminv1.VolumeVerifyReques
 		return nil, refuse(ctx, err)
 	}
 	return &adminv1.VolumeVerifyReply{Primary: b.Primary, StartedAt: timestamppb.New(b.StartedAt)}, nil
+}
+
+func (s *server) RescueList(ctx context.Context, r *adminv1.RescueListRequest) (*adminv1.RescueListReply, error) {
+	all, err := s.node.RescueList(ctx, r.GetVolume())
+	if err != nil {
+		return nil, refuse(ctx, err)
+	}
+	doc, err := json.Marshal(append([]RescueImage{}, all...))
+	if err != nil {
+		return nil, refuse(ctx, err)
+	}
+	return &adminv1.RescueListReply{Document: doc}, nil
+}
+
+func (s *server) RescueExport(r *adminv1.RescueExportRequest, stream adminv1.Admin_RescueExportServer) error {
+	if r.GetVolume() == "" || r.GetId() == "" {
+		return refuseStream(stream, BadRequest("volume rescue export: volume %q, image %q: both are needed", r.GetVolume(), r.GetId()))
+	}
+	err := s.node.RescueExport(stream.Context(), RescueExportRequest{Volume: r.GetVolume(), ID: r.GetId(), Partial: r.GetPartial()}, func(p RescuePart) error {
+		return stream.Send(&adminv1.RescuePart{Size: p.Size, Offset: p.Off, Length: p.Len, Data: p.Data})
+	})
+	if err != nil {
+		return refuseStream(stream, err)
+	}
+	return stream.Send(&adminv1.RescuePart{End: true})
+}
+
+// refuseStream is refuse for a stream: its trailer tells that a node has answered.
+func refuseStream(stream grpc.ServerStream, err error) error {
+	stream.SetTrailer(metadata.Pairs(answeredKey, "1"))
+	return toStatus(err)
+}
+
+func (s *server) RescueDelete(ctx context.Context, r *adminv1.RescueDeleteRequest) (*adminv1.RescueDeleteReply, error) {
+	if r.GetVolume() == "" || r.GetId() == "" {
+		return nil, refuse(ctx, BadRequest("volume rescue delete: volume %q, image %q: both are needed", r.GetVolume(), r.GetId()))
+	}
+	return &adminv1.RescueDeleteReply{}, refuse(ctx, s.node.RescueDelete(ctx, r.GetVolume(), r.GetId()))
 }
 
 func (s *server) NodeList(ctx context.Context, _ *adminv1.NodeListRequest) (*adminv1.NodeListReply, error) {

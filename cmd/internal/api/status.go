@@ -7,7 +7,8 @@ import (
 )
 
 // Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key but a reason,
-// a comparison that there was none of and one that no schedule asks for is always there; lists are empty rather than null.
+// a point, rescue images, a comparison that there was none of and one that no schedule asks for is always there; lists are empty
+// rather than null.
 type Status struct {
 	Cluster       string          `json:"cluster"`
 	Quorum        bool            `json:"quorum"`
@@ -152,9 +153,16 @@ type ReplicaStatus struct {
 	Reason     string        `json:"reason,omitempty"` // why it is not in sync, and what to do; left out when it is
 	LagBytes   int64         `json:"lag_bytes"`
 	LagMs      int64         `json:"lag_ms"`
-	DirtyBytes int64         `json:"dirty_bytes"`     // what a resync of it would have to look at
-	Resync     *ResyncStatus `json:"resync"`          // null: none runs
-	Point      *PointStatus  `json:"point,omitempty"` // left out: it cannot be promoted, also not by force
+	DirtyBytes int64         `json:"dirty_bytes"`      // what a resync of it would have to look at
+	Resync     *ResyncStatus `json:"resync"`           // null: none runs
+	Point      *PointStatus  `json:"point,omitempty"`  // left out: it cannot be promoted, also not by force
+	Rescue     *RescueStatus `json:"rescue,omitempty"` // left out: there are no rescue images of it
+}
+
+// RescueStatus is what is kept aside of a replica that a promotion by force left behind (R19).
+type RescueStatus struct {
+	Images int   `json:"images"`
+	Bytes  int64 `json:"bytes"` // of their files
 }
 
 // PointStatus is what a forced promotion of a replica would give (R18).

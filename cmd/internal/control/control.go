@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/metadata"
 
+	"hacluster/blockdev/rescue"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/failover"
 	"hacluster/replication"
@@ -115,6 +116,24 @@ type (
 	VerifyReply struct {
 		Began time.Time `json:"began"`
 	}
+	// Rescued is a rescue image that lies on the node.
+	Rescued struct {
+		Volume string      `json:"volume"`
+		Image  rescue.Info `json:"image"`
+	}
+	// RescueRead asks for a piece of one.
+	RescueRead struct {
+		Volume  string        `json:"volume"`
+		ID      string        `json:"id"`
+		From    rescue.Cursor `json:"from"`
+		Partial bool          `json:"partial"`
+	}
+	// RescueRemove has one deleted.
+	RescueRemove struct {
+		Volume string `json:"volume"`
+		ID     string `json:"id"`
+		By     string `json:"by"`
+	}
 	// Verified is the comparison of a volume that runs on the node as primary, or ran last.
 	Verified struct {
 		Volume string                   `json:"volume"`
@@ -147,6 +166,7 @@ type (
 		Reports       []cluster.Report `json:"reports"`
 		Serving       []Serving        `json:"serving"`
 		Verified      []Verified       `json:"verified,omitempty"`
+		Rescued       []Rescued        `json:"rescued,omitempty"`
 	}
 	// Serving is a volume that the node serves as primary.
 	Serving struct {
@@ -188,6 +208,8 @@ type Handler interface {
 	GiveUp(context.Context, *GiveUp) (*Done, error)
 	HandOver(context.Context, *HandOver) (*Done, error)
 	Verify(context.Context, *Verify) (*VerifyReply, error)
+	RescueRead(context.Context, *RescueRead) (*rescue.Piece, error)
+	RescueRemove(context.Context, *RescueRemove) (*Done, error)
 	Served(context.Context, *Served) (*Done, error)
 	State(context.Context, *State) (*StateReply, error)
 	Local(context.Context, *Local) (*LocalReply, error)
@@ -200,6 +222,7 @@ func Register(r grpc.ServiceRegistrar, h Handler) {
 		method("Lease", Handler.Lease), method("Ask", Handler.Ask), method("Propose", Handler.Propose),
 		method("GiveUp", Handler.GiveUp), method("HandOver", Handler.HandOver), method("Served", Handler.Served),
 		method("State", Handler.State), method("Local", Handler.Local), method("Verify", Handler.Verify),
+		method("RescueRead", Handler.RescueRead), method("RescueRemove", Handler.RescueRemove),
 	}}, h)
 }
 
@@ -261,6 +284,12 @@ func (c Client) HandOver(ctx context.Context, r *HandOver) (*Done, error) {
 }
 func (c Client) Verify(ctx context.Context, r *Verify) (*VerifyReply, error) {
 	return call[VerifyReply](ctx, c, "Verify", r)
+}
+func (c Client) RescueRead(ctx context.Context, r *RescueRead) (*rescue.Piece, error) {
+	return call[rescue.Piece](ctx, c, "RescueRead", r)
+}
+func (c Client) RescueRemove(ctx context.Context, r *RescueRemove) (*Done, error) {
+	return call[Done](ctx, c, "RescueRemove", r)
 }
 func (c Client) Served(ctx context.Context, r *Served) (*Done, error) {
 	return call[Done](ctx, c, "Served", r)

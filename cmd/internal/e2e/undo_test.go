@@ -154,8 +154,7 @@ func TestForcedStandbyReturnsFromAResyncWithItsFiles(t *testing.T) {
 	}
 	r.SetEnv(primary)
 	r.start(primary)
-	r.until("the old primary is held back", stateOfReplica(primary, "out_of_sync"))
-	r.admin(0, "volume", "resync", "vol", "--target", primary, "--discard-target-data")
+	r.until("the old primary is resynced, and what it had is kept", Healthy)
 	r.same()
 }
 

@@ -99,7 +99,7 @@ func mayResync(vol *cluster.Volume, r api.VolumeResyncRequest) error {
 	case r.Replica == vol.Primary:
 		return api.Failed("%s is the primary of %q: the others are resynced from it", r.Replica, vol.Name)
 	case held && !r.DiscardTargetData:
-		return api.Refused("the replica of %q on %s may hold acknowledged writes that the others lack; a resync overwrites them for good (R19): consent with --discard-target-data", vol.Name, r.Replica)
+		return api.Refused("the replica of %q on %s may hold acknowledged writes that the others lack; its resync goes on by itself as soon as there is room to keep aside what it overwrites (`ha-admin status %s` shows what it waits for); to have them overwritten for good (R19), consent with --discard-target-data", vol.Name, r.Replica, vol.Name)
 	case member && vol.WantsFull(r.Replica):
 		return nil // an earlier try; the primary sends it away
 	case member && !r.Full:

@@ -273,6 +273,13 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 	}
 	out.Point = v.point(vol, node)
 	out.Reason = replicaReason(vol, node, out.State, rep, peer)
+	for _, i := range v.rescued(vol.Name, node) {
+		if out.Rescue == nil {
+			out.Rescue = &api.RescueStatus{}
+		}
+		out.Rescue.Images++
+		out.Rescue.Bytes += i.Image.File
+	}
 	if peer != nil {
 		out.LagBytes, out.LagMs = peer.UnackedBytes, peer.LagMs
 	}

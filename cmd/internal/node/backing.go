@@ -16,6 +16,7 @@ import (
 	"hacluster/blockdev/failpoint"
 	"hacluster/blockdev/marks"
 	"hacluster/blockdev/meta"
+	"hacluster/blockdev/rescue"
 	"hacluster/blockdev/undo"
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
@@ -28,6 +29,7 @@ type backing struct {
 	super       *superblock
 	marks       *marks.File
 	undo        *undo.Area
+	rescue      *rescue.Shelf
 	incarnation cluster.Incarnation
 	fresh       bool
 	inline      bool
@@ -79,8 +81,11 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if b.undo, err = v.openUndo(st, vol, file.Attachment(), conf.UndoLimit, !known, b.super, b.dev); err != nil {
 		return nil, errors.Join(err, b.marks.Close(), b.super.close(), b.dev.Close())
 	}
+	if b.rescue, err = v.openRescue(st, vol, file.Attachment(), conf, b.super, b.dev); err != nil {
+		return nil, errors.Join(err, b.undo.Close(), b.marks.Close(), b.super.close(), b.dev.Close())
+	}
 	b.close = func() {
-		if err := errors.Join(b.undo.Close(), b.marks.Close(), b.super.close(), b.dev.Close()); err != nil {
+		if err := errors.Join(b.rescue.Stop(), b.undo.Close(), b.marks.Close(), b.super.close(), b.dev.Close()); err != nil {
 			v.n.log.Error("closing the backing", "volume", vol.Name, "error", err)
 		}
 	}

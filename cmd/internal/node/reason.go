@@ -184,8 +184,10 @@ func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report,
 		return rep.Problem
 	case rep.Stalled:
 		return "an operation of its backing device is outstanding past its deadline"
-	case slices.Contains(vol.Held, node):
-		return fmt.Sprintf("it may hold acknowledged writes that the others lack: `ha-admin volume resync %s --replica %s --discard-target-data` has them overwritten", vol.Name, node)
+	case vol.IsHeld(node) && rep.Doing != "":
+		return rep.Doing
+	case vol.IsHeld(node) && !vol.IsPaused(node):
+		return "it may hold acknowledged writes that the others lack: its resync begins when the primary serves, and keeps what it overwrites as a rescue image"
 	case vol.IsPaused(node) && peer != nil && peer.Connected:
 		return fmt.Sprintf("an operator paused its resync: `ha-admin volume resume %s --replica %s` goes on with it", vol.Name, node)
 	case rep.Doing != "":

@@ -198,7 +198,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 			v.n.events.add("replica opened", vol.Name, fmt.Sprintf("the replica of %s could be opened at last: %s", v.n.me.Name, rep.Device))
 		}
 		delete(v.told, vol.Name)
-		cfg.Incarnation, cfg.Fresh, cfg.Inline, cfg.Marks, cfg.Undo = b.incarnation, b.fresh, b.inline, b.marks, b.undo
+		cfg.Incarnation, cfg.Fresh, cfg.Inline, cfg.Marks, cfg.Undo, cfg.Rescue = b.incarnation, b.fresh, b.inline, b.marks, b.undo, b.rescue
 		h.replica = replication.New(cfg, replicaNode{v.n}, b.dev, b.super)
 		b.stalled.Store(h.replica)
 		h.close, h.deadline = b.close, b.dev.SetDeadline

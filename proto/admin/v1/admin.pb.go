@@ -1106,6 +1106,318 @@ func (x *VolumeVerifyReply) GetStartedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type RescueListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"` // empty: of all volumes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RescueListRequest) Reset() {
+	*x = RescueListRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RescueListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RescueListRequest) ProtoMessage() {}
+
+func (x *RescueListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RescueListRequest.ProtoReflect.Descriptor instead.
+func (*RescueListRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RescueListRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+type RescueListReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // a JSON list
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RescueListReply) Reset() {
+	*x = RescueListReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RescueListReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RescueListReply) ProtoMessage() {}
+
+func (x *RescueListReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RescueListReply.ProtoReflect.Descriptor instead.
+func (*RescueListReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RescueListReply) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+type RescueExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Partial       bool                   `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"` // consent: what the resync did not overwrite may be newer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RescueExportRequest) Reset() {
+	*x = RescueExportRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RescueExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RescueExportRequest) ProtoMessage() {}
+
+func (x *RescueExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RescueExportRequest.ProtoReflect.Descriptor instead.
+func (*RescueExportRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RescueExportRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *RescueExportRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RescueExportRequest) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+type RescuePart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Size          int64                  `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"` // of the volume, in the first part
+	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length        int64                  `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"` // empty: zeroes
+	End           bool                   `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RescuePart) Reset() {
+	*x = RescuePart{}
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RescuePart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RescuePart) ProtoMessage() {}
+
+func (x *RescuePart) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RescuePart.ProtoReflect.Descriptor instead.
+func (*RescuePart) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *RescuePart) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *RescuePart) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *RescuePart) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *RescuePart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *RescuePart) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+type RescueDeleteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Volume        string                 `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RescueDeleteRequest) Reset() {
+	*x = RescueDeleteRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RescueDeleteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RescueDeleteRequest) ProtoMessage() {}
+
+func (x *RescueDeleteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RescueDeleteRequest.ProtoReflect.Descriptor instead.
+func (*RescueDeleteRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RescueDeleteRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *RescueDeleteRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RescueDeleteReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RescueDeleteReply) Reset() {
+	*x = RescueDeleteReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RescueDeleteReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RescueDeleteReply) ProtoMessage() {}
+
+func (x *RescueDeleteReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RescueDeleteReply.ProtoReflect.Descriptor instead.
+func (*RescueDeleteReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
 type NodeListRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1114,7 +1426,7 @@ type NodeListRequest struct {
 
 func (x *NodeListRequest) Reset() {
 	*x = NodeListRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1438,7 @@ func (x *NodeListRequest) String() string {
 func (*NodeListRequest) ProtoMessage() {}
 
 func (x *NodeListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1451,7 @@ func (x *NodeListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeListRequest.ProtoReflect.Descriptor instead.
 func (*NodeListRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type NodeListReply struct {
@@ -1151,7 +1463,7 @@ type NodeListReply struct {
 
 func (x *NodeListReply) Reset() {
 	*x = NodeListReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1475,7 @@ func (x *NodeListReply) String() string {
 func (*NodeListReply) ProtoMessage() {}
 
 func (x *NodeListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1488,7 @@ func (x *NodeListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeListReply.ProtoReflect.Descriptor instead.
 func (*NodeListReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeListReply) GetNodes() []*Node {
@@ -1199,7 +1511,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1523,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1536,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Node) GetName() string {
@@ -1271,7 +1583,7 @@ type NodeAddRequest struct {
 
 func (x *NodeAddRequest) Reset() {
 	*x = NodeAddRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1595,7 @@ func (x *NodeAddRequest) String() string {
 func (*NodeAddRequest) ProtoMessage() {}
 
 func (x *NodeAddRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1608,7 @@ func (x *NodeAddRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddRequest.ProtoReflect.Descriptor instead.
 func (*NodeAddRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeAddRequest) GetName() string {
@@ -1314,7 +1626,7 @@ type NodeAddReply struct {
 
 func (x *NodeAddReply) Reset() {
 	*x = NodeAddReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1638,7 @@ func (x *NodeAddReply) String() string {
 func (*NodeAddReply) ProtoMessage() {}
 
 func (x *NodeAddReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1651,7 @@ func (x *NodeAddReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddReply.ProtoReflect.Descriptor instead.
 func (*NodeAddReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type NodeRemoveRequest struct {
@@ -1351,7 +1663,7 @@ type NodeRemoveRequest struct {
 
 func (x *NodeRemoveRequest) Reset() {
 	*x = NodeRemoveRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1675,7 @@ func (x *NodeRemoveRequest) String() string {
 func (*NodeRemoveRequest) ProtoMessage() {}
 
 func (x *NodeRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1688,7 @@ func (x *NodeRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRemoveRequest.ProtoReflect.Descriptor instead.
 func (*NodeRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeRemoveRequest) GetName() string {
@@ -1394,7 +1706,7 @@ type NodeRemoveReply struct {
 
 func (x *NodeRemoveReply) Reset() {
 	*x = NodeRemoveReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1718,7 @@ func (x *NodeRemoveReply) String() string {
 func (*NodeRemoveReply) ProtoMessage() {}
 
 func (x *NodeRemoveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1731,7 @@ func (x *NodeRemoveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRemoveReply.ProtoReflect.Descriptor instead.
 func (*NodeRemoveReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 type EventsRequest struct {
@@ -1431,7 +1743,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1755,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1768,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -1482,7 +1794,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1806,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1819,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1567,7 +1879,7 @@ type ConfigShowRequest struct {
 
 func (x *ConfigShowRequest) Reset() {
 	*x = ConfigShowRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1891,7 @@ func (x *ConfigShowRequest) String() string {
 func (*ConfigShowRequest) ProtoMessage() {}
 
 func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1904,7 @@ func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowRequest.ProtoReflect.Descriptor instead.
 func (*ConfigShowRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 type ConfigShowReply struct {
@@ -1604,7 +1916,7 @@ type ConfigShowReply struct {
 
 func (x *ConfigShowReply) Reset() {
 	*x = ConfigShowReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1928,7 @@ func (x *ConfigShowReply) String() string {
 func (*ConfigShowReply) ProtoMessage() {}
 
 func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1941,7 @@ func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowReply.ProtoReflect.Descriptor instead.
 func (*ConfigShowReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ConfigShowReply) GetDocument() []byte {
@@ -1653,7 +1965,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +1977,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +1990,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -1732,7 +2044,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +2056,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +2069,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ApplyReply) GetDocument() []byte {
@@ -1841,7 +2153,26 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x11VolumeVerifyReply\x12\x18\n" +
 	"\aprimary\x18\x01 \x01(\tR\aprimary\x129\n" +
 	"\n" +
-	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\x11\n" +
+	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"+\n" +
+	"\x11RescueListRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\"-\n" +
+	"\x0fRescueListReply\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"W\n" +
+	"\x13RescueExportRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
+	"\apartial\x18\x03 \x01(\bR\apartial\"v\n" +
+	"\n" +
+	"RescuePart\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x03R\x06length\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\bR\x03end\"=\n" +
+	"\x13RescueDeleteRequest\x12\x16\n" +
+	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x13\n" +
+	"\x11RescueDeleteReply\"\x11\n" +
 	"\x0fNodeListRequest\"?\n" +
 	"\rNodeListReply\x12.\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x18.hacluster.admin.v1.NodeR\x05nodes\"t\n" +
@@ -1881,7 +2212,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"deleteData\"(\n" +
 	"\n" +
 	"ApplyReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument2\xc5\t\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument2\xda\v\n" +
 	"\x05Admin\x12L\n" +
 	"\x06Status\x12!.hacluster.admin.v1.StatusRequest\x1a\x1f.hacluster.admin.v1.StatusReply\x12R\n" +
 	"\bFailover\x12#.hacluster.admin.v1.FailoverRequest\x1a!.hacluster.admin.v1.FailoverReply\x12U\n" +
@@ -1891,7 +2222,11 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\fVolumeCreate\x12'.hacluster.admin.v1.VolumeCreateRequest\x1a%.hacluster.admin.v1.VolumeCreateReply\x12^\n" +
 	"\fVolumeResync\x12'.hacluster.admin.v1.VolumeResyncRequest\x1a%.hacluster.admin.v1.VolumeResyncReply\x12[\n" +
 	"\vVolumePause\x12&.hacluster.admin.v1.VolumePauseRequest\x1a$.hacluster.admin.v1.VolumePauseReply\x12^\n" +
-	"\fVolumeVerify\x12'.hacluster.admin.v1.VolumeVerifyRequest\x1a%.hacluster.admin.v1.VolumeVerifyReply\x12R\n" +
+	"\fVolumeVerify\x12'.hacluster.admin.v1.VolumeVerifyRequest\x1a%.hacluster.admin.v1.VolumeVerifyReply\x12X\n" +
+	"\n" +
+	"RescueList\x12%.hacluster.admin.v1.RescueListRequest\x1a#.hacluster.admin.v1.RescueListReply\x12Y\n" +
+	"\fRescueExport\x12'.hacluster.admin.v1.RescueExportRequest\x1a\x1e.hacluster.admin.v1.RescuePart0\x01\x12^\n" +
+	"\fRescueDelete\x12'.hacluster.admin.v1.RescueDeleteRequest\x1a%.hacluster.admin.v1.RescueDeleteReply\x12R\n" +
 	"\bNodeList\x12#.hacluster.admin.v1.NodeListRequest\x1a!.hacluster.admin.v1.NodeListReply\x12O\n" +
 	"\aNodeAdd\x12\".hacluster.admin.v1.NodeAddRequest\x1a .hacluster.admin.v1.NodeAddReply\x12X\n" +
 	"\n" +
@@ -1913,7 +2248,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: hacluster.admin.v1.StatusRequest
 	(*StatusReply)(nil),           // 1: hacluster.admin.v1.StatusReply
@@ -1934,30 +2269,36 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*VolumePauseReply)(nil),      // 16: hacluster.admin.v1.VolumePauseReply
 	(*VolumeVerifyRequest)(nil),   // 17: hacluster.admin.v1.VolumeVerifyRequest
 	(*VolumeVerifyReply)(nil),     // 18: hacluster.admin.v1.VolumeVerifyReply
-	(*NodeListRequest)(nil),       // 19: hacluster.admin.v1.NodeListRequest
-	(*NodeListReply)(nil),         // 20: hacluster.admin.v1.NodeListReply
-	(*Node)(nil),                  // 21: hacluster.admin.v1.Node
-	(*NodeAddRequest)(nil),        // 22: hacluster.admin.v1.NodeAddRequest
-	(*NodeAddReply)(nil),          // 23: hacluster.admin.v1.NodeAddReply
-	(*NodeRemoveRequest)(nil),     // 24: hacluster.admin.v1.NodeRemoveRequest
-	(*NodeRemoveReply)(nil),       // 25: hacluster.admin.v1.NodeRemoveReply
-	(*EventsRequest)(nil),         // 26: hacluster.admin.v1.EventsRequest
-	(*Event)(nil),                 // 27: hacluster.admin.v1.Event
-	(*ConfigShowRequest)(nil),     // 28: hacluster.admin.v1.ConfigShowRequest
-	(*ConfigShowReply)(nil),       // 29: hacluster.admin.v1.ConfigShowReply
-	(*ApplyRequest)(nil),          // 30: hacluster.admin.v1.ApplyRequest
-	(*ApplyReply)(nil),            // 31: hacluster.admin.v1.ApplyReply
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*RescueListRequest)(nil),     // 19: hacluster.admin.v1.RescueListRequest
+	(*RescueListReply)(nil),       // 20: hacluster.admin.v1.RescueListReply
+	(*RescueExportRequest)(nil),   // 21: hacluster.admin.v1.RescueExportRequest
+	(*RescuePart)(nil),            // 22: hacluster.admin.v1.RescuePart
+	(*RescueDeleteRequest)(nil),   // 23: hacluster.admin.v1.RescueDeleteRequest
+	(*RescueDeleteReply)(nil),     // 24: hacluster.admin.v1.RescueDeleteReply
+	(*NodeListRequest)(nil),       // 25: hacluster.admin.v1.NodeListRequest
+	(*NodeListReply)(nil),         // 26: hacluster.admin.v1.NodeListReply
+	(*Node)(nil),                  // 27: hacluster.admin.v1.Node
+	(*NodeAddRequest)(nil),        // 28: hacluster.admin.v1.NodeAddRequest
+	(*NodeAddReply)(nil),          // 29: hacluster.admin.v1.NodeAddReply
+	(*NodeRemoveRequest)(nil),     // 30: hacluster.admin.v1.NodeRemoveRequest
+	(*NodeRemoveReply)(nil),       // 31: hacluster.admin.v1.NodeRemoveReply
+	(*EventsRequest)(nil),         // 32: hacluster.admin.v1.EventsRequest
+	(*Event)(nil),                 // 33: hacluster.admin.v1.Event
+	(*ConfigShowRequest)(nil),     // 34: hacluster.admin.v1.ConfigShowRequest
+	(*ConfigShowReply)(nil),       // 35: hacluster.admin.v1.ConfigShowReply
+	(*ApplyRequest)(nil),          // 36: hacluster.admin.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 37: hacluster.admin.v1.ApplyReply
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: hacluster.admin.v1.FailoverReply.failover:type_name -> hacluster.admin.v1.Failover
 	6,  // 1: hacluster.admin.v1.FailoversReply.failovers:type_name -> hacluster.admin.v1.Failover
-	32, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
+	38, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
 	7,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
 	10, // 4: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
-	32, // 5: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
-	21, // 6: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
-	32, // 7: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	38, // 5: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
+	27, // 6: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
+	38, // 7: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0,  // 8: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
 	2,  // 9: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
 	4,  // 10: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
@@ -1966,28 +2307,34 @@ var file_admin_v1_admin_proto_depIdxs = []int32{
 	13, // 13: hacluster.admin.v1.Admin.VolumeResync:input_type -> hacluster.admin.v1.VolumeResyncRequest
 	15, // 14: hacluster.admin.v1.Admin.VolumePause:input_type -> hacluster.admin.v1.VolumePauseRequest
 	17, // 15: hacluster.admin.v1.Admin.VolumeVerify:input_type -> hacluster.admin.v1.VolumeVerifyRequest
-	19, // 16: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
-	22, // 17: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
-	24, // 18: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
-	26, // 19: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
-	28, // 20: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
-	30, // 21: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
-	1,  // 22: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
-	3,  // 23: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
-	5,  // 24: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
-	9,  // 25: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
-	12, // 26: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
-	14, // 27: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
-	16, // 28: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
-	18, // 29: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
-	20, // 30: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
-	23, // 31: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
-	25, // 32: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
-	27, // 33: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
-	29, // 34: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
-	31, // 35: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
-	22, // [22:36] is the sub-list for method output_type
-	8,  // [8:22] is the sub-list for method input_type
+	19, // 16: hacluster.admin.v1.Admin.RescueList:input_type -> hacluster.admin.v1.RescueListRequest
+	21, // 17: hacluster.admin.v1.Admin.RescueExport:input_type -> hacluster.admin.v1.RescueExportRequest
+	23, // 18: hacluster.admin.v1.Admin.RescueDelete:input_type -> hacluster.admin.v1.RescueDeleteRequest
+	25, // 19: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
+	28, // 20: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
+	30, // 21: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
+	32, // 22: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
+	34, // 23: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
+	36, // 24: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
+	1,  // 25: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
+	3,  // 26: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
+	5,  // 27: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
+	9,  // 28: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
+	12, // 29: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
+	14, // 30: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
+	16, // 31: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
+	18, // 32: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
+	20, // 33: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
+	22, // 34: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
+	24, // 35: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
+	26, // 36: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
+	29, // 37: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
+	31, // 38: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
+	33, // 39: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
+	35, // 40: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
+	37, // 41: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
+	25, // [25:42] is the sub-list for method output_type
+	8,  // [8:25] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -2004,7 +2351,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,9 @@ const (
 	Admin_VolumeResync_FullMethodName = "/hacluster.admin.v1.Admin/VolumeResync"
 	Admin_VolumePause_FullMethodName  = "/hacluster.admin.v1.Admin/VolumePause"
 	Admin_VolumeVerify_FullMethodName = "/hacluster.admin.v1.Admin/VolumeVerify"
+	Admin_RescueList_FullMethodName   = "/hacluster.admin.v1.Admin/RescueList"
+	Admin_RescueExport_FullMethodName = "/hacluster.admin.v1.Admin/RescueExport"
+	Admin_RescueDelete_FullMethodName = "/hacluster.admin.v1.Admin/RescueDelete"
 	Admin_NodeList_FullMethodName     = "/hacluster.admin.v1.Admin/NodeList"
 	Admin_NodeAdd_FullMethodName      = "/hacluster.admin.v1.Admin/NodeAdd"
 	Admin_NodeRemove_FullMethodName   = "/hacluster.admin.v1.Admin/NodeRemove"
@@ -66,6 +69,13 @@ type AdminClient interface {
 	VolumePause(ctx context.Context, in *VolumePauseRequest, opts ...grpc.CallOption) (*VolumePauseReply, error)
 	// VolumeVerify begins or stops a comparison of the replicas; it returns at once, the status tells how far it is.
 	VolumeVerify(ctx context.Context, in *VolumeVerifyRequest, opts ...grpc.CallOption) (*VolumeVerifyReply, error)
+	// RescueList tells of the rescue images of a volume, or of all: what replicas held that a promotion by force left behind.
+	RescueList(ctx context.Context, in *RescueListRequest, opts ...grpc.CallOption) (*RescueListReply, error)
+	// RescueExport sends an image as the whole volume. Parts are to be written in order over zeroes; later ones replace earlier
+	// ones. The last one has end set: without it the volume is not whole.
+	RescueExport(ctx context.Context, in *RescueExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RescuePart], error)
+	// RescueDelete deletes an image for good.
+	RescueDelete(ctx context.Context, in *RescueDeleteRequest, opts ...grpc.CallOption) (*RescueDeleteReply, error)
 	NodeList(ctx context.Context, in *NodeListRequest, opts ...grpc.CallOption) (*NodeListReply, error)
 	NodeAdd(ctx context.Context, in *NodeAddRequest, opts ...grpc.CallOption) (*NodeAddReply, error)
 	NodeRemove(ctx context.Context, in *NodeRemoveRequest, opts ...grpc.CallOption) (*NodeRemoveReply, error)
@@ -166,6 +176,45 @@ func (c *adminClient) VolumeVerify(ctx context.Context, in *VolumeVerifyRequest,
 	return out, nil
 }
 
+func (c *adminClient) RescueList(ctx context.Context, in *RescueListRequest, opts ...grpc.CallOption) (*RescueListReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RescueListReply)
+	err := c.cc.Invoke(ctx, Admin_RescueList_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) RescueExport(ctx context.Context, in *RescueExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RescuePart], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[0], Admin_RescueExport_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RescueExportRequest, RescuePart]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_RescueExportClient = grpc.ServerStreamingClient[RescuePart]
+
+func (c *adminClient) RescueDelete(ctx context.Context, in *RescueDeleteRequest, opts ...grpc.CallOption) (*RescueDeleteReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RescueDeleteReply)
+	err := c.cc.Invoke(ctx, Admin_RescueDelete_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) NodeList(ctx context.Context, in *NodeListRequest, opts ...grpc.CallOption) (*NodeListReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(NodeListReply)
@@ -198,7 +247,7 @@ func (c *adminClient) NodeRemove(ctx context.Context, in *NodeRemoveRequest, opt
 
 func (c *adminClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[0], Admin_Events_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_Events_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -255,6 +304,13 @@ type AdminServer interface {
 	VolumePause(context.Context, *VolumePauseRequest) (*VolumePauseReply, error)
 	// VolumeVerify begins or stops a comparison of the replicas; it returns at once, the status tells how far it is.
 	VolumeVerify(context.Context, *VolumeVerifyRequest) (*VolumeVerifyReply, error)
+	// RescueList tells of the rescue images of a volume, or of all: what replicas held that a promotion by force left behind.
+	RescueList(context.Context, *RescueListRequest) (*RescueListReply, error)
+	// RescueExport sends an image as the whole volume. Parts are to be written in order over zeroes; later ones replace earlier
+	// ones. The last one has end set: without it the volume is not whole.
+	RescueExport(*RescueExportRequest, grpc.ServerStreamingServer[RescuePart]) error
+	// RescueDelete deletes an image for good.
+	RescueDelete(context.Context, *RescueDeleteRequest) (*RescueDeleteReply, error)
 	NodeList(context.Context, *NodeListRequest) (*NodeListReply, error)
 	NodeAdd(context.Context, *NodeAddRequest) (*NodeAddReply, error)
 	NodeRemove(context.Context, *NodeRemoveRequest) (*NodeRemoveReply, error)
@@ -298,6 +354,15 @@ func (UnimplementedAdminServer) VolumePause(context.Context, *VolumePauseRequest
 }
 func (UnimplementedAdminServer) VolumeVerify(context.Context, *VolumeVerifyRequest) (*VolumeVerifyReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method VolumeVerify not implemented")
+}
+func (UnimplementedAdminServer) RescueList(context.Context, *RescueListRequest) (*RescueListReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RescueList not implemented")
+}
+func (UnimplementedAdminServer) RescueExport(*RescueExportRequest, grpc.ServerStreamingServer[RescuePart]) error {
+	return status.Error(codes.Unimplemented, "method RescueExport not implemented")
+}
+func (UnimplementedAdminServer) RescueDelete(context.Context, *RescueDeleteRequest) (*RescueDeleteReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RescueDelete not implemented")
 }
 func (UnimplementedAdminServer) NodeList(context.Context, *NodeListRequest) (*NodeListReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method NodeList not implemented")
@@ -482,6 +547,53 @@ func _Admin_VolumeVerify_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_RescueList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RescueListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RescueList(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RescueList_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RescueList(ctx, req.(*RescueListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_RescueExport_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RescueExportRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).RescueExport(m, &grpc.GenericServerStream[RescueExportRequest, RescuePart]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_RescueExportServer = grpc.ServerStreamingServer[RescuePart]
+
+func _Admin_RescueDelete_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RescueDeleteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).RescueDelete(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_RescueDelete_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).RescueDelete(ctx, req.(*RescueDeleteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_NodeList_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(NodeListRequest)
 	if err := dec(in); err != nil {
@@ -623,6 +735,14 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Admin_VolumeVerify_Handler,
 		},
 		{
+			MethodName: "RescueList",
+			Handler:    _Admin_RescueList_Handler,
+		},
+		{
+			MethodName: "RescueDelete",
+			Handler:    _Admin_RescueDelete_Handler,
+		},
+		{
 			MethodName: "NodeList",
 			Handler:    _Admin_NodeList_Handler,
 		},
@@ -644,6 +764,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "RescueExport",
+			Handler:       _Admin_RescueExport_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "Events",
 			Handler:       _Admin_Events_Handler,

@@ -30,6 +30,8 @@ type Node struct {
 	Settings config.Document
 	Plan     api.Applied
 	Begun    api.VerifyBegun
+	Rescued  []api.RescueImage
+	Parts    []api.RescuePart
 	// Block, if set, holds every call until it is closed or the call's context ends; Entered is told of each such call.
 	Block   chan struct{}
 	Entered chan struct{}
@@ -104,6 +106,26 @@ func (n *Node) VolumePause(ctx context.Context, r api.VolumePauseRequest) error 
 // VolumeVerify answers Begun.
 func (n *Node) VolumeVerify(ctx context.Context, r api.VolumeVerifyRequest) (api.VerifyBegun, error) {
 	return n.Begun, n.called(ctx, "VolumeVerify", r)
+}
+
+// RescueList answers Rescued.
+func (n *Node) RescueList(ctx context.Context, volume string) ([]api.RescueImage, error) {
+	return n.Rescued, n.called(ctx, "RescueList", volume)
+}
+
+// RescueExport sends Parts and answers Err.
+func (n *Node) RescueExport(ctx context.Context, r api.RescueExportRequest, send func(api.RescuePart) error) error {
+	for _, p := range n.Parts {
+		if err := send(p); err != nil {
+			return err
+		}
+	}
+	return n.called(ctx, "RescueExport", r)
+}
+
+// RescueDelete answers Err.
+func (n *Node) RescueDelete(ctx context.Context, volume, id string) error {
+	return n.called(ctx, "RescueDelete", volume, id)
 }
 
 // NodeList answers Members.

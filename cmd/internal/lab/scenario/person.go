@@ -38,8 +38,8 @@ func (r *Run) orderOnce(ctx context.Context, node string, give func(context.Cont
 	return give(ctx, c)
 }
 
-// startForced starts a standby without its primary, has a person promote it, and brings the old primary back, whose
-// replica that person allows to be overwritten.
+// startForced starts a standby without its primary, has a person promote it, and brings the old primary back, which
+// is resynced by itself, and keeps aside what that overwrites.
 func (r *Run) startForced(ctx context.Context) error {
 	if err := r.Lab.Start(r.Standby(), r.Witness()); err != nil {
 		return err
@@ -54,10 +54,5 @@ func (r *Run) startForced(ctx context.Context) error {
 	if err := r.answers(ctx, r.Standby(), afterAll, within); err != nil {
 		return fmt.Errorf("after the forced promotion: %w", err)
 	}
-	if err := r.Lab.Start(r.Primary()); err != nil {
-		return err
-	}
-	return r.order(ctx, r.Witness(), func(ctx context.Context, c *api.Client) error {
-		return c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: topology.Volume, Replica: r.Primary(), DiscardTargetData: true})
-	})
+	return r.Lab.Start(r.Primary())
 }
