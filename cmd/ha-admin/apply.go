@@ -50,35 +50,41 @@ func (a *app) apply(ctx context.Context, r api.ApplyRequest, yes bool) error {
 	if err := a.soundFile(r.Name); err != nil {
 		return err
 	}
+	_, err = a.carryOut(ctx, r, yes)
+	return err
+}
+
+// carryOut is apply of a text that is at hand already. It reports whether the change was made.
+func (a *app) carryOut(ctx context.Context, r api.ApplyRequest, yes bool) (made bool, err error) {
 	look := r
 	look.PlanOnly = true
 	plan, err := a.askApply(ctx, look)
 	if err != nil {
-		return err
+		return false, err
 	}
 	no := config.Refused(plan.Steps)
 	switch {
 	case len(no) > 0:
 		if err := a.showPlan(plan); err != nil {
-			return err
+			return false, err
 		}
-		return api.Refused("nothing is applied: %d of %d steps are refused: %s: %s", len(no), len(plan.Steps), no[0].What, no[0].Text)
+		return false, api.Refused("nothing is applied: %d of %d steps are refused: %s: %s", len(no), len(plan.Steps), no[0].What, no[0].Text)
 	case r.PlanOnly, len(plan.Steps) == 0, !yes && a.output == "json":
-		return a.showPlan(plan)
+		return false, a.showPlan(plan)
 	case !yes:
 		if err := a.showPlan(plan); err != nil {
-			return err
+			return false, err
 		}
 		if err := a.consent(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	r.OnVersion = plan.Version
 	done, err := a.askApply(ctx, r)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return a.showDone(done, yes)
+	return true, a.showDone(done, yes)
 }
 
 func (a *app) askApply(ctx context.Context, r api.ApplyRequest) (done api.Applied, err error) {

@@ -16,7 +16,7 @@ import (
 const exitConfig = 2
 
 func (a *app) configCommand() *cobra.Command {
-	return group("config", "check and show the configuration", a.configCheck(), a.configShow())
+	return group("config", "check and show the configuration", a.configCheck(), a.configShow(), a.configExport())
 }
 
 func (a *app) configCheck() *cobra.Command {
@@ -126,6 +126,37 @@ func (a *app) configShow() *cobra.Command {
 				return a.print(doc.Table())
 			})
 		})
+}
+
+func (a *app) configExport() *cobra.Command {
+	c := command("export", "print the text of the applied configuration: what cluster.hcl should be on every server", none,
+		func(ctx context.Context, _ []string) error {
+			text, err := a.appliedText(ctx)
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printJSON(struct {
+					Version uint64 `json:"version"`
+					Text    string `json:"text"`
+				}{text.Version, string(text.Text)})
+			}
+			return a.print(string(text.Text))
+		})
+	c.Long = c.Short + `.
+
+After a change by ` + "`ha-admin volume delete`" + `, or when nobody knows any more which file was applied, this is the file to
+install. It is for administrators only, for the text may hold what config show leaves out. Without quorum it is what the
+node that answers runs with.`
+	return c
+}
+
+func (a *app) appliedText(ctx context.Context) (text api.ConfigText, err error) {
+	err = a.ask(ctx, func(ctx context.Context, c *api.Client) (err error) {
+		text, err = c.ConfigExport(ctx)
+		return err
+	})
+	return text, err
 }
 
 func (a *app) showFile(path string) error {

@@ -98,6 +98,7 @@ func TestEveryCommandAsksWhatItSays(t *testing.T) {
 		{"node remove delta", "NodeRemove delta"},
 		{"events", "Events false"},
 		{"config show", "ConfigShow"},
+		{"config export", "ConfigExport"},
 	}
 	for i, tt := range tests {
 		for _, output := range []string{"table", "json"} {
@@ -126,7 +127,7 @@ func TestExitCodeTellsTheKindOfAnError(t *testing.T) {
 	} {
 		server := apitest.Serve(t, &apitest.Node{Err: err})
 		for _, line := range []string{"status", "failover v", "failovers", "volume list", "volume create v", "volume resync v --target b",
-			"node list", "node add b", "node remove b", "events", "events --follow", "config show", "status -o json"} {
+			"node list", "node add b", "node remove b", "events", "events --follow", "config show", "config export", "volume delete v", "status -o json"} {
 			admin(t, append(strings.Fields(line), "--server", server)...).wantFailure(t, code, "the disk of beta is broken")
 		}
 	}
@@ -182,7 +183,7 @@ func TestNoCommandAtAllShowsHelp(t *testing.T) {
 
 // Every command of the contract is known, also those that this version does not have.
 func TestWhatIsNotThereYetIsRefused(t *testing.T) {
-	for _, line := range []string{"volume resize pgdata --size 30GiB", "volume delete pgdata", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
+	for _, line := range []string{"volume resize pgdata --size 30GiB", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
 		"fence alpha", "fence confirm alpha", "fence test alpha"} {
 		admin(t, strings.Fields(line)...).wantFailure(t, 1, "not supported yet")
 	}

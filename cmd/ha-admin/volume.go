@@ -14,7 +14,7 @@ func (a *app) volumeCommand() *cobra.Command {
 		a.volumePause("pause", "pause the resync of replicas that are not in sync", "paused", true),
 		a.volumePause("resume", "go on with a resync that was paused", "resumed", false),
 		notYet("resize VOLUME", "change the size"),
-		notYet("delete VOLUME", "take a volume out of the cluster"),
+		a.volumeDelete(),
 		a.rescueCommand())
 }
 

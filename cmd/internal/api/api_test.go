@@ -119,6 +119,7 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 		Members:  []api.Member{{Name: "a", Role: "data", State: "alive", Voter: true, Address: "127.0.0.1:1"}},
 		Rescued:  []api.RescueImage{{Volume: "v", ID: "a-e5", Node: "a", Epoch: 5, Member: &at, Bytes: 8192, Blocks: 2, Size: 1 << 30, File: 9000, Whole: true}},
 		Parts:    []api.RescuePart{{Size: 1 << 30}, {Off: 4096, Len: 4, Data: []byte("data")}, {Off: 1 << 20, Len: 1 << 20}},
+		Text:     api.ConfigText{Version: 7, Text: []byte("cluster {}")},
 		Settings: config.Document{Cluster: "lab", Nodes: []config.DocumentNode{}, Volumes: []config.DocumentVolume{}},
 	}
 	c, ctx := dial(t, apitest.Serve(t, node)), within(t)
@@ -139,6 +140,8 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	check("volumes", volumes, node.Volumes, err)
 	members, err := c.NodeList(ctx)
 	check("nodes", members, node.Members, err)
+	text, err := c.ConfigExport(ctx)
+	check("text", text, node.Text, err)
 	settings, _, err := c.ConfigShow(ctx)
 	check("config", settings, node.Settings, err)
 	check("create", nil, nil, c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", InitialFrom: "a"}))
@@ -154,7 +157,7 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	check("add", nil, nil, c.NodeAdd(ctx, "d"))
 	check("remove", nil, nil, c.NodeRemove(ctx, "d"))
 	want := []string{
-		"Failover {Volume:v To:b Force:true AcceptDataLoss:true Epoch:7}", "Failovers", "VolumeList", "NodeList", "ConfigShow",
+		"Failover {Volume:v To:b Force:true AcceptDataLoss:true Epoch:7}", "Failovers", "VolumeList", "NodeList", "ConfigExport", "ConfigShow",
 		"VolumeCreate {Volume:v InitialFrom:a DiscardData:false}", "VolumeCreate {Volume:v InitialFrom: DiscardData:true}",
 		"VolumeResync {Volume:v Replica:b Full:true DiscardTargetData:true DropMember:true}", "VolumePause {Volume:v Replica:b Paused:true}",
 		"RescueList v", "RescueExport {Volume:v ID:a-e5 Partial:true}", "RescueDelete v a-e5", "NodeAdd d", "NodeRemove d",

@@ -206,6 +206,15 @@ func (c *Client) ConfigShow(ctx context.Context) (config.Document, []byte, error
 	return doc, reply.GetDocument(), nil
 }
 
+// ConfigExport is the text of the applied configuration.
+func (c *Client) ConfigExport(ctx context.Context) (ConfigText, error) {
+	reply, err := c.rpc.ConfigExport(ctx, &adminv1.ConfigExportRequest{})
+	if err != nil {
+		return ConfigText{}, err
+	}
+	return ConfigText{Version: reply.GetVersion(), Text: reply.GetText()}, nil
+}
+
 // Apply changes the running cluster to what a file says, or plans that.
 func (c *Client) Apply(ctx context.Context, r ApplyRequest) (Applied, error) {
 	reply, err := c.rpc.Apply(ctx, &adminv1.ApplyRequest{Name: r.Name, File: r.File, PlanOnly: r.PlanOnly, OnVersion: r.OnVersion,

@@ -194,6 +194,14 @@ type Event struct {
 // ConfigReader tells what the node runs with.
 type ConfigReader interface {
 	ConfigShow(ctx context.Context) (config.Document, error)
+	// ConfigExport is the applied text. Without quorum it is what this node runs with.
+	ConfigExport(ctx context.Context) (ConfigText, error)
+}
+
+// ConfigText is a configuration as it was written. It may hold what only an administrator is to see.
+type ConfigText struct {
+	Version uint64
+	Text    []byte
 }
 
 // Configurer changes the running cluster to what a file says.

@@ -33,6 +33,7 @@ var leastRole = map[string]pki.Role{
 	"RescueExport": pki.RoleOperator, // they may read volumes over NBD too
 	"RescueDelete": pki.RoleAdmin,    // it may be the last copy of acknowledged writes
 	"Apply":        pki.RoleAdmin,
+	"ConfigExport": pki.RoleAdmin, // the text holds what ConfigShow leaves out
 	"VolumeCreate": pki.RoleAdmin,
 	"NodeAdd":      pki.RoleAdmin,
 	"NodeRemove":   pki.RoleAdmin,

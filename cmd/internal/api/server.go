@@ -221,6 +221,14 @@ func (s *server) ConfigShow(ctx context.Context, _ *adminv1.ConfigShowRequest) (
 	return &adminv1.ConfigShowReply{Document: doc.JSON()}, nil
 }
 
+func (s *server) ConfigExport(ctx context.Context, _ *adminv1.ConfigExportRequest) (*adminv1.ConfigExportReply, error) {
+	t, err := s.node.ConfigExport(ctx)
+	if err != nil {
+		return nil, refuse(ctx, err)
+	}
+	return &adminv1.ConfigExportReply{Version: t.Version, Text: t.Text}, nil
+}
+
 func (s *server) Apply(ctx context.Context, r *adminv1.ApplyRequest) (*adminv1.ApplyReply, error) {
 	if len(r.GetFile()) > config.MaxFile {
 		return nil, refuse(ctx, BadRequest("apply: the file has %d bytes, the limit is %d", len(r.GetFile()), config.MaxFile))

@@ -354,3 +354,41 @@ func TestListenersAndLimitsChangeWhileClientsAreServed(t *testing.T) {
 	}
 	load.stop()
 }
+
+func TestVolumeIsDeletedByName(t *testing.T) {
+	r := healthy(t, Config{})
+	load := r.load()
+	install(t, r.edited("with.hcl", `volume "vol"`, r.extra()), r.File())
+	r.admin(0, "apply", r.File(), "--yes")
+	r.until("both volumes are healthy", func(s *api.Status) bool {
+		v := volumeNamed(s, "more")
+		return s.Quorum && v != nil && v.State == api.VolumeHealthy
+	})
+	dir := filepath.Dir(r.File())
+	dev := r.dial(fmt.Sprintf("nbd+unix:///more?socket=%s/alpha-more.sock", dir), fmt.Sprintf("nbd+unix:///more?socket=%s/beta-more.sock", dir))
+	if _, err := dev.WriteAt(make([]byte, 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	_, errs := r.admin(3, "volume", "delete", "more", "--yes")
+	r.says(errs, "1 clients are connected", "--disconnect-clients")
+	out, _ := r.admin(0, "volume", "delete", "more", "--yes", "--disconnect-clients", "--delete-data")
+	r.says(out, "remove volume", "volume more", "the configuration has version 3", "ha-admin config export")
+	r.until("it is gone, and the files differ", func(s *api.Status) bool { return s.Quorum && len(s.Volumes) == 1 && nodeNamed(s, "beta").ConfigDiffers })
+	for _, n := range []string{"alpha", "beta"} {
+		if _, err := os.Stat(filepath.Join(dir, "more-"+n+".img")); !os.IsNotExist(err) {
+			t.Errorf("its data on %s: %v", n, err)
+		}
+	}
+	text, _ := r.admin(0, "config", "export")
+	if err := os.WriteFile(r.File(), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.until("no file differs", func(s *api.Status) bool {
+		return Healthy(s) && !nodeNamed(s, "alpha").ConfigDiffers && !nodeNamed(s, "beta").ConfigDiffers
+	})
+	_, errs = r.admin(1, "volume", "delete", "more", "--yes")
+	r.says(errs, `no volume "more"`)
+	load.more(100)
+	load.stop()
+	r.same()
+}

@@ -65,7 +65,7 @@ func (n *Node) VolumeCreate(ctx context.Context, r api.VolumeCreateRequest) erro
 	case !v.quorum:
 		return api.Unavailable("%v", errNoLeader)
 	case !ok:
-		return api.Failed("volume %q is not in the applied configuration: volumes are added with `ha-admin apply`, which is not supported yet", r.Volume)
+		return api.Failed("volume %q is not in the applied configuration: add it there with `ha-admin apply`", r.Volume)
 	case len(vol.Members) > 0:
 		return api.Failed("volume %q exists and has members already: nothing to create", r.Volume)
 	case r.InitialFrom == "" && !r.DiscardData:
@@ -270,4 +270,18 @@ func (n *Node) ConfigShow(context.Context) (config.Document, error) {
 	doc := cfg.Document()
 	doc.Version = version
 	return doc, nil
+}
+
+// ConfigExport implements api.ConfigReader.
+func (n *Node) ConfigExport(ctx context.Context) (api.ConfigText, error) {
+	v := n.look(ctx)
+	if !v.quorum || len(v.state.Config) == 0 {
+		version, cfg, _ := n.run.watch()
+		return api.ConfigText{Version: version, Text: cfg.Source()}, nil
+	}
+	text, err := config.Unpack(v.state.Config)
+	if err != nil {
+		return api.ConfigText{}, api.Failed("%v", err)
+	}
+	return api.ConfigText{Version: v.state.ConfigVersion, Text: text}, nil
 }

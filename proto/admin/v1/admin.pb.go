@@ -1951,6 +1951,94 @@ func (x *ConfigShowReply) GetDocument() []byte {
 	return nil
 }
 
+type ConfigExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigExportRequest) Reset() {
+	*x = ConfigExportRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigExportRequest) ProtoMessage() {}
+
+func (x *ConfigExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigExportRequest.ProtoReflect.Descriptor instead.
+func (*ConfigExportRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+type ConfigExportReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // of the configuration
+	Text          []byte                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`        // HCL, with all that stands in it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigExportReply) Reset() {
+	*x = ConfigExportReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigExportReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigExportReply) ProtoMessage() {}
+
+func (x *ConfigExportReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigExportReply.ProtoReflect.Descriptor instead.
+func (*ConfigExportReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ConfigExportReply) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ConfigExportReply) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
 type ApplyRequest struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // of the file, for messages
@@ -1965,7 +2053,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1977,7 +2065,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1990,7 +2078,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -2044,7 +2132,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2144,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2157,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ApplyReply) GetDocument() []byte {
@@ -2200,7 +2288,11 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x06number\x18\a \x01(\x04R\x06number\"\x13\n" +
 	"\x11ConfigShowRequest\"-\n" +
 	"\x0fConfigShowReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument\"\xc2\x01\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"\x15\n" +
+	"\x13ConfigExportRequest\"A\n" +
+	"\x11ConfigExportReply\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\"\xc2\x01\n" +
 	"\fApplyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\fR\x04file\x12\x1b\n" +
@@ -2212,7 +2304,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"deleteData\"(\n" +
 	"\n" +
 	"ApplyReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument2\xda\v\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument2\xba\f\n" +
 	"\x05Admin\x12L\n" +
 	"\x06Status\x12!.hacluster.admin.v1.StatusRequest\x1a\x1f.hacluster.admin.v1.StatusReply\x12R\n" +
 	"\bFailover\x12#.hacluster.admin.v1.FailoverRequest\x1a!.hacluster.admin.v1.FailoverReply\x12U\n" +
@@ -2233,7 +2325,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"NodeRemove\x12%.hacluster.admin.v1.NodeRemoveRequest\x1a#.hacluster.admin.v1.NodeRemoveReply\x12H\n" +
 	"\x06Events\x12!.hacluster.admin.v1.EventsRequest\x1a\x19.hacluster.admin.v1.Event0\x01\x12X\n" +
 	"\n" +
-	"ConfigShow\x12%.hacluster.admin.v1.ConfigShowRequest\x1a#.hacluster.admin.v1.ConfigShowReply\x12I\n" +
+	"ConfigShow\x12%.hacluster.admin.v1.ConfigShowRequest\x1a#.hacluster.admin.v1.ConfigShowReply\x12^\n" +
+	"\fConfigExport\x12'.hacluster.admin.v1.ConfigExportRequest\x1a%.hacluster.admin.v1.ConfigExportReply\x12I\n" +
 	"\x05Apply\x12 .hacluster.admin.v1.ApplyRequest\x1a\x1e.hacluster.admin.v1.ApplyReplyB\"Z hacluster/proto/admin/v1;adminv1b\x06proto3"
 
 var (
@@ -2248,7 +2341,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: hacluster.admin.v1.StatusRequest
 	(*StatusReply)(nil),           // 1: hacluster.admin.v1.StatusReply
@@ -2286,19 +2379,21 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*Event)(nil),                 // 33: hacluster.admin.v1.Event
 	(*ConfigShowRequest)(nil),     // 34: hacluster.admin.v1.ConfigShowRequest
 	(*ConfigShowReply)(nil),       // 35: hacluster.admin.v1.ConfigShowReply
-	(*ApplyRequest)(nil),          // 36: hacluster.admin.v1.ApplyRequest
-	(*ApplyReply)(nil),            // 37: hacluster.admin.v1.ApplyReply
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*ConfigExportRequest)(nil),   // 36: hacluster.admin.v1.ConfigExportRequest
+	(*ConfigExportReply)(nil),     // 37: hacluster.admin.v1.ConfigExportReply
+	(*ApplyRequest)(nil),          // 38: hacluster.admin.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 39: hacluster.admin.v1.ApplyReply
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: hacluster.admin.v1.FailoverReply.failover:type_name -> hacluster.admin.v1.Failover
 	6,  // 1: hacluster.admin.v1.FailoversReply.failovers:type_name -> hacluster.admin.v1.Failover
-	38, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
+	40, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
 	7,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
 	10, // 4: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
-	38, // 5: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
+	40, // 5: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
 	27, // 6: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
-	38, // 7: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	40, // 7: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0,  // 8: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
 	2,  // 9: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
 	4,  // 10: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
@@ -2315,26 +2410,28 @@ var file_admin_v1_admin_proto_depIdxs = []int32{
 	30, // 21: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
 	32, // 22: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
 	34, // 23: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
-	36, // 24: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
-	1,  // 25: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
-	3,  // 26: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
-	5,  // 27: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
-	9,  // 28: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
-	12, // 29: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
-	14, // 30: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
-	16, // 31: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
-	18, // 32: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
-	20, // 33: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
-	22, // 34: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
-	24, // 35: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
-	26, // 36: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
-	29, // 37: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
-	31, // 38: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
-	33, // 39: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
-	35, // 40: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
-	37, // 41: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
-	25, // [25:42] is the sub-list for method output_type
-	8,  // [8:25] is the sub-list for method input_type
+	36, // 24: hacluster.admin.v1.Admin.ConfigExport:input_type -> hacluster.admin.v1.ConfigExportRequest
+	38, // 25: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
+	1,  // 26: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
+	3,  // 27: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
+	5,  // 28: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
+	9,  // 29: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
+	12, // 30: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
+	14, // 31: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
+	16, // 32: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
+	18, // 33: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
+	20, // 34: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
+	22, // 35: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
+	24, // 36: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
+	26, // 37: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
+	29, // 38: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
+	31, // 39: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
+	33, // 40: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
+	35, // 41: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
+	37, // 42: hacluster.admin.v1.Admin.ConfigExport:output_type -> hacluster.admin.v1.ConfigExportReply
+	39, // 43: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
+	26, // [26:44] is the sub-list for method output_type
+	8,  // [8:26] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -2351,7 +2448,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,6 +46,7 @@ const (
 	Admin_NodeRemove_FullMethodName   = "/hacluster.admin.v1.Admin/NodeRemove"
 	Admin_Events_FullMethodName       = "/hacluster.admin.v1.Admin/Events"
 	Admin_ConfigShow_FullMethodName   = "/hacluster.admin.v1.Admin/ConfigShow"
+	Admin_ConfigExport_FullMethodName = "/hacluster.admin.v1.Admin/ConfigExport"
 	Admin_Apply_FullMethodName        = "/hacluster.admin.v1.Admin/Apply"
 )
 
@@ -83,6 +84,8 @@ type AdminClient interface {
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	// ConfigShow gives the configuration that the asked node runs with.
 	ConfigShow(ctx context.Context, in *ConfigShowRequest, opts ...grpc.CallOption) (*ConfigShowReply, error)
+	// ConfigExport gives the text of the applied configuration, as a file on the servers should have it.
+	ConfigExport(ctx context.Context, in *ConfigExportRequest, opts ...grpc.CallOption) (*ConfigExportReply, error)
 	// Apply plans how the running cluster is changed to what a file says, and does it unless only the plan is wanted. It
 	// returns when the change is committed and the nodes that answer run with it.
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyReply, error)
@@ -274,6 +277,16 @@ func (c *adminClient) ConfigShow(ctx context.Context, in *ConfigShowRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) ConfigExport(ctx context.Context, in *ConfigExportRequest, opts ...grpc.CallOption) (*ConfigExportReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfigExportReply)
+	err := c.cc.Invoke(ctx, Admin_ConfigExport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApplyReply)
@@ -318,6 +331,8 @@ type AdminServer interface {
 	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
 	// ConfigShow gives the configuration that the asked node runs with.
 	ConfigShow(context.Context, *ConfigShowRequest) (*ConfigShowReply, error)
+	// ConfigExport gives the text of the applied configuration, as a file on the servers should have it.
+	ConfigExport(context.Context, *ConfigExportRequest) (*ConfigExportReply, error)
 	// Apply plans how the running cluster is changed to what a file says, and does it unless only the plan is wanted. It
 	// returns when the change is committed and the nodes that answer run with it.
 	Apply(context.Context, *ApplyRequest) (*ApplyReply, error)
@@ -378,6 +393,9 @@ func (UnimplementedAdminServer) Events(*EventsRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) ConfigShow(context.Context, *ConfigShowRequest) (*ConfigShowReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConfigShow not implemented")
+}
+func (UnimplementedAdminServer) ConfigExport(context.Context, *ConfigExportRequest) (*ConfigExportReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfigExport not implemented")
 }
 func (UnimplementedAdminServer) Apply(context.Context, *ApplyRequest) (*ApplyReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Apply not implemented")
@@ -677,6 +695,24 @@ func _Admin_ConfigShow_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_ConfigExport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfigExportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ConfigExport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ConfigExport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ConfigExport(ctx, req.(*ConfigExportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Apply_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ApplyRequest)
 	if err := dec(in); err != nil {
@@ -757,6 +793,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ConfigShow",
 			Handler:    _Admin_ConfigShow_Handler,
+		},
+		{
+			MethodName: "ConfigExport",
+			Handler:    _Admin_ConfigExport_Handler,
 		},
 		{
 			MethodName: "Apply",

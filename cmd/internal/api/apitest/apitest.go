@@ -28,6 +28,7 @@ type Node struct {
 	Journal  []api.Event
 	More     chan api.Event // with follow: what happens after Journal; closed: the node ends the stream
 	Settings config.Document
+	Text     api.ConfigText
 	Plan     api.Applied
 	Begun    api.VerifyBegun
 	Rescued  []api.RescueImage
@@ -172,6 +173,11 @@ func (n *Node) Events(ctx context.Context, follow bool, send func(api.Event) err
 // ConfigShow answers Settings.
 func (n *Node) ConfigShow(ctx context.Context) (config.Document, error) {
 	return n.Settings, n.called(ctx, "ConfigShow")
+}
+
+// ConfigExport answers Text.
+func (n *Node) ConfigExport(ctx context.Context) (api.ConfigText, error) {
+	return n.Text, n.called(ctx, "ConfigExport")
 }
 
 // Apply answers Plan.
