@@ -80,6 +80,11 @@ func (b *bench) next(ctx context.Context, node string, cause func() error) (r re
 	}
 }
 
+// resyncing is a condition for Until.
+func resyncing(s *api.Status) bool {
+	return s.Quorum && len(s.Volumes) == 1 && s.Volumes[0].State == api.VolumeResyncing
+}
+
 // dropped waits until a node is no member.
 func (b *bench) dropped(ctx context.Context, node string) error {
 	_, err := b.Until(ctx, node+" is dropped", func(s *api.Status) bool {

@@ -3,6 +3,7 @@
 //
 //	whole      a replica whose disk was replaced, and one that differs wholly and keeps its way back, beside dd with O_DIRECT
 //	           between the same two folders
+//	beside     what clients feel of a resync
 //	scattered  what is copied where single blocks differ, over what differs
 //	crash      what is compared after a crash of the standby and of the primary, over the regions that were written
 //	marking    writes to random blocks of a sparse volume, over those of a daemon that marks nothing
@@ -38,7 +39,7 @@ type part struct {
 	run  func(ctx context.Context, o options, dir string) error
 }
 
-var parts = []part{{"whole", whole}, {"scattered", scattered}, {"crash", crash}, {"marking", marking}}
+var parts = []part{{"whole", whole}, {"beside", beside}, {"scattered", scattered}, {"crash", crash}, {"marking", marking}}
 
 func main() { os.Exit(run()) }
 
@@ -50,7 +51,7 @@ func run() int {
 	flag.StringVar(&o.io, "io", "auto", "auto, buffered or direct, of the volume whose marking is measured")
 	flag.Int64Var(&o.mib, "size", 1024, "`MiB` of the volume that differs wholly")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: resyncbench [flags] [whole|scattered|crash|marking ...]")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: resyncbench [flags] [whole|beside|scattered|crash|marking ...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

@@ -97,6 +97,14 @@ func (b *bench) replace(size int64) error {
 	if _, err := b.Stop(b.standby); err != nil {
 		return err
 	}
+	if err := b.empty(size); err != nil {
+		return err
+	}
+	return b.Start(b.standby)
+}
+
+// empty puts an empty disk under a standby that is stopped.
+func (b *bench) empty(size int64) error {
 	if err := os.Remove(b.Disk(b.standby)); err != nil {
 		return err
 	}
@@ -104,13 +112,10 @@ func (b *bench) replace(size int64) error {
 		return err
 	}
 	disk, err := os.OpenFile(b.Disk(b.standby), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err == nil {
-		err = errors.Join(disk.Truncate(size), disk.Close())
-	}
 	if err != nil {
 		return err
 	}
-	return b.Start(b.standby)
+	return errors.Join(disk.Truncate(size), disk.Close())
 }
 
 // differ writes something else over the standby's disk, behind the back of its daemon, and has all of it compared.
