@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
@@ -36,6 +37,8 @@ type copier struct {
 	lastID  uint64
 	replies chan wire.Reply // sent by the receiver, received by run; as many as are asked
 	mine    chan seen       // sent by workers, received by run; as many as are asked
+	asking  int64           // bytes of asked
+	pause   *time.Timer     // until the pace is asked again
 }
 
 // compared is a chunk under way: it is read here while the peer makes its digests.
@@ -68,12 +71,15 @@ func (c *copier) reply(r wire.Reply) {
 }
 
 func (c *copier) run(ctx context.Context) {
+	c.pause = time.NewTimer(time.Hour)
+	defer c.pause.Stop()
 	for {
 		c.ask()
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.p.wake:
+		case <-c.pause.C:
 		case r := <-c.replies:
 			c.answered(r)
 		case s := <-c.mine:
@@ -84,16 +90,31 @@ func (c *copier) run(ctx context.Context) {
 
 // ask has the next chunks compared: by the peer and, at the same time, here.
 func (c *copier) ask() {
-	t := c.t
+	t, pace := c.t, &c.p.pace
 	for len(c.asked) < maxCompares {
+		at := time.Duration(takeStamp())
+		t.mu.Lock()
+		copying, paced := t.core.Copying(c.p.node)
+		t.mu.Unlock()
+		if paced {
+			pace.Limits = t.r.resyncLimits()
+			if ok, again := pace.Next(at, t.r.meter.clients(), c.asking+copying); !ok {
+				c.pause.Reset(again)
+				return
+			}
+		}
 		t.mu.Lock()
 		chunk, ok := t.core.TakeChunk(t.r.node.Now(), c.p.node, c.stream)
 		t.mu.Unlock()
 		if !ok {
 			return
 		}
+		if paced {
+			pace.Took(at, chunk.Len)
+		}
 		c.lastID++
 		c.asked[c.lastID] = &compared{chunk: chunk}
+		c.asking += chunk.Len
 		if err := c.outbox.Put(wire.Frame{Kind: wire.Digest, ID: c.lastID, Range: chunk}); err != nil {
 			c.p.disconnect("a digest request cannot be sent: " + err.Error()) // the chunk goes back to the plan with it
 			return
@@ -151,6 +172,7 @@ func (c *copier) finish(id uint64, g *compared) {
 		return
 	}
 	delete(c.asked, id)
+	c.asking -= g.chunk.Len
 	t, mine, theirs := c.t, g.mine, g.theirs
 	t.mu.Lock()
 	all := t.core.CopyAll(c.p.node) || theirs.Code != wire.OK // what it cannot read may be mended by writing it

@@ -5,6 +5,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/resync"
 )
 
 // Stage is a part of an operation's way that is timed.
@@ -118,6 +119,18 @@ type counts struct{ ops, bytes [blockdev.OpFlush + 1]uint64 }
 func (m *meter) counts() (c counts) {
 	for i := range m.ops {
 		c.ops[i], c.bytes[i] = m.ops[i].Load(), m.bytes[i].Load()
+	}
+	return c
+}
+
+// clients is what a resync holds its pace against.
+func (m *meter) clients() (c resync.Clients) {
+	for _, n := range m.counts().ops {
+		c.Ops += n
+	}
+	for _, s := range []Stage{StageRead, StageWrite, StageFlush} {
+		n, took := m.stages[s].totals()
+		c.Timed, c.Took = c.Timed+n, c.Took+took
 	}
 	return c
 }

@@ -14,6 +14,7 @@ import (
 	"hacluster/replication/link"
 	"hacluster/replication/maps"
 	"hacluster/replication/primary"
+	"hacluster/replication/resync"
 	"hacluster/replication/wire"
 )
 
@@ -22,6 +23,7 @@ type peerLink struct {
 	t    *Tenure
 	node string
 	wake chan struct{} // to the copier: there may be chunks to compare; room for one
+	pace resync.Pace   // of resyncs; the copier's own, of which one lives at a time
 
 	// Under t.mu:
 	outbox *link.Outbox // of the stream that is up; nil: none

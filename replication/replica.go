@@ -26,6 +26,7 @@ import (
 	"hacluster/replication/link"
 	"hacluster/replication/maps"
 	"hacluster/replication/order"
+	"hacluster/replication/resync"
 	"hacluster/replication/standby"
 	"hacluster/replication/wire"
 )
@@ -118,7 +119,8 @@ type Replica struct {
 	work   *workers
 	meter  meter
 	timers timers
-	kick   chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
+	limits atomic.Pointer[resync.Limits] // of resyncs; nil: the defaults
+	kick   chan struct{}                 // to Run: facts have changed; room for one: a reminder, not a count
 	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
 	noting chan struct{}
 	// undoing holds one token: who has it may end the undo area, and has undoErr and undoGone.

@@ -69,3 +69,13 @@ func (t *Tenure) followResyncs() {
 		}
 	}
 }
+
+// SetResync changes what resyncs of the volume may take, also of one that runs.
+func (r *Replica) SetResync(l resync.Limits) { r.limits.Store(&l) }
+
+func (r *Replica) resyncLimits() resync.Limits {
+	if l := r.limits.Load(); l != nil {
+		return *l
+	}
+	return resync.Limits{}
+}

@@ -71,6 +71,13 @@ func (c *Core) failing(p *peer) bool {
 	return p.required() && (c.diskErr != nil || c.flushErr != nil)
 }
 
+// Copying tells how many bytes of a resync of node are being copied. paced false: none runs that may wait for clients; of a
+// member reads may wait for the comparison (R29).
+func (c *Core) Copying(node string) (bytes int64, paced bool) {
+	p := c.peers[node]
+	return p.copyBytes, !p.member && p.connected && p.plan != nil && !p.plan.Done() && !c.paused(p)
+}
+
 // CopyAll reports whether a chunk is to be copied as a whole, also where the digests agree. After a failed flush the
 // target's memory may show what its disk will never hold, and no later flush writes it: only writing it again does
 // (R23).

@@ -6,6 +6,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/resync"
 )
 
 func TestResyncComparesEveryChunkThenClosesThenAdmits(t *testing.T) { // R5, R16
@@ -587,5 +588,31 @@ func TestWhatWasReadForABrokenStreamCountsForNoOther(t *testing.T) { // R17
 	g.take()
 	if g.count(Release, cp) != 1 || g.count(Send, cp) != 0 {
 		t.Fatal("what was read for the old stream is sent on the new one")
+	}
+}
+
+// A member is compared without a pause: reads may wait for it (R29).
+func TestOnlyAResyncWaitsForClients(t *testing.T) {
+	g := newRig(t)
+	if _, paced := g.c.Copying("s"); paced {
+		t.Error("paced before anything is compared")
+	}
+	n := g.up("s")
+	if bytes, paced := g.c.Copying("s"); bytes != 0 || !paced {
+		t.Errorf("%d bytes, paced %t", bytes, paced)
+	}
+	copyOf(g, "s", n)
+	if bytes, paced := g.c.Copying("s"); bytes != 4096 || !paced {
+		t.Errorf("%d bytes, paced %t, while 4096 are being copied", bytes, paced)
+	}
+	g.down("s", n)
+	if bytes, paced := g.c.Copying("s"); bytes != 0 || paced {
+		t.Errorf("%d bytes, paced %t, without a stream", bytes, paced)
+	}
+	p := g.c.peers["s"]
+	p.member, p.connected, p.plan = true, true, resync.NewPlan(volSize, chunk)
+	p.plan.Touch(blockdev.Range{Len: 1})
+	if _, paced := g.c.Copying("s"); paced {
+		t.Error("the comparison of a member is paced")
 	}
 }

@@ -109,13 +109,14 @@ type Volume struct {
 	Replicas []Replica
 	Async    Async
 	Verify   Verify `json:",omitzero"` // without one, the hash is that of files from before there were any
+	Resync   Resync `json:",omitzero"` // likewise
 	// SuspendLimit: suspended for longer, clients' connections are closed (R11). Default 60s.
 	SuspendLimit time.Duration
 	// UndoLimit is how many bytes the undo area of each replica may take. Default 0: as much as the old content of the
 	// whole volume needs. Less saves room in data_dir; a resync that reaches it goes on without a way back (R18).
 	UndoLimit int64 `json:",omitempty"` // so that files without it have the hash that they had before there was this key
 
-	at, modeAt, sizeAt, ioAt, suspendAt, undoAt, verifyAt pos
+	at, modeAt, sizeAt, ioAt, suspendAt, undoAt, verifyAt, resyncAt pos
 }
 
 // Replica is one node's copy of a volume.
@@ -166,6 +167,12 @@ type Async struct {
 type Verify struct {
 	Schedule schedule.Schedule
 	Repair   bool // consent: what differs is overwritten with the primary's content
+}
+
+// Resync bounds what resyncs of a volume take, in bytes a second. Between the bounds they give way to clients.
+type Resync struct {
+	MinRate int64 // copied whatever it costs the clients; 0: 4 MiB
+	MaxRate int64 // never exceeded; 0: no limit
 }
 
 // Service is what follows the primary of its volumes: resources, started in order and stopped in reverse.

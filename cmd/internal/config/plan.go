@@ -162,6 +162,7 @@ func (p *plan) volume(o, v Volume) {
 	differs(p, StepRestart, v.undoAt, what+"undo_limit", undoText(o.UndoLimit), undoText(v.UndoLimit), "when haclusterd is started anew")
 	differs(p, StepChange, v.at, what+"async", o.Async, v.Async, "it counts in async mode only")
 	differs(p, StepChange, v.verifyAt, what+"verify", o.Verify, v.Verify, "from the next minute on")
+	differs(p, StepChange, v.resyncAt, what+"resync", o.Resync.String(), v.Resync.String(), "")
 	for _, r := range v.Replicas {
 		if was, ok := o.Replica(r.Node); ok {
 			p.replica(what, was, r)

@@ -53,6 +53,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"rto by much", changed(t, src, `"3s"`, `"60s"`), []string{"change online|rto|3s -> 1m0s", "needs restart|rto|heartbeat " + heartbeats("3s", "60s")}},
 		{"rto shorter by much", changed(t, src, `"3s"`, `"1s"`), []string{"change online|rto|3s -> 1s", "needs restart|rto|heartbeat " + heartbeats("3s", "1s")}},
 		{"disk deadline", changed(t, src, `"5s"`, `"6s"`), []string{"change online|disk_deadline|5s -> 6s"}},
+		{"resync", changed(t, src, `suspend_limit = "60s"`, "resync { max_rate = \"80MiB\" }"), []string{"change online|volume pgdata: resync|min_rate 4MiB/s, max_rate no limit -> min_rate 4MiB/s, max_rate 80MiB/s"}},
 		{"suspend limit", changed(t, src, `"60s"`, `"61s"`), []string{"change online|volume pgdata: suspend_limit|1m0s -> 1m1s"}},
 		{"undo limit", changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`), []string{"needs restart|volume pgdata: undo_limit|none -> 10GiB: when haclusterd is started anew"}},
 		{"a schedule", changed(t, src, "  async {", "  verify { schedule = \"30 2 * * sun\" }\n  async {"), []string{`change online|volume pgdata: verify|none -> "30 2 * * SUN": from the next minute on`}},

@@ -59,7 +59,26 @@ type DocumentVolume struct {
 	UndoLimit      int64             `json:"undo_limit"`      // bytes; 0: as much as the whole volume takes
 	VerifySchedule string            `json:"verify_schedule"` // in UTC; empty: none
 	VerifyRepair   bool              `json:"verify_repair"`
+	Resync         DocumentResync    `json:"resync"`
 	Replicas       []DocumentReplica `json:"replicas"`
+}
+
+// DocumentResync is what resyncs of a volume may take, in bytes a second; 0: the default, for max_rate no limit.
+type DocumentResync struct {
+	MinRate int64 `json:"min_rate"`
+	MaxRate int64 `json:"max_rate"`
+}
+
+// String shows the bounds to people.
+func (r Resync) String() string {
+	least, most := "4MiB/s", "no limit"
+	if r.MinRate > 0 {
+		least = bytesText(r.MinRate) + "/s"
+	}
+	if r.MaxRate > 0 {
+		most = bytesText(r.MaxRate) + "/s"
+	}
+	return "min_rate " + least + ", max_rate " + most
 }
 
 // DocumentReplica is one copy of a volume.
@@ -101,7 +120,8 @@ func (l Limits) document() map[string]int64 {
 
 func (v Volume) document() DocumentVolume {
 	d := DocumentVolume{Name: v.Name, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
-		SuspendLimitMs: v.SuspendLimit.Milliseconds(), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Replicas: []DocumentReplica{}}
+		SuspendLimitMs: v.SuspendLimit.Milliseconds(), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Resync: DocumentResync(v.Resync),
+		Replicas: []DocumentReplica{}}
 	for _, r := range v.Replicas {
 		rep := DocumentReplica{Node: r.Node, Device: r.Device, NBD: []string{}, Attach: string(r.Export.Attach)}
 		for _, l := range r.Export.NBD {
@@ -154,6 +174,7 @@ func (d Document) Table() string {
 		if v.VerifySchedule != "" {
 			p("  verify %q in UTC, repair %t", v.VerifySchedule, v.VerifyRepair)
 		}
+		p("  resync: %s", Resync(v.Resync))
 		for _, r := range v.Replicas {
 			p("  replica %s: %s, nbd %s, attach %s", r.Node, r.Device, orNone(strings.Join(r.NBD, " ")), r.Attach)
 		}

@@ -19,6 +19,7 @@ const (
 
 	// minUndoLimit has room for the largest group of an undo area: with less, a resync would lose its way back at once.
 	minUndoLimit = 8 << 20
+	defaultRate  = "none" // no size: zero, whose meaning is that of resync.Limits
 )
 
 // volumeView is a volume with what the node in scope exports of it.
@@ -61,6 +62,7 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	v.Replicas = r.replicas(b, nodes)
 	v.Async = r.async(b)
 	v.Verify, v.verifyAt = r.verify(b)
+	v.Resync, v.resyncAt = r.resync(b)
 	return volumeView{Volume: v, export: r.export(b)}
 }
 
@@ -178,6 +180,20 @@ func (v Verify) String() string {
 		return fmt.Sprintf("%q with repair", string(v.Schedule))
 	}
 	return fmt.Sprintf("%q", string(v.Schedule))
+}
+
+// resync reads what resyncs may take.
+func (r *reader) resync(volume *body) (Resync, pos) {
+	b := volume.one(false, "resync")
+	if b == nil {
+		return Resync{}, volume.at
+	}
+	defer b.finish()
+	s := Resync{MinRate: b.size("min_rate", defaultRate), MaxRate: b.size("max_rate", defaultRate)}
+	if s.MaxRate > 0 && s.MaxRate < s.MinRate {
+		r.add(b.posOfKey("max_rate"), "max_rate below min_rate", fmt.Sprintf("at least %s is wanted", bytesText(s.MinRate)))
+	}
+	return s, b.at
 }
 
 // size reads a size in blocks of 4096 bytes. Without a default the key must be there.

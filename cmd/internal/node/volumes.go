@@ -21,6 +21,7 @@ import (
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
 	"hacluster/replication/link"
+	"hacluster/replication/resync"
 	"hacluster/replication/wire"
 )
 
@@ -109,6 +110,7 @@ func (v *volumes) configure(cfg *config.Config) {
 	for name, h := range v.all {
 		if conf, ok := cfg.Volume(name); ok {
 			h.replica.SetTimers(cfg.Timers.DropAfter, conf.SuspendLimit)
+			h.replica.SetResync(resync.Limits{Min: conf.Resync.MinRate, Max: conf.Resync.MaxRate})
 		}
 		if h.deadline != nil {
 			h.deadline(cfg.Cluster.DiskDeadline)
