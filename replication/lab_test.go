@@ -177,7 +177,7 @@ func (l *lab) pass(d time.Duration) {
 	l.clock.Add(int64(d))
 	for _, n := range l.nodes {
 		if t := n.get().Tenure(); t != nil {
-			t.with(t.core.Tick)
+			t.with(t.coreTick)
 			t.look()
 		}
 	}
@@ -465,6 +465,16 @@ type labNodeView struct{ n *labNode }
 var _ Node = labNodeView{}
 
 func (v labNodeView) Now() cluster.Instant { return v.n.l.now() }
+
+// Heard: who has a lease hears the leader all the time, else nobody has said when.
+func (v labNodeView) Heard() cluster.Instant {
+	v.n.leaseMu.Lock()
+	defer v.n.leaseMu.Unlock()
+	if !v.n.granted {
+		return 0
+	}
+	return v.n.l.now()
+}
 
 func (v labNodeView) Lease(_ string, e cluster.Epoch) cluster.Instant {
 	v.n.leaseMu.Lock()

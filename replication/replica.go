@@ -37,6 +37,8 @@ type Node interface {
 	Now() cluster.Instant
 	// Lease is until when this process may serve the volume in the epoch; in the past when it may not.
 	Lease(volume string, e cluster.Epoch) cluster.Instant
+	// Heard is when the newest grant of a lease was asked for that the leader answered.
+	Heard() cluster.Instant
 	// Propose hands a command to the Raft leader. A nil error means that the result is the leader's word; any error,
 	// that the outcome is unknown (R27).
 	Propose(ctx context.Context, c cluster.Command) (cluster.Result, error)

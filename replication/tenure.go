@@ -176,7 +176,7 @@ func (t *Tenure) tick(ctx context.Context) {
 				tick.Reset(drop / 8)
 				t.with(func(primary.Instant) { t.core.SetDropAfter(drop) })
 			}
-			t.with(t.core.Tick)
+			t.with(t.coreTick)
 		case <-t.kick:
 		}
 		t.resume()
@@ -192,6 +192,12 @@ func (t *Tenure) tick(ctx context.Context) {
 			t.cutClients()
 		}
 	}
+}
+
+// coreTick lets time act in the Core.
+func (t *Tenure) coreTick(now primary.Instant) {
+	t.core.Heard(t.r.node.Heard())
+	t.core.Tick(now)
 }
 
 // look has tick do now what it would do at its next turn.

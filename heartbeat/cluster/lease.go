@@ -109,6 +109,7 @@ type Holder struct {
 	applied uint64                // number of the request whose answer is in force
 	term    uint64                // of that answer
 	sent    [holderWindow]Instant // when request n was sent, at n % holderWindow
+	asked   Instant               // when the request of that answer was sent
 	until   Instant
 	named   map[string]Epoch
 	gaveUp  map[string]uint64 // volume -> last request sent when it was given up
@@ -142,7 +143,8 @@ func (h *Holder) Answer(g Grant) bool {
 		return false
 	}
 	h.applied, h.term = g.Number, g.Term
-	h.until = h.sent[g.Number%holderWindow].Add(g.Length)
+	h.asked = h.sent[g.Number%holderWindow]
+	h.until = h.asked.Add(g.Length)
 	h.named = make(map[string]Epoch, len(g.Volumes))
 	for v, e := range g.Volumes {
 		if g.Number > h.gaveUp[v] {
@@ -151,6 +153,9 @@ func (h *Holder) Answer(g Grant) bool {
 	}
 	return true
 }
+
+// Asked is when the newest grant was asked for: what the leader heard of us, and we of it, at least until then.
+func (h *Holder) Asked() Instant { return h.asked }
 
 // Term is the Raft term of the newest grant: what is sent now was sent after that term's leader was elected.
 func (h *Holder) Term() uint64 { return h.term }

@@ -146,6 +146,7 @@ type Core struct {
 	// settling counts the members that are not settled yet; held are finished reads that wait for it, bounded as unread are.
 	settling  int
 	held      []*Op
+	heard     Instant // see Heard
 	heldSince Instant // since when nothing was settled although reads are held; 0: not so
 	flushErr  error   // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
 	readings  []reading

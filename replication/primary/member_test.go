@@ -505,3 +505,19 @@ func TestLateWordOfAProcessThatHasASuccessorDropsNobody(t *testing.T) {
 		}
 	}
 }
+
+// A primary that neither the member nor the leader answers is the one that is cut off, perhaps in one direction only: what
+// it proposes would still arrive, and leave nobody to succeed it. Who has not said when it heard the leader is not held to it.
+func TestPrimaryThatDoesNotHearTheLeaderDropsNobody(t *testing.T) { // R4, R6
+	g := newRig(t, "s")
+	g.up("s")
+	g.c.Heard(g.now)
+	g.local(g.write(0), nil)
+	if acts := g.pass(3 * dropAfter); drops(acts, "s") {
+		t.Fatal("it takes away its successor")
+	}
+	g.c.Heard(g.now.Add(-dropAfter / 4))
+	if acts := g.pass(dropAfter / 10); !drops(acts, "s") {
+		t.Error("the leader answers, and the member is not dropped")
+	}
+}

@@ -77,6 +77,14 @@ func (c *Core) on() cluster.On {
 	return cluster.On{Volume: c.vol.Name, Epoch: c.vol.Epoch, Version: c.vol.Version}
 }
 
+// Heard tells when the newest grant was asked for that the leader answered (R8); 0: nobody told.
+func (c *Core) Heard(at Instant) { c.heard = at }
+
+// deaf reports whether the leader has not answered us for about as long as a member that is to be dropped: then we may be
+// the one that is cut off. What we propose could reach the leader all the same, and would take from the set who is to
+// succeed us when our lease ends.
+func (c *Core) deaf(now Instant) bool { return c.heard != 0 && now.Sub(c.heard) >= c.cfg.DropAfter*3/4 }
+
 // proposeDrop is sent again until a committed entry decides (R27); it never counts before. For a peer whose admission
 // is undecided it makes that void or finds it applied. A primary whose own disk failed does not send away the only
 // other member: what it lost may be there.
@@ -88,6 +96,9 @@ func (c *Core) proposeDrop(now Instant, p *peer, why string) {
 		return
 	}
 	if c.diskErr != nil && p.member && c.members() == 1 {
+		return
+	}
+	if p.member && c.deaf(now) {
 		return
 	}
 	p.proposed = now

@@ -135,6 +135,13 @@ func (l *leaseHolder) until(volume string, e cluster.Epoch) cluster.Instant {
 	return l.holder.Until(volume, e)
 }
 
+// asked is when the newest grant was asked for.
+func (l *leaseHolder) asked() cluster.Instant {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.holder.Asked()
+}
+
 func (l *leaseHolder) remaining() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -376,6 +376,7 @@ func (r replicaNode) Now() cluster.Instant { return r.n.now() }
 func (r replicaNode) Lease(volume string, e cluster.Epoch) cluster.Instant {
 	return r.n.lease.until(volume, e)
 }
+func (r replicaNode) Heard() cluster.Instant { return r.n.lease.asked() }
 func (r replicaNode) Propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
 	return r.n.propose(ctx, c)
 }
