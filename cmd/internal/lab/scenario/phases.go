@@ -19,13 +19,16 @@ const (
 // Resyncing is the phase in which the standby came back after much was written, and is being resynced over a cable that
 // is slow enough for a fault to strike in the middle.
 func Resyncing(ctx context.Context, r *Run) error {
-	v := r.watch.present()
+	ctx, cancel := context.WithTimeout(ctx, 3*toHeal)
+	defer cancel()
+	v, err := r.watch.until(ctx, func(v View) bool { return v.Primary != "" }) // on a busy machine nobody may answer for a moment
+	if err != nil {
+		return fmt.Errorf("nobody is primary: %w", err)
+	}
 	standby := r.Other(v.Primary)
 	if err := r.Lab.Kill(standby); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*toHeal)
-	defer cancel()
 	if _, err := r.watch.until(ctx, func(v View) bool { return len(v.InSync) == 1 }); err != nil {
 		return fmt.Errorf("the standby was not dropped: %w", err)
 	}
@@ -39,8 +42,7 @@ func Resyncing(ctx context.Context, r *Run) error {
 	if err := r.Lab.Start(standby); err != nil {
 		return err
 	}
-	_, err := r.watch.until(ctx, func(v View) bool { return v.State == api.VolumeResyncing })
-	if err != nil {
+	if _, err := r.watch.until(ctx, func(v View) bool { return v.State == api.VolumeResyncing }); err != nil {
 		return fmt.Errorf("no resync was seen: %w", err)
 	}
 	return nil
