@@ -51,7 +51,7 @@ func (r *Replica) facts() (f role.Facts, problem bool) {
 }
 
 func (r *Replica) factsLocked() role.Facts {
-	f := role.Facts{Self: r.cfg.Node, Volume: r.vol, Report: r.reportLocked(), Busy: r.draining + r.recv.Outstanding()}
+	f := role.Facts{Self: r.cfg.Node, Volume: r.vol, Report: r.reportLocked(), Size: r.cfg.Volume.Size, Busy: r.draining + r.recv.Outstanding()}
 	f.Lease = r.node.Now() < r.node.Lease(r.vol.Name, r.vol.Epoch)
 	if r.tenure != nil {
 		f.Serving = r.tenure.epoch

@@ -60,16 +60,23 @@ func Create(s Store, c New) error {
 	for i, p := range c.Peers {
 		h.slots[i] = Slot{Peer: p, Everything: c.Everything}
 	}
-	if err := createCells(s, h); err != nil {
+	if err := writeCells(s, h, func(int64) Slots { return 0 }); err != nil {
 		return fmt.Errorf("write the cells: %w", err)
 	}
 	return writeHeaders(s, h, 0)
 }
 
-func createCells(s Store, h *header) error {
+// writeCells writes the whole table, marked as the regions say, and flushes it.
+func writeCells(s Store, h *header, marked func(region int64) Slots) error {
 	var page [pageSize]byte
-	for i := range pages(ceil(h.size, h.region)) {
+	regions := ceil(h.size, h.region)
+	for i := range pages(regions) {
+		clear(page[:])
 		for c := range pageCells {
+			first := (i*pageCells + int64(c)) * cellRegions
+			for r := range min(cellRegions, max(regions-first, 0)) {
+				putMask(page[c*cellSize:], int(r), marked(first+r))
+			}
 			sealCell(page[c*cellSize:][:cellSize], uint32(i*pageCells+int64(c)), h.tag)
 		}
 		if _, err := s.WriteAt(page[:], tableAt+i*pageSize); err != nil {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 )
 
 // Store is what a file of marks lies on. Every blockdev.Device is one: wrapped in backend/timed its operations are
@@ -61,21 +60,5 @@ func createPath(path string, c New) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	beside := path + ".new"
-	f, err := os.OpenFile(beside, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	err = Create(&osFile{f, fileSize(c.Size)}, c)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(beside, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return replacePath(path, c.Size, func(s Store) error { return Create(s, c) })
 }

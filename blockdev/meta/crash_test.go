@@ -187,7 +187,7 @@ func TestForbiddenChangesAreRefusedAndHarmless(t *testing.T) {
 		"cluster":        func(sb *Superblock) { sb.ClusterID[0]++ },
 		"volume":         func(sb *Superblock) { sb.VolumeID[0]++ },
 		"node":           func(sb *Superblock) { sb.Node = "beta" },
-		"size":           func(sb *Superblock) { sb.Size += 4096 },
+		"size":           func(sb *Superblock) { sb.Size -= 4096 },
 		"block size":     func(sb *Superblock) { sb.BlockSize = 512 },
 		"device path":    func(sb *Superblock) { sb.DevicePath += "2" },
 		"epoch lowered":  func(sb *Superblock) { sb.Epoch-- },

@@ -171,7 +171,7 @@ func (f *File) Get() Superblock {
 }
 
 // Update changes the superblock durably: when it returns nil, the change survives a power cut. Concurrent ones follow
-// each other. change may set everything but the identity and the generation, and must not lower the epoch; otherwise
+// each other. change may set everything but the identity and the generation, and must not lower the epoch or the size; otherwise
 // nothing is written and the File stays good.
 //
 //	1 the next generation goes over the older copy   a crash leaves the newest copy, the old superblock
@@ -220,7 +220,9 @@ func allowed(old, next *Superblock) error {
 	if err := next.validate(); err != nil {
 		return err
 	}
-	if err := sameIdentity(next, old); err != nil {
+	was := *old
+	was.Size = max(old.Size, next.Size) // it may grow
+	if err := sameIdentity(next, &was); err != nil {
 		return fmt.Errorf("the identity of a replica never changes: %w", err)
 	}
 	if next.ReservedGen < old.ReservedGen || next.ReservedGen == old.ReservedGen && next.Epoch < old.Epoch {

@@ -55,7 +55,7 @@ type ID = [16]byte
 
 // Superblock is what a replica knows about itself.
 type Superblock struct {
-	// Identity, fixed by Create.
+	// Identity, fixed by Create; Size may grow.
 	ClusterID, VolumeID ID
 	Node                string // at most MaxNode bytes
 	Size                int64

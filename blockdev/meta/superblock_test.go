@@ -393,3 +393,17 @@ func FuzzSuperblock(f *testing.F) {
 		}
 	})
 }
+
+func TestSizeGrowsAndDoesNotShrink(t *testing.T) {
+	path := created(t)
+	f := open(t, path)
+	if err := f.Update(func(sb *Superblock) { sb.Size += 4096 }); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Update(func(sb *Superblock) { sb.Size -= 4096 }); !errors.Is(err, ErrMismatch) {
+		t.Errorf("it shrank: %v", err)
+	}
+	if sb, err := Read(path); err != nil || sb.Size != sample().Size+4096 {
+		t.Errorf("stored: %d, %v", sb.Size, err)
+	}
+}

@@ -65,3 +65,18 @@ func TestExportPrintsTheTextAsItIs(t *testing.T) {
 	}
 	answered(t, node, "", "config", "export", "-o", "json").wantSuccess(t, `"version": 7`, `"text": "cluster`)
 }
+
+func TestVolumeIsMadeLargerInTheTextThatIsApplied(t *testing.T) {
+	node := running(t, planned(config.StepChange))
+	answered(t, node, "yes\n", "volume", "resize", "pgdata", "1GiB").wantSuccess(t, "apply this?", "version 8", "ha-admin config export")
+	calls := node.Calls()
+	if len(calls) != 3 || calls[0] != "ConfigExport" || !strings.Contains(calls[2], "with volume pgdata of 1GiB") || !strings.Contains(calls[2], "plan:false on:7") {
+		t.Errorf("asked %q", calls)
+	}
+	for _, args := range [][]string{{"pgdata", "1 gig"}, {"pgdata", "-1GiB"}, {"pgdata"}, {"pgdata", "1GiB", "2GiB"}} {
+		node := running(t, planned(config.StepChange))
+		if o := answered(t, node, "yes\n", append([]string{"volume", "resize"}, args...)...); o.code != 2 || len(node.Calls()) > 0 {
+			t.Errorf("%q: %+v, asked %q", args, o, node.Calls())
+		}
+	}
+}

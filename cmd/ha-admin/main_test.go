@@ -183,7 +183,7 @@ func TestNoCommandAtAllShowsHelp(t *testing.T) {
 
 // Every command of the contract is known, also those that this version does not have.
 func TestWhatIsNotThereYetIsRefused(t *testing.T) {
-	for _, line := range []string{"volume resize pgdata --size 30GiB", "node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
+	for _, line := range []string{"node drain alpha", "node undrain alpha", "maintenance on", "maintenance off",
 		"fence alpha", "fence confirm alpha", "fence test alpha"} {
 		admin(t, strings.Fields(line)...).wantFailure(t, 1, "not supported yet")
 	}

@@ -192,6 +192,9 @@ func one(c *cobra.Command, args []string) error  { return wantArgs(c, args, 1, 1
 func some(c *cobra.Command, args []string) error { return wantArgs(c, args, 1, len(args)) }
 func anyNumber(*cobra.Command, []string) error   { return nil }
 
+// two wants both.
+func two(c *cobra.Command, args []string) error { return wantArgs(c, args, 2, 2) }
+
 func atMostOne(c *cobra.Command, args []string) error { return wantArgs(c, args, 0, 1) }
 
 func wantArgs(c *cobra.Command, args []string, least, most int) error {

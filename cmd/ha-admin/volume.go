@@ -13,7 +13,7 @@ func (a *app) volumeCommand() *cobra.Command {
 	return group("volume", "list and manage volumes", a.volumeList(), a.volumeCreate(), a.volumeResync(), a.volumeVerify(),
 		a.volumePause("pause", "pause the resync of replicas that are not in sync", "paused", true),
 		a.volumePause("resume", "go on with a resync that was paused", "resumed", false),
-		notYet("resize VOLUME", "change the size"),
+		a.volumeResize(),
 		a.volumeDelete(),
 		a.rescueCommand())
 }

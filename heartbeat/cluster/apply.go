@@ -120,6 +120,9 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	old := v.Primary
 	v.Epoch++
 	v.Primary, v.Process = p.Candidate, p.Member.Process
+	if v.Grow != 0 {
+		v.Size, v.Grow = v.Grow, 0
+	}
 	if p.Basis == BasisForced {
 		// Any other replica may hold acknowledged writes that this epoch lacks.
 		v.Held, v.HeldSince = nil, v.Epoch

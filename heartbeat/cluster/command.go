@@ -186,6 +186,15 @@ type Configure struct {
 	RTOMillis int64          `json:"rto_ms"`
 	Create    []CreateVolume `json:"create,omitempty"`
 	Remove    []RemoveVolume `json:"remove,omitempty"`
+	Grow      []GrowVolume   `json:"grow,omitempty"`
+}
+
+// GrowVolume makes a volume larger from its next promotion on. In its epoch every backing was found to hold that size.
+type GrowVolume struct {
+	Name  string `json:"name"`
+	ID    string `json:"id"`
+	Epoch Epoch  `json:"epoch"`
+	Size  int64  `json:"size"`
 }
 
 // RemoveVolume ends a volume: from this entry on nobody is granted it.

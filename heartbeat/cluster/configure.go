@@ -23,6 +23,9 @@ func (s *State) configure(c Command, n *Configure) string {
 	for _, v := range n.Create {
 		s.createVolume(c, v)
 	}
+	for _, g := range n.Grow {
+		s.growVolume(c, g)
+	}
 	s.event(c, "configuration applied", nil, "", fmt.Sprintf("version %d: %d volumes added, %d removed", s.ConfigVersion, len(n.Create), len(n.Remove)))
 	return ""
 }
@@ -38,6 +41,19 @@ func (s *State) mayConfigure(n *Configure) string {
 			return fmt.Sprintf("volume %q with id %s does not exist", r.Name, r.ID)
 		}
 		names[r.Name] = true
+	}
+	for _, g := range n.Grow {
+		v, ok := s.Volumes[g.Name]
+		if !ok || v.ID != g.ID || names[g.Name] {
+			return fmt.Sprintf("volume %q with id %s does not exist", g.Name, g.ID)
+		}
+		if g.Epoch != v.Epoch {
+			return fmt.Sprintf("decided on epoch %d of volume %q, it has epoch %d", g.Epoch, g.Name, v.Epoch)
+		}
+		if g.Size <= max(v.Size, v.Grow) {
+			return fmt.Sprintf("volume %q has %d bytes and does not shrink to %d", g.Name, max(v.Size, v.Grow), g.Size)
+		}
+		names[g.Name] = true
 	}
 	for _, v := range n.Create {
 		if void := s.mayCreate(v); void != "" {
@@ -75,6 +91,16 @@ func (s *State) removeVolume(c Command, r RemoveVolume) {
 		kept = "its data is deleted"
 	}
 	s.event(c, "volume removed", &v, "", fmt.Sprintf("volume %q was removed; %s", v.Name, kept))
+}
+
+// growVolume notes the size. It is in force from the next promotion on: within an epoch all replicas, streams and clients
+// have one size, and no primary has answered in the next epoch yet.
+func (s *State) growVolume(c Command, g GrowVolume) {
+	v := s.Volumes[g.Name].Clone()
+	v.Grow = g.Size
+	v.Version++ // every applied command does (R7)
+	s.Volumes[g.Name] = v
+	s.event(c, "volume grows", &v, "", fmt.Sprintf("volume %q has %d bytes, and %d from the next promotion on", v.Name, v.Size, v.Grow))
 }
 
 func (s *State) settleLeases(l *SettleLeases) string {

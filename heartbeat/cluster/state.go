@@ -43,13 +43,15 @@ type Replica struct {
 // Volume is the replicated record of one volume.
 type Volume struct {
 	Name     string    `json:"name"`
-	ID       string    `json:"id"` // 32 hex digits
-	Size     int64     `json:"size"`
+	ID       string    `json:"id"`   // 32 hex digits
+	Size     int64     `json:"size"` // in force in this epoch
 	Mode     string    `json:"mode"`
 	Replicas []Replica `json:"replicas"`
 
 	Epoch   Epoch  `json:"epoch"`
 	Version uint64 `json:"version"`
+	// Grow, when not 0, is the size from the next promotion on: a size never changes within an epoch.
+	Grow int64 `json:"grow,omitempty"`
 	// Primary and Process name the one process that may serve in this epoch. Empty before the first promotion.
 	Primary string `json:"primary"`
 	Process uint64 `json:"process"`

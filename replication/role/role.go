@@ -9,6 +9,9 @@
 // A hand-over is no change of role by itself: the process that gave the volume up lacks the lease, and either the next
 // epoch stops it or a grant asked for afterwards lets it go on where it was (R30).
 //
+// A size belongs to an epoch: a replica that was opened with another one does nothing in that epoch. Its owner closes it and
+// opens it anew, and that one begins.
+//
 // A process that is named by no promotion never serves: a new process of the primary does not continue its epoch (R2).
 package role
 
@@ -25,6 +28,7 @@ type Facts struct {
 	Report  cluster.Report // of the replica of this process: incarnation, process, stored epoch, health
 	Lease   bool           // a grant names this volume in Volume.Epoch and is valid now
 	Serving cluster.Epoch  // the epoch in which this process serves; 0: it does not
+	Size    int64          // with which the replica was opened
 	Busy    int            // operations on the device that were taken in an older epoch than Volume.Epoch
 }
 
@@ -54,6 +58,9 @@ func Next(f Facts) Action {
 	v := &f.Volume
 	if f.Serving != 0 && (f.Serving != v.Epoch || !mine(f)) {
 		return Stop{Why: fmt.Sprintf("epoch %d belongs to %s", v.Epoch, v.Primary)}
+	}
+	if f.Size != v.Size {
+		return nil // the epoch has another size: the replica is closed, and opened anew with that, before it acts in it
 	}
 	if f.Serving != 0 || v.Epoch == 0 || f.Report.Epoch > v.Epoch {
 		return nil // a record older than the epoch that we stored is not acted upon

@@ -73,6 +73,10 @@ func TestNext(t *testing.T) {
 		"no member, epoch not stored":           {standby(), func(f *Facts) { f.Report.Epoch = 5; delete(f.Volume.Members, "s") }, StoreEpoch{6}},
 		"never promoted":                        {standby(), func(f *Facts) { f.Volume.Epoch, f.Volume.Primary = 0, "" }, nil},
 		"the record is older than what we hold": {promoted(), func(f *Facts) { alone(f); f.Report.Epoch = 7 }, nil},
+		// A size belongs to an epoch.
+		"promoted, opened with another size":       {promoted(), func(f *Facts) { alone(f); f.Volume.Size = 4096 }, nil},
+		"epoch not stored, another size":           {promoted(), func(f *Facts) { f.Report.Epoch, f.Volume.Size = 5, 4096 }, nil},
+		"serving an older epoch, another size now": {standby(), func(f *Facts) { f.Serving, f.Volume.Size = 5, 4096 }, Stop{"epoch 6 belongs to p"}},
 		// R23: the replica failed between its report and its first answer.
 		"promoted and failed":                       {promoted(), func(f *Facts) { f.Report.Failed = true }, giveUp},
 		"promoted and stalled before storing":       {promoted(), func(f *Facts) { f.Report.Epoch, f.Report.Stalled = 5, true }, giveUp},

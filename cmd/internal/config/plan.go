@@ -155,7 +155,11 @@ func (p *plan) volumes(old, next *Config) {
 
 func (p *plan) volume(o, v Volume) {
 	what := "volume " + v.Name + ": "
-	differs(p, StepRefused, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "resize comes later")
+	if v.Size < o.Size {
+		differs(p, StepRefused, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "a volume does not shrink: what lies behind the new end would be lost")
+	} else {
+		differs(p, StepChange, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "every backing must hold it; the role is handed over once, and clients see the new size when they connect again")
+	}
 	differs(p, StepRefused, v.modeAt, what+"mode", o.Mode, v.Mode, "it cannot be changed in a running cluster yet")
 	differs(p, StepRestart, v.ioAt, what+"io", o.IO, v.IO, "when haclusterd is started anew")
 	differs(p, StepChange, v.suspendAt, what+"suspend_limit", o.SuspendLimit, v.SuspendLimit, "")

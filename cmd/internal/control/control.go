@@ -23,8 +23,8 @@ import (
 )
 
 // Version of these messages, of the commands that they carry among them. A node refuses another one by the Hello. Version 1 knew
-// no members that stay at a promotion, and no unmarked return.
-const Version = 2
+// no members that stay at a promotion, and no unmarked return; version 2 no volumes that grow.
+const Version = 3
 
 const (
 	serviceName = "hacluster.control.v1.Control"
@@ -103,6 +103,12 @@ type (
 		Volume string        `json:"volume"`
 		To     string        `json:"to"`
 		Epoch  cluster.Epoch `json:"epoch"` // in which it was decided; in another it is void (R7)
+	}
+	// Enlarge asks a node to have the backing of its replica hold a size, before the volume gets it.
+	Enlarge struct {
+		Volume string `json:"volume"`
+		ID     string `json:"id"` // of the volume
+		Size   int64  `json:"size"`
 	}
 	// Verify asks a primary to begin a comparison of the volume's replicas, or to stop it.
 	Verify struct {
@@ -210,6 +216,7 @@ type Handler interface {
 	Verify(context.Context, *Verify) (*VerifyReply, error)
 	RescueRead(context.Context, *RescueRead) (*rescue.Piece, error)
 	RescueRemove(context.Context, *RescueRemove) (*Done, error)
+	Enlarge(context.Context, *Enlarge) (*Done, error)
 	Served(context.Context, *Served) (*Done, error)
 	State(context.Context, *State) (*StateReply, error)
 	Local(context.Context, *Local) (*LocalReply, error)
@@ -223,6 +230,7 @@ func Register(r grpc.ServiceRegistrar, h Handler) {
 		method("GiveUp", Handler.GiveUp), method("HandOver", Handler.HandOver), method("Served", Handler.Served),
 		method("State", Handler.State), method("Local", Handler.Local), method("Verify", Handler.Verify),
 		method("RescueRead", Handler.RescueRead), method("RescueRemove", Handler.RescueRemove),
+		method("Enlarge", Handler.Enlarge),
 	}}, h)
 }
 
@@ -290,6 +298,9 @@ func (c Client) RescueRead(ctx context.Context, r *RescueRead) (*rescue.Piece, e
 }
 func (c Client) RescueRemove(ctx context.Context, r *RescueRemove) (*Done, error) {
 	return call[Done](ctx, c, "RescueRemove", r)
+}
+func (c Client) Enlarge(ctx context.Context, r *Enlarge) (*Done, error) {
+	return call[Done](ctx, c, "Enlarge", r)
 }
 func (c Client) Served(ctx context.Context, r *Served) (*Done, error) {
 	return call[Done](ctx, c, "Served", r)

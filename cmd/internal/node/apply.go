@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"hacluster/blockdev/failpoint"
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
@@ -45,12 +46,18 @@ func (n *Node) apply(ctx context.Context, r api.ApplyRequest) (out api.Applied, 
 	if err != nil {
 		return out, err
 	}
+	if err := n.mayGrow(ctx, &v, c); err != nil {
+		return out, err
+	}
 	if err := n.mustConfigure(ctx, c); err != nil {
 		return out, err
 	}
+	if len(c.Grow) > 0 {
+		failpoint.Hit(failpoint.GrowCommitted)
+	}
 	out.Applied, out.NewVersion = true, c.Version+1
 	out.WaitingFor = n.awaitConfigured(ctx, c)
-	return out, nil
+	return out, n.takeForce(ctx, v.state, c)
 }
 
 // plan compares what is applied with what the file says. What the daemon cannot do yet is refused like what it cannot
@@ -93,6 +100,7 @@ func (n *Node) configuration(v *view, next *config.Config, r api.ApplyRequest) (
 			c.Create = append(c.Create, createVolume(vol))
 		}
 	}
+	c.Grow = growths(v.state, next)
 	for _, name := range sortedKeys(v.state.Volumes) {
 		if _, ok := next.Volume(name); ok {
 			continue

@@ -58,6 +58,12 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if err != nil {
 		return nil, err
 	}
+	var was *meta.Superblock
+	if known {
+		if was, err = growing(path, vol); err != nil {
+			return nil, err
+		}
+	}
 	file, err := v.n.env.Disks.Open(device, filedev.Config{Size: vol.Size, Mode: ioMode(conf.IO), Create: !known})
 	if err != nil {
 		return nil, err
@@ -71,6 +77,11 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	}, OnError: func(op blockdev.Op, err error) {
 		b.super.suspect.mark(op, err) // it is there before the first operation
 	}})
+	if was != nil {
+		if err := v.grow(vol, device, was, b.dev, v.marksBinding(st, vol, file.Attachment(), "")); err != nil {
+			return nil, errors.Join(err, b.dev.Close())
+		}
+	}
 	if b.super, err = v.openSuper(st, vol, dir, path, device, file.Attachment(), known); err != nil {
 		return nil, errors.Join(err, b.dev.Close())
 	}

@@ -28,6 +28,9 @@ type Env struct {
 type Disks interface {
 	// Fresh reports whether the backing at the path holds nothing yet.
 	Fresh(path string) (bool, error)
+	// Enlarge makes a file that is shorter than size a sparse one of that length, durably, also while it is held; anything else
+	// that is shorter is refused.
+	Enlarge(path string, size int64) error
 	// Open opens and holds it.
 	Open(path string, c filedev.Config) (Disk, error)
 }
@@ -59,6 +62,8 @@ func (e Env) onMachine() (_ Env, err error) {
 type files struct{}
 
 func (files) Fresh(path string) (bool, error) { return filedev.Fresh(path) }
+
+func (files) Enlarge(path string, size int64) error { return filedev.Enlarge(path, size) }
 
 func (files) Open(path string, c filedev.Config) (Disk, error) {
 	d, err := filedev.Open(path, c)

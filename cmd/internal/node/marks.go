@@ -20,8 +20,7 @@ func (v *volumes) openMarks(st *cluster.State, vol cluster.Volume, attachment st
 	defer v.n.disk.Begin("open the map of marks of volume " + vol.Name)()
 	dir, _ := v.superblockPath(vol.Name)
 	path := filepath.Join(dir, "marks")
-	b := marks.Binding{Cluster: meta.ID(idOf(st.ID)), Volume: meta.ID(idOf(vol.ID)), Node: v.n.me.Name, Size: vol.Size,
-		Incarnation: marks.Incarnation{Boot: meta.ID(v.n.boot), Attachment: attachment, Start: v.n.dir.id.Start}, Doubt: doubt}
+	b := v.marksBinding(st, vol, attachment, doubt)
 	var peers []string
 	for _, r := range vol.Replicas {
 		if r.Node != v.n.me.Name {
@@ -49,6 +48,11 @@ func (v *volumes) openMarks(st *cluster.State, vol cluster.Volume, attachment st
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+func (v *volumes) marksBinding(st *cluster.State, vol cluster.Volume, attachment, doubt string) marks.Binding {
+	return marks.Binding{Cluster: meta.ID(idOf(st.ID)), Volume: meta.ID(idOf(vol.ID)), Node: v.n.me.Name, Size: vol.Size,
+		Incarnation: marks.Incarnation{Boot: meta.ID(v.n.boot), Attachment: attachment, Start: v.n.dir.id.Start}, Doubt: doubt}
 }
 
 // doubtOf says why a map of marks that is found must not be believed: its superblock is not the one that it was made

@@ -20,7 +20,7 @@ func (v *volumes) retire(st *cluster.State) {
 	for name, h := range v.all {
 		if vol, ok := st.Volumes[name]; (!ok || vol.ID != h.id) && !h.retired && !v.done {
 			h.retired = true
-			v.goes.Go(func() { v.close(name, h) })
+			v.goes.Go(func() { v.close(name, h, "closing a volume that was removed") })
 		}
 	}
 	v.mu.Unlock()
@@ -33,8 +33,8 @@ func (v *volumes) retire(st *cluster.State) {
 }
 
 // close ends a replica in order: clients are cut off, the device is waited for and flushed, the clean-stop mark is left.
-func (v *volumes) close(name string, h *held) {
-	v.n.log.Info("closing a volume that was removed", "volume", name)
+func (v *volumes) close(name string, h *held, msg string) {
+	v.n.log.Info(msg, "volume", name)
 	h.cancel()
 	<-h.ended
 	v.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/frontend/nbd"
+	"hacluster/blockdev/meta"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
@@ -45,9 +45,10 @@ type volumes struct {
 // held is one replica and what belongs to it. broken: its backing could not be opened; it is tried again.
 type held struct {
 	id       string // of the volume
+	size     int64  // with which it was opened
 	replica  *replication.Replica
 	broken   string
-	retired  bool // the volume was removed: it is being closed
+	retired  bool // the volume was removed, or has another size: it is being closed
 	close    func()
 	deadline func(time.Duration) // of its disk operations; nil: there is no disk
 	cancel   context.CancelFunc
@@ -141,6 +142,9 @@ func (v *volumes) follow(st *cluster.State) {
 		}
 		v.mu.Unlock()
 		h.replica.Applied(vol)
+		if v.reopenResized(vol, h) {
+			continue
+		}
 		if vol.Primary == v.n.me.Name && vol.Process == v.n.dir.id.Start && v.n.lease.until(name, vol.Epoch) == 0 {
 			v.n.lease.kickNow() // promoted: ask at once
 		}
@@ -164,7 +168,7 @@ func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.R
 	v.mu.Unlock()
 	defer v.goes.Done()
 	if _, path := v.superblockPath(vol.Name); st.Nodes[v.n.me.Name].Start != v.n.dir.id.Start {
-		if _, err := os.Stat(path); err != nil {
+		if sb, err := meta.Read(path); err != nil || sb.Size > vol.Size {
 			return nil // what our log shows may be old, and a superblock is made only for a replica that is no member
 		}
 	}
@@ -183,7 +187,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 	conf, _ := v.n.conf().Volume(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
 		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Log: v.n.log}
-	h := &held{id: vol.ID, ended: make(chan struct{})}
+	h := &held{id: vol.ID, size: vol.Size, ended: make(chan struct{})}
 	b, err := v.openBacking(st, vol, rep.Device, conf)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()

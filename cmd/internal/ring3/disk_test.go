@@ -64,6 +64,16 @@ func (d *disk) Fresh(path string) (bool, error) {
 	return d.mem == nil, nil
 }
 
+// Enlarge: a disk is as large as it is.
+func (d *disk) Enlarge(path string, size int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mem == nil || d.mem.Size() < size {
+		return fmt.Errorf("enlarge %s to %d bytes: %w", path, size, syscall.ENOSPC)
+	}
+	return nil
+}
+
 // diskTime is how long an operation takes on a healthy disk.
 const diskTime = 300 * time.Microsecond
 

@@ -105,7 +105,7 @@ func (r *replica) report() cluster.Report {
 }
 
 func (r *replica) facts() role.Facts {
-	f := role.Facts{Self: r.n.name, Volume: r.vol, Report: r.report(), Busy: r.busy + r.recv.Outstanding(),
+	f := role.Facts{Self: r.n.name, Volume: r.vol, Report: r.report(), Size: r.vol.Size, Busy: r.busy + r.recv.Outstanding(),
 		Lease: r.p.holder.Valid(volumeName, r.vol.Epoch, r.p.now())}
 	if r.sess != nil {
 		f.Serving = r.sess.epoch

@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/failpoint"
+	"hacluster/blockdev/marks"
+	"hacluster/blockdev/meta"
+	"hacluster/blockdev/undo"
+	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
+)
+
+// How a volume grows. A size belongs to an epoch, so that within one all replicas, streams, maps and clients have the same.
+//
+//	1 every replica is a member and keeps no rescue image, which would be of the old size, and its backing holds the new size (Enlarge): a larger backing is served as before
+//	2 the applied configuration, with the size that the volume has from the next promotion on, is committed
+//	3 the role is handed over. Writes go on until then; a failover instead does as well
+//	4 the promotion is committed: its epoch has the new size. Whoever serves then stops, as at any promotion
+//	5 each replica that finds itself open with another size is closed, flushed, and opened anew (backing.grow) before it
+//	  acts in the epoch: the promoted one before it serves, the others before they take a stream, a node that was away at
+//	  its next start
+//
+// A crash before 2 leaves larger backings, between 2 and 4 a volume of the old size that grows with its next promotion,
+// after 4 one of the new size. A member that cannot be opened with the new size answers nothing, and is dropped before any
+// write is acknowledged without it (R4); if it is the promoted one, it gives the role up (R23).
+
+// mayGrow refuses a growth that a replica could not follow, before anything is committed, and has the backings enlarged.
+func (n *Node) mayGrow(ctx context.Context, v *view, c *cluster.Configure) error {
+	for _, g := range c.Grow {
+		vol := v.state.Volumes[g.Name]
+		if vol.Primary == "" || v.serving(&vol) == nil {
+			return api.Unavailable("volume %q is to grow and is not served at the moment: `ha-admin status %s` shows why", vol.Name, vol.Name)
+		}
+		if len(vol.Replicas) < 2 {
+			return api.Refused("volume %q is to grow and has one replica only: nobody could take the role over with the new size", vol.Name)
+		}
+		for _, r := range vol.Replicas {
+			if rep := v.report(r.Node, vol.Name); !vol.IsMember(r.Node) || rep == nil || !rep.Usable() {
+				return api.Refused("volume %q is to grow and the replica of %s is not in sync, or does not answer: wait until `ha-admin status %s` says healthy", vol.Name, r.Node, vol.Name)
+			}
+		}
+		for _, r := range vol.Replicas {
+			if kept := v.rescued(vol.Name, r.Node); len(kept) > 0 {
+				return api.Refused("volume %q is to grow and %s keeps %d rescue images of it, which are of its present size (R19): export what is wanted of them and delete them, `ha-admin volume rescue list %s` shows them",
+					vol.Name, r.Node, len(kept), vol.Name)
+			}
+			if err := n.askEnlarge(ctx, r.Node, &control.Enlarge{Volume: g.Name, ID: g.ID, Size: g.Size}); err != nil {
+				return api.Failed("nothing is applied: the replica of %q on %s cannot have %d bytes: %s", vol.Name, r.Node, g.Size, status.Convert(err).Message())
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) askEnlarge(ctx context.Context, node string, ask *control.Enlarge) error {
+	if node == n.me.Name {
+		_, err := n.Enlarge(ctx, ask)
+		return err
+	}
+	client, err := n.peers.control(node)
+	if err != nil {
+		return err
+	}
+	_, err = client.Enlarge(ctx, ask)
+	return err
+}
+
+// Enlarge implements control.Handler.
+func (n *Node) Enlarge(_ context.Context, r *control.Enlarge) (*control.Done, error) {
+	vol, ok := n.state.get().Volumes[r.Volume]
+	rep, here := vol.Replica(n.me.Name)
+	if !ok || !here || vol.ID != r.ID {
+		return nil, status.Errorf(codes.FailedPrecondition, "no replica of volume %q with id %s here", r.Volume, r.ID)
+	}
+	if err := n.env.Disks.Enlarge(rep.Device, r.Size); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	failpoint.Hit(failpoint.GrowEnlarged)
+	return &control.Done{}, nil
+}
+
+// takeForce hands the roles of volumes that are to grow over, so that their sizes are in force when the answer goes out.
+func (n *Node) takeForce(ctx context.Context, before *cluster.State, c *cluster.Configure) error {
+	for _, g := range c.Grow {
+		epoch := before.Volumes[g.Name].Epoch
+		if _, err := n.Failover(ctx, api.FailoverRequest{Volume: g.Name, Epoch: uint64(epoch)}); err != nil {
+			return api.Failed("the change is applied, and volume %q has %d bytes from its next promotion on; the role was not handed over now: %v: `ha-admin failover %s` does that",
+				g.Name, g.Size, err, g.Name)
+		}
+	}
+	return nil
+}
+
+func growths(st *cluster.State, next *config.Config) (all []cluster.GrowVolume) {
+	for _, vol := range next.Volumes {
+		if v, ok := st.Volumes[vol.Name]; ok && vol.Size > max(v.Size, v.Grow) {
+			all = append(all, cluster.GrowVolume{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Size: vol.Size})
+		}
+	}
+	return all
+}
+
+// reopenResized closes a replica that was opened with another size than its volume has by now. True: it is not to be used.
+func (v *volumes) reopenResized(vol cluster.Volume, h *held) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if h.size == vol.Size {
+		return h.retired
+	}
+	if !h.retired && !v.done {
+		h.retired = true
+		v.goes.Go(func() { v.close(vol.Name, h, "closing a replica, to open it with the volume's new size") })
+	}
+	return true
+}
+
+// growing is what a replica was before its volume grew; nil: it has the size of the volume.
+func growing(path string, vol cluster.Volume) (*meta.Superblock, error) {
+	sb, err := meta.Read(path)
+	if err != nil {
+		return nil, err
+	}
+	if sb.VolumeID != idOf(vol.ID) || sb.Size >= vol.Size {
+		return nil, nil // what does not fit is refused with its reason
+	}
+	return &sb, nil
+}
+
+// grow makes the metadata of a replica that of a larger volume, in this order:
+//
+//	1 an undo area leads back to a state of the old size: it is removed, and the replica, which has been in pieces since a
+//	  resync was interrupted, stays that until its resync ends
+//	2 the map of marks has the new size. What lies behind the old end, unless it is a hole on this backing, may differ from
+//	  what the others have there: it is marked, so it is settled or resynced like after a crash (R14, R29)
+//	3 the superblock
+//
+// A crash in between leaves the superblock with the old size, and all of it is done again at the next opening.
+func (v *volumes) grow(vol cluster.Volume, device string, was *meta.Superblock, dev extents, b marks.Binding) error {
+	dir, path := v.superblockPath(vol.Name)
+	defer v.n.disk.Begin("enlarge the metadata of volume " + vol.Name)()
+	f, err := meta.Open(path, meta.Binding{ClusterID: meta.ID(b.Cluster), VolumeID: meta.ID(b.Volume), Node: b.Node, Size: was.Size,
+		BlockSize: blockdev.BlockSize, DevicePath: device, Attachment: b.Incarnation.Attachment})
+	if err != nil {
+		return err // it is another's: nothing of it is changed
+	}
+	if err := v.growInto(dir, vol, was, f, dev, b); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return f.Close()
+}
+
+func (v *volumes) growInto(dir string, vol cluster.Volume, was *meta.Superblock, f *meta.File, dev extents, b marks.Binding) error {
+	beyond, err := holdsData(dev, blockdev.Range{Off: was.Size, Len: vol.Size - was.Size})
+	if err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.Grow)
+	if was.Inconsistent {
+		v.n.log.Warn("the volume grew while this replica was in the middle of a resync: its way back is removed", "volume", vol.Name)
+		if err := removeIfThere(&undo.Dir{Path: filepath.Join(dir, "undo"), Reserve: undoReserve}); err != nil {
+			return err
+		}
+	}
+	b.Size = was.Size
+	err = marks.GrowPath(filepath.Join(dir, "marks"), b, vol.Size, beyond)
+	if err != nil && !errors.Is(err, marks.ErrNone) && !errors.Is(err, marks.ErrCorrupt) { // then all may differ: openMarks says so
+		return err
+	}
+	failpoint.Hit(failpoint.GrowMarked)
+	if err := f.Update(func(sb *meta.Superblock) { sb.Size = vol.Size }); err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.Grown)
+	v.n.log.Info("the replica has grown", "volume", vol.Name, "from", was.Size, "to", vol.Size, "marked", beyond)
+	v.n.events.add("replica grown", vol.Name, fmt.Sprintf("the replica of %s has %d bytes, it had %d", v.n.me.Name, vol.Size, was.Size))
+	return nil
+}
+
+type extents interface {
+	Extents(r blockdev.Range, fn func(e blockdev.Range, hole bool) bool) error
+}
+
+// holdsData reports whether anything of r is, or may be, something else than a hole.
+func holdsData(dev extents, r blockdev.Range) (data bool, err error) {
+	err = dev.Extents(r, func(_ blockdev.Range, hole bool) bool {
+		data = data || !hole
+		return !data
+	})
+	return data, err
+}
