@@ -108,11 +108,17 @@ func (d *Dev) Zero(r blockdev.Range, unmap bool) error {
 	return f.outcome(d.inner.Zero(r, unmap))
 }
 
-// Flush implements blockdev.Device.
+// forgetful is a device that loses at a power cut what a failed flush was to write, as what lies behind a page cache does.
+type forgetful interface{ FailFlush() }
+
+// Flush implements blockdev.Device. One that fails has the wrapped device forget, if it can, what it was to write.
 func (d *Dev) Flush() error {
 	f := d.meet(blockdev.OpFlush, blockdev.Range{})
 	switch {
 	case f.err != nil && !f.applied:
+		if k, ok := d.inner.(forgetful); ok {
+			k.FailFlush()
+		}
 		return f.err
 	case f.lost:
 		return nil

@@ -38,8 +38,10 @@ func (d *Dev) Clone(o CrashOptions) *Dev {
 	for i, pg := range d.store.pages {
 		c.pages[i] = pg.copy()
 	}
-	for _, i := range slices.Sorted(maps.Keys(d.store.unflushed)) { // in order: the same seed must crash the same way
-		if pg := d.store.afterCrashLocked(i, o); pg != nil {
+	old := maps.Clone(d.store.unflushed)
+	maps.Copy(old, d.store.lost)
+	for _, i := range slices.Sorted(maps.Keys(old)) { // in order: the same seed must crash the same way
+		if pg := d.store.afterCrashLocked(i, old[i], o); pg != nil {
 			c.pages[i] = pg
 		} else {
 			delete(c.pages, i)
@@ -52,8 +54,8 @@ func (d *Dev) Clone(o CrashOptions) *Dev {
 // Nothing is lost, and what was not durable still is not. The old handle should be closed.
 func (d *Dev) Reopen() *Dev { return &Dev{store: d.store} }
 
-func (s *store) afterCrashLocked(i int64, o CrashOptions) *page {
-	old := s.unflushed[i]
+// afterCrashLocked is page i, of which old are the earlier contents, the durable one first.
+func (s *store) afterCrashLocked(i int64, old []*page, o CrashOptions) *page {
 	if o.Mode == LoseUnflushed {
 		return old[0].copy()
 	}

@@ -252,3 +252,50 @@ func BenchmarkWrite4K(b *testing.B) {
 		}
 	}
 }
+
+// faults.md D90: after a failed flush a device behind a page cache shows what the disk never took. Another flush makes that no
+// more durable; writing it again does, as a whole page.
+func TestD90FailedFlushLosesWhatItWasToWrite(t *testing.T) {
+	d := New(Config{Size: 4 * pageSize})
+	put := func(off int64, b byte, n int) {
+		t.Helper()
+		if _, err := d.WriteAt(bytes.Repeat([]byte{b}, n), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(d *Dev, what string, sums ...byte) {
+		t.Helper()
+		p := make([]byte, 4*pageSize)
+		if _, err := d.ReadAt(p, 0); err != nil {
+			t.Fatal(err)
+		}
+		for i, b := range sums {
+			if !bytes.Equal(p[i*pageSize:(i+1)*pageSize], bytes.Repeat([]byte{b}, pageSize)) {
+				t.Errorf("%s: page %d begins with %d and ends with %d, want %d", what, i, p[i*pageSize], p[(i+1)*pageSize-1], b)
+			}
+		}
+	}
+	put(0, 1, 4*pageSize)
+	if err := d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	put(0, 2, 2*pageSize)
+	if err := d.Zero(blockdev.Range{Off: 2 * pageSize, Len: pageSize}, true); err != nil {
+		t.Fatal(err)
+	}
+	d.FailFlush()
+	put(3*pageSize, 2, pageSize)
+	if err := d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	want(d, "in memory", 2, 2, 0, 2)
+	want(d.Clone(CrashOptions{}), "after the power was cut", 1, 1, 1, 2)
+	put(0, 2, 512) // the rest of its page goes with it
+	if err := d.Zero(blockdev.Range{Off: 2 * pageSize, Len: pageSize}, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	want(d.Clone(CrashOptions{}), "written again", 2, 1, 0, 2)
+}

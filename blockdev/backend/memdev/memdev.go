@@ -3,13 +3,14 @@
 // It is sparse: pages of 4 KiB exist where something was written, so a device of terabytes costs what its content
 // costs. Beside the content it remembers what the last Flush made durable; Clone gives the device as a power cut would
 // leave it, Reopen the device as a crash of the process alone would. A device with a lying flush says "durable" and
-// keeps nothing. Tests and the simulator use it; nothing in it survives the process.
+// keeps nothing; FailFlush has a power cut take what the kernel forgets when a flush fails. Tests and the simulator use it; nothing in it survives the process.
 //
 // Locks guard memory only and are never held across a wait, so it is fit for virtual time.
 package memdev
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,9 @@ type store struct {
 	// unflushed holds, for each page changed since the last Flush, its earlier contents: first the durable one, then
 	// up to cfg.Intermediate overwritten ones. nil stands for a page of zeroes.
 	unflushed map[int64][]*page
+	// lost holds the same of pages that a failed flush left behind: reads see what was written, a power cut does not, and no
+	// later flush makes it durable unless the page is written again.
+	lost map[int64][]*page
 }
 
 // New returns a device that reads as zeroes.
@@ -64,7 +68,7 @@ func New(cfg Config) *Dev {
 }
 
 func newStore(cfg Config) *store {
-	return &store{cfg: cfg, pages: map[int64]*page{}, unflushed: map[int64][]*page{}}
+	return &store{cfg: cfg, pages: map[int64]*page{}, unflushed: map[int64][]*page{}, lost: map[int64][]*page{}}
 }
 
 // Size is the length given to New.
@@ -148,6 +152,15 @@ func (d *Dev) Flush() error {
 		clear(d.store.unflushed)
 	}
 	return nil
+}
+
+// FailFlush is what a flush that fails does to a device behind the page cache of Linux: everything that it was to write counts
+// as clean from then on, and the disk never gets it. Whoever injects the failure of a flush calls it.
+func (d *Dev) FailFlush() {
+	d.store.mu.Lock()
+	defer d.store.mu.Unlock()
+	maps.Copy(d.store.lost, d.store.unflushed)
+	clear(d.store.unflushed)
 }
 
 // Extents implements blockdev.Mapper: pages that exist are data.

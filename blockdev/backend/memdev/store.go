@@ -33,6 +33,7 @@ func (s *store) ownLocked(i int64) *page {
 // rememberLocked keeps the content of page i before it is changed: always the durable one, and as many of the later
 // ones as configured. At the limit the youngest remembered one gives way.
 func (s *store) rememberLocked(i int64) {
+	s.soilLocked(i)
 	old := s.unflushed[i]
 	switch {
 	case len(old) == 0:
@@ -42,6 +43,14 @@ func (s *store) rememberLocked(i int64) {
 		old = old[:len(old)-1]
 	}
 	s.unflushed[i] = append(old, s.pages[i].copy())
+}
+
+// soilLocked has the next flush write page i as a whole, if a failed one left it behind.
+func (s *store) soilLocked(i int64) {
+	if old, ok := s.lost[i]; ok {
+		s.unflushed[i] = old
+		delete(s.lost, i)
+	}
 }
 
 // settleLocked makes p durable in page i: whatever a power cut brings back holds p there.
@@ -57,6 +66,11 @@ func (s *store) settleLocked(i int64, in int, p []byte) {
 
 // zeroLocked zeroes r. Pages that do not exist are zero already, with unmap or without: there is no space to keep.
 func (s *store) zeroLocked(r blockdev.Range, unmap bool) {
+	for i := range s.lost {
+		if r.Overlaps(pageRange(i)) {
+			s.soilLocked(i) // also one that reads as zeroes already
+		}
+	}
 	for _, i := range s.pagesInLocked(r) {
 		e := pageRange(i)
 		s.zeroPageLocked(i, int(max(r.Off-e.Off, 0)), int(min(r.End(), e.End())-e.Off), unmap)
