@@ -13,7 +13,8 @@ import (
 // (R14): a write to one that is marked already, which is the common case, goes on at once; the others wait in the map for
 // the next group, and are started by its end. Sending does not wait for that: each replica marks before its own write.
 //
-// A mark that cannot be made is a failed write (R23). A Marks of nil marks nothing: then all blocks may differ (R16).
+// A mark that cannot be made is a failed write (R23); the map is written anew when its disk works again (reviveMarks for a
+// primary that is alone, reopen for all others). A Marks of nil marks nothing: then all blocks may differ (R16).
 
 // slotsOf are the slots of the other replicas. A peer without one has everything to copy, always.
 func slotsOf(f *marks.File, peers []string) (all marks.Slots) {
@@ -50,6 +51,32 @@ func (r *Replica) mark(at blockdev.Range, w marks.Waiter) (ready bool, err error
 
 func unmarked(at blockdev.Range, err error) error {
 	return fmt.Errorf("note that %v may differ, before it is written: %w", at, err)
+}
+
+const noMarks = "no block can be marked before it is written, which is as good as a failed disk"
+
+// reviveMarks has a map that failed under a primary written anew, again and again until its disk takes it: one that is alone
+// has nobody to hand over to, and as long as nothing can be marked its clients are told errors.
+func (r *Replica) reviveMarks() {
+	m := r.cfg.Marks
+	if m == nil || m.Failed() == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.node.Now()
+	if r.stopped || now < r.again {
+		return
+	}
+	r.again = now.Add(r.timers.drop())
+	r.goes.Go(func() {
+		if err := m.Revive(); err != nil {
+			r.say(fmt.Sprintf("%s: %v", noMarks, err))
+			return
+		}
+		r.say("")
+		r.log.Info("the map of marks was written anew after its failure")
+	})
 }
 
 // begins reports whether an operation may go to the local backing now; else Marked starts it. What only reads, or

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
+	"hacluster/heartbeat/cluster"
 )
 
 const marksVolume = 64 << 20 // 16 regions
@@ -106,6 +108,63 @@ func TestAMarkThatFailsIsAFailedWrite(t *testing.T) {
 		}
 		b.serving()
 	})
+}
+
+// faults.md D92: a map that could not be written is written anew when its disk works again, without a restart: a standby is
+// resynced, and so is a primary that handed over; one that is alone serves its clients again. What was marked since is durable.
+func TestD92MapOfMarksThatFailedIsTakenAgain(t *testing.T) {
+	for who, rule := range map[string]faultdev.Rule{
+		"a": {Op: blockdev.OpFlush, Err: errFault},
+		"b": {Op: blockdev.OpWrite, Err: blockdev.ErrNoSpace},
+	} {
+		l := formed(t, labConfig{inline: true, size: marksVolume}, "a", "b")
+		ill := l.nodes[who]
+		c := l.nodes["a"].serving().client(t)
+		l.nodes["a"].connected("b")
+		bad := ill.tableFaults.Add(rule)
+		answer := c.begin(writeReq(33<<20, pattern(4096, 1)))
+		l.await("it to be no member", func() bool { return !l.volume().IsMember(who) })
+		<-answer
+		l.await("an event", func() bool { return ill.has("disk failed") })
+		l.await("it to say what is wrong", func() bool { l.pass(dropAfter / 50); return strings.Contains(ill.get().Report().Doing, "marked") })
+		bad.Remove()
+		l.await("it to be a member again", func() bool { l.pass(dropAfter / 50); return l.volume().IsMember(who) })
+		c = l.nodes[l.volume().Primary].serving().client(t)
+		if err := c.write(47<<20, pattern(4096, 2)); err != nil {
+			t.Fatal(err)
+		}
+		if !ill.stored(l.other(who), 47<<20) || ill.get().Report().Doing != "" {
+			t.Errorf("%s: it is not marked; doing %q", who, ill.get().Report().Doing)
+		}
+		l.same("a", "b")
+	}
+}
+
+// The same of a primary that is alone: it has nobody to hand over to.
+func TestD92LonePrimaryMarksAgainWhenItCan(t *testing.T) {
+	l := newLab(t, labConfig{inline: true, size: marksVolume}, "a", "b")
+	a := l.nodes["a"]
+	l.nodes["b"].cable.cut()
+	l.form("a")
+	l.promote("a", cluster.BasisFirst)
+	a.grant()
+	c := a.serving().client(t)
+	bad := a.tableFaults.Add(faultdev.Rule{Op: blockdev.OpFlush, Err: errFault})
+	if err := c.write(33<<20, pattern(4096, 1)); err == nil {
+		t.Fatal("written without a mark")
+	}
+	bad.Remove()
+	l.await("a write to be possible", func() bool { l.pass(dropAfter / 50); a.grant(); return c.write(47<<20, pattern(4096, 2)) == nil })
+	if !a.stored("b", 47<<20) {
+		t.Error("it is not marked")
+	}
+}
+
+func (l *lab) other(node string) string {
+	if node == "a" {
+		return "b"
+	}
+	return "a"
 }
 
 // What is acknowledged is marked on both sides until somebody knows better, also after the power of both is lost.

@@ -32,7 +32,7 @@ func (r *Replica) quietLocked() bool {
 	return r.tenure == nil && r.session == nil && r.draining == 0 && r.recv.Outstanding() == 0 && r.digesting == 0 && r.unnoted == 0
 }
 
-// reopen opens a backing that failed anew, once nothing is on the device (R2, R26). It counts as an operation on the
+// reopen opens a backing that failed anew, and has its map of marks written anew if that failed, once nothing is on the device (R2, R26). It counts as an operation on the
 // device until it is over: no epoch is stored and no stream answered meanwhile. begun: it was begun here, its end kicks.
 func (r *Replica) reopen() (begun bool) {
 	r.mu.Lock()
@@ -44,12 +44,15 @@ func (r *Replica) reopen() (begun bool) {
 	r.draining++
 	r.goes.Go(func() {
 		defer r.returned()
-		err := r.dev.Reopen()
+		what, err := "the backing failed and cannot be opened anew", r.dev.Reopen()
+		if err == nil && r.cfg.Marks != nil { // a mark that failed was a failed write
+			what, err = noMarks, r.cfg.Marks.Revive()
+		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if err != nil {
 			r.again = r.node.Now().Add(r.timers.drop())
-			r.sayLocked(fmt.Sprintf("the backing failed and cannot be opened anew: %v", err))
+			r.sayLocked(fmt.Sprintf("%s: %v", what, err))
 			return
 		}
 		r.reopened = failures

@@ -183,6 +183,7 @@ func (t *Tenure) tick(ctx context.Context) {
 		t.handOn(ctx)
 		t.flushMarks()
 		t.clearMarks()
+		t.r.reviveMarks()
 		t.followResyncs()
 		if now := t.r.node.Now(); t.gate.try() {
 			served = now

@@ -246,8 +246,8 @@ func TestD92FailedGroupIsFinalAndTold(t *testing.T) {
 		if err := <-c; !errors.Is(err, ErrFailed) || rule.Err != nil && !errors.Is(err, rule.Err) {
 			t.Errorf("%s: told %v", name, err)
 		}
-		fd.Clear() // also when the disk works again: a failed flush is never retried
-		if _, err := f.Mark(region(4), Of(0), c); !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "restart") {
+		fd.Clear() // also when the disk works again: a failed flush is never retried as if it had not failed
+		if _, err := f.Mark(region(4), Of(0), c); !errors.Is(err, ErrFailed) || !strings.Contains(err.Error(), "repair the disk") {
 			t.Errorf("%s: a mark after that: %v", name, err)
 		}
 		if ready, err := f.Mark(region(3), Of(0), c); !ready || err != nil {
@@ -263,6 +263,57 @@ func TestD92FailedGroupIsFinalAndTold(t *testing.T) {
 			t.Errorf("%s: the durable mark is gone", name)
 		}
 		g.Close()
+	}
+}
+
+// faults.md D90, D92: a map that failed takes marks again once its disk works and all of it was written anew: what a failed flush
+// left in memory only is on the disk then, and so is every mark that was asked for.
+func TestD92RevivedMapHasAllOnTheDisk(t *testing.T) {
+	for name, rule := range map[string]faultdev.Rule{
+		"write EIO":   {Op: blockdev.OpWrite, Err: syscall.EIO},
+		"short write": {Op: blockdev.OpWrite, Short: true},
+		"flush EIO":   {Op: blockdev.OpFlush, Err: syscall.EIO},
+	} {
+		for _, header := range []bool{false, true} {
+			f, fd, d := opened(t)
+			marked(t, f, region(3), Of(0))
+			h := fd.Add(rule)
+			if header {
+				if err := f.SetNumber(0, Number{Promised: 1}); !errors.Is(err, ErrFailed) {
+					t.Fatalf("%s: %v", name, err)
+				}
+			} else {
+				c := make(told, 1)
+				if _, err := f.Mark(region(4), Of(0), c); err != nil {
+					t.Fatal(err)
+				}
+				<-c
+			}
+			if err := f.Revive(); err == nil || f.Failed() == nil {
+				t.Errorf("%s: revived on a disk that fails: %v", name, err)
+			}
+			h.Remove()
+			if err := f.Revive(); err != nil || f.Failed() != nil {
+				t.Fatalf("%s: revived: %v, %v", name, err, f.Failed())
+			}
+			g := open(t, d.Clone(memdev.CrashOptions{}))
+			if g.Marked(3) != Of(0) || !header && g.Marked(4) != Of(0) || len(g.Damage()) > 0 {
+				t.Errorf("%s: after a power cut regions 3 and 4 are marked %b and %b, damage %v", name, g.Marked(3), g.Marked(4), g.Damage())
+			}
+			g.Close()
+			marked(t, f, region(5), Of(0))
+			if err := f.SetNumber(0, Number{Promised: 2}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			g = open(t, d.Clone(memdev.CrashOptions{}))
+			if g.Marked(5) != Of(0) || g.Slots()[0].Number.Promised != 2 {
+				t.Errorf("%s: what came after it is not there", name)
+			}
+			g.Close()
+			if err := f.Close(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	}
 }
 

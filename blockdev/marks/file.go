@@ -34,7 +34,7 @@ type File struct {
 	head    header      // what was last made durable
 	before  Incarnation // in which it was kept before it was opened
 	first   int         // the copy of the header that is written first
-	failed  error       // set by a failed write or flush; final
+	failed  error       // set by a failed write or flush; final until Revive
 	closing bool
 	marked  int64 // regions with anything wanted
 	next    group // gathers

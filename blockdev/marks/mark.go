@@ -93,7 +93,7 @@ func (f *File) soilLocked(page int64) {
 func (f *File) usableLocked() error {
 	switch {
 	case f.failed != nil:
-		return fmt.Errorf("%w: repair the disk under it and restart: %w", ErrFailed, f.failed)
+		return fmt.Errorf("%w: repair the disk under it: %w", ErrFailed, f.failed)
 	case f.closing:
 		return ErrClosed
 	}

@@ -21,7 +21,7 @@
 //
 // The package refuses, naming the field: a file of another cluster, volume, node, size or backing, and one of a format
 // that it does not know, without writing to it. It decides nothing: which region may be cleared when is replication/maps'
-// to say. A failed write or flush is final until the file is opened anew; what is durable by then stays so.
+// to say. A failed write or flush is final until Revive, or until the file is opened anew; what is durable by then stays so.
 //
 // Invariants:
 //   - a region's durable bits are a subset of what is on stable storage
@@ -53,7 +53,7 @@ var (
 	ErrCorrupt = errors.New("map of marks is damaged")
 	// ErrVersion: it was written by a newer program.
 	ErrVersion = errors.New("map of marks is of an unknown version")
-	// ErrFailed: an earlier write or flush failed; nothing more is written until the file is opened anew.
+	// ErrFailed: an earlier write or flush failed; nothing more is written until Revive, or until the file is opened anew.
 	ErrFailed = errors.New("map of marks could not be written")
 	// ErrClosed: the file was closed.
 	ErrClosed = errors.New("map of marks is closed")

@@ -14,7 +14,7 @@ type Store interface {
 	io.ReaderAt
 	io.WriterAt
 	Size() int64
-	// Flush makes durable what was written. A failed one is final.
+	// Flush makes durable what was written. After a failed one only what is written again becomes durable.
 	Flush() error
 	Close() error
 }
