@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"hacluster/blockdev"
@@ -44,5 +45,22 @@ func TestFileIsEnlargedWhileItIsHeldAndReadsAsZeroes(t *testing.T) {
 	}
 	if err := Enlarge(t.TempDir(), mib); !errors.Is(err, ErrUnsuitable) {
 		t.Errorf("a directory: %v", err)
+	}
+}
+
+func TestBlockDeviceIsNotEnlargedButAskedForItsSize(t *testing.T) {
+	dev := loopDevice(t, memoryImage(t, 2*mib))
+	d := open(t, dev, Config{Size: mib})
+	if err := Enlarge(dev, 2*mib); err != nil { // held as it is
+		t.Error(err)
+	}
+	err := Enlarge(dev, 3*mib)
+	if !errors.Is(err, ErrUnsuitable) || !strings.Contains(err.Error(), "2097152") || !strings.Contains(err.Error(), "3145728") {
+		t.Errorf("a device that is too small: %v", err)
+	}
+	holes := false
+	err = d.Extents(blockdev.Range{Len: mib}, func(_ blockdev.Range, hole bool) bool { holes = holes || hole; return true })
+	if err != nil || holes {
+		t.Errorf("holes %t, %v: what a device holds behind the old end would not be marked", holes, err)
 	}
 }
