@@ -23,6 +23,7 @@ type disk struct {
 	failing int            // so many operations from now on fail
 	stalls  int            // so many operations from now on take very long
 	unseen  []*diskOp      // failed, and the process has not heard yet
+	broken  *proc          // whose opening of the backing had a flush fail of which it has not heard yet: none succeeds any more
 	seq     uint64         // counts the operations
 	saved   [blocks]uint64 // what is durable is at least of this moment, in that count
 }
@@ -38,7 +39,7 @@ type diskOp struct {
 	p        *proc
 	began    int64
 	watched  bool // the watchdog has told of it
-	doomed   bool // a flush beside it failed: the backing runs one at a time and makes a failure final
+	doomed   bool // a flush beside it or before it failed: the backing runs one at a time and makes a failure final
 	err      error
 	ended    bool
 	done     func(*diskOp)
@@ -58,6 +59,9 @@ func (d *disk) stalled() bool {
 	return false
 }
 
+// lasting reports whether it succeeds only when what it wrote survives a loss of power.
+func (o *diskOp) lasting() bool { return o.fua || o.kind == blockdev.OpFlush }
+
 func (o *diskOp) changes() bool { return o.kind == blockdev.OpWrite || o.kind == blockdev.OpZero }
 
 // start gives an operation to the kernel. done is called in p when it has returned.
@@ -72,6 +76,7 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 	o.snap = d.cache
 	d.seq++
 	o.seq = d.seq
+	o.doomed = o.lasting() && d.broken == p
 	d.running = append(d.running, o)
 	lat := w.between(50*time.Microsecond, 2*time.Millisecond)
 	if w.chance(w.faults.slowDisk) {
@@ -94,6 +99,9 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 		}
 		w.push(event{at: w.now + int64(w.between(0, time.Millisecond)), proc: p, fn: func() {
 			d.unseen = d.unseen[:0]
+			if o.err != nil && o.lasting() {
+				d.broken = nil // who has heard of it lets none succeed
+			}
 			o.done(o)
 		}})
 	})
@@ -119,9 +127,10 @@ func (d *disk) end(o *diskOp, heard bool) {
 		o.err = errDisk
 		d.w.tracef("disk %s: %v of blocks %d-%d fails", d.node.name, o.kind, o.from, o.to-1)
 	}
-	if fails && (o.fua || o.kind == blockdev.OpFlush) {
+	if fails && o.lasting() {
+		d.broken = o.p
 		for _, r := range d.running {
-			r.doomed = r.doomed || r.fua || r.kind == blockdev.OpFlush
+			r.doomed = r.doomed || r.lasting()
 		}
 	}
 	switch o.kind {
