@@ -35,9 +35,10 @@ type live struct {
 	store  Store
 	head   *header
 	src    Source
-	kick   chan struct{} // to commit; room for one; closed by stop
-	ended  chan struct{} // closed when commit has returned
-	buf    []byte        // of the group being made; commit's own
+	kick   chan struct{}  // to commit; room for one; closed by stop
+	ended  chan struct{}  // closed when commit has returned
+	buf    []byte         // of the group being made; commit's own
+	queued *bitmap.Bitmap // blocks that are logged or in that group; likewise
 	limit  int64
 	end    int64  // where the next group goes; commit's own once it runs
 	last   record // the last one written; likewise
@@ -109,7 +110,8 @@ func load(cfg *Config, s Store, src Source) (*live, error) {
 	}
 	l := newLive(cfg, s, h, src)
 	l.end, l.last, err = scan(s, h, func(r *record, _ []byte) error {
-		l.set(r.at)
+		l.set(l.logged, r.at)
+		l.set(l.queued, r.at)
 		return nil
 	})
 	if err != nil {
@@ -132,11 +134,11 @@ func newLive(cfg *Config, s Store, h *header, src Source) *live {
 		limit = headerSize + h.size/blockdev.BlockSize*(recordSize+blockdev.BlockSize)
 	}
 	return &live{store: s, head: h, src: src, limit: limit, end: headerSize, taken: headerSize, kick: make(chan struct{}, 1), ended: make(chan struct{}),
-		logged: bitmap.New((h.size + blockdev.BlockSize - 1) / blockdev.BlockSize)}
+		logged: bitmap.New((h.size + blockdev.BlockSize - 1) / blockdev.BlockSize), queued: bitmap.New((h.size + blockdev.BlockSize - 1) / blockdev.BlockSize)}
 }
 
-func (l *live) set(at blockdev.Range) {
-	l.logged.Set(at.Off/blockdev.BlockSize, (at.End()+blockdev.BlockSize-1)/blockdev.BlockSize)
+func (l *live) set(in *bitmap.Bitmap, at blockdev.Range) {
+	in.Set(at.Off/blockdev.BlockSize, (at.End()+blockdev.BlockSize-1)/blockdev.BlockSize)
 }
 
 // Begin makes an area that leads back to the content of this moment, which must be durable on the backing. epoch is the

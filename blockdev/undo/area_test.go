@@ -68,6 +68,35 @@ func TestBlockIsLoggedOnce(t *testing.T) { // R18
 	}
 }
 
+// Who waits for the same blocks at the same time does not have them logged twice: the limit is that of the volume.
+func TestBlocksOfOneGroupAreLoggedOnce(t *testing.T) { // R28
+	d := filled(t, rng(15))
+	p := &memPlace{}
+	a := begun(t, p, d)
+	h := p.faults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
+	c := make(told, 9)
+	for i := range 9 {
+		at := block(0, 63)
+		if i == 0 {
+			at = block(63, 1)
+		}
+		if _, err := a.Log(at, c); err != nil {
+			t.Fatal(err)
+		}
+		for changed := h.Changed(); i == 0 && h.Waiting() == 0; changed = h.Changed() {
+			<-changed // the others gather behind it
+		}
+	}
+	h.Release()
+	for range 9 {
+		must(t, <-c)
+	}
+	must(t, logged(a, block(0, 64)))
+	if most := int64(headerSize + 64*(recordSize+blockdev.BlockSize)); a.Taken() > most {
+		t.Fatalf("the area takes %d bytes, the whole volume would take %d", a.Taken(), most)
+	}
+}
+
 func TestZeroesTakeNoRoom(t *testing.T) {
 	d := memdev.New(memdev.Config{Size: testVolume})
 	a := begun(t, &memPlace{}, d)

@@ -92,13 +92,11 @@ func (g *group) addAll(items []item) error {
 	return nil
 }
 
-// missing is the first part of a range that is not logged.
+// missing is the first part of a range that is neither logged nor in the group that is being made.
 func (l *live) missing(in blockdev.Range) (blockdev.Range, bool) {
 	from, to := in.Off/blockdev.BlockSize, in.End()/blockdev.BlockSize
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for from < to {
-		start, end, ok := l.logged.NextRange(from, to-from)
+		start, end, ok := l.queued.NextRange(from, to-from)
 		switch {
 		case !ok || start >= to:
 			return blockdev.Range{Off: from * blockdev.BlockSize, Len: (to - from) * blockdev.BlockSize}, true
@@ -192,6 +190,7 @@ func (g *group) put(at blockdev.Range, content []byte) error {
 	r.encode(l.buf[g.at:], l.head.tag)
 	l.last = r
 	g.ranges = append(g.ranges, at)
+	l.set(l.queued, at)
 	if len(l.buf) >= groupBytes {
 		return g.write()
 	}
@@ -229,7 +228,7 @@ func (g *group) write() error {
 	defer l.mu.Unlock()
 	l.taken = l.end
 	for _, r := range g.ranges {
-		l.set(r)
+		l.set(l.logged, r)
 	}
 	g.ranges = g.ranges[:0]
 	return nil

@@ -21,8 +21,11 @@ type node struct {
 
 	disk    *disk
 	super   super
-	storing int    // changes of the superblock in the kernel
-	start   uint64 // of the newest process, on disk under the directory's lock
+	image   image   // of the resync that has not ended
+	kept    []image // oldest first
+	hold    hold    // the oracle's
+	storing int     // changes of the superblock in the kernel
+	start   uint64  // of the newest process, on disk under the directory's lock
 	raft    raftDisk
 
 	proc     *proc // the newest process, nil while none runs

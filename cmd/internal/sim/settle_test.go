@@ -68,6 +68,9 @@ func (w *world) whole() bool {
 func (w *world) person(healed int64) {
 	v := w.truth.state.Volumes[volumeName]
 	for _, h := range v.Held {
+		if w.now-healed < int64(helpAfter) {
+			break // it is resynced by itself, with a rescue image, unless an earlier resync was interrupted
+		}
 		w.tell(cluster.Command{By: "person", AllowResync: &cluster.AllowResync{On: cluster.On{Volume: volumeName, Epoch: v.Epoch, Version: v.Version}, Node: h}})
 	}
 	if w.now-max(w.served, healed) < int64(helpAfter) || w.now-w.helped < int64(3*time.Second) {

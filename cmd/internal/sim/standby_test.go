@@ -143,6 +143,11 @@ func (r *replica) answerHello(in *incoming) (answered bool) {
 	if r.storing > r.recv.Epoch() {
 		return false
 	}
+	if in.hello.Epoch == r.vol.Epoch && standby.Keep(&r.vol, r.n.name, r.way()) == standby.Await {
+		in.send(greetMsg{refused: standby.Wait})
+		in.close()
+		return true
+	}
 	switch v := r.recv.Hello(&r.vol, in.hello, r.busy); v {
 	case standby.Store:
 		r.storeEpoch(in.hello.Epoch)
@@ -164,8 +169,9 @@ func (r *replica) answerHello(in *incoming) (answered bool) {
 	if len(r.taken) > 0 || r.queue.Len() > 0 || r.busy > 0 {
 		r.w.violate("R2: %s answers stream %d with %d operations of older ones outstanding", r.n.name, in.hello.Stream, r.queue.Len())
 	}
-	r.open, in.accepted = in, true
-	g := primary.Greeting{Incarnation: r.n.incarnation(), Process: r.p.number, LastNum: r.recv.LastNum(), Inconsistent: r.recv.Inconsistent(), Failed: r.failed}
+	r.open, in.accepted, r.n.hold.over = in, true, false
+	g := primary.Greeting{Incarnation: r.n.incarnation(), Process: r.p.number, LastNum: r.recv.LastNum(), Inconsistent: r.recv.Inconsistent(), Failed: r.failed,
+		Keeps: r.vol.IsHeld(r.n.name)}
 	r.w.tracef("%s/%d greets stream %d of epoch %d: %+v", r.n.name, r.p.number, in.hello.Stream, in.hello.Epoch, g)
 	in.send(greetMsg{Greeting: g})
 	return true
@@ -198,7 +204,13 @@ func (r *replica) takeOn() {
 		e := r.taken[0]
 		if e.msg.kind != blockdev.OpFlush && r.recv.NeedsMark() {
 			r.marking = true
-			r.store(func(s *super) { s.inconsistent = true }, func() {
+			rescues, epoch := standby.Keep(&r.vol, r.n.name, r.way()) == standby.BeginImage, r.recv.Epoch()
+			r.store(func(s *super) {
+				s.inconsistent = true
+				if rescues {
+					r.n.image = image{live: true, since: epoch, old: map[int]value{}}
+				}
+			}, func() {
 				r.marking = false
 				r.recv.Marked(true)
 				r.takeOn()
@@ -214,12 +226,15 @@ func (r *replica) takeOn() {
 
 func (r *replica) startEntry(e *entry) {
 	m := &e.msg
+	if m.kind != blockdev.OpFlush {
+		r.keep(e.in.hello.Epoch, m)
+	}
 	r.n.disk.start(r.p, &diskOp{kind: m.kind, from: m.from, to: m.to, fua: m.fua, value: m.value, values: m.values}, func(o *diskOp) {
 		switch {
 		case o.err != nil:
 			r.note(func() { r.endEntry(e, o.err) })
 		case m.closing && !e.in.failed && !r.recv.Broken() && r.recv.MayAck(e.in.hello.Stream): // else something before it failed, or the stream is over
-			r.store(func(s *super) { s.inconsistent, s.failed = false, false }, func() {
+			r.store(func(s *super) { s.inconsistent, s.failed = false, false; r.n.closeImage() }, func() {
 				r.failed = false
 				r.recv.Marked(false)
 				r.endEntry(e, nil)

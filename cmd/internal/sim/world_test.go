@@ -39,8 +39,8 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rejoins int
-	Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped                                                int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins int
+	Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped                                                         int
 }
 
 func (c *counts) add(o *counts) {
@@ -223,6 +223,7 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 		w.counts.Drops++
 	case c.Admit != nil:
 		w.counts.Admits++
+		w.oracle.admitted(before, c.Admit.Node)
 	case c.Rejoin != nil:
 		w.counts.Rejoins++
 	}
