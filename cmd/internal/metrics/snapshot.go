@@ -108,6 +108,8 @@ type Local struct {
 	Errors                                  uint64
 	ChecksumErrors, DiskErrors, ReadRepairs uint64
 	Failed, Inconsistent                    bool
+	RescueImages                            int
+	RescueBytes                             int64
 	Verified                                Verified
 	Stalled                                 bool
 	Stages                                  map[string]Latency

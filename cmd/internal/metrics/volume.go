@@ -26,6 +26,9 @@ var (
 	diskStalled = gauge("backing_stalled", "1 while an operation of this node's backing is outstanding past its deadline.", "volume")
 	diskBroken  = gauge("backing_inconsistent", "1 while a resync has begun to overwrite this node's backing and has not ended.", "volume")
 
+	rescueImages = gauge("rescue_images", "Rescue images of this node's replica: what a promotion by force left behind, until a person deletes it.", "volume")
+	rescueBytes  = gauge("rescue_bytes", "Bytes of their files.", "volume")
+
 	verifyDifferent  = counter("verify_different_blocks_total", "Blocks of 4096 bytes that comparisons by this node as primary found to differ on another replica.", "volume")
 	verifyUnreadable = counter("verify_unreadable_blocks_total", "Blocks of 4096 bytes that comparisons by this node as primary found unreadable, on any replica.", "volume")
 	verifyRepaired   = counter("verify_repaired_blocks_total", "Blocks of those that were repaired.", "volume")
@@ -84,6 +87,8 @@ func (e emitter) local(v *Volume) {
 	e.flag(diskFailed, l.Failed, v.Name)
 	e.flag(diskStalled, l.Stalled, v.Name)
 	e.flag(diskBroken, l.Inconsistent, v.Name)
+	e.set(rescueImages, float64(l.RescueImages), v.Name)
+	e.set(rescueBytes, float64(l.RescueBytes), v.Name)
 	e.set(verifyDifferent, float64(l.Verified.Different), v.Name)
 	e.set(verifyUnreadable, float64(l.Verified.Unreadable), v.Name)
 	e.set(verifyRepaired, float64(l.Verified.Repaired), v.Name)

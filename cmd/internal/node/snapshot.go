@@ -28,6 +28,10 @@ func (n *Node) snapshot() metrics.Snapshot {
 		if r := local[name]; r != nil {
 			f := r.Figures()
 			v.Local = localFigures(&f, r.Report())
+			for _, i := range r.RescueImages() {
+				v.Local.RescueImages++
+				v.Local.RescueBytes += i.File
+			}
 			v.Serving = servingFigures(r, &vol)
 			s.Queues = append(s.Queues,
 				metrics.Queue{Name: "standby entries", Volume: name, Length: float64(f.Taken), Limit: replication.MaxTaken},
