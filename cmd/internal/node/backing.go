@@ -86,6 +86,9 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 		return nil, errors.Join(err, b.dev.Close())
 	}
 	doubt := doubtOf(vol, v.n.me.Name, !known, b.super.Epoch())
+	if v.asLeft(vol.Name, b.super.Epoch()) {
+		doubt = "" // promoted, and opened anew before it has stored the epoch
+	}
 	if b.marks, err = v.openMarks(st, vol, file.Attachment(), b.fresh && b.super.Epoch() == 0, doubt); err != nil {
 		return nil, errors.Join(err, b.super.close(), b.dev.Close())
 	}

@@ -119,9 +119,21 @@ func (v *volumes) reopenResized(vol cluster.Volume, h *held) bool {
 	}
 	if !h.retired && !v.done {
 		h.retired = true
-		v.goes.Go(func() { v.close(vol.Name, h, "closing a replica, to open it with the volume's new size") })
+		v.goes.Go(func() {
+			v.close(vol.Name, h, "closing a replica, to open it with the volume's new size", func() { v.left[vol.Name] = h.replica.Report().Epoch })
+		})
 	}
 	return true
+}
+
+// asLeft reports whether a superblock has the epoch with which this very process closed the replica to open it anew: then it is
+// no older one that was put in its place (R16).
+func (v *volumes) asLeft(volume string, stored cluster.Epoch) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e, ok := v.left[volume]
+	delete(v.left, volume)
+	return ok && e == stored
 }
 
 // growing is what a replica was before its volume grew; nil: it has the size of the volume.
@@ -177,8 +189,10 @@ func (v *volumes) growInto(dir string, vol cluster.Volume, was *meta.Superblock,
 		return err
 	}
 	failpoint.Hit(failpoint.GrowMarked)
-	if err := f.Update(func(sb *meta.Superblock) { sb.Size = vol.Size }); err != nil {
-		return err
+	for range 2 { // both of its copies: one of another size would be taken for damaged
+		if err := f.Update(func(sb *meta.Superblock) { sb.Size = vol.Size }); err != nil {
+			return err
+		}
 	}
 	failpoint.Hit(failpoint.Grown)
 	v.n.log.Info("the replica has grown", "volume", vol.Name, "from", was.Size, "to", vol.Size, "marked", beyond)

@@ -20,7 +20,7 @@ func (v *volumes) retire(st *cluster.State) {
 	for name, h := range v.all {
 		if vol, ok := st.Volumes[name]; (!ok || vol.ID != h.id) && !h.retired && !v.done {
 			h.retired = true
-			v.goes.Go(func() { v.close(name, h, "closing a volume that was removed") })
+			v.goes.Go(func() { v.close(name, h, "closing a volume that was removed", func() { delete(v.left, name) }) })
 		}
 	}
 	v.mu.Unlock()
@@ -33,7 +33,7 @@ func (v *volumes) retire(st *cluster.State) {
 }
 
 // close ends a replica in order: clients are cut off, the device is waited for and flushed, the clean-stop mark is left.
-func (v *volumes) close(name string, h *held, msg string) {
+func (v *volumes) close(name string, h *held, msg string, thenLocked func()) {
 	v.n.log.Info(msg, "volume", name)
 	h.cancel()
 	<-h.ended
@@ -41,6 +41,7 @@ func (v *volumes) close(name string, h *held, msg string) {
 	if v.all[name] == h {
 		delete(v.all, name)
 	}
+	thenLocked()
 	v.mu.Unlock()
 	v.wake()
 }

@@ -36,6 +36,8 @@ type volumes struct {
 	nbd  *nbd.Server // nil before run
 	all  map[string]*held
 	done bool
+	// left has the epochs that superblocks had when this process closed their replicas to open them with another size.
+	left map[string]cluster.Epoch
 
 	kick  chan struct{}     // to run: look again; room for one
 	told  map[string]string // run's own: why a replica could not be opened, as last logged
@@ -59,7 +61,7 @@ type held struct {
 }
 
 func newVolumes(n *Node) *volumes {
-	v := &volumes{n: n, all: map[string]*held{}, told: map[string]string{}, kick: make(chan struct{}, 1), swept: map[string]bool{}}
+	v := &volumes{n: n, all: map[string]*held{}, left: map[string]cluster.Epoch{}, told: map[string]string{}, kick: make(chan struct{}, 1), swept: map[string]bool{}}
 	v.life, v.end = context.WithCancel(context.Background())
 	return v
 }
