@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"hacluster/cmd/internal/api"
@@ -128,9 +129,12 @@ func TestResyncWithoutRoomForItsRescueImageWaitsForAPerson(t *testing.T) {
 	r.until("it serves", PrimaryIs(standby))
 	r.start(primary)
 	s := r.until("it waits", func(s *api.Status) bool {
-		return s.Quorum && len(s.Volumes) == 1 && len(r.happened(primary, "resync waits")) > 0 && replica(s, primary).State == "out_of_sync"
+		return s.Quorum && len(s.Volumes) == 1 && replica(s, primary).State == "out_of_sync" && strings.Contains(replica(s, primary).Reason, "undo_limit")
 	})
-	r.says(replica(s, primary).Reason, "undo_limit", "--discard-target-data", "volume resync vol --replica "+primary)
+	if told := r.happened(primary, "resync waits"); len(told) == 0 {
+		t.Error("no event says that it waits")
+	}
+	r.says(replica(s, primary).Reason, "--discard-target-data", "volume resync vol --replica "+primary)
 	if p := replica(s, primary).Point; p == nil || !p.Rollback {
 		t.Errorf("the way back of the one that waits is %+v", p)
 	}
