@@ -121,11 +121,31 @@ func load(cfg *Config, s Store, src Source) (*live, error) {
 	if l.end < size {
 		err = s.Truncate(l.end)
 	}
+	if err == nil {
+		err = rewriteLast(s, l.end)
+	}
 	if err = errors.Join(err, s.Flush()); err != nil { // what only the operating system has is not logged yet
-		return nil, fmt.Errorf("cut off what was not finished: %w", err)
+		return nil, fmt.Errorf("make durable what is logged: %w", err)
 	}
 	go l.commit()
 	return l, nil
+}
+
+// rewriteLast writes what may be the last group once more. Its flush may have failed before the process died: then it is in
+// the page cache, counts as clean there, and no flush writes it. No group came behind one whose flush failed.
+func rewriteLast(s Store, end int64) error {
+	p := blockdev.NewBuf(MaxRecord)
+	defer p.Free()
+	for off := max(headerSize, end-groupBytes-MaxRecord-recordSize); off < end; off += MaxRecord {
+		part := p.Bytes()[:min(MaxRecord, end-off)]
+		if err := read(s, part, off); err != nil {
+			return err
+		}
+		if _, err := s.WriteAt(part, off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newLive(cfg *Config, s Store, h *header, src Source) *live {
@@ -267,16 +287,16 @@ func (a *Area) Reopen(src Source) error {
 	if err := errors.Join(l.store.Truncate(l.end), l.store.Flush()); err != nil {
 		return fmt.Errorf("cut the undo area off where it failed: %w", err)
 	}
-	if err := a.Close(); err != nil {
-		return fmt.Errorf("close undo area: %w", err)
-	}
-	l, err := open(&a.cfg, src)
+	again, err := open(&a.cfg, src)
 	if err != nil {
-		return fmt.Errorf("open undo area: %w", err)
+		return fmt.Errorf("open undo area: %w", err) // the failed one stays, to be tried again
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.live = l
+	a.live = again
+	a.mu.Unlock()
+	if err := l.store.Close(); err != nil {
+		return fmt.Errorf("close undo area: %w", err)
+	}
 	return nil
 }
 
