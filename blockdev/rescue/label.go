@@ -20,7 +20,7 @@ const (
 	offVersion  = 8  // 4, then 4 zero
 	offClosed   = 16 // 8, milliseconds since 1970
 	offBytes    = 24 // 8
-	offEnd      = 32 // 8, of the image when it was closed
+	offEnd      = 32 // 8, of the image when it was closed; 0: that is not known
 	offBase     = 40 // 8
 	offWhy      = 48 // maxWhy, padded with zeroes
 	offRest     = offWhy + maxWhy
@@ -46,7 +46,7 @@ const (
 type label struct {
 	closedMillis int64
 	bytes        int64
-	end          int64
+	end          int64 // 0: how far it goes is for its records to say
 	base         base
 	why          string
 }

@@ -126,7 +126,8 @@ func (s *Shelf) readImage(id string, at int64) (p Piece, err error) {
 	}
 	s.mu.Lock()
 	i := s.findLocked(id)
-	end, damaged := i.label.end, i.damaged
+	end := i.label.end
+	damaged := end == 0
 	s.mu.Unlock()
 	switch {
 	case damaged:

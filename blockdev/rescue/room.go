@@ -22,6 +22,9 @@ type Room interface {
 	Label(id string) ([]byte, error)
 	// SetLabel replaces the label as a whole, durably.
 	SetLabel(id string, p []byte) error
+	// Spoil writes over the label where it stands, durably, without taking new room for it; a crash leaves it as it was, the
+	// new one, or one that cannot be read. When it fails, the label may be as it was.
+	Spoil(id string, p []byte) error
 	// Remove has everything of an image gone durably: the image before the label, so that no crash leaves an image that
 	// looks as if its resync had not ended.
 	Remove(id string) error
@@ -93,6 +96,25 @@ func (d *Dir) SetLabel(id string, p []byte) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// Spoil implements Room. What cannot be written over is cut off.
+func (d *Dir) Spoil(id string, p []byte) error {
+	f, err := os.OpenFile(d.label(id), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(p, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		err = f.Truncate(0)
+		if err == nil {
+			err = f.Sync()
+		}
+	}
+	return errors.Join(err, f.Close(), syncDir(filepath.Join(d.Path, id)))
 }
 
 // Remove implements Room.

@@ -50,7 +50,7 @@ type image struct {
 	// Under the Shelf's mu:
 	label   label
 	closed  bool
-	damaged bool // the label is: how much the image holds is for its records to say
+	claims  bool // the label on stable storage may say that the promise holds, and it does not
 	removed bool // or being removed
 }
 
@@ -86,75 +86,6 @@ func (s *Shelf) close() {
 			_ = i.area.Close() // what is kept is not promised: the label says so
 		}
 	}
-}
-
-// find takes in what is there of one image.
-func (s *Shelf) find(id string, inPieces bool) error {
-	i := &image{id: id}
-	p, err := s.cfg.Room.Label(id)
-	switch {
-	case errors.Is(err, ErrNone):
-		return s.unlabelled(i, inPieces)
-	case err != nil:
-		return err
-	}
-	i.closed = true
-	s.kept = append(s.kept, i)
-	if i.label, err = decodeLabel(p); err != nil {
-		i.damaged, i.label.why = true, err.Error()
-		i.head, _ = s.headOf(id)
-		return nil
-	}
-	switch i.head, err = s.headOf(id); {
-	case errors.Is(err, undo.ErrNone): // it was being removed
-		s.kept = s.kept[:len(s.kept)-1]
-		return s.cfg.Room.Remove(id)
-	case err != nil:
-		i.label.base, i.label.why = baseEnded, err.Error()
-	case i.label.base == baseRunning:
-		i.label.base, i.label.why = baseEnded, "haclusterd has ended without stopping in order, so what was written meanwhile is not known"
-	case i.label.base == baseStopped:
-		return s.resume(i)
-	}
-	return nil
-}
-
-// resume goes on with keeping what an image does not hold. From the label on an end without Stop ends it.
-func (s *Shelf) resume(i *image) error {
-	a, err := undo.Open(s.area(i.id), s.src)
-	switch {
-	case err != nil:
-		i.label.base, i.label.why = baseEnded, err.Error()
-		return nil
-	case !a.Live():
-		i.label.base, i.label.why = baseEnded, a.Damage()
-		return nil
-	}
-	a.Relax()
-	i.area, i.label.base = a, baseRunning
-	return s.cfg.Room.SetLabel(i.id, i.label.encode())
-}
-
-// unlabelled is an image whose resync has not ended, or has just now.
-func (s *Shelf) unlabelled(i *image, inPieces bool) error {
-	a, err := undo.Open(s.area(i.id), s.src)
-	if err != nil {
-		return err
-	}
-	i.area = a
-	if !a.Live() && a.Damage() == "" { // a crash before it was made
-		return s.cfg.Room.Remove(i.id)
-	}
-	if s.live != nil {
-		return errors.Join(fmt.Errorf("beside %s: both belong to a resync that has not ended: set one of the directories aside", s.live.id), a.Close())
-	}
-	i.head, _ = s.headOf(i.id) // of a damaged one nothing is known
-	s.live = i
-	if inPieces {
-		return nil
-	}
-	_, err = s.Finish(time.Now())
-	return err
 }
 
 func (s *Shelf) area(id string) undo.Config {
@@ -271,7 +202,13 @@ func (s *Shelf) Finish(now time.Time) (info Info, err error) {
 	}
 	failpoint.Hit(failpoint.RescueLabel)
 	if err := s.cfg.Room.SetLabel(i.id, l.encode()); err != nil {
-		return info, fmt.Errorf("label rescue image %s: %w", i.id, err)
+		l.base, l.why = baseEnded, fmt.Sprintf("its label could not be written: %v", err)
+		if err := s.disclaim(i.id, &l); err != nil { // nothing would tell it from that of a resync that goes on
+			return info, fmt.Errorf("label rescue image %s: %w", i.id, err)
+		}
+		if s.cfg.Ended != nil {
+			s.cfg.Ended(i.id, l.why)
+		}
 	}
 	failpoint.Hit(failpoint.RescueLabelled)
 	i.area.Relax()
@@ -321,6 +258,9 @@ func (s *Shelf) Stop() (err error) {
 
 func (s *Shelf) stop(i *image) error {
 	if i.area == nil {
+		if i.claims { // it could not be told before
+			return s.disclaim(i.id, &i.label)
+		}
 		return nil
 	}
 	err := i.area.Close()

@@ -55,6 +55,11 @@ func (r watchedRoom) SetLabel(id string, p []byte) error {
 	return r.Room.SetLabel(id, p)
 }
 
+func (r watchedRoom) Spoil(id string, p []byte) error {
+	defer r.disk.Begin(r.op)()
+	return r.Room.Spoil(id, p)
+}
+
 func (r watchedRoom) Remove(id string) error {
 	defer r.disk.Begin(r.op)()
 	return r.Room.Remove(id)

@@ -1,0 +1,136 @@
+package rescue
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"hacluster/blockdev/meta"
+	"hacluster/blockdev/undo"
+)
+
+// Nothing about an image that is closed, or about its label, keeps a replica from being opened: the promise is given up
+// instead. A label that says "kept until it stopped" is replaced before the replica is written to: a later process would
+// believe it.
+
+// find takes in what is there of one image.
+func (s *Shelf) find(id string, inPieces bool) error {
+	i := &image{id: id}
+	p, err := s.cfg.Room.Label(id)
+	if errors.Is(err, ErrNone) {
+		return s.unlabelled(i, inPieces)
+	}
+	i.closed = true
+	s.kept = append(s.kept, i)
+	if err != nil { // what it says is not known
+		i.claims = true
+		i.head, _ = s.headOf(id)
+		s.giveUp(i, fmt.Errorf("its label cannot be read: %w", err))
+		return nil
+	}
+	if i.label, err = decodeLabel(p); err != nil {
+		i.label.why = err.Error()
+		i.head, _ = s.headOf(id)
+		return nil
+	}
+	i.claims = i.label.base == baseStopped
+	switch i.head, err = s.headOf(id); {
+	case errors.Is(err, undo.ErrNone): // it was being removed
+		s.kept = s.kept[:len(s.kept)-1]
+		return s.cfg.Room.Remove(id)
+	case err != nil:
+		s.giveUp(i, err)
+	case i.label.base == baseRunning:
+		s.giveUp(i, errors.New("haclusterd has ended without stopping in order, so what was written meanwhile is not known"))
+	case i.label.base == baseStopped:
+		s.resume(i)
+	}
+	return nil
+}
+
+// resume goes on with keeping what an image does not hold. From the label on an end without Stop ends it.
+func (s *Shelf) resume(i *image) {
+	a, err := undo.Open(s.area(i.id), s.src)
+	switch {
+	case err != nil:
+		s.giveUp(i, err)
+		return
+	case !a.Live():
+		s.giveUp(i, errors.New(a.Damage()))
+		return
+	}
+	running := i.label
+	running.base = baseRunning
+	if err := s.cfg.Room.SetLabel(i.id, running.encode()); err != nil {
+		s.giveUp(i, errors.Join(fmt.Errorf("its label cannot be written: %w", err), a.Close()))
+		return
+	}
+	a.Relax()
+	i.area, i.label, i.claims = a, running, false
+}
+
+// giveUp ends the promise of an image that was found.
+func (s *Shelf) giveUp(i *image, why error) {
+	i.label.base, i.label.why = baseEnded, why.Error()
+	if !i.claims {
+		return
+	}
+	if err := s.disclaim(i.id, &i.label); err != nil {
+		i.label.why += fmt.Sprintf("; its label says otherwise, and cannot be changed: %v: export or delete it before haclusterd is restarted", err)
+		return
+	}
+	i.claims = false
+}
+
+// disclaim stores a label that promises nothing, in whichever way is left.
+func (s *Shelf) disclaim(id string, l *label) error {
+	p := l.encode()
+	err := s.cfg.Room.SetLabel(id, p)
+	if err == nil {
+		return nil
+	}
+	if spoilt := s.cfg.Room.Spoil(id, p); spoilt != nil {
+		return errors.Join(err, spoilt)
+	}
+	return nil
+}
+
+// unlabelled is an image whose resync has not ended, or has just now, or that a superblock from before belongs to.
+func (s *Shelf) unlabelled(i *image, inPieces bool) error {
+	a, err := undo.Open(s.area(i.id), s.src)
+	switch {
+	case errors.Is(err, meta.ErrMismatch):
+		return s.shut(i, fmt.Errorf("it is of the replica that was here before: %w", err))
+	case err != nil && !inPieces:
+		return s.shut(i, err)
+	case err != nil: // it is the way back of a replica in pieces
+		return err
+	}
+	i.area = a
+	if !a.Live() && a.Damage() == "" { // a crash before it was made
+		return s.cfg.Room.Remove(i.id)
+	}
+	if s.live != nil {
+		return errors.Join(fmt.Errorf("beside %s: both belong to a resync that has not ended: set one of the directories aside", s.live.id), a.Close())
+	}
+	i.head, _ = s.headOf(i.id) // of a damaged one nothing is known
+	s.live = i
+	if inPieces {
+		return nil
+	}
+	_, err = s.Finish(time.Now())
+	return err
+}
+
+// shut closes an image that nothing can be added to. One that could not be labelled would be taken for that of a resync that
+// goes on.
+func (s *Shelf) shut(i *image, why error) error {
+	i.head, _ = s.headOf(i.id)
+	i.closed = true
+	i.label = label{closedMillis: time.Now().UnixMilli(), base: baseEnded, why: why.Error()}
+	s.kept = append(s.kept, i)
+	if err := s.disclaim(i.id, &i.label); err != nil {
+		return fmt.Errorf("label it, for it is no way back (%w): %w", why, err)
+	}
+	return nil
+}
