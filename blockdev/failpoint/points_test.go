@@ -46,7 +46,7 @@ func TestEachPointIsPlaced(t *testing.T) {
 			return err
 		}
 		b, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(b, []byte("failpoint.Hit(")) {
+		if err != nil || !bytes.Contains(b, []byte("failpoint.Hit")) {
 			return err
 		}
 		f, err := parser.ParseFile(token.NewFileSet(), path, b, 0)
