@@ -108,6 +108,9 @@ func (l *labRescue) SetLabel(id string, p []byte) error {
 	return nil
 }
 
+// Spoil implements rescue.Room.
+func (l *labRescue) Spoil(id string, p []byte) error { return l.SetLabel(id, p) }
+
 // Remove implements rescue.Room.
 func (l *labRescue) Remove(id string) error {
 	l.mu.Lock()
