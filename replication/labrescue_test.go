@@ -111,6 +111,9 @@ func (l *labRescue) SetLabel(id string, p []byte) error {
 // Spoil implements rescue.Room.
 func (l *labRescue) Spoil(id string, p []byte) error { return l.SetLabel(id, p) }
 
+// Closed implements rescue.Room.
+func (l *labRescue) Closed(string) {}
+
 // Remove implements rescue.Room.
 func (l *labRescue) Remove(id string) error {
 	l.mu.Lock()

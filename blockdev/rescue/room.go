@@ -25,6 +25,8 @@ type Room interface {
 	// Spoil writes over the label where it stands, durably, without taking new room for it; a crash leaves it as it was, the
 	// new one, or one that cannot be read. When it fails, the label may be as it was.
 	Spoil(id string, p []byte) error
+	// Closed tells that an image is closed: for what is done with it from now on, nobody waits.
+	Closed(id string)
 	// Remove has everything of an image gone durably: the image before the label, so that no crash leaves an image that
 	// looks as if its resync had not ended.
 	Remove(id string) error
@@ -116,6 +118,9 @@ func (d *Dir) Spoil(id string, p []byte) error {
 	}
 	return errors.Join(err, f.Close(), syncDir(filepath.Join(d.Path, id)))
 }
+
+// Closed implements Room.
+func (d *Dir) Closed(string) {}
 
 // Remove implements Room.
 func (d *Dir) Remove(id string) error {

@@ -76,6 +76,9 @@ func Open(cfg Config, src undo.Source, inPieces bool) (*Shelf, error) {
 		}
 		return strings.Compare(a.id, b.id)
 	})
+	for _, i := range s.kept {
+		cfg.Room.Closed(i.id)
+	}
 	s.publishLocked()
 	return s, nil
 }
@@ -211,6 +214,7 @@ func (s *Shelf) Finish(now time.Time) (info Info, err error) {
 		}
 	}
 	failpoint.Hit(failpoint.RescueLabelled)
+	s.cfg.Room.Closed(i.id)
 	i.area.Relax()
 	s.mu.Lock()
 	defer s.mu.Unlock()

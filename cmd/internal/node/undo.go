@@ -4,7 +4,6 @@ import (
 	"errors"
 	"path/filepath"
 
-	"hacluster/blockdev/deadline"
 	"hacluster/blockdev/meta"
 	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
@@ -49,10 +48,13 @@ func removeIfThere(p undo.Place) error {
 // undoReserve is what an undo area leaves of its file system for Raft, superblocks and maps: a tenth, at most 1 GiB.
 func undoReserve(total int64) int64 { return min(total/10, 1<<30) }
 
+// watch is what times the operations, as deadline.Watch does.
+type watch interface{ Begin(op string) (end func()) }
+
 // watchedPlace is an undo.Place whose operations are timed (R26).
 type watchedPlace struct {
 	undo.Place
-	disk *deadline.Watch
+	disk watch
 	op   string
 }
 
@@ -77,7 +79,7 @@ func (p watchedPlace) watched(s undo.Store, err error) (undo.Store, error) {
 
 type watchedUndo struct {
 	undo.Store
-	disk *deadline.Watch
+	disk watch
 	op   string
 }
 
