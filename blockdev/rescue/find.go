@@ -37,7 +37,8 @@ func (s *Shelf) find(id string, inPieces bool) error {
 	switch i.head, err = s.headOf(id); {
 	case errors.Is(err, undo.ErrNone): // it was being removed
 		s.kept = s.kept[:len(s.kept)-1]
-		return s.cfg.Room.Remove(id)
+		s.giveUp(i, errors.New("its image was not there at a start"))
+		s.sweep(id)
 	case err != nil:
 		s.giveUp(i, err)
 	case i.label.base == baseRunning:
@@ -50,6 +51,10 @@ func (s *Shelf) find(id string, inPieces bool) error {
 
 // resume goes on with keeping what an image does not hold. From the label on an end without Stop ends it.
 func (s *Shelf) resume(i *image) {
+	if n, err := s.size(i.id); err != nil || n > maxResumed {
+		s.giveUp(i, errors.Join(err, fmt.Errorf("its file has %d bytes; of more than %d not all is read at a start, so what is written from then on is not kept", n, maxResumed)))
+		return
+	}
 	a, err := undo.Open(s.area(i.id), s.src)
 	switch {
 	case err != nil:
@@ -67,6 +72,22 @@ func (s *Shelf) resume(i *image) {
 	}
 	a.Relax()
 	i.area, i.label, i.claims = a, running, false
+}
+
+func (s *Shelf) size(id string) (int64, error) {
+	f, err := s.cfg.Room.Image(id).Open()
+	if err != nil {
+		return 0, err
+	}
+	n, err := f.Size()
+	return n, errors.Join(err, f.Close())
+}
+
+// sweep removes what is left of an image that is none, as far as it is ours.
+func (s *Shelf) sweep(id string) {
+	if err := s.cfg.Room.Remove(id); err != nil && s.cfg.Left != nil {
+		s.cfg.Left(id, err)
+	}
 }
 
 // giveUp ends the promise of an image that was found.
@@ -108,7 +129,8 @@ func (s *Shelf) unlabelled(i *image, inPieces bool) error {
 	}
 	i.area = a
 	if !a.Live() && a.Damage() == "" { // a crash before it was made
-		return s.cfg.Room.Remove(i.id)
+		s.sweep(i.id)
+		return nil
 	}
 	if s.live != nil {
 		return errors.Join(fmt.Errorf("beside %s: both belong to a resync that has not ended: set one of the directories aside", s.live.id), a.Close())

@@ -35,12 +35,18 @@ import (
 // MaxImages is how many images of a replica are kept. At the limit no resync begins that needs a further one.
 const MaxImages = 16
 
+// maxResumed is how many bytes the file of an image may have that goes on being a whole volume after a restart: all of it is
+// read before the replica opens.
+const maxResumed = 64 << 20
+
 // What callers decide on.
 var (
 	// ErrNone: there is no such image.
 	ErrNone = errors.New("no such rescue image")
 	// ErrTooMany: MaxImages are kept.
 	ErrTooMany = errors.New("too many rescue images are kept: export what is needed, and delete them")
+	// ErrOthers: what the image had is gone, and its directory is not: somebody has put other files there.
+	ErrOthers = errors.New("other files are in the directory of the rescue image, and left there")
 	// ErrLive: the image belongs to a resync that has not ended.
 	ErrLive = errors.New("the resync that the rescue image belongs to has not ended")
 	// ErrNotWhole: of what the image does not hold, the replica may have been written to since.

@@ -29,6 +29,7 @@ type rig struct {
 	limit  int64
 	shelf  *Shelf
 	ended  []string
+	left   []string
 	rng    *rand.Rand
 	attach string
 }
@@ -55,6 +56,7 @@ func block(first, n int64) blockdev.Range {
 func (g *rig) open(inPieces bool) {
 	g.t.Helper()
 	s, err := Open(Config{Room: g.room, Limit: g.limit, Patience: time.Minute, Ended: func(id, why string) { g.ended = append(g.ended, id+": "+why) },
+		Left:    func(id string, err error) { g.left = append(g.left, id+": "+err.Error()) },
 		Binding: undo.Binding{Cluster: meta.ID{1}, Volume: meta.ID{2}, Node: "alpha", Size: testVolume, Attachment: g.attach, Epoch: 9}}, g.dev, inPieces)
 	must(g.t, err)
 	g.shelf = s

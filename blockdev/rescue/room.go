@@ -28,7 +28,7 @@ type Room interface {
 	// Closed tells that an image is closed: for what is done with it from now on, nobody waits.
 	Closed(id string)
 	// Remove has everything of an image gone durably: the image before the label, so that no crash leaves an image that
-	// looks as if its resync had not ended.
+	// looks as if its resync had not ended. It removes nothing else. ErrOthers: there is something else; a label stays then.
 	Remove(id string) error
 }
 
@@ -131,10 +131,29 @@ func (d *Dir) Remove(id string) error {
 	if err := d.Image(id).Remove(); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := others(dir); err != nil {
 		return err
 	}
+	for _, path := range []string{d.label(id) + ".new", d.label(id), dir} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	return syncDir(d.Path)
+}
+
+// others tells what is in the directory of an image beside its label.
+func others(dir string) error {
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if e.Name() != "label" && e.Name() != "label.new" {
+			return fmt.Errorf("%w: %s: move it to where no rescue images are", ErrOthers, filepath.Join(dir, e.Name()))
+		}
+	}
+	return nil
 }
 
 func syncDir(path string) error {

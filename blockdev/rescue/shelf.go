@@ -27,6 +27,8 @@ type Config struct {
 	Patience time.Duration
 	// Ended is told that an image is no whole volume any more, and why. It must not wait. nil: nobody is.
 	Ended func(id, why string)
+	// Left is told of what lies among the images, is none, and could not be removed. nil: nobody is.
+	Left func(id string, err error)
 }
 
 // Shelf has the images of one replica. Keep, List, Read and Remove may be called concurrently; Begin, Finish, Drop and Stop
@@ -122,13 +124,16 @@ func (s *Shelf) Live() (a *undo.Area, epoch uint64) {
 func (s *Shelf) Begin(point undo.Point, epoch uint64) error {
 	s.mu.Lock()
 	live, n := s.live, len(s.kept)
-	id := s.nameLocked(epoch)
 	s.mu.Unlock()
 	switch {
 	case live != nil:
 		return ErrLive
 	case n >= MaxImages:
 		return fmt.Errorf("%w: %d are the limit", ErrTooMany, MaxImages)
+	}
+	id, err := s.name(epoch)
+	if err != nil {
+		return err
 	}
 	i := &image{id: id}
 	a, err := s.begin(id, point, epoch)
@@ -161,17 +166,24 @@ func (s *Shelf) begin(id string, point undo.Point, epoch uint64) (*undo.Area, er
 	return a, a.Begin(point, epoch, s.src)
 }
 
-// nameLocked is an id that is not taken: short, for people have to type it.
-func (s *Shelf) nameLocked(epoch uint64) string {
-	for n := 1; ; n++ {
-		id := fmt.Sprintf("%s-e%d", s.cfg.Node, epoch)
+// name is an id that is not taken, also by a label that is left of another: short, for people have to type it.
+func (s *Shelf) name(epoch uint64) (id string, err error) {
+	for n := 1; n <= 2*MaxImages; n++ {
+		id = fmt.Sprintf("%s-e%d", s.cfg.Node, epoch)
 		if n > 1 {
 			id += fmt.Sprintf("-%d", n)
 		}
-		if s.findLocked(id) == nil {
-			return id
+		s.mu.Lock()
+		taken := s.findLocked(id) != nil
+		s.mu.Unlock()
+		if taken {
+			continue
+		}
+		if _, err = s.cfg.Room.Label(id); errors.Is(err, ErrNone) {
+			return id, nil
 		}
 	}
+	return "", errors.Join(errors.New("no name is free for a rescue image: move what is no image out of the directory of the images"), err)
 }
 
 func (s *Shelf) findLocked(id string) *image {
@@ -235,7 +247,7 @@ func (s *Shelf) Drop() error {
 	if err := i.area.Discard(); err != nil {
 		return err
 	}
-	if err := s.cfg.Room.Remove(i.id); err != nil {
+	if err := s.cfg.Room.Remove(i.id); err != nil && !errors.Is(err, ErrOthers) {
 		return fmt.Errorf("remove rescue image %s: %w", i.id, err)
 	}
 	s.mu.Lock()
@@ -331,13 +343,17 @@ func (s *Shelf) Remove(id string) error {
 		err = i.area.Close()
 	}
 	failpoint.Hit(failpoint.RescueRemove)
-	if err = errors.Join(s.cfg.Room.Remove(id), err); err != nil {
+	err = errors.Join(s.cfg.Room.Remove(id), err)
+	if err != nil && !errors.Is(err, ErrOthers) {
 		return fmt.Errorf("remove rescue image %s: %w", id, err)
 	}
 	failpoint.Hit(failpoint.RescueRemoved)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kept = slices.DeleteFunc(s.kept, func(k *image) bool { return k == i })
+	if err != nil {
+		return fmt.Errorf("rescue image %s is deleted: %w", id, err)
+	}
 	return nil
 }
 

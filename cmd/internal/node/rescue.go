@@ -24,6 +24,9 @@ func (v *volumes) openRescue(st *cluster.State, vol cluster.Volume, attachment s
 		Binding: undo.Binding{Cluster: meta.ID(idOf(st.ID)), Volume: meta.ID(idOf(vol.ID)), Node: v.n.me.Name, Size: vol.Size, Attachment: attachment, Epoch: uint64(super.Epoch())},
 		Ended: func(id, why string) {
 			v.n.events.add("rescue image not whole", vol.Name, fmt.Sprintf("%s has what the resync overwrote, and is no whole volume any more: %s", id, why))
+		},
+		Left: func(id string, err error) {
+			v.n.log.Warn("among the rescue images is what is none, and it stays", "volume", vol.Name, "directory", id, "why", err)
 		}}, src, super.Inconsistent())
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", vol.Name, err)
