@@ -24,17 +24,17 @@ func (s *Shelf) find(id string, inPieces bool) error {
 	s.kept = append(s.kept, i)
 	if err != nil { // what it says is not known
 		i.claims = true
-		i.head, _ = s.headOf(id)
+		s.look(i)
 		s.giveUp(i, fmt.Errorf("its label cannot be read: %w", err))
 		return nil
 	}
 	if i.label, err = decodeLabel(p); err != nil {
 		i.label.why = err.Error()
-		i.head, _ = s.headOf(id)
+		s.look(i)
 		return nil
 	}
 	i.claims = i.label.base == baseStopped
-	switch i.head, err = s.headOf(id); {
+	switch err = s.look(i); {
 	case errors.Is(err, undo.ErrNone): // it was being removed
 		s.kept = s.kept[:len(s.kept)-1]
 		s.giveUp(i, errors.New("its image was not there at a start"))
@@ -74,6 +74,18 @@ func (s *Shelf) resume(i *image) {
 	i.area, i.label, i.claims = a, running, false
 }
 
+// look reads whose an image is. Of a damaged one nothing is known.
+func (s *Shelf) look(i *image) (err error) {
+	i.head, err = s.headOf(i.id)
+	i.foreign = errors.Is(err, ErrForeign)
+	return err
+}
+
+// elsewhere: it may be a way back or whole where it belongs, so nothing is written to it.
+func (s *Shelf) elsewhere(i *image) bool {
+	return i.foreign && (i.head.Cluster != s.cfg.Cluster || i.head.Volume != s.cfg.Volume)
+}
+
 func (s *Shelf) size(id string) (int64, error) {
 	f, err := s.cfg.Room.Image(id).Open()
 	if err != nil {
@@ -93,7 +105,7 @@ func (s *Shelf) sweep(id string) {
 // giveUp ends the promise of an image that was found.
 func (s *Shelf) giveUp(i *image, why error) {
 	i.label.base, i.label.why = baseEnded, why.Error()
-	if !i.claims {
+	if !i.claims || s.elsewhere(i) {
 		return
 	}
 	if err := s.disclaim(i.id, &i.label); err != nil {
@@ -118,6 +130,9 @@ func (s *Shelf) disclaim(id string, l *label) error {
 
 // unlabelled is an image whose resync has not ended, or has just now, or that a superblock from before belongs to.
 func (s *Shelf) unlabelled(i *image, inPieces bool) error {
+	if err := s.look(i); i.foreign {
+		return s.shut(i, err)
+	}
 	a, err := undo.Open(s.area(i.id), s.src)
 	switch {
 	case errors.Is(err, meta.ErrMismatch):
@@ -135,7 +150,6 @@ func (s *Shelf) unlabelled(i *image, inPieces bool) error {
 	if s.live != nil {
 		return errors.Join(fmt.Errorf("beside %s: both belong to a resync that has not ended: set one of the directories aside", s.live.id), a.Close())
 	}
-	i.head, _ = s.headOf(i.id) // of a damaged one nothing is known
 	s.live = i
 	if inPieces {
 		return nil
@@ -147,10 +161,12 @@ func (s *Shelf) unlabelled(i *image, inPieces bool) error {
 // shut closes an image that nothing can be added to. One that could not be labelled would be taken for that of a resync that
 // goes on.
 func (s *Shelf) shut(i *image, why error) error {
-	i.head, _ = s.headOf(i.id)
 	i.closed = true
 	i.label = label{closedMillis: time.Now().UnixMilli(), base: baseEnded, why: why.Error()}
 	s.kept = append(s.kept, i)
+	if s.elsewhere(i) {
+		return nil
+	}
 	if err := s.disclaim(i.id, &i.label); err != nil {
 		return fmt.Errorf("label it, for it is no way back (%w): %w", why, err)
 	}

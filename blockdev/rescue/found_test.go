@@ -1,11 +1,16 @@
 package rescue
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"hacluster/blockdev/meta"
+	"hacluster/blockdev/undo"
 )
 
 // A large image is not read at a start: its promise ends there, for good.
@@ -76,5 +81,58 @@ func TestOnlyWhatIsOursIsRemoved(t *testing.T) {
 	g.open(true)
 	if a, _ := g.shelf.Live(); a == nil {
 		t.Error("the way back of the next resync is taken for an image that was closed")
+	}
+}
+
+// An image of another volume is shown as such and never read over this one, nor written to.
+func TestImageOfAnotherVolumeIsNeverRead(t *testing.T) { // R19, R22
+	for name, change := range map[string]func(*undo.Binding){
+		"cluster": func(b *undo.Binding) { b.Cluster = meta.ID{77} },
+		"volume":  func(b *undo.Binding) { b.Volume = meta.ID{77} },
+		"size":    func(b *undo.Binding) { b.Size = testVolume / 2 },
+	} {
+		for _, closed := range []bool{true, false} {
+			g := newRig(t, 22)
+			must(t, g.shelf.Begin(testPoint, 5))
+			g.resync(block(4, 2))
+			if closed {
+				_, err := g.shelf.Finish(time.Now())
+				must(t, err)
+			}
+			must(t, g.shelf.Stop())
+			path := filepath.Join(g.room.Path, "alpha-e5", "image")
+			before, err := os.ReadFile(path)
+			must(t, err)
+			b := undo.Binding{Cluster: meta.ID{1}, Volume: meta.ID{2}, Node: "alpha", Size: testVolume, Attachment: g.attach, Epoch: 9}
+			change(&b)
+			for range 2 { // and at the next start
+				s, err := Open(Config{Room: g.room, Patience: time.Minute, Binding: b}, g.dev, !closed)
+				must(t, err)
+				g.shelf = s
+				i := s.List()
+				if a, _ := s.Live(); a != nil || len(i) != 1 || i[0].Whole || !strings.Contains(i[0].Why, "another volume") {
+					t.Fatalf("%s, closed %v: told of as %+v", name, closed, i)
+				}
+				for _, c := range []Cursor{{}, {Image: true, At: undo.Start}} {
+					if _, err := s.Read("alpha-e5", c, true); !errors.Is(err, ErrForeign) {
+						t.Errorf("%s, closed %v: read at %+v: %v", name, closed, c, err)
+					}
+				}
+				must(t, s.Stop())
+			}
+			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
+				t.Errorf("%s, closed %v: it was written to: %v", name, closed, err)
+			}
+			if _, err := g.room.Label("alpha-e5"); name != "size" && errors.Is(err, ErrNone) == closed {
+				t.Errorf("%s, closed %v: its label: %v", name, closed, err)
+			}
+			if name != "size" { // back where it belongs
+				g.open(!closed)
+				a, _ := g.shelf.Live()
+				if i := g.shelf.List(); len(i) != 1 || i[0].Whole != closed || (a != nil) == closed {
+					t.Errorf("%s, closed %v: where it belongs it is told of as %+v", name, closed, i)
+				}
+			}
+		}
 	}
 }

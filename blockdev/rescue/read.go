@@ -64,6 +64,8 @@ func (s *Shelf) closed(id string) (Info, error) {
 		return Info{}, fmt.Errorf("%w: %s", ErrNone, id)
 	case !i.closed:
 		return Info{}, fmt.Errorf("%w: %s", ErrLive, id)
+	case i.foreign:
+		return Info{}, fmt.Errorf("%w: %s", ErrForeign, id)
 	default:
 		return s.infoLocked(i), nil
 	}

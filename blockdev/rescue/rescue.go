@@ -49,6 +49,8 @@ var (
 	ErrOthers = errors.New("other files are in the directory of the rescue image, and left there")
 	// ErrLive: the image belongs to a resync that has not ended.
 	ErrLive = errors.New("the resync that the rescue image belongs to has not ended")
+	// ErrForeign: it is of another volume.
+	ErrForeign = errors.New("the rescue image is of another volume, and nothing here can be read over it: put its directory back where it belongs")
 	// ErrNotWhole: of what the image does not hold, the replica may have been written to since.
 	ErrNotWhole = errors.New("the rescue image is no whole volume any more")
 )

@@ -54,6 +54,7 @@ type image struct {
 	closed  bool
 	claims  bool // the label on stable storage may say that the promise holds, and it does not
 	removed bool // or being removed
+	foreign bool // of another volume: what it holds is never read
 }
 
 // Open finds the images of a replica. inPieces: its superblock says that a resync has not ended.
@@ -103,8 +104,9 @@ func (s *Shelf) headOf(id string) (h undo.Head, err error) {
 		return h, err
 	}
 	h = r.Head()
-	if h.Volume != s.cfg.Volume || h.Size != s.cfg.Size {
-		err = fmt.Errorf("it is of volume %x with %d bytes, this one is %x with %d", h.Volume, h.Size, s.cfg.Volume, s.cfg.Size)
+	if h.Cluster != s.cfg.Cluster || h.Volume != s.cfg.Volume || h.Size != s.cfg.Size {
+		err = fmt.Errorf("%w: cluster %x, volume %x, %d bytes; this one is of cluster %x, volume %x, %d bytes", ErrForeign,
+			h.Cluster, h.Volume, h.Size, s.cfg.Cluster, s.cfg.Volume, s.cfg.Size)
 	}
 	return h, errors.Join(err, r.Close())
 }
@@ -274,7 +276,7 @@ func (s *Shelf) Stop() (err error) {
 
 func (s *Shelf) stop(i *image) error {
 	if i.area == nil {
-		if i.claims { // it could not be told before
+		if i.claims && !s.elsewhere(i) { // it could not be told before
 			return s.disclaim(i.id, &i.label)
 		}
 		return nil

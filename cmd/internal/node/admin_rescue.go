@@ -198,7 +198,7 @@ func rescueStatus(err error) error {
 	switch {
 	case errors.Is(err, rescue.ErrNotWhole):
 		return status.Error(codes.Aborted, err.Error())
-	case errors.Is(err, rescue.ErrNone), errors.Is(err, rescue.ErrLive):
+	case errors.Is(err, rescue.ErrNone), errors.Is(err, rescue.ErrLive), errors.Is(err, rescue.ErrForeign), errors.Is(err, rescue.ErrOthers):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return status.Error(codes.Internal, err.Error())
