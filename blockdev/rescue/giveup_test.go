@@ -85,7 +85,9 @@ func TestPromiseThatWasGivenUpOnceStaysSo(t *testing.T) { // R19
 			}
 			g.write(block(20, 4)) // nothing keeps it
 			room.setLabel, room.spoil = false, false
-			must(t, g.shelf.Stop())
+			if c.room.spoil { // else it is told before anything is written, and the process may die
+				must(t, g.shelf.Stop())
+			}
 			g.open(false)
 			if i := g.shelf.List(); len(i) != 1 || i[0].Whole {
 				t.Fatalf("a later start tells of it as %+v", i)
