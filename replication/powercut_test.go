@@ -315,7 +315,9 @@ func (r *cutRun) whole() bool {
 	v := r.volume()
 	p, s := r.pair()
 	t := p.get().Tenure()
-	return len(v.Members) == 2 && v.Previous == "" && t != nil && t.epoch == v.Epoch && t.gate.try() && p.peer(s.name).Connected
+	// As what it is now: the record may still name the incarnation that lost its memory, and has not been sent away (R25).
+	current := v.Members[s.name].Incarnation == s.incarnation()
+	return len(v.Members) == 2 && current && v.Previous == "" && t != nil && t.epoch == v.Epoch && t.gate.try() && p.peer(s.name).Connected
 }
 
 func (r *cutRun) step(name string) {
@@ -567,6 +569,7 @@ func (r *cutRun) check() {
 	if err := p.get().Tenure().client(r.t).flush(); err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Logf("healed, volume %+v", r.volume())
 	r.same(p.name, s.name)
 	r.durable(p.name, s.name)
 	for b := range cutBlocks {
