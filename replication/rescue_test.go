@@ -2,6 +2,7 @@ package replication
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -217,5 +218,20 @@ func TestHeldReplicaReturnsFromTheMiddleOfItsResync(t *testing.T) { // R18
 	r.a.serving()
 	if !bytes.Equal(r.a.content(), r.had) || len(r.a.get().RescueImages()) != 0 {
 		t.Fatalf("it is not what a had, or the image is left: %+v", r.a.get().RescueImages())
+	}
+}
+
+// R2, R19: a stream of an epoch that is over begins nothing: its image would count as begun before the promotion by force.
+func TestStreamOfAnOlderEpochBeginsNoOverwriting(t *testing.T) {
+	r := fallBehind(t, 1)
+	b := r.b.get()
+	b.mu.Lock()
+	old := &session{r: b, epoch: b.vol.Epoch - 1}
+	b.mu.Unlock()
+	if err := old.beginOverwriting(); !errors.Is(err, errAwaits) {
+		t.Errorf("it begins: %v", err)
+	}
+	if r.b.undo.there() || b.Report().Inconsistent || len(b.RescueImages()) > 0 {
+		t.Error("something was made, or the replica is in pieces")
 	}
 }

@@ -89,11 +89,14 @@ func (r *Replica) awaitRoom(cause error) error {
 // beginImage makes the rescue image, before the first block is overwritten.
 func (r *Replica) beginImage() error {
 	epoch, at := r.node.Left(r.cfg.Volume.Name)
+	r.mu.Lock()
+	lacks := r.vol.Epoch
+	r.mu.Unlock()
 	err := r.cfg.Rescue.Begin(undo.Point{Epoch: uint64(epoch), AtMillis: at}, uint64(r.super.Epoch()))
 	if err != nil {
 		return r.awaitRoom(err)
 	}
-	r.event("rescue image begun", fmt.Sprintf("%s may hold acknowledged writes that epoch %d lacks: what its resync overwrites is kept aside", r.cfg.Node, r.vol.Epoch))
+	r.event("rescue image begun", fmt.Sprintf("%s may hold acknowledged writes that epoch %d lacks: what its resync overwrites is kept aside", r.cfg.Node, lacks))
 	return nil
 }
 

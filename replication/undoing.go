@@ -26,8 +26,12 @@ func (s *session) beginOverwriting() error {
 	r := s.r
 	failpoint.Hit(failpoint.ResyncMark)
 	defer failpoint.Hit(failpoint.ResyncMarked)
-	how := r.keep()
+	r.mu.Lock()
+	how, now := r.keepLocked(), r.vol.Epoch
+	r.mu.Unlock()
 	switch {
+	case s.epoch < now: // an image of that epoch would not have what this one may write over
+		return fmt.Errorf("%w: epoch %d has begun, this stream is of epoch %d", errAwaits, now, s.epoch)
 	case how == standby.Await:
 		return errAwaits // its greeting was refused, unless the record has changed since
 	case how == standby.BeginUndo && r.cfg.Undo == nil:
