@@ -516,6 +516,10 @@ func TestPrimaryThatDoesNotHearTheLeaderDropsNobody(t *testing.T) { // R4, R6
 	if acts := g.pass(3 * dropAfter); drops(acts, "s") {
 		t.Fatal("it takes away its successor")
 	}
+	g.c.Heard(g.now.Add(-dropAfter * 6 / 10))
+	if acts := g.pass(dropAfter / 10); drops(acts, "s") {
+		t.Fatal("it has not heard the leader for more than half of the time, and takes away its successor")
+	}
 	g.c.Heard(g.now.Add(-dropAfter / 4))
 	if acts := g.pass(dropAfter / 10); !drops(acts, "s") {
 		t.Error("the leader answers, and the member is not dropped")
