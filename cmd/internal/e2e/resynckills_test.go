@@ -11,12 +11,15 @@ import (
 	"hacluster/cmd/internal/api"
 )
 
-// kills is how often TestPrimaryKilledInAResync kills: HACLUSTER_RESYNC_KILLS (make resynckills), else not at all, for
-// TestForcedStandbyReturnsFromAResyncWithItsFiles does so once.
+// kills is how often TestPrimaryKilledInAResync kills: HACLUSTER_RESYNC_KILLS (make resynckills), else once.
 func kills(t *testing.T) int {
-	n, err := strconv.Atoi(os.Getenv("HACLUSTER_RESYNC_KILLS"))
+	text := os.Getenv("HACLUSTER_RESYNC_KILLS")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
-		t.Skip("takes seconds for each kill: make resynckills")
+		t.Fatalf("HACLUSTER_RESYNC_KILLS is %q: a number of kills is wanted", text)
 	}
 	return n
 }
@@ -27,6 +30,9 @@ func kills(t *testing.T) int {
 func TestPrimaryKilledInAResync(t *testing.T) {
 	rounds := kills(t)
 	needs(t, "e2fsprogs", "mke2fs", "e2fsck", "debugfs")
+	if testing.Short() {
+		t.Skip("real processes take their time: not with -short")
+	}
 	bin, err := tagged()
 	if err != nil {
 		t.Fatal(err)
