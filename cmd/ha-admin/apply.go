@@ -27,7 +27,7 @@ func (a *app) applyCommand() *cobra.Command {
 	f.BoolVar(&r.PlanOnly, "plan", false, "show the plan and do nothing; ends with 3 when a step is refused")
 	f.Uint64Var(&r.OnVersion, "on-version", 0, "do it only if the configuration still has this version: that of a plan seen before")
 	f.BoolVar(&r.DisconnectClients, "disconnect-clients", false, "consent: clients of volumes that are removed are cut off")
-	f.BoolVar(&r.DeleteData, "delete-data", false, "delete the data of volumes that are removed; without, data and metadata are kept aside")
+	f.BoolVar(&r.DeleteData, "delete-data", false, "delete the data and the rescue images of volumes that are removed; without, they and the metadata are kept aside")
 	c.Long = c.Short + `.
 
 The plan is shown first. Steps are of five kinds: "add volume", "remove volume", "change online", "needs restart" (it is

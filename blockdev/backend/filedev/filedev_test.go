@@ -304,7 +304,7 @@ func TestAttachmentOfABlockDeviceChangesWithEachAttaching(t *testing.T) {
 	}
 	first, second := attach("first"), attach("second")
 	if first == "" {
-		t.Skip(needsLoop) // those above say what losetup said
+		t.Skip(needsLoop + "; both attachings above say what losetup said")
 	}
 	if first == second || !strings.HasPrefix(first, "blk:7:") {
 		t.Errorf("attached twice: %q and %q", first, second)
