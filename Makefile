@@ -27,7 +27,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool -modfile=scripts/tools/lint/go.mod staticcheck ./...
 
-test: setup build lint ## what decides whether a change may land, with make matrix-ci: some ten minutes on 2 quiet cores
+test: setup build lint ## what decides whether a change may land, with make matrix-ci
 	scripts/test.sh
 
 test-long: setup build lint ## make test with 20,000 seeds of the model and of the primary's schedules, every seed of the replicas' tests, and all mutations
