@@ -93,6 +93,14 @@ func TestFollowerRefusesWithoutAppending(t *testing.T) {
 	}
 }
 
+// A follower that has not heard yet who votes still says first that it does not lead.
+func TestFollowerThatKnowsNoVoterRefusesToTransferLeadership(t *testing.T) {
+	t.Parallel()
+	m := newMember(t, "n0")
+	m.start(t)
+	mustFail(t, m.TransferLeadership(t.Context(), "n1-1"), ErrNotLeader)
+}
+
 func TestLeaderKilledAnotherTakesOverAndItReturns(t *testing.T) {
 	t.Parallel()
 	group := newGroup(t, 3)

@@ -95,6 +95,9 @@ func (r *Raft) TransferLeadership(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if r.node.State() != raft.Leader { // its configuration may be older than the voter, or empty
+		return fmt.Errorf("%s: %w", doing, ErrNotLeader)
+	}
 	// raft would ask whatever address it is given, and a node without a vote would disturb the group by trying.
 	i := slices.IndexFunc(servers, func(s Server) bool { return s.ID == id })
 	if i < 0 || !servers[i].Voter {
