@@ -25,8 +25,7 @@ func (n *labNode) regions(peer string) (all int) {
 // rest lets time go by until nothing is marked on either side.
 func (r *returning) rest() {
 	r.t.Helper()
-	r.await("all marks to be given back", func() bool {
-		r.pass(clearEvery)
+	r.awaitPassing("all marks to be given back", clearEvery, func() bool {
 		for range 20 {
 			_ = r.a.marks.Sync()
 			_ = r.b.marks.Sync()
@@ -78,7 +77,7 @@ func TestEverythingIsTakenBack(t *testing.T) {
 func TestNothingIsClearedBeforeThePromise(t *testing.T) {
 	r := leaveOf(t, 1, 4<<20)
 	hang := r.b.tableFaults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
-	r.await("the promise to be on its way", func() bool { r.pass(clearEvery); return hang.Waiting() > 0 })
+	r.awaitPassing("the promise to be on its way", clearEvery, func() bool { return hang.Waiting() > 0 })
 	r.pass(clearEvery)
 	_ = r.a.marks.Sync()
 	if !r.a.stored("b", 0) {

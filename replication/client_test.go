@@ -186,12 +186,8 @@ func (l *lab) durable(names ...string) {
 	l.t.Helper()
 	for _, name := range names {
 		n := l.nodes[name]
-		after := make([]byte, n.mem.Size())
-		if _, err := n.mem.Clone(memdev.CrashOptions{}).ReadAt(after, 0); err != nil {
-			l.t.Fatal(err)
-		}
-		if !bytes.Equal(after, n.content()) {
-			l.t.Errorf("%s holds what is not durable", name)
+		if d := memdev.Differing(n.mem, n.mem.Clone(memdev.CrashOptions{})); len(d) > 0 {
+			l.t.Errorf("%s holds what is not durable in %d blocks, the first at %v", name, len(d), d[0])
 		}
 	}
 }
@@ -199,16 +195,9 @@ func (l *lab) durable(names ...string) {
 // same demands that the nodes hold the same bytes.
 func (l *lab) same(names ...string) {
 	l.t.Helper()
-	want := l.nodes[names[0]].content()
 	for _, n := range names[1:] {
-		got := l.nodes[n].content()
-		if bytes.Equal(got, want) {
-			continue
-		}
-		for i := range want {
-			if want[i] != got[i] {
-				l.t.Fatalf("%s and %s differ at byte %d (block %d): %d and %d", names[0], n, i, i/blockdev.BlockSize, want[i], got[i])
-			}
+		if d := memdev.Differing(l.nodes[names[0]].mem, l.nodes[n].mem); len(d) > 0 {
+			l.t.Fatalf("%s and %s differ in %d blocks, the first at %v", names[0], n, len(d), d[0])
 		}
 	}
 }

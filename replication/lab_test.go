@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds what must happen soon; no test passes by its running out. It is shorter than the interval at which Run
 // looks by itself, so that a wake-up that was lost fails a test.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // dropAfter is far beyond any pause of a loaded machine: what has to time out is made to by moving the lab's clock.
 const dropAfter = time.Minute
@@ -457,6 +457,23 @@ func (l *lab) await(what string, cond func() bool) {
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
+}
+
+// awaitPassing awaits cond, and lets the lab's time go by in steps, each when a tenth of a second has changed nothing. Real
+// standbys answer in real time: a clock that outruns them drops who is well.
+func (l *lab) awaitPassing(what string, step time.Duration, cond func() bool) {
+	l.t.Helper()
+	next := time.Now()
+	l.await(what, func() bool {
+		if cond() {
+			return true
+		}
+		if now := time.Now(); now.After(next) {
+			l.pass(step)
+			next = now.Add(100 * time.Millisecond)
+		}
+		return false
+	})
 }
 
 // labNodeView is a labNode as its replica sees it.

@@ -126,9 +126,9 @@ func TestD92MapOfMarksThatFailedIsTakenAgain(t *testing.T) {
 		l.await("it to be no member", func() bool { return !l.volume().IsMember(who) })
 		<-answer
 		l.await("an event", func() bool { return ill.has("disk failed") })
-		l.await("it to say what is wrong", func() bool { l.pass(dropAfter / 50); return strings.Contains(ill.get().Report().Doing, "marked") })
+		l.awaitPassing("it to say what is wrong", dropAfter/50, func() bool { return strings.Contains(ill.get().Report().Doing, "marked") })
 		bad.Remove()
-		l.await("it to be a member again", func() bool { l.pass(dropAfter / 50); return l.volume().IsMember(who) })
+		l.awaitPassing("it to be a member again", refreshPause, func() bool { return l.volume().IsMember(who) })
 		c = l.nodes[l.volume().Primary].serving().client(t)
 		if err := c.write(47<<20, pattern(4096, 2)); err != nil {
 			t.Fatal(err)
@@ -154,7 +154,7 @@ func TestD92LonePrimaryMarksAgainWhenItCan(t *testing.T) {
 		t.Fatal("written without a mark")
 	}
 	bad.Remove()
-	l.await("a write to be possible", func() bool { l.pass(dropAfter / 50); a.grant(); return c.write(47<<20, pattern(4096, 2)) == nil })
+	l.awaitPassing("a write to be possible", refreshPause, func() bool { a.grant(); return c.write(47<<20, pattern(4096, 2)) == nil })
 	if !a.stored("b", 47<<20) {
 		t.Error("it is not marked")
 	}

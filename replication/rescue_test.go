@@ -123,7 +123,7 @@ func TestWhatAHeldReplicaHasIsKeptAsideBeforeItsResyncOverwritesIt(t *testing.T)
 					t.Fatalf("removed: %v", err)
 				}
 			}
-			r.await("a to be in sync", func() bool { r.pass(dropAfter); g := r.b.peer("a"); return g.Member && g.Connected })
+			r.awaitPassing("a to be in sync", dropAfter/10, func() bool { g := r.b.peer("a"); return g.Member && g.Connected })
 			r.same("a", "b")
 		})
 	}
@@ -131,8 +131,9 @@ func TestWhatAHeldReplicaHasIsKeptAsideBeforeItsResyncOverwritesIt(t *testing.T)
 
 // R19: without room for the image nothing more is overwritten; with room it goes on, and nothing is lacking.
 func TestHeldReplicaWithoutRoomForItsImageWaits(t *testing.T) {
+	const room = 20 * (512 + blockdev.BlockSize) // a record of 512 bytes before each run of blocks
 	r := leftBehind(t, 31)
-	r.a.rescue.room = 4096 + 20*(512+blockdev.BlockSize)
+	r.a.rescue.room = 4096 + room
 	r.join()
 	r.await("the resync to wait", func() bool { return r.a.has("resync waits") })
 	r.await("a to be quiet", r.a.quiet)
@@ -151,11 +152,12 @@ func TestHeldReplicaWithoutRoomForItsImageWaits(t *testing.T) {
 			differ++
 		}
 	}
-	if differ > 20 {
-		t.Fatalf("%d blocks were overwritten, there was room for at most 20", differ)
+	if most := int(room / blockdev.BlockSize); differ > most {
+		t.Fatalf("%d blocks were overwritten, there was room for at most %d", differ, most)
 	}
 	r.a.rescue.grow(64 << 20)
-	r.await("a to be admitted, now that there is room", func() bool { r.pass(roomPause); return r.volume().IsMember("a") })
+	r.pass(roomPause)
+	r.await("a to be admitted, now that there is room", func() bool { return r.volume().IsMember("a") })
 	if got := r.a.exported(r.image(), false); !bytes.Equal(got, r.had) {
 		t.Fatal("the image is not the volume that a had")
 	}

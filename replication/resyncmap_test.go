@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -58,11 +57,8 @@ func (r *returning) dropped() {
 
 // differing is in how many bytes of blocks two nodes differ at this moment.
 func (l *lab) differing(a, b string) (n int64) {
-	p, q := l.nodes[a].content(), l.nodes[b].content()
-	for at := 0; at < len(p); at += blockdev.BlockSize {
-		if !bytes.Equal(p[at:at+blockdev.BlockSize], q[at:at+blockdev.BlockSize]) {
-			n += blockdev.BlockSize
-		}
+	for _, d := range memdev.Differing(l.nodes[a].mem, l.nodes[b].mem) {
+		n += d.Len
 	}
 	return n
 }
@@ -202,7 +198,7 @@ func TestResyncByTheMapUnderLoadAndBreaks(t *testing.T) {
 				r.b.cable.snap()
 			}
 		}
-		r.await("the standby to be admitted", func() bool { r.pass(dropAfter / 50); return r.volume().IsMember("b") })
+		r.awaitPassing("the standby to be admitted", dropAfter/50, func() bool { return r.volume().IsMember("b") })
 		w.more(r.lab, 50)
 		w.end()
 		r.same("a", "b")

@@ -64,7 +64,7 @@ func TestD93ResyncGoesOnAroundUnreadableBlocks(t *testing.T) {
 			t.Errorf("the block was read %d times again at once", n-hits)
 		}
 		bad.Remove()
-		l.await("the standby to be admitted", func() bool { l.pass(dropAfter / 4); return l.volume().IsMember("b") })
+		l.awaitPassing("the standby to be admitted", dropAfter/4, func() bool { return l.volume().IsMember("b") })
 		l.same("a", "b")
 		if s, _ := a.get().Serving(); s.Peers[0].Blocked != "" {
 			t.Errorf("still says %q", s.Peers[0].Blocked)

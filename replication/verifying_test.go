@@ -294,7 +294,7 @@ func TestVerifyEndsInAStatedState(t *testing.T) {
 	h.Remove()
 	h.Release()
 	b.cable.mend()
-	l.await("the standby to be admitted", func() bool { l.pass(dropAfter / 4); return l.volume().IsMember("b") })
+	l.awaitPassing("the standby to be admitted", dropAfter/4, func() bool { return l.volume().IsMember("b") })
 	a.connected("b")
 	h = stall()
 	begin()
