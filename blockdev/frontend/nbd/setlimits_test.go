@@ -9,6 +9,8 @@ import (
 func TestLimitsChangeForClientsThatConnectFromThenOn(t *testing.T) {
 	r := newRig(t, nbd.Config{})
 	first, second := r.session(), r.session()
+	first.inStep() // who is answered is counted
+	second.inStep()
 	if err := r.SetLimits(nbd.Config{MaxConnections: 2, MaxRequestsInFlight: 7}); err != nil {
 		t.Fatal(err)
 	}
