@@ -21,6 +21,7 @@ type labRescue struct {
 	room   int64 // of an image; 0: as labUndo
 	images map[string]*labUndo
 	labels map[string][]byte
+	ledger []byte
 	dead   bool
 }
 
@@ -110,6 +111,27 @@ func (l *labRescue) SetLabel(id string, p []byte) error {
 
 // Spoil implements rescue.Room.
 func (l *labRescue) Spoil(id string, p []byte) error { return l.SetLabel(id, p) }
+
+// Ledger implements rescue.Room.
+func (l *labRescue) Ledger() ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger == nil {
+		return nil, rescue.ErrNone
+	}
+	return l.ledger, nil
+}
+
+// SetLedger implements rescue.Room.
+func (l *labRescue) SetLedger(p []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
+		return errFault
+	}
+	l.ledger = p
+	return nil
+}
 
 // Closed implements rescue.Room.
 func (l *labRescue) Closed(string) {}

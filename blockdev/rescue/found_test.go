@@ -100,7 +100,7 @@ func TestImageOfAnotherVolumeIsNeverRead(t *testing.T) { // R19, R22
 				must(t, err)
 			}
 			must(t, g.shelf.Stop())
-			path := filepath.Join(g.room.Path, "alpha-e5", "image")
+			path := filepath.Join(g.room.Path, "alpha-e5-1", "image")
 			before, err := os.ReadFile(path)
 			must(t, err)
 			b := undo.Binding{Cluster: meta.ID{1}, Volume: meta.ID{2}, Node: "alpha", Size: testVolume, Attachment: g.attach, Epoch: 9}
@@ -114,7 +114,7 @@ func TestImageOfAnotherVolumeIsNeverRead(t *testing.T) { // R19, R22
 					t.Fatalf("%s, closed %v: told of as %+v", name, closed, i)
 				}
 				for _, c := range []Cursor{{}, {Image: true, At: undo.Start}} {
-					if _, err := s.Read("alpha-e5", c, true); !errors.Is(err, ErrForeign) {
+					if _, err := s.Read("alpha-e5-1", c, true); !errors.Is(err, ErrForeign) {
 						t.Errorf("%s, closed %v: read at %+v: %v", name, closed, c, err)
 					}
 				}
@@ -123,7 +123,7 @@ func TestImageOfAnotherVolumeIsNeverRead(t *testing.T) { // R19, R22
 			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
 				t.Errorf("%s, closed %v: it was written to: %v", name, closed, err)
 			}
-			if _, err := g.room.Label("alpha-e5"); name != "size" && errors.Is(err, ErrNone) == closed {
+			if _, err := g.room.Label("alpha-e5-1"); name != "size" && errors.Is(err, ErrNone) == closed {
 				t.Errorf("%s, closed %v: its label: %v", name, closed, err)
 			}
 			if name != "size" { // back where it belongs

@@ -15,7 +15,7 @@ import (
 // failing is a Room that fails as it is told.
 type failing struct {
 	*Dir
-	image, label, setLabel, spoil bool
+	image, label, setLabel, spoil, make, setLedger bool
 }
 
 func (r *failing) Image(id string) undo.Place {
@@ -44,6 +44,20 @@ func (r *failing) Spoil(id string, p []byte) error {
 		return syscall.EIO
 	}
 	return r.Dir.Spoil(id, p)
+}
+
+func (r *failing) Make(id string) error {
+	if r.make {
+		return syscall.ENOSPC
+	}
+	return r.Dir.Make(id)
+}
+
+func (r *failing) SetLedger(p []byte) error {
+	if r.setLedger {
+		return syscall.ENOSPC
+	}
+	return r.Dir.SetLedger(p)
 }
 
 type unopened struct{ undo.Place }
@@ -157,7 +171,7 @@ func TestDamagedImageKeepsItsSoundRecords(t *testing.T) { // R19
 	g.resync(block(10, 2))
 	g.resync(block(22, 2))
 	must(t, g.shelf.Stop())
-	path := filepath.Join(g.room.Path, "alpha-e5", "image")
+	path := filepath.Join(g.room.Path, "alpha-e5-1", "image")
 	p, err := os.ReadFile(path)
 	must(t, err)
 	p[len(p)/2] ^= 1

@@ -20,7 +20,8 @@
 //
 // On stable storage, in a directory for each image: "image", in undo's format, and "label", 4 KiB, replaced as a whole. That
 // an image without a label is live is for the superblock to say, as with any undo area: beside a replica in pieces it is, and
-// beside one that is whole the resync has ended and its label is written now.
+// beside one that is whole the resync has ended and its label is written now. Beside the images lies "ledger", 4 KiB, replaced
+// as a whole, which outlives them: no id is ever given twice.
 //
 // The package refuses to begin a second image in one resync, and more than MaxImages. It decides nothing.
 package rescue

@@ -35,7 +35,7 @@ func TestImageIsTheWholeVolumeWhileWritesGoOn(t *testing.T) { // R19
 	must(t, err)
 	differ(t, got, want)
 	i := g.shelf.List()[0]
-	if !i.Whole || i.Bytes != 14*blockdev.BlockSize || i.Epoch != 5 || i.Point != testPoint || i.ID != "alpha-e5" || !i.Closed.Equal(time.UnixMilli(1764000009000)) || i.File == 0 {
+	if !i.Whole || i.Bytes != 14*blockdev.BlockSize || i.Epoch != 5 || i.Point != testPoint || i.ID != "alpha-e5-1" || !i.Closed.Equal(time.UnixMilli(1764000009000)) || i.File == 0 {
 		t.Errorf("it is told of as %+v", i)
 	}
 	if len(g.ended) > 0 {
@@ -169,15 +169,15 @@ func TestCrashesLeaveOneOfTheStates(t *testing.T) { // R18, R19
 	if a == nil || !a.Live() || since != 6 {
 		t.Fatalf("the way back is lost: %v, epoch %d", a, since)
 	}
-	if _, err := g.exported("alpha-e6", false, nil); !errors.Is(err, ErrLive) {
+	if _, err := g.exported("alpha-e6-2", false, nil); !errors.Is(err, ErrLive) {
 		t.Fatalf("read in the middle: %v", err)
 	}
-	if err := g.shelf.Remove("alpha-e6"); !errors.Is(err, ErrLive) {
+	if err := g.shelf.Remove("alpha-e6-2"); !errors.Is(err, ErrLive) {
 		t.Fatalf("removed in the middle: %v", err)
 	}
 	g.resync(block(4, 3))
 	g.open(false) // the superblock says that it is whole, and the label was not there yet
-	g.same("alpha-e6", want)
+	g.same("alpha-e6-2", want)
 	must(t, g.shelf.Begin(testPoint, 7))
 	g.resync(block(9, 1))
 	must(t, g.shelf.Drop())
@@ -185,7 +185,7 @@ func TestCrashesLeaveOneOfTheStates(t *testing.T) { // R18, R19
 		t.Fatalf("images %+v, want one", all)
 	}
 	g.write(block(5, 9))
-	must(t, g.room.Image("alpha-e6").Remove()) // a crash while it was removed
+	must(t, g.room.Image("alpha-e6-2").Remove()) // a crash while it was removed
 	must(t, g.shelf.Stop())
 	g.open(false)
 	if ids, err := g.room.IDs(); err != nil || len(ids) != 0 {
@@ -243,7 +243,7 @@ func TestNoMoreThanMaxImages(t *testing.T) { // R28
 	if err := g.shelf.Begin(testPoint, 6); !errors.Is(err, ErrTooMany) {
 		t.Fatalf("one more: %v", err)
 	}
-	must(t, g.shelf.Remove("alpha-e5"))
+	must(t, g.shelf.Remove("alpha-e5-1"))
 	must(t, g.shelf.Begin(testPoint, 6))
 }
 

@@ -22,16 +22,18 @@ var testPoint = undo.Point{Epoch: 4, AtMillis: 1764000000123}
 
 // rig is a replica with its shelf, which outlives its processes.
 type rig struct {
-	t      *testing.T
-	mem    *memdev.Dev
-	dev    *faultdev.Dev
-	room   *Dir
-	limit  int64
-	shelf  *Shelf
-	ended  []string
-	left   []string
-	rng    *rand.Rand
-	attach string
+	t     *testing.T
+	mem   *memdev.Dev
+	dev   *faultdev.Dev
+	room  *Dir
+	limit int64
+	shelf *Shelf
+	ended []string
+	left  []string
+
+	unnoted []string
+	rng     *rand.Rand
+	attach  string
 }
 
 func newRig(t *testing.T, seed uint64) *rig {
@@ -57,6 +59,7 @@ func (g *rig) open(inPieces bool) {
 	g.t.Helper()
 	s, err := Open(Config{Room: g.room, Limit: g.limit, Patience: time.Minute, Ended: func(id, why string) { g.ended = append(g.ended, id+": "+why) },
 		Left:    func(id string, err error) { g.left = append(g.left, id+": "+err.Error()) },
+		Unnoted: func(err error) { g.unnoted = append(g.unnoted, err.Error()) },
 		Binding: undo.Binding{Cluster: meta.ID{1}, Volume: meta.ID{2}, Node: "alpha", Size: testVolume, Attachment: g.attach, Epoch: 9}}, g.dev, inPieces)
 	must(g.t, err)
 	g.shelf = s

@@ -25,6 +25,10 @@ type Room interface {
 	// Spoil writes over the label where it stands, durably, without taking new room for it; a crash leaves it as it was, the
 	// new one, or one that cannot be read. When it fails, the label may be as it was.
 	Spoil(id string, p []byte) error
+	// Ledger is what SetLedger stored; ErrNone: it stored nothing.
+	Ledger() ([]byte, error)
+	// SetLedger replaces the one ledger of all images as a whole, durably. No image's removal removes it.
+	SetLedger(p []byte) error
 	// Closed tells that an image is closed: for what is done with it from now on, nobody waits.
 	Closed(id string)
 	// Remove has everything of an image gone durably: the image before the label, so that no crash leaves an image that
@@ -72,17 +76,34 @@ func (d *Dir) Image(id string) undo.Place {
 func (d *Dir) label(id string) string { return filepath.Join(d.Path, id, "label") }
 
 // Label implements Room.
-func (d *Dir) Label(id string) ([]byte, error) {
-	p, err := os.ReadFile(d.label(id))
+func (d *Dir) Label(id string) ([]byte, error) { return readWhole(d.label(id)) }
+
+func (d *Dir) ledger() string { return filepath.Join(d.Path, "ledger") }
+
+// Ledger implements Room.
+func (d *Dir) Ledger() ([]byte, error) { return readWhole(d.ledger()) }
+
+func readWhole(path string) ([]byte, error) {
+	p, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %w", ErrNone, err)
 	}
 	return p, err
 }
 
-// SetLabel implements Room: beside, flushed, renamed, the directory flushed. A torn write leaves the one before.
-func (d *Dir) SetLabel(id string, p []byte) error {
-	path := d.label(id)
+// SetLabel implements Room.
+func (d *Dir) SetLabel(id string, p []byte) error { return replace(d.label(id), p) }
+
+// SetLedger implements Room.
+func (d *Dir) SetLedger(p []byte) error {
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+		return err
+	}
+	return errors.Join(replace(d.ledger(), p), syncDir(filepath.Dir(d.Path)))
+}
+
+// replace writes beside, flushes, renames, and flushes the directory: a torn write leaves the file before.
+func replace(path string, p []byte) error {
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

@@ -29,6 +29,8 @@ type Config struct {
 	Ended func(id, why string)
 	// Left is told of what lies among the images, is none, and could not be removed. nil: nobody is.
 	Left func(id string, err error)
+	// Unnoted is told why what outlives the images could not be read or noted. nil: nobody is.
+	Unnoted func(err error)
 }
 
 // Shelf has the images of one replica. Keep, List, Read and Remove may be called concurrently; Begin, Finish, Drop and Stop
@@ -37,6 +39,11 @@ type Shelf struct {
 	cfg     Config
 	src     undo.Source
 	keeping atomic.Pointer[[]*image] // those that Keep has something to do for; nil: none
+
+	// Of who calls Begin, Finish and Drop:
+	ledger ledger // as it is on stable storage
+	newer  error  // why it is not written to; nil: it is
+	spare  bool   // nothing bears its last number yet
 
 	mu   sync.Mutex // guards what follows; never held while a disk is waited for
 	live *image     // of the resync that has not ended; nil: none
@@ -63,6 +70,7 @@ func Open(cfg Config, src undo.Source, inPieces bool) (*Shelf, error) {
 		cfg.Patience = 200 * time.Millisecond
 	}
 	s := &Shelf{cfg: cfg, src: src}
+	s.readLedger()
 	ids, err := cfg.Room.IDs()
 	if err != nil {
 		return nil, fmt.Errorf("look for rescue images: %w", err)
@@ -148,7 +156,7 @@ func (s *Shelf) Begin(point undo.Point, epoch uint64) error {
 		}
 		return errors.Join(err, s.cfg.Room.Remove(id))
 	}
-	i.area = a
+	i.area, s.spare = a, false
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.live = i
@@ -166,26 +174,6 @@ func (s *Shelf) begin(id string, point undo.Point, epoch uint64) (*undo.Area, er
 		return nil, err
 	}
 	return a, a.Begin(point, epoch, s.src)
-}
-
-// name is an id that is not taken, also by a label that is left of another: short, for people have to type it.
-func (s *Shelf) name(epoch uint64) (id string, err error) {
-	for n := 1; n <= 2*MaxImages; n++ {
-		id = fmt.Sprintf("%s-e%d", s.cfg.Node, epoch)
-		if n > 1 {
-			id += fmt.Sprintf("-%d", n)
-		}
-		s.mu.Lock()
-		taken := s.findLocked(id) != nil
-		s.mu.Unlock()
-		if taken {
-			continue
-		}
-		if _, err = s.cfg.Room.Label(id); errors.Is(err, ErrNone) {
-			return id, nil
-		}
-	}
-	return "", errors.Join(errors.New("no name is free for a rescue image: move what is no image out of the directory of the images"), err)
 }
 
 func (s *Shelf) findLocked(id string) *image {

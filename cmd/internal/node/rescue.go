@@ -27,6 +27,9 @@ func (v *volumes) openRescue(st *cluster.State, vol cluster.Volume, attachment s
 		},
 		Left: func(id string, err error) {
 			v.n.log.Warn("among the rescue images is what is none, and it stays", "volume", vol.Name, "directory", id, "why", err)
+		},
+		Unnoted: func(err error) {
+			v.n.log.Warn("what outlives the rescue images cannot be read or noted", "volume", vol.Name, "why", err)
 		}}, src, super.Inconsistent())
 	if err != nil {
 		return nil, fmt.Errorf("volume %s: %w", vol.Name, err)
@@ -78,12 +81,17 @@ func (r *watchedRoom) SetLabel(id string, p []byte) error {
 	return r.Room.SetLabel(id, p)
 }
 
+func (r *watchedRoom) SetLedger(p []byte) error {
+	defer r.disk.Begin(r.op)()
+	return r.Room.SetLedger(p)
+}
+
 func (r *watchedRoom) Spoil(id string, p []byte) error {
 	defer r.watch(id).Begin(r.op)()
 	return r.Room.Spoil(id, p)
 }
 
-// Remove forgets the name: another image may get it.
+// Remove forgets the name.
 func (r *watchedRoom) Remove(id string) error {
 	defer r.watch(id).Begin(r.op)()
 	err := r.Room.Remove(id)
