@@ -237,3 +237,81 @@ func TestStreamOfAnOlderEpochBeginsNoOverwriting(t *testing.T) {
 		t.Error("something was made, or the replica is in pieces")
 	}
 }
+
+// R19: a hold outlasts resyncs whose streams break before the admission. What the replica had of its own is in the image of the
+// first one, so no further one makes another: not after a restart, in the middle of a resync, or when the image was deleted.
+func TestFurtherResyncsOfOneHoldMakeNoFurtherImage(t *testing.T) {
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			r := leftBehind(t, 40+seed)
+			tried := make(chan struct{}, 1)
+			r.decide(func(c cluster.Command) error {
+				if c.Admit == nil {
+					return nil
+				}
+				select {
+				case tried <- struct{}{}:
+				default:
+				}
+				return errFault
+			})
+			again := func() { // it stops, somehow, and is behind once more
+				switch r.a.cable.cut(); r.rng.IntN(3) {
+				case 0:
+					r.a.crash()
+				case 1:
+					r.a.power(nil)
+				case 2:
+					r.a.power(r.rng)
+				}
+				for range 10 {
+					r.c.begin(writeReq(r.rng.Int64N(volumeSize/4096)*4096, pattern(4096, byte(1+r.rng.IntN(255)))))
+				}
+				r.a.start()
+				select {
+				case <-tried:
+				default:
+				}
+			}
+			ended := func() { // a resync has, and its admission fails
+				r.awaitPassing("an admission", dropAfter, func() bool { return len(tried) > 0 })
+			}
+			r.join()
+			ended()
+			id, then := r.image(), r.b.content()
+			for n := range 3 {
+				again()
+				if n%3 == 1 { // in the middle of the next resync: now it has an undo area
+					h := r.a.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Skip: 2, Stall: true})
+					r.a.cable.mend()
+					for changed := h.Changed(); h.Waiting() == 0; changed = h.Changed() {
+						<-changed
+					}
+					again()
+				}
+				if seed == 1 && n == 1 {
+					if err := r.a.get().RemoveRescue(id, "a person"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				r.a.cable.mend()
+				ended()
+				if !r.volume().IsHeld("a") {
+					t.Fatal("it is not held any more")
+				}
+			}
+			r.decide(nil)
+			r.awaitPassing("a to be admitted", dropAfter/10, func() bool { return r.volume().IsMember("a") })
+			if seed == 1 {
+				if all := r.a.get().RescueImages(); len(all) != 0 {
+					t.Fatalf("images %+v, want none", all)
+				}
+			} else if n := r.a.lacks(r.image(), r.had, then); n > 0 {
+				t.Fatalf("%d blocks that were rescued are not in the image", n)
+			}
+			r.flush()
+			r.same("a", "b")
+		})
+	}
+}

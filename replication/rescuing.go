@@ -41,7 +41,7 @@ func (r *Replica) keepLocked() standby.Keeping {
 	}
 	if w.Room {
 		a, since := r.cfg.Rescue.Live()
-		w.Image, w.Since = a != nil, cluster.Epoch(since)
+		w.Image, w.Since, w.Kept = a != nil, cluster.Epoch(since), r.keptSince()
 	}
 	return standby.Keep(&r.vol, r.cfg.Node, w)
 }
@@ -54,9 +54,8 @@ func (r *Replica) keep() standby.Keeping {
 
 // awaitsLocked is why no resync may overwrite this replica now, for the primary and for people; empty: it may.
 func (r *Replica) awaitsLocked() string {
-	held := r.vol.IsHeld(r.cfg.Node)
 	switch {
-	case !held:
+	case !r.owesLocked():
 		r.noRoom = ""
 	case r.keepLocked() == standby.Await:
 		return fmt.Sprintf("it may hold acknowledged writes that the others lack, and they cannot be kept aside, for an earlier resync had begun to overwrite it: `ha-admin volume resync %s --replica %s --discard-target-data` has them overwritten",
@@ -103,7 +102,7 @@ func (r *Replica) beginImage() error {
 // takeUp has an image that was out of room take old content again, before anything of a new stream is carried out.
 func (r *Replica) takeUp() error {
 	a := r.area()
-	if a == nil || a.Failed() == nil || r.keep() != standby.GoOn || !r.held() {
+	if a == nil || a.Failed() == nil || r.keep() != standby.GoOn || !r.owes() {
 		return nil
 	}
 	if err := a.Reopen(r.dev); err != nil {
@@ -112,15 +111,25 @@ func (r *Replica) takeUp() error {
 	return nil
 }
 
-func (r *Replica) held() bool {
+// keptSince is since when nothing that this replica had of its own is left on it; 0: that is not known.
+func (r *Replica) keptSince() cluster.Epoch {
+	if r.cfg.Rescue == nil {
+		return 0
+	}
+	return cluster.Epoch(r.cfg.Rescue.Kept())
+}
+
+func (r *Replica) owesLocked() bool { return standby.Owes(&r.vol, r.cfg.Node, r.keptSince()) }
+
+func (r *Replica) owes() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.vol.IsHeld(r.cfg.Node)
+	return r.owesLocked()
 }
 
 // goOnWithout decides about what is not logged: it is given up, or nothing is overwritten.
 func (r *Replica) goOnWithout(cause error) error {
-	if r.held() {
+	if r.owes() {
 		return r.awaitRoom(cause)
 	}
 	return r.dropUndo(cause)

@@ -6,25 +6,35 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"time"
+	"math/rand/v2"
 
 	"hacluster/blockdev/meta"
 )
 
 // The ledger outlives the images of a replica: which numbers they got, so that no name is given twice, also not after what had
-// it was deleted. Magic, version and checksum are at the same places in every version; what is between the fields and the
-// checksum is zero. A number is noted, durably, before anything is made that bears it: a crash in between leaves out a number.
+// it was deleted, and since when all that the replica had of its own is in one, so that a further resync of the same hold makes
+// no further one. Magic, version and checksum are at the same places in every version; what is between the fields and the
+// checksum is zero. In this order on stable storage:
+//
+//	ledger: number -> image made         a crash in between leaves out a number
+//	superblock: whole -> ledger: kept    a crash in between leaves an image without a label, which is closed at the next start
+//	-> label: closed                     from here on the ledger alone says it
 const (
 	ledgerSize = 4096
 	// LedgerVersion is the format that this program writes, and the newest that it reads.
 	LedgerVersion = 1
 
-	offLedgerCluster = 16 // 16
-	offLedgerVolume  = 32 // 16
-	offLedgerLast    = 48 // 8
-	offLedgerNode    = 56 // meta.MaxNode, padded with zeroes
-	offLedgerRest    = offLedgerNode + meta.MaxNode
+	offLedgerCluster    = 16 // 16
+	offLedgerVolume     = 32 // 16
+	offLedgerLast       = 48 // 8
+	offLedgerKept       = 56 // 8
+	offLedgerNode       = 64 // meta.MaxNode, padded with zeroes
+	offLedgerAttachment = offLedgerNode + meta.MaxNode
+	offLedgerRest       = offLedgerAttachment + meta.MaxAttachment // likewise
 )
+
+// unknownLast is about where numbers go on when nobody knows how many there were.
+const unknownLast = 1 << 31
 
 var (
 	ledgerMagic = [8]byte{'h', 'a', 'c', 'l', 'l', 'e', 'd', 'g'}
@@ -36,6 +46,10 @@ type ledger struct {
 	cluster, volume meta.ID
 	node            string
 	last            uint64 // the greatest number that a rescue image of the replica ever got
+	// kept is the newest epoch in which a resync began whose image is closed: what the replica had of its own then is in that,
+	// and what it has since came from a primary; 0: there was none. It counts for the backing of attachment.
+	kept       uint64
+	attachment string
 }
 
 func (l *ledger) encode() []byte {
@@ -46,7 +60,9 @@ func (l *ledger) encode() []byte {
 	copy(p[offLedgerCluster:], l.cluster[:])
 	copy(p[offLedgerVolume:], l.volume[:])
 	le.PutUint64(p[offLedgerLast:], l.last)
-	copy(p[offLedgerNode:offLedgerRest], l.node)
+	le.PutUint64(p[offLedgerKept:], l.kept)
+	copy(p[offLedgerNode:offLedgerAttachment], l.node)
+	copy(p[offLedgerAttachment:offLedgerRest], l.attachment)
 	le.PutUint32(p[offChecksum:], crc32.Checksum(p[:offChecksum], castagnoli))
 	return p
 }
@@ -66,20 +82,20 @@ func decodeLedger(p []byte) (l ledger, err error) {
 	if v := le.Uint32(p[offVersion:]); v != LedgerVersion {
 		return l, fmt.Errorf("it has version %d, this program knows %d: %w", v, LedgerVersion, errNewerLedger)
 	}
-	node, rest, _ := bytes.Cut(p[offLedgerNode:offLedgerRest], []byte{0})
+	node, behind, _ := bytes.Cut(p[offLedgerNode:offLedgerAttachment], []byte{0})
+	attachment, rest, _ := bytes.Cut(p[offLedgerAttachment:offLedgerRest], []byte{0})
 	l = ledger{cluster: meta.ID(p[offLedgerCluster:offLedgerVolume]), volume: meta.ID(p[offLedgerVolume:offLedgerLast]),
-		node: string(node), last: le.Uint64(p[offLedgerLast:])}
-	if !zero(rest) || !zero(p[offVersion+4:offLedgerCluster]) || !zero(p[offLedgerRest:offChecksum]) {
+		node: string(node), attachment: string(attachment), last: le.Uint64(p[offLedgerLast:]), kept: le.Uint64(p[offLedgerKept:])}
+	if !zero(behind) || !zero(rest) || !zero(p[offVersion+4:offLedgerCluster]) || !zero(p[offLedgerRest:offChecksum]) {
 		return ledger{}, errors.New("no program of this version writes that")
 	}
 	return l, nil
 }
 
 // readLedger takes up what was noted. Nothing about it keeps a replica from being opened: when it cannot be read, numbers go on
-// from the clock, which is far beyond any count.
+// from a random one that is far beyond any count, and nothing counts as kept.
 func (s *Shelf) readLedger() {
-	own := ledger{cluster: s.cfg.Cluster, volume: s.cfg.Volume, node: s.cfg.Node}
-	s.ledger = own
+	s.ledger = ledger{cluster: s.cfg.Cluster, volume: s.cfg.Volume, node: s.cfg.Node, attachment: s.cfg.Attachment}
 	p, err := s.cfg.Room.Ledger()
 	if errors.Is(err, ErrNone) {
 		return
@@ -88,21 +104,30 @@ func (s *Shelf) readLedger() {
 	if err == nil {
 		found, err = decodeLedger(p)
 	}
-	if same := found; err == nil {
-		if same.last = 0; same != own {
-			err = fmt.Errorf("it is of volume %x of cluster %x on %s; this one is volume %x of cluster %x on %s",
-				found.volume, found.cluster, found.node, own.volume, own.cluster, own.node)
-		}
+	if err == nil {
+		err = s.adopt(found)
 	}
 	if err == nil {
-		s.ledger = found
 		return
 	}
 	if errors.Is(err, errNewerLedger) {
 		s.newer = err
 	}
-	s.ledger.last = uint64(time.Now().Unix())
+	s.ledger.last = unknownLast + rand.Uint64N(unknownLast)
 	s.unnoted(fmt.Errorf("read: %w", err))
+}
+
+func (s *Shelf) adopt(found ledger) error {
+	l := &s.ledger
+	if found.cluster != l.cluster || found.volume != l.volume || found.node != l.node {
+		return fmt.Errorf("it is of volume %x of cluster %x on %s; this one is volume %x of cluster %x on %s",
+			found.volume, found.cluster, found.node, l.volume, l.cluster, l.node)
+	}
+	l.last = found.last
+	if _, same := meta.SameBacking(found.attachment, l.attachment); same && found.kept <= s.cfg.Epoch { // else it is of the replica before
+		l.kept = found.kept
+	}
+	return nil
 }
 
 func (s *Shelf) unnoted(err error) {
@@ -119,8 +144,30 @@ func (s *Shelf) note(l ledger) error {
 	if err := s.cfg.Room.SetLedger(l.encode()); err != nil {
 		return fmt.Errorf("write the ledger of the rescue images: %w", noRoom(err))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.ledger = l
 	return nil
+}
+
+// Kept is the newest epoch in which a resync was begun whose image was closed, whether that is still there or not: what the
+// replica had of its own then is no more on it, for it was in the image when the resync ended. 0: there was none.
+func (s *Shelf) Kept() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledger.kept
+}
+
+// keeps notes that all that the replica had is in an image that is being closed. Unnoted, the next resync makes another one.
+func (s *Shelf) keeps(began uint64) {
+	l := s.ledger
+	if l.kept >= began {
+		return
+	}
+	l.kept = began
+	if err := s.note(l); err != nil {
+		s.unnoted(err)
+	}
 }
 
 // number is one that no image of the replica ever had. It is that of the image that is begun next, however often that is tried.

@@ -124,7 +124,7 @@ func (g *rig) rewrite(change func([]byte) []byte) {
 }
 
 func goldenLedger() ledger {
-	return ledger{cluster: meta.ID{1, 15: 2}, volume: meta.ID{3, 15: 4}, node: "alpha", last: 1 << 40}
+	return ledger{cluster: meta.ID{1, 15: 2}, volume: meta.ID{3, 15: 4}, node: "alpha", attachment: "file:1:2.3:4", last: 1 << 40, kept: 7}
 }
 
 func TestLedgerFormatIsPinned(t *testing.T) { // R22
@@ -155,4 +155,65 @@ func FuzzLedger(f *testing.F) {
 			t.Fatalf("%+v is encoded as something else", got)
 		}
 	})
+}
+
+// What an image of a resync that has ended has of its replica stays kept: over restarts, deletion, and until another hold.
+func TestWhatIsKeptStaysKept(t *testing.T) { // R19
+	g := newRig(t, 35)
+	expect := func(what string, want uint64) {
+		t.Helper()
+		if got := g.shelf.Kept(); got != want {
+			t.Fatalf("%s: kept since epoch %d, want %d", what, got, want)
+		}
+	}
+	must(t, g.shelf.Begin(testPoint, 5))
+	expect("an image that is begun", 0)
+	g.open(false) // a crash before the superblock said that it is in pieces: nothing was overwritten
+	expect("an image that was only made", 0)
+	must(t, g.shelf.Begin(testPoint, 6))
+	g.resync(block(2, 3))
+	g.open(true) // in the middle
+	expect("in the middle", 0)
+	g.open(false) // the superblock says that it is whole
+	expect("found closed by the superblock", 6)
+	id := g.shelf.List()[0].ID
+	g.open(false)
+	expect("after a restart", 6)
+	must(t, g.shelf.Begin(testPoint, 7))
+	g.resync(block(9, 1))
+	must(t, g.shelf.Drop())
+	expect("after a way back", 6)
+	must(t, g.shelf.Remove(id))
+	g.open(false)
+	expect("deleted by a person", 6)
+	g.begun(8)
+	expect("another one closed", 8)
+	g.attach = "file:1:7.9:1"
+	g.open(false)
+	expect("on another backing", 0)
+	g.begun(9)
+	g.attach = "file:2:7.9:5"
+	g.open(false)
+	expect("on the same backing, after a restart of the machine", 9)
+	g.attach = "file:1:8.9:1"
+	g.open(false)
+	expect("on another file", 0)
+	must(t, g.shelf.Stop())
+	g.attach = "file:1:7.9:1"
+	must(t, g.openIn(g.room, 4, false))
+	expect("beside a superblock of before", 0)
+}
+
+// An image whose end cannot be noted is closed all the same: the next resync makes another one then.
+func TestKeptIsNotNeededToCloseAnImage(t *testing.T) {
+	g := newRig(t, 36)
+	room := &failing{Dir: g.room}
+	must(t, g.openIn(room, 9, false))
+	must(t, g.shelf.Begin(testPoint, 5))
+	g.resync(block(3, 1))
+	room.setLedger = true
+	i, err := g.shelf.Finish(time.UnixMilli(1764000009000))
+	if err != nil || !i.Whole || g.shelf.Kept() != 0 {
+		t.Fatalf("closed as %+v, %v, kept since %d", i, err, g.shelf.Kept())
+	}
 }

@@ -41,13 +41,14 @@ type Shelf struct {
 	keeping atomic.Pointer[[]*image] // those that Keep has something to do for; nil: none
 
 	// Of who calls Begin, Finish and Drop:
-	ledger ledger // as it is on stable storage
-	newer  error  // why it is not written to; nil: it is
-	spare  bool   // nothing bears its last number yet
+	newer error // why the ledger is not written to; nil: it is
+	spare bool  // nothing bears its last number yet
 
 	mu   sync.Mutex // guards what follows; never held while a disk is waited for
 	live *image     // of the resync that has not ended; nil: none
 	kept []*image   // oldest first
+	// ledger is as it is on stable storage. Who calls Begin, Finish and Drop reads it without mu, for nobody else writes it.
+	ledger ledger
 }
 
 // image is one of them.
@@ -198,8 +199,12 @@ func (s *Shelf) Finish(now time.Time) (info Info, err error) {
 		return info, nil
 	}
 	_, bytes, whole := i.area.Point()
-	if whole && bytes == 0 {
+	if whole && bytes == 0 { // perhaps it was only made, before a crash: nothing was overwritten, and nothing is kept
 		return info, s.Drop()
+	}
+	if whole {
+		failpoint.Hit(failpoint.RescueKeep)
+		s.keeps(i.head.Epoch)
 	}
 	l := label{closedMillis: now.UnixMilli(), bytes: bytes, end: i.area.Taken(), base: baseRunning}
 	if !whole { // it is damaged; what can be read of it is there

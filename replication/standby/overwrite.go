@@ -10,6 +10,8 @@ type Way struct {
 	Image bool
 	Since cluster.Epoch
 	Room  bool // there is a place for rescue images
+	// Kept is the newest epoch in which a resync began that has ended with a rescue image; 0: none has.
+	Kept cluster.Epoch
 }
 
 // Keeping is what becomes of what a resync overwrites.
@@ -27,11 +29,11 @@ const (
 // writes that the epoch lacks, so all that is overwritten since the promotion by force goes into an image. What an image that
 // was begun before has the old content of, may have been written since, and by then acknowledged.
 func Keep(v *cluster.Volume, node string, w Way) Keeping {
-	held := v.IsHeld(node)
+	owes := Owes(v, node, w.Kept)
 	switch {
-	case !held && w.InPieces:
+	case !owes && w.InPieces:
 		return GoOn
-	case !held:
+	case !owes:
 		return BeginUndo
 	case !w.Room:
 		return Await
@@ -41,4 +43,12 @@ func Keep(v *cluster.Volume, node string, w Way) Keeping {
 		return GoOn
 	}
 	return Await
+}
+
+// Owes reports whether node's replica may have acknowledged writes that the epoch lacks, and that are in no rescue image yet.
+// Kept as in Way. A hold outlasts the resync that kept them when its stream breaks before the admission. What the replica took
+// in since came from primaries of the line that goes on from the promotion by force: what any of them acknowledged, the next one
+// has (R6), until another promotion by force, which is another hold.
+func Owes(v *cluster.Volume, node string, kept cluster.Epoch) bool {
+	return v.IsHeld(node) && (v.HeldSince == 0 || kept < v.HeldSince)
 }

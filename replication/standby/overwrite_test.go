@@ -27,6 +27,13 @@ func TestHeldReplicaIsOverwrittenOnlyIntoAnImage(t *testing.T) { // R18, R19
 		"held, in pieces by a resync before, undo":  {held, Way{InPieces: true, Live: true, Since: 8, Room: true}, Await},
 		"held, in pieces, without any way":          {held, Way{InPieces: true, Room: true}, Await},
 		"held, in pieces, image, place is gone now": {held, Way{InPieces: true, Live: true, Image: true, Since: 7}, Await},
+		"held, kept in this hold":                   {held, Way{Room: true, Kept: 7}, BeginUndo},
+		"held, kept in a later epoch":               {held, Way{Room: true, Kept: 8}, BeginUndo},
+		"held, kept in an earlier hold":             {held, Way{Room: true, Kept: 6}, BeginImage},
+		"held, kept, in pieces, undo":               {held, Way{InPieces: true, Live: true, Since: 8, Room: true, Kept: 7}, GoOn},
+		"held, kept, in pieces, without":            {held, Way{InPieces: true, Room: true, Kept: 7}, GoOn},
+		"held, kept before, in pieces, undo":        {held, Way{InPieces: true, Live: true, Since: 8, Room: true, Kept: 6}, Await},
+		"held since nobody knows when, kept":        {&cluster.Volume{Epoch: 9, Held: []string{"s"}}, Way{Room: true, Kept: 9}, BeginImage},
 	} {
 		if got := Keep(c.v, "s", c.w); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)

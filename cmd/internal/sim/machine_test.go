@@ -19,14 +19,16 @@ type node struct {
 	rate float64 // of its clock against true time
 	base int64   // what its clock shows at true time 0
 
-	disk    *disk
-	super   super
-	image   image   // of the resync that has not ended
-	kept    []image // oldest first
-	hold    hold    // the oracle's
-	storing int     // changes of the superblock in the kernel
-	start   uint64  // of the newest process, on disk under the directory's lock
-	raft    raftDisk
+	disk  *disk
+	super super
+	image image   // of the resync that has not ended
+	kept  []image // oldest first
+	// keptSince is the ledger beside them: it is noted with the superblock here, after it there.
+	keptSince cluster.Epoch
+	hold      hold   // the oracle's
+	storing   int    // changes of the superblock in the kernel
+	start     uint64 // of the newest process, on disk under the directory's lock
+	raft      raftDisk
 
 	proc     *proc // the newest process, nil while none runs
 	starting bool

@@ -16,7 +16,7 @@ type image struct {
 // be overwritten.
 func (r *replica) way() standby.Way {
 	i := &r.n.image
-	return standby.Way{InPieces: r.recv.Inconsistent(), Live: i.live, Image: i.live, Since: i.since, Room: true}
+	return standby.Way{InPieces: r.recv.Inconsistent(), Live: i.live, Image: i.live, Since: i.since, Room: true, Kept: r.n.keptSince}
 }
 
 // keep has the old content of what an entry is about to change in the image, if there is one, and has the oracle look.
@@ -30,12 +30,13 @@ func (r *replica) keep(e cluster.Epoch, m *entryMsg) {
 	}
 }
 
-// closeImage ends the image of a resync that has ended: it is kept. When the stream breaks before the admission, the next
-// resync begins another one.
-func (n *node) closeImage() {
-	n.hold.over = true
+// closeImage ends the image of a resync that has ended, in a stream of epoch e: it is kept. When the stream breaks before the
+// admission, the next resync of the same hold needs no other one.
+func (n *node) closeImage(e cluster.Epoch) {
+	n.hold.over = max(n.hold.over, e)
 	if n.image.live {
 		n.kept = append(n.kept, n.image)
+		n.keptSince = max(n.keptSince, n.image.since)
 		n.image = image{}
 		n.w.counts.Rescued++
 	}
@@ -55,7 +56,8 @@ func (n *node) rescued(since cluster.Epoch, b int) (v value, has bool) {
 type hold struct {
 	since cluster.Epoch
 	had   map[int]value
-	over  bool // the resync has ended and its stream goes on: it has what the primary has, and nothing of its own
+	// over is the newest epoch in which a resync has ended: since then it has what primaries from that epoch on sent.
+	over cluster.Epoch
 }
 
 // overwritten tells that blocks of a replica are about to change by the word of a primary of epoch e.
@@ -68,7 +70,7 @@ func (o *oracle) overwritten(n *node, e cluster.Epoch, from, to int) {
 	if h.since != v.HeldSince {
 		h.since, h.had = v.HeldSince, map[int]value{}
 	}
-	if h.over {
+	if h.over >= v.HeldSince {
 		return
 	}
 	for b := from; b < to; b++ {

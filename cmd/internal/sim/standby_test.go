@@ -169,7 +169,7 @@ func (r *replica) answerHello(in *incoming) (answered bool) {
 	if len(r.taken) > 0 || r.queue.Len() > 0 || r.busy > 0 {
 		r.w.violate("R2: %s answers stream %d with %d operations of older ones outstanding", r.n.name, in.hello.Stream, r.queue.Len())
 	}
-	r.open, in.accepted, r.n.hold.over = in, true, false
+	r.open, in.accepted = in, true
 	g := primary.Greeting{Incarnation: r.n.incarnation(), Process: r.p.number, LastNum: r.recv.LastNum(), Inconsistent: r.recv.Inconsistent(), Failed: r.failed,
 		Keeps: r.vol.IsHeld(r.n.name)}
 	r.w.tracef("%s/%d greets stream %d of epoch %d: %+v", r.n.name, r.p.number, in.hello.Stream, in.hello.Epoch, g)
@@ -234,7 +234,7 @@ func (r *replica) startEntry(e *entry) {
 		case o.err != nil:
 			r.note(func() { r.endEntry(e, o.err) })
 		case m.closing && !e.in.failed && !r.recv.Broken() && r.recv.MayAck(e.in.hello.Stream): // else something before it failed, or the stream is over
-			r.store(func(s *super) { s.inconsistent, s.failed = false, false; r.n.closeImage() }, func() {
+			r.store(func(s *super) { s.inconsistent, s.failed = false, false; r.n.closeImage(e.in.hello.Epoch) }, func() {
 				r.failed = false
 				r.recv.Marked(false)
 				r.endEntry(e, nil)
