@@ -59,7 +59,7 @@ type item struct {
 }
 
 // Open reads back what is in the place. src is where old content is read from now on. Damage says that what was there
-// leads nowhere; then it is left as it is until Discard.
+// leads nowhere; then it is left as it is until Discard. When there is nothing, that is durable when it returns.
 func Open(cfg Config, src Source) (*Area, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("open undo area: %w", err)
@@ -68,6 +68,11 @@ func Open(cfg Config, src Source) (*Area, error) {
 	l, err := open(&cfg, src)
 	switch {
 	case errors.Is(err, ErrNone):
+		// A process that died while it removed one may have had no time to make that durable: after a power cut the file
+		// would be there again, beside blocks that were overwritten without it.
+		if err := cfg.Place.Remove(); err != nil {
+			return nil, fmt.Errorf("open undo area: have it gone that there is none: %w", err)
+		}
 	case errors.Is(err, ErrCorrupt):
 		a.damage = err.Error()
 	case err != nil:
@@ -134,7 +139,7 @@ func load(cfg *Config, s Store, src Source) (*live, error) {
 // rewriteLast writes what may be the last group once more. Its flush may have failed before the process died: then it is in
 // the page cache, counts as clean there, and no flush writes it. No group came behind one whose flush failed.
 func rewriteLast(s Store, end int64) error {
-	p := blockdev.NewBuf(MaxRecord)
+	p := blockdev.NewBuf(int(min(MaxRecord, end)))
 	defer p.Free()
 	for off := max(headerSize, end-groupBytes-MaxRecord-recordSize); off < end; off += MaxRecord {
 		part := p.Bytes()[:min(MaxRecord, end-off)]

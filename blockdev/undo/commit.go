@@ -17,7 +17,7 @@ const groupBytes = 4 << 20
 func (l *live) commit() {
 	defer close(l.ended)
 	var items, spare []item
-	content := blockdev.NewBuf(MaxRecord)
+	content := blockdev.NewBuf(int(min(MaxRecord, l.head.size)))
 	defer content.Free()
 	for range l.kick {
 		l.mu.Lock()

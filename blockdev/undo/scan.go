@@ -18,7 +18,7 @@ func scan(s Store, h *header, found func(r *record, content []byte) error) (end 
 	if err != nil {
 		return 0, last, err
 	}
-	buf := make([]byte, recordSize+MaxRecord)
+	buf := make([]byte, min(recordSize+MaxRecord, max(recordSize, size))) // no record goes beyond the end
 	for end = headerSize; ; {
 		r, content, bad, err := readRecord(s, h, end, size, buf)
 		if err != nil {

@@ -1,8 +1,8 @@
 // Package sim is the model of the mirroring protocol (protocol.md, section 6). It has tests only.
 //
 // One goroutine, one seeded source of chance and one queue of events in virtual time drive the packages that decide:
-// heartbeat/cluster, heartbeat/failover, replication/role, replication/primary, replication/standby, replication/order
-// and replication/resync. Around them is what they live in: two machines with disks and a witness, an honest Raft made
+// heartbeat/cluster, heartbeat/failover, replication/role, replication/primary, replication/standby, replication/order,
+// replication/resync and blockdev/undo. Around them is what they live in: two machines with disks and a witness, an honest Raft made
 // of messages, a network, clients, and everything that can go wrong. The rules are checked after every step; a seed
 // replays exactly. The model decides nothing itself: where this text says "then", the daemon must do the same.
 //
@@ -69,11 +69,17 @@
 //     of Receiver.Hello, half a second at most. The clean-stop mark is removed before the greeting. Acceptance closes
 //     the connection of the stream before.
 //   - Entries are taken in order; while NeedsMark, the first that changes a block waits, and all behind it, until the
-//     mark is stored and Marked(true) told. Then order.Queue. A flush is a barrier.
+//     replica is flushed, its undo area or rescue image is there durably, the mark is stored, and Marked(true) told. Then
+//     order.Queue. A flush is a barrier.
+//   - NeedsUndo, asked when an entry is taken: the entry starts when its blocks are logged. If they cannot be, the area is
+//     discarded first, and Rewinds(false) told; one that is held overwrites nothing more.
+//   - Opened in pieces with a live area: Rewinds(true). Opened whole: an area is discarded, an image kept.
+//   - Promoted in pieces, before it serves: all that the area has is written, then flushed, then inconsistent=false stored,
+//     then the area discarded. It counts as busy, and ends early when a newer epoch is there.
 //   - An entry that returned: Returned, and the prefix is acknowledged if MayAck. One that failed: note, then refuse,
 //     then Failed; nothing of that stream is acknowledged afterwards.
 //   - The closing entry: flush; if not Broken and still MayAck, store inconsistent=false and failed=false in one
-//     update, Marked(false), Returned.
+//     update, end the area, Marked(false), Returned.
 //
 // # What the model leaves out
 //

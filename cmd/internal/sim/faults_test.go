@@ -13,6 +13,8 @@ type faultRates struct {
 	stubborn                                          float64 // a leader that does not notice that it is alone
 	eager                                             float64 // something goes wrong just when something is decided
 	slowDisk, lateApply                               float64
+	noRoom                                            float64 // for an undo area, or for all of it
+	interrupts                                        float64 // a person takes a target for the primary when its resync has begun
 }
 
 // fault is one thing that goes wrong at a moment.
@@ -182,7 +184,8 @@ func (w *world) schedule(until int64) {
 		}
 		return p * w.rng.Float64()
 	}
-	w.faults = faultRates{loseMessage: noise(0.15), doubleMessage: noise(0.2), lateMessage: noise(0.05), veryLate: noise(0.02), stubborn: noise(1), eager: noise(0.4), slowDisk: noise(0.03), lateApply: noise(0.2)}
+	w.faults = faultRates{loseMessage: noise(0.15), doubleMessage: noise(0.2), lateMessage: noise(0.05), veryLate: noise(0.02), stubborn: noise(1), eager: noise(0.4), slowDisk: noise(0.03), lateApply: noise(0.2),
+		noRoom: noise(0.3)}
 	w.focus(&mine, &total)
 	if total == 0 {
 		return

@@ -40,6 +40,9 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case 8: // a target that loses its memory again and again
 		f.slowDisk = 0.02
 		names = []string{"standby's power"}
+	case 9: // a target that a person promotes in the middle of its resync
+		f.slowDisk, f.interrupts, f.noRoom = 0.05, 0.7, 0.1
+		names = []string{"standby's power"}
 	default:
 		return
 	}
@@ -97,6 +100,13 @@ var closeFaults = []fault{
 			w.after(w.between(0, 300*time.Millisecond), s.boots)
 		}
 	}},
+	{"standby's process", 1, func(w *world) {
+		if n := w.primary(); n != nil {
+			s := w.nodes[1-n.index]
+			s.kill("killed")
+			w.after(w.between(0, 300*time.Millisecond), s.startProc)
+		}
+	}},
 	{"hand-over, election", 1, func(w *world) {
 		w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name})
 		w.after(w.between(50*time.Millisecond, 600*time.Millisecond), func() {
@@ -105,4 +115,45 @@ var closeFaults = []fault{
 			}
 		})
 	}},
+}
+
+// interrupt has the primary go away when it has just begun to overwrite a target, and a person take the target: that needs
+// two leases, and his word again when the target was restarted meanwhile.
+func (w *world) interrupt(target *node) {
+	if w.calm || !w.chance(w.faults.interrupts) {
+		return
+	}
+	w.after(w.between(0, 15*time.Millisecond), func() {
+		p := w.primary()
+		if p == nil || p == target || w.calm {
+			return
+		}
+		w.tracef("FAULT %s goes in the middle of the resync of %s", p.name, target.name)
+		switch w.rng.IntN(3) {
+		case 0:
+			w.restartLater(p, func(n *node) { n.crash(); w.counts.Reboots++ })
+		case 1:
+			w.restartLater(p, func(n *node) { n.kill("killed"); w.counts.Kills++ })
+		default:
+			w.isolate(p, w.between(lease, 4*lease))
+		}
+		if w.chance(0.5) {
+			w.after(w.between(0, 2*lease), func() {
+				w.restartLater(target, func(n *node) {
+					if w.chance(0.5) {
+						n.crash()
+					} else {
+						n.kill("killed")
+					}
+				})
+			})
+		}
+		for i := range 8 {
+			w.after(time.Duration(i+1)*lease/2, func() {
+				if target.super.inconsistent && !w.calm {
+					w.order(failover.Order{To: target.name, Force: true})
+				}
+			})
+		}
+	})
 }

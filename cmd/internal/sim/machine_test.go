@@ -21,13 +21,14 @@ type node struct {
 
 	disk  *disk
 	super super
-	image image   // of the resync that has not ended
-	kept  []image // oldest first
-	// keptSince is the ledger beside them: it is noted with the superblock here, after it there.
+	undo  undoPlace
+	kept  []image // rescue images, oldest first
+	// keptSince is the ledger beside them: it is noted with the image here, before its label there.
 	keptSince cluster.Epoch
-	hold      hold   // the oracle's
-	storing   int    // changes of the superblock in the kernel
-	start     uint64 // of the newest process, on disk under the directory's lock
+	hold      hold        // the oracle's
+	point     interrupted // likewise
+	storing   int         // changes of the superblock in the kernel
+	start     uint64      // of the newest process, on disk under the directory's lock
 	raft      raftDisk
 
 	proc     *proc // the newest process, nil while none runs
@@ -139,6 +140,7 @@ func (n *node) crash() {
 	n.storing = 0
 	if n.data {
 		n.disk.powerLoss()
+		n.undo.powerLoss()
 		n.w.tracef("POWER LOST on %s, durable %v", n.name, n.disk.durable)
 	}
 }

@@ -74,6 +74,13 @@ func TestModel(t *testing.T) {
 func runSeed(seed uint64, tracing bool) (w *world, err error) {
 	w = &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), tracing: tracing}
 	defer func() {
+		for _, n := range w.nodes {
+			if p := n.proc; p != nil && p.replica != nil {
+				p.replica.closeArea()
+			}
+		}
+	}()
+	defer func() {
 		switch v := recover().(type) {
 		case nil:
 		case violation:
@@ -105,7 +112,7 @@ func (w *world) build() {
 		n.raft.term = 1
 		n.raft.log = []logEntry{{term: 1, id: 1, cmd: &init}}
 		if n.data {
-			n.disk = &disk{w: w, node: n}
+			n.disk, n.undo.w = &disk{w: w, node: n}, w
 		}
 		w.nodes = append(w.nodes, n)
 	}

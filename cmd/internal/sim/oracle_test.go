@@ -224,6 +224,9 @@ func (o *oracle) serve(s *session) {
 	if s.epoch <= o.served {
 		w.violate("R2: %s begins to serve in epoch %d after epoch %d", n.name, s.epoch, o.served)
 	}
+	if n.super.inconsistent || n.point.is {
+		w.violate("R18: %s begins to serve in pieces", n.name)
+	}
 	o.served = s.epoch
 	w.served = w.now
 	alone := len(s.r.vol.Members) == 1

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/failover"
 	"hacluster/replication/order"
@@ -19,12 +20,16 @@ type replica struct {
 	n   *node
 	vol cluster.Volume // the newest record: applied here, or by the leader's word
 
-	recv    *standby.Receiver
-	queue   order.Queue // of what the Receiver took
-	taken   []*entry    // taken and not in the queue yet: a mark is being stored
-	marking bool
-	hellos  []*incoming // not answered yet
-	open    *incoming   // whose stream is the accepted one
+	recv     *standby.Receiver
+	queue    order.Queue // of what the Receiver took
+	taken    []*entry    // taken and not in the queue yet: a mark is being stored
+	marking  bool
+	area     *undo.Area
+	logs     []*entry    // whose old content is being logged, in order
+	undoGone bool        // the way back was given up in this resync
+	again    int64       // no rollback begins before
+	hellos   []*incoming // not answered yet
+	open     *incoming   // whose stream is the accepted one
 
 	sess  *session
 	busy  int // writes and flushes of our own sessions, past and present, on the device
@@ -53,6 +58,7 @@ func newReplica(p *proc) *replica {
 	s := p.node.super
 	r.recv = standby.New(s.epoch, s.inconsistent)
 	r.failed = s.failed
+	r.openArea()
 	return r
 }
 
@@ -101,7 +107,7 @@ func (r *replica) storeNext() {
 func (r *replica) report() cluster.Report {
 	s := &r.n.super
 	return cluster.Report{Volume: volumeName, Incarnation: r.n.incarnation(), Process: r.p.number, Epoch: r.recv.Epoch(), LastSeq: r.recv.LastNum(),
-		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean}
+		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean, Point: r.point()}
 }
 
 func (r *replica) facts() role.Facts {
@@ -203,6 +209,9 @@ func (r *replica) storeEpoch(e cluster.Epoch) {
 func (r *replica) serve() (again bool) {
 	switch {
 	case r.stopping != notStopping || r.clearing:
+		return false
+	case r.recv.Inconsistent():
+		r.rollBack(r.vol.Epoch)
 		return false
 	case r.failed:
 		r.refresh()
@@ -328,6 +337,7 @@ func (r *replica) note(then func()) {
 
 // die cuts off who was connected.
 func (r *replica) die() {
+	r.closeArea()
 	if r.sess != nil {
 		r.sess.cutClients()
 		if c := r.sess.link.conn; c != nil {

@@ -1,45 +1,51 @@
 package sim
 
 import (
+	"hacluster/blockdev"
+	"hacluster/blockdev/undo"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/standby"
 )
 
-// image is a rescue image on a replica's stable storage. What it takes is durable before the block changes.
+// image is a rescue image that is kept: the undo area of a resync that has ended.
 type image struct {
-	live  bool
 	since cluster.Epoch // in which it was begun
 	old   map[int]value
 }
 
-// way is what the replica has to return by. Of undo areas nothing is modelled: they change what may be promoted, not what may
-// be overwritten.
+// way is what the replica has to return by.
 func (r *replica) way() standby.Way {
-	i := &r.n.image
-	return standby.Way{InPieces: r.recv.Inconsistent(), Live: i.live, Image: i.live, Since: i.since, Room: true, Kept: r.n.keptSince}
+	w := standby.Way{InPieces: r.recv.Inconsistent(), Live: r.area.Live(), Room: true, Kept: r.n.keptSince}
+	if f := r.n.undo.file; w.Live && f.image {
+		w.Image, w.Since = true, f.since
+	}
+	return w
 }
 
-// keep has the old content of what an entry is about to change in the image, if there is one, and has the oracle look.
-func (r *replica) keep(e cluster.Epoch, m *entryMsg) {
-	r.w.oracle.overwritten(r.n, e, m.from, m.to)
-	i := &r.n.image
-	for b := m.from; i.live && b < m.to; b++ {
-		if _, has := i.old[b]; !has {
-			i.old[b] = r.n.disk.cache[b]
+// owes reports whether what the replica has of its own is in no image yet.
+func (r *replica) owes() bool { return standby.Owes(&r.vol, r.n.name, r.n.keptSince) }
+
+// keepImage keeps what was overwritten. When the stream breaks before the admission, the next resync of the same hold needs no
+// other one.
+func (n *node) keepImage(a *undo.Area) {
+	i := image{since: n.undo.file.since, old: map[int]value{}}
+	err := a.Each(func(at blockdev.Range, content []byte) error {
+		from, to := blocksOf(at)
+		for b := from; b < to; b++ {
+			if i.old[b] = 0; content != nil {
+				i.old[b] = decodeValue(content[(b-from)*blockdev.BlockSize:])
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		n.w.violate("R19: the rescue image of %s cannot be read: %v", n.name, err)
 	}
-}
-
-// closeImage ends the image of a resync that has ended, in a stream of epoch e: it is kept. When the stream breaks before the
-// admission, the next resync of the same hold needs no other one.
-func (n *node) closeImage(e cluster.Epoch) {
-	n.hold.over = max(n.hold.over, e)
-	if n.image.live {
-		n.kept = append(n.kept, n.image)
-		n.keptSince = max(n.keptSince, n.image.since)
-		n.image = image{}
-		n.w.counts.Rescued++
+	if len(i.old) == 0 {
+		return // nothing was overwritten, and nothing is promised
 	}
+	n.kept, n.keptSince = append(n.kept, i), max(n.keptSince, i.since)
+	n.w.counts.Rescued++
 }
 
 // rescued is what the images that count for a hold have of a block: the first one that has it has what was there before.

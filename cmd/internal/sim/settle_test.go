@@ -87,7 +87,7 @@ func (w *world) person(healed int64) {
 	}
 	best := ""
 	for _, n := range w.nodes[:2] {
-		if p := n.proc; p != nil && !p.replica.recv.Inconsistent() && (best == "" || v.IsMember(n.name) && (!v.IsMember(best) || v.Primary == n.name)) {
+		if p := n.proc; p != nil && (!p.replica.recv.Inconsistent() || best == "" && p.replica.point() != nil) && (best == "" || v.IsMember(n.name) && (!v.IsMember(best) || v.Primary == n.name)) {
 			best = n.name
 		}
 	}

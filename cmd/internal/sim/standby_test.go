@@ -53,14 +53,17 @@ type incoming struct {
 	accepted bool
 	dead     bool
 	failed   bool // nothing more is acknowledged
+	resync   bool // it began as one
+	closed   bool // and has ended
 	since    int64
 }
 
 // entry is one taken entry on its way to the device.
 type entry struct {
 	order.Item
-	in  *incoming
-	msg entryMsg
+	in   *incoming
+	msg  entryMsg
+	undo bool // what it overwrites is logged before (R18)
 }
 
 const helloWait = 500 * time.Millisecond
@@ -100,6 +103,7 @@ func (in *incoming) get(m any) {
 		r.hellos = append(r.hellos, in)
 		r.kick()
 	case beginMsg:
+		in.resync = m.resync
 		if r.recv.Begin(in.hello.Stream, m.num, m.resync) != nil {
 			in.close()
 		}
@@ -198,26 +202,16 @@ func (in *incoming) entry(m entryMsg) {
 	r.takeOn()
 }
 
-// takeOn puts what was taken behind what it overlaps; the first change of a resync waits for the mark.
+// takeOn puts what was taken behind what it overlaps; the first change of a resync waits for the way back and the mark.
 func (r *replica) takeOn() {
 	for len(r.taken) > 0 && !r.marking {
 		e := r.taken[0]
 		if e.msg.kind != blockdev.OpFlush && r.recv.NeedsMark() {
-			r.marking = true
-			rescues, epoch := standby.Keep(&r.vol, r.n.name, r.way()) == standby.BeginImage, r.recv.Epoch()
-			r.store(func(s *super) {
-				s.inconsistent = true
-				if rescues {
-					r.n.image = image{live: true, since: epoch, old: map[int]value{}}
-				}
-			}, func() {
-				r.marking = false
-				r.recv.Marked(true)
-				r.takeOn()
-			})
+			r.beginOverwriting(e.in)
 			return
 		}
 		r.taken = r.taken[1:]
+		e.undo = e.msg.kind != blockdev.OpFlush && r.recv.NeedsUndo()
 		if r.queue.Admit(&e.Item) {
 			r.startEntry(e)
 		}
@@ -226,18 +220,28 @@ func (r *replica) takeOn() {
 
 func (r *replica) startEntry(e *entry) {
 	m := &e.msg
+	if !r.logged(e) {
+		return
+	}
 	if m.kind != blockdev.OpFlush {
-		r.keep(e.in.hello.Epoch, m)
+		r.w.oracle.overwritten(r.n, e.in.hello.Epoch, m.from, m.to)
+		r.w.oracle.changes(e.in)
 	}
 	r.n.disk.start(r.p, &diskOp{kind: m.kind, from: m.from, to: m.to, fua: m.fua, value: m.value, values: m.values}, func(o *diskOp) {
 		switch {
 		case o.err != nil:
 			r.note(func() { r.endEntry(e, o.err) })
 		case m.closing && !e.in.failed && !r.recv.Broken() && r.recv.MayAck(e.in.hello.Stream): // else something before it failed, or the stream is over
-			r.store(func(s *super) { s.inconsistent, s.failed = false, false; r.n.closeImage(e.in.hello.Epoch) }, func() {
+			r.store(func(s *super) {
+				s.inconsistent, s.failed = false, false
+				r.n.hold.over, r.n.point.is, e.in.closed = max(r.n.hold.over, e.in.hello.Epoch), false, true
+			}, func() {
 				r.failed = false
-				r.recv.Marked(false)
-				r.endEntry(e, nil)
+				r.endArea()
+				r.fileOp(func() {
+					r.recv.Marked(false)
+					r.endEntry(e, nil)
+				})
 			})
 		default:
 			r.endEntry(e, nil)

@@ -40,7 +40,7 @@ type world struct {
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
 	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins int
-	Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped                                                         int
+	NoWayBack, RolledBack, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped                                  int
 }
 
 func (c *counts) add(o *counts) {
