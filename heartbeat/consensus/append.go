@@ -20,8 +20,12 @@ const appendPause = 100 * time.Millisecond
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	for {
 		err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+		if err != nil && isHeartbeat(req) {
+			t.failed() // before raft begins its pause, which follows from its timers
+			return err
+		}
 		var op *net.OpError
-		if err == nil || !errors.As(err, &op) || op.Op != "dial" || isHeartbeat(req) || !t.appendsTo(id, req.Term) {
+		if err == nil || !errors.As(err, &op) || op.Op != "dial" || !t.appendsTo(id, req.Term) {
 			return err
 		}
 		pause := time.NewTimer(appendPause)

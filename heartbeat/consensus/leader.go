@@ -112,10 +112,11 @@ func newLeadership(cfg Config, overflow func(error)) *leadership {
 }
 
 // observe follows node. raft calls an observer's filter in its main loop, at the change itself, so the term read there
-// is the term of the change; its channels tell later, when the term may have moved on.
-func (l *leadership) observe(node *raft.Raft) {
+// is the term of the change; its channels tell later, when the term may have moved on. changed is called there too.
+func (l *leadership) observe(node *raft.Raft, changed func()) {
 	node.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
 		if state, ok := o.Data.(raft.RaftState); ok {
+			changed()
 			l.note(node.CurrentTerm(), state == raft.Leader)
 		}
 		return false

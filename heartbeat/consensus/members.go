@@ -103,6 +103,7 @@ func (r *Raft) TransferLeadership(ctx context.Context, id string) error {
 	if i < 0 || !servers[i].Voter {
 		return fmt.Errorf("%s: it is no voter of this group", doing)
 	}
+	r.unsettle() // raft bounds a transfer by its timers
 	return r.call(ctx, doing, func(time.Duration) answer {
 		a := simple(doing, r.node.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(servers[i].Address)))
 		if errors.Is(a.err, raft.ErrNotLeader) {

@@ -24,6 +24,7 @@ type Raft struct {
 	leading  *leadership
 	standing *standing
 	removal  removal
+	beat     beat
 	watch    *deadline.Watch
 	close    func() error // closes directory or memory
 
@@ -61,6 +62,7 @@ func Open(cfg Config) (*Raft, error) {
 		spread:   make(chan struct{}, 1),
 		places:   make(chan struct{}, maxCalls),
 	}
+	r.beat = beat{wake: make(chan struct{}, 1), heartbeat: cfg.Heartbeat, election: cfg.Election}
 	r.fsm = &fsm{machine: cfg.Machine, standing: r.standing}
 	r.SetDiskDeadline(cfg.DiskDeadline)
 	snaps, err := r.openStores(log)
@@ -74,10 +76,12 @@ func Open(cfg Config) (*Raft, error) {
 	}
 	r.stream = newStream(cfg.Stream, cfg.Address, cfg.Cluster, cfg.Logger)
 	r.trans = newTransport(cfg, r.stream, r.standing, log)
+	r.trans.failed = r.unsettle
 	r.leading = newLeadership(cfg, r.fail)
 	r.wg.Go(r.leading.run)
 	r.wg.Go(r.monitor)
 	r.wg.Go(r.spreadCommits)
+	r.wg.Go(r.keepBeat)
 	if err := r.start(log, snaps); err != nil {
 		return nil, errors.Join(err, r.abandon())
 	}
@@ -153,7 +157,8 @@ func (r *Raft) start(log *bridge, snaps raft.SnapshotStore) (err error) {
 	}
 	r.fsm.opened.Store(true)
 	r.trans.node.Store(r.node)
-	r.leading.observe(r.node)
+	r.leading.observe(r.node, r.unsettle)
+	r.unsettle() // it may have been elected before there was an observer
 	return nil
 }
 
@@ -193,7 +198,7 @@ func (r *Raft) monitor() {
 	after := r.diskDeadline()
 	tick := time.NewTicker(after / deadline.Ticks)
 	defer tick.Stop()
-	removal := time.NewTicker(r.cfg.Heartbeat)
+	removal := time.NewTicker(removedAfter / 3 * r.cfg.Heartbeat)
 	defer removal.Stop()
 	failed := r.failed // nil once it was reported
 	report := func() {

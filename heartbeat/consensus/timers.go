@@ -1,14 +1,9 @@
 package consensus
 
-import (
-	"fmt"
-	"time"
-
-	"github.com/hashicorp/raft"
-)
+import "time"
 
 // heartbeatReach is by how much the heartbeat may exceed the leader lease: a leader that heard nobody for a leader lease
-// steps down, and it sends each fifth of a heartbeat at the latest.
+// steps down, and by itself it sends each fifth of a heartbeat at the latest (see beat for an even one).
 const heartbeatReach = 3
 
 // SetTimers changes how fast the group reacts, as far as that goes while it runs: the leader lease is fixed when a node
@@ -16,11 +11,14 @@ const heartbeatReach = 3
 func (r *Raft) SetTimers(heartbeat, election time.Duration) (inForce time.Duration, err error) {
 	inForce = min(max(heartbeat, r.cfg.LeaderLease), heartbeatReach*r.cfg.LeaderLease)
 	election = max(min(election, heartbeatReach*r.cfg.LeaderLease), inForce)
-	c := r.raftConfig(newBridge(r.cfg.Logger))
-	err = r.node.ReloadConfig(raft.ReloadableConfig{TrailingLogs: c.TrailingLogs, SnapshotInterval: c.SnapshotInterval, SnapshotThreshold: c.SnapshotThreshold,
-		HeartbeatTimeout: inForce, ElectionTimeout: election})
-	if err != nil {
-		return 0, fmt.Errorf("change Raft's timers to %v: %w", inForce, err)
+	b := &r.beat
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := [2]time.Duration{b.heartbeat, b.election}
+	b.heartbeat, b.election = inForce, election
+	if err := r.timersLocked(r.node); err != nil {
+		b.heartbeat, b.election = before[0], before[1]
+		return 0, err
 	}
 	return inForce, nil
 }

@@ -25,6 +25,7 @@ type transport struct {
 	id       string
 	address  string
 	standing *standing
+	failed   func()                    // told of each heartbeat that got no answer
 	node     atomic.Pointer[raft.Raft] // nil until raft runs
 	once     sync.Once
 	done     chan struct{}
