@@ -331,3 +331,60 @@ func TestGrantsHaveTheLengthThatIsSet(t *testing.T) {
 	g.pass(2*full - time.Millisecond)
 	g.wantNoPromotion("the longer lease has not ended")
 }
+
+// Whoever ticks the Leader only when Rest says so sees it decide as early, but for a moment, as who ticks it all the time.
+func TestTimeActsWhenRestSaysSo(t *testing.T) {
+	const step = lease / 120
+	decided := func(t *testing.T, start func(g *rig), lazy bool) (asked, promoted, ticks int) {
+		g := newRig(t)
+		g.request("p")
+		start(g)
+		due := g.now
+		for i := range 500 {
+			g.now = g.now.Add(step)
+			if lazy && g.now < due {
+				continue
+			}
+			ticks++
+			given := len(g.grants)
+			g.run(g.l.Tick(g.now))
+			if asked == 0 && len(g.grants) > given {
+				asked = i
+			}
+			if promoted == 0 && g.promotion() != nil {
+				promoted = i
+			}
+			due = g.now.Add(g.l.Rest(g.now))
+		}
+		return asked, promoted, ticks
+	}
+	for name, start := range map[string]func(g *rig){
+		"the primary is silent":              func(g *rig) { g.reach["p"] = false },
+		"a standby waits for its lease":      func(g *rig) { g.request("s") },
+		"a round is not answered":            func(g *rig) { g.mute = true; g.request("p"); g.mute = false },
+		"the primary gives up, too early":    func(g *rig) { g.giveUp(0) },
+		"the primary and a voter are silent": func(g *rig) { g.reach["p"], g.reach["s"] = false, false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked, promoted, all := decided(t, start, false)
+			lazyAsked, lazyPromoted, few := decided(t, start, true)
+			if lazyAsked-asked > 1 || lazyPromoted-promoted > 1 || lazyAsked < asked || lazyPromoted < promoted || few > all {
+				t.Errorf("granted at step %d, promoted at %d; by Rest at %d and %d", asked, promoted, lazyAsked, lazyPromoted)
+			}
+		})
+	}
+}
+
+// A Leader whose nodes are all well is left alone.
+func TestALeaderOfAnIdleClusterRests(t *testing.T) {
+	g := newRig(t)
+	g.request("p")
+	if rest := g.l.Rest(g.now); rest < lease/4 {
+		t.Errorf("it rests for %v", rest)
+	}
+	g.request("s")
+	g.pass(lease / 8)
+	if rest := g.l.Rest(g.now); rest == 0 || rest > lease/8 {
+		t.Errorf("somebody waits, and it rests for %v", rest)
+	}
+}

@@ -196,16 +196,29 @@ func (l *Leader) account(volume string) *account {
 // Tick lets time act.
 func (l *Leader) Tick(now Instant) []Action { return l.evaluate(now) }
 
-// Quiet reports whether all volumes are served and nothing is under way, so that time will not have anything to decide
-// for half a lease.
-func (l *Leader) Quiet(now Instant) bool {
+// Rest is for how long time alone will have nothing to decide, a quarter of a lease at most; 0: it may have at once. What
+// is asked, answered or applied meanwhile is evaluated when it comes, and may shorten it.
+func (l *Leader) Rest(now Instant) time.Duration {
+	if !l.ready || len(l.orders) > 0 {
+		return 0
+	}
+	rest := l.cfg.Lease / 4
 	for name := range l.state.Volumes {
 		a := l.account(name)
-		if a.deciding != nil || a.released != "" || a.ended != 0 || a.until.Sub(now) < l.cfg.Lease/2 {
-			return false
+		if a.deciding != nil || a.released != "" || a.ended != 0 {
+			return 0
 		}
+		rest = min(rest, a.until.Sub(now))
 	}
-	return l.ready && len(l.orders) == 0
+	switch {
+	case l.round.open:
+		rest = min(rest, l.round.asked.Add(l.cfg.RoundTimeout).Sub(now))
+	case l.round.wanted:
+		return 0
+	case len(l.pending) > 0:
+		rest = min(rest, l.waiting.Add(l.cfg.Lease/4).Sub(now))
+	}
+	return max(rest, 0)
 }
 
 func (l *Leader) evaluate(now Instant) (out []Action) {

@@ -121,7 +121,7 @@ func (l *leading) run() {
 		case <-time.After(l.n.conf().Timers.Tick):
 		}
 	}
-	tick := time.NewTicker(l.n.conf().Timers.Tick)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	st, changed := l.n.state.watch()
 	if err := l.n.sameTimers(st); err != nil {
@@ -131,12 +131,9 @@ func (l *leading) run() {
 	l.foundIdentity(st)
 	l.followLease(st)
 	l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
-	every := time.Duration(0)
+	ticked := l.n.now()
 	for {
-		if next := l.pace(); next != every {
-			every = next
-			tick.Reset(every)
-		}
+		tick.Reset(l.untilTick(ticked))
 		select {
 		case <-l.ctx.Done():
 			return
@@ -148,22 +145,19 @@ func (l *leading) run() {
 			l.followLease(st)
 			l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
 		case <-tick.C:
+			ticked = l.n.now()
 			l.settleLeases(st)
-			l.carryOut(l.core.Tick(l.n.now()))
+			l.carryOut(l.core.Tick(ticked))
 		}
 	}
 }
 
-// quietTicks is by how much slower the Leader is asked when time has nothing to decide: a tick is a fortieth of a lease,
-// and waking up for it was a seventh of what an idle leader did.
-const quietTicks = 4
-
-// pace is how often time may act.
-func (l *leading) pace() time.Duration {
-	if l.core.Quiet(l.n.now()) {
-		return quietTicks * l.timers.Tick
-	}
-	return l.timers.Tick
+// untilTick is when time is to act, at the earliest a Tick and at the latest half a lease after it last did. In between the
+// Leader is not woken up only to find nothing to do: that was a seventh of the work of an idle one.
+func (l *leading) untilTick(last cluster.Instant) time.Duration {
+	now := l.n.now()
+	next := max(now.Add(l.core.Rest(now)), last.Add(l.timers.Tick))
+	return max(min(next, last.Add(l.timers.Lease/2)).Sub(now), 0)
 }
 
 // foundIdentity gives a new cluster its identity, nodes and volumes, as all agreed when it was founded.
