@@ -145,7 +145,7 @@ func newTiming(base time.Duration) timing {
 	return timing{
 		gossipProbe:    base,
 		gossipTimeout:  base / 2,
-		gossipInterval: base,
+		gossipInterval: 4 * base,
 		stream:         10 * base,
 		pushPull:       200 * base,
 		remembered:     20 * base,

@@ -148,12 +148,16 @@ func (n *Node) openGossip() (err error) {
 		return nil // no links, no gossip: it is a hint only
 	}
 	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes, Keys: n.trans.GossipKeys(),
-		Base: min(max(n.conf().Timers.Lease/5, 50*time.Millisecond), 400*time.Millisecond), Logger: n.log, OnChange: n.gossipChanged, Network: n.env.Links})
+		Base: gossipBase(n.conf().Timers.Lease), Logger: n.log, OnChange: n.gossipChanged, Network: n.env.Links})
 	if err != nil {
 		return fmt.Errorf("heartbeat links: %w", err)
 	}
 	return nil
 }
+
+// gossipBase is what the gossip's times are multiples of. A crash is shown after five of it, at twice a lease: by then the
+// failover is over, and it is told for people to see.
+func gossipBase(lease time.Duration) time.Duration { return min(lease*2/5, 800*time.Millisecond) }
 
 // Run takes part until ctx ends, then stops cleanly: hands over, flushes, leaves the marks. An error other than nil
 // says why the node had to end by itself.
