@@ -219,16 +219,16 @@ func (r *Replica) others() (names []string) {
 // Run follows the committed state until ctx ends. Then it stops serving, waits for everything on the device, flushes
 // and leaves the clean-stop mark.
 func (r *Replica) Run(ctx context.Context) error {
-	retry := time.NewTicker(r.timers.drop() / 2) // proposals of unknown outcome, leases that came
+	retry := time.NewTimer(0) // proposals of unknown outcome, leases that came
 	defer retry.Stop()
 	for {
 		r.follow(ctx)
+		retry.Reset(r.timers.drop() / 2)
 		select {
 		case <-ctx.Done():
 			return r.shutdown()
 		case <-r.kick:
 		case <-retry.C:
-			retry.Reset(r.timers.drop() / 2) // it may have changed
 		}
 	}
 }

@@ -101,7 +101,7 @@ func (n *Node) raftOpener() func([]consensus.Server) error {
 		r, err := consensus.Open(consensus.Config{
 			ID: n.dir.raftID(), Address: n.me.Address, Cluster: n.cfg.Cluster.Name, Dir: dir,
 			Stream: raftStream{n.mux.Listener(identity.ProtoRaft), n}, Machine: n.state,
-			Heartbeat: t.RaftHeartbeat, Election: t.RaftElection, LeaderLease: t.RaftLeaderLease,
+			Heartbeat: t.RaftHeartbeat, Election: t.RaftElection, LeaderLease: t.RaftLeaderLease, Commit: t.RaftHeartbeat,
 			SnapshotThreshold: failpoint.Often[uint64](0, 8), SnapshotInterval: failpoint.Often(0, 50*time.Millisecond),
 			DiskDeadline: n.conf().Cluster.DiskDeadline, OnFail: n.fail, OnLeader: n.onLeader,
 			OnRemoved: func() {
