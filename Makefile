@@ -10,8 +10,10 @@ SECONDS_EACH ?= 60
 MINUTES   ?= 10
 LAB_OUT   ?= bin/lab-results
 
+comma     := ,
+
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints resynckills demo bench bench-failover bench-resync calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints resynckills demo bench bench-failover bench-resync bench-idle calm powercuts matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +68,9 @@ bench-failover: setup build ## 50 failovers by SIGKILL under load, and their dis
 bench-resync: setup build ## speed of a resync beside dd, what it copies and compares, what the maps cost: 2 minutes; D=folder
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -tags bench_unmarked -o bin/unmarked/ ./cmd/haclusterd ./cmd/ha-admin
 	$(GO) run ./cmd/internal/e2e/resyncbench -bin bin -unmarked bin/unmarked -d "$(or $(D),/var/tmp)"
+
+bench-idle: setup build ## what each daemon of an idle cluster takes of a core, its switches and system calls; OLD=folder of other binaries
+	$(GO) run ./cmd/internal/e2e/idlebench -bin bin$(if $(OLD),$(comma)$(OLD),)
 
 calm: setup build ## ten minutes of stress on both cores: no failover may happen
 	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin -calm 10m
