@@ -25,9 +25,11 @@ const (
 	clearEvery = 10 * time.Second
 	// clearLimit is how long a round may take before it is given up.
 	clearLimit = time.Minute
-	// hotLimit is how many regions may be hot before also those are given back that were in use lately: what a crash leaves
-	// to compare is bounded by it.
-	hotLimit = 4096
+	// hotBytes is how much may be marked before also those regions are given back that were in use lately: what a crash
+	// leaves to compare is bounded by it.
+	hotBytes = 256 << 30
+	// idleRegions that wait for a flush only are worth one although clients write.
+	idleRegions = 64
 )
 
 // clearing is a round of the primary.
@@ -105,7 +107,8 @@ func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *a
 		}
 	}
 	c.n = maps.Next(stored...)
-	chosen := t.regs.Choose(c.n, hot, peers, f.Hot() > hotLimit)
+	chosen := t.regs.Choose(c.n, hot, peers, hotBytes/f.RegionSize())
+	t.idle = t.regs.Waiting()
 	if chosen.Count() == 0 && !taken {
 		t.regs.Abort()
 		return nil

@@ -144,7 +144,10 @@ func (t *Tenure) flushMarks() {
 	}
 	now := t.r.node.Now()
 	t.mu.Lock()
-	due := !t.ended && t.handing == open && t.core.FlushDue(now)
+	due := !t.ended && t.handing == open && t.core.FlushDue(now, t.idle >= idleRegions)
+	if due {
+		t.idle = 0
+	}
 	t.mu.Unlock()
 	if due {
 		t.admit(t.newOp(blockdev.OpFlush, blockdev.Range{}))

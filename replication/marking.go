@@ -2,6 +2,7 @@ package replication
 
 import (
 	"fmt"
+	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/marks"
@@ -37,16 +38,29 @@ func (r *Replica) newRegions() *maps.Regions {
 	return maps.NewRegions(r.cfg.Volume.Size, r.cfg.Marks.RegionSize())
 }
 
-// mark is Mark for every other replica.
+// mark is Mark for every other replica, and ahead of what a scattered load will write next.
 func (r *Replica) mark(at blockdev.Range, w marks.Waiter) (ready bool, err error) {
 	if r.slots == 0 {
 		return true, nil
 	}
-	ready, err = r.cfg.Marks.Mark(at, r.slots, w)
+	ready, err = r.cfg.Marks.MarkAhead(at, r.width, r.slots, w)
 	if err != nil {
 		return false, unmarked(at, err)
 	}
 	return ready, nil
+}
+
+// missed is how many regions are marked where one is not. Nothing is marked ahead that the next round would have to give
+// back because of its limit.
+func (r *Replica) missed() int64 {
+	m := r.cfg.Marks
+	r.aheadMu.Lock()
+	defer r.aheadMu.Unlock()
+	width := r.ahead.Miss(time.Duration(r.node.Now()))
+	if m.Hot() > hotBytes/m.RegionSize()/2 {
+		return 1
+	}
+	return width
 }
 
 func unmarked(at blockdev.Range, err error) error {

@@ -142,6 +142,10 @@ type Replica struct {
 	verifyMu sync.Mutex
 	verify   *VerifyStatus // of the comparison that runs, or ran last; nil: none
 
+	aheadMu sync.Mutex
+	ahead   maps.Ahead
+	width   func() int64 // missed, as a value made once: one for each write would be an allocation
+
 	mu        sync.Mutex     // taken before the mutex of a Tenure where both are held
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
 	applied   cluster.Volume // as our own log shows it
@@ -188,7 +192,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxAnswers), work: newWorkers(cfg.Workers)}
-	r.regs = r.newRegions()
+	r.regs, r.width = r.newRegions(), r.missed
 	r.slots = slotsOf(cfg.Marks, r.others())
 	if f := cfg.Marks; f != nil && f.Empty() {
 		before := f.Before()

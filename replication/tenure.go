@@ -48,6 +48,7 @@ type Tenure struct {
 	clearing *clearing       // the round that is under way
 	cleared  uint64          // the number of the newest
 	clearAt  cluster.Instant // when the next is due
+	idle     int64           // regions that wait for a flush only, as the last round found, until one comes
 }
 
 func newTenure(r *Replica, vol cluster.Volume) *Tenure {

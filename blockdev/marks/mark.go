@@ -13,6 +13,12 @@ import (
 // An error says that nothing was queued and w will not be told: the range lies outside, or the map can hold no mark any
 // more, so nothing that needs a new one may be written.
 func (f *File) Mark(r blockdev.Range, slots Slots, w Waiter) (ready bool, err error) {
+	return f.MarkAhead(r, nil, slots, w)
+}
+
+// MarkAhead is Mark that asks, where r is not marked, how many regions are to be: a power of two. They are those around the
+// first missing one, aligned, and go with the same group; nobody is told of them.
+func (f *File) MarkAhead(r blockdev.Range, width func() int64, slots Slots, w Waiter) (ready bool, err error) {
 	if !r.Within(f.size) {
 		return false, fmt.Errorf("mark %v of %d: %w", r, f.size, blockdev.ErrRange)
 	}
@@ -22,14 +28,17 @@ func (f *File) Mark(r blockdev.Range, slots Slots, w Waiter) (ready bool, err er
 	first, last := r.Off>>f.shift, (r.End()-1)>>f.shift
 	for i := first; i <= last; i++ {
 		if Slots(f.state[i].Load())&slots != slots {
-			return f.queue(i, last, slots, w)
+			if width == nil || Slots(f.state[i].Load()>>16)&slots == slots { // a group is on its way with it
+				return f.queue(i, last, 1, slots, w)
+			}
+			return f.queue(i, last, width(), slots, w)
 		}
 	}
 	return true, nil
 }
 
 // queue is the slow part of Mark, for regions of which the first is not marked.
-func (f *File) queue(first, last int64, slots Slots, w Waiter) (ready bool, err error) {
+func (f *File) queue(first, last, width int64, slots Slots, w Waiter) (ready bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.usableLocked(); err != nil {
@@ -37,22 +46,30 @@ func (f *File) queue(first, last int64, slots Slots, w Waiter) (ready bool, err 
 	}
 	wait := false
 	for i := first; i <= last; i++ {
-		old := f.state[i].Load()
-		if Slots(old)&slots == slots {
-			continue // a group ended meanwhile
-		}
-		wait = true
-		if missing := slots &^ Slots(old>>16); missing != 0 { // else a group is on its way with it
-			f.wantLocked(i, Slots(old>>16)|slots)
-			f.next.marks = append(f.next.marks, mark{i, missing})
+		if Slots(f.state[i].Load())&slots != slots { // else a group ended meanwhile
+			wait = true
+			f.addLocked(i, slots)
 		}
 	}
 	if !wait {
 		return true, nil
 	}
+	ahead := first &^ (width - 1)
+	for i := ahead; i < min(ahead+width, f.Regions()); i++ {
+		f.addLocked(i, slots)
+	}
 	f.next.waiters = append(f.next.waiters, w)
 	f.wakeLocked()
 	return false, nil
+}
+
+// addLocked adds a region to the group that gathers, unless it is marked, or a group is on its way with it.
+func (f *File) addLocked(i int64, slots Slots) {
+	wanted := Slots(f.state[i].Load() >> 16)
+	if missing := slots &^ wanted; missing != 0 {
+		f.wantLocked(i, wanted|slots)
+		f.next.marks = append(f.next.marks, mark{i, missing})
+	}
 }
 
 // Clear takes the marks of a region away for slots. The caller knows that nothing in it differs there, that nothing that

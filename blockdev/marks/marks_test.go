@@ -471,3 +471,27 @@ func TestMapOfABackingThatMayBeAnotherMeansEverything(t *testing.T) {
 		}
 	}
 }
+
+// What is marked ahead is durable with the group of what asked for it, and nobody is told of it.
+func TestMarkAheadGoesWithTheSameGroup(t *testing.T) {
+	f, _, _ := opened(t)
+	c := make(told, 8)
+	width := func() int64 { return 8 }
+	if ready, err := f.MarkAhead(region(13), width, 1, c); ready || err != nil {
+		t.Fatal(ready, err)
+	}
+	if err := <-c; err != nil {
+		t.Fatal(err)
+	}
+	for i := range f.Regions() {
+		if got, want := f.Durable(i) == 1, i >= 8 && i < 16; got != want {
+			t.Errorf("region %d is durable: %t, want %t", i, got, want)
+		}
+	}
+	if ready, err := f.MarkAhead(region(8), func() int64 { t.Error("asked although it is marked"); return 1 }, 1, c); !ready || err != nil {
+		t.Error(ready, err)
+	}
+	if f.Hot() != 8 {
+		t.Errorf("%d regions are hot", f.Hot())
+	}
+}

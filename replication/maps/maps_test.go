@@ -3,6 +3,7 @@ package maps
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/bitmap"
@@ -301,5 +302,141 @@ func TestRangesAreWhatIsBehindWithin(t *testing.T) {
 	}
 	if got := p.Ranges(blockdev.Range{Off: 3 * blockSize, Len: blockSize}, nil); len(got) != 0 {
 		t.Errorf("%v of what is alike", got)
+	}
+}
+
+// chosen are the regions that a round gives back when all that is in hot is marked and nothing differs.
+func chosen(s *Regions, n uint64, hot *bitmap.Bitmap, limit int64) (all []int64) {
+	s.Choose(n, hot, nil, limit)
+	gone := s.End(n)
+	for i, ok := gone.Next(0); ok; i, ok = gone.Next(i + 1) {
+		all = append(all, i)
+	}
+	return all
+}
+
+func TestWithARegionThoseOfItsSpanLeave(t *testing.T) {
+	s := NewRegions(4*Span*4096, 4096)
+	hot := bitmap.New(4 * Span)
+	hot.Set(Span+3, Span+4)
+	hot.Set(3*Span, 3*Span+1)
+	s.Touch(at((Span+5)*4096, 1))
+	s.Touch(at(3*Span*4096, 1))
+	got := chosen(s, 1, hot, 4*Span)
+	if len(got) != Span-1 || got[0] != Span || got[len(got)-1] != 2*Span-1 || slices.Contains(got, int64(Span+5)) {
+		t.Errorf("%v leave, want the span of the one that nobody uses, but for %d, which is used", got, Span+5)
+	}
+}
+
+func TestRegionsThatComeBackAreKeptForLonger(t *testing.T) {
+	const n = 256
+	s := NewRegions(n*4096, 4096)
+	hot := bitmap.New(n)
+	lost := 0
+	for round := range 200 { // one half in every round, the other in every second one
+		for i := range int64(n) {
+			if i%2 == 0 || round%2 == 0 {
+				s.Touch(at(i*4096, 1))
+				hot.Set(i, i+1)
+			}
+		}
+		gone := chosen(s, uint64(round+1), hot, n)
+		for _, i := range gone {
+			hot.Clear(i, i+1)
+		}
+		if round >= 4 && round < 30 {
+			lost += len(gone)
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d regions were given back that come back in the next round", lost)
+	}
+	hot.Set(0, n)
+	if got := chosen(s, 1000, hot, n); len(got) != n {
+		t.Errorf("%d regions of an idle volume are given back, want all", len(got))
+	}
+}
+
+func TestRegionsOfALoadThatGoesOnAreNotKept(t *testing.T) {
+	const n, step = 4096, 64
+	s := NewRegions(n*4096, 4096)
+	hot := bitmap.New(n)
+	for round := range int64(n / step) {
+		s.Touch(at(round*step*4096, step*4096))
+		hot.Set(round*step, (round+1)*step)
+		for _, i := range chosen(s, uint64(round+1), hot, n) {
+			hot.Clear(i, i+1)
+		}
+		if hot.Count() > 2*step {
+			t.Fatalf("round %d: %d regions are marked, %d are written in a round", round, hot.Count(), step)
+		}
+	}
+}
+
+func TestAboveTheLimitRegionsInUseLeaveToo(t *testing.T) {
+	const n = 4 * Span
+	s := NewRegions(n*4096, 4096)
+	hot := bitmap.New(n)
+	hot.Set(0, n)
+	s.recent.count = 2
+	s.Touch(at(0, Span*4096))
+	s.recent.turn()
+	s.Touch(at(Span*4096, Span*4096))
+	if got := chosen(s, 1, hot, 2*Span); len(got) != 2*Span {
+		t.Errorf("%d leave at the limit, want those that were not in use", len(got))
+	}
+	s.recent.count = 2
+	s.Touch(at(0, 1))
+	if got := chosen(s, 2, hot, Span); len(got) != n-1 {
+		t.Errorf("%d leave above the limit, want all but what was in use in the last round", len(got))
+	}
+	s.Touch(at(0, n*4096))
+	if got := chosen(s, 3, hot, Span); len(got) != n {
+		t.Errorf("%d leave above the limit, want all", len(got))
+	}
+}
+
+func TestRegionsThatWaitForAFlushAreCounted(t *testing.T) {
+	p := NewPrimary(4*Span*4096, "p", []string{"s"})
+	p.Peers()[0].Load(at(0, 3*4096))
+	s := NewRegions(4*Span*4096, 4096)
+	hot := bitmap.New(4 * Span)
+	hot.Set(0, 10)
+	s.Touch(at(0, 1))
+	s.Choose(1, hot, p.Peers(), 4*Span)
+	if s.Waiting() != 2 {
+		t.Errorf("%d wait, want those that differ and are not in use", s.Waiting())
+	}
+}
+
+func TestMoreIsMarkedAheadTheMoreIsMissed(t *testing.T) {
+	var a Ahead
+	covered, misses := int64(0), 0
+	for ; covered < 16384; misses++ {
+		w := a.Miss(time.Second)
+		if misses < fewMisses && w != 1 {
+			t.Fatalf("miss %d marks %d regions", misses, w)
+		}
+		covered += w
+	}
+	if misses > 1000 {
+		t.Errorf("%d misses for 64 GiB", misses)
+	}
+	if w := a.Miss(time.Second + aheadTime); w != 1 {
+		t.Errorf("%d regions after a pause", w)
+	}
+}
+
+func TestOfABusySpanNothingIsGivenBack(t *testing.T) {
+	const n = 3 * Span
+	s := NewRegions(n*4096, 4096)
+	hot := bitmap.New(n)
+	hot.Set(0, n)
+	for i := range int64(busySpan) {
+		s.Touch(at(9*i*4096, 1))
+		s.Touch(at((Span+9*(i/2))*4096, 1))
+	}
+	if got := chosen(s, 1, hot, n); len(got) != 2*Span-busySpan/2 || got[0] <= Span {
+		t.Errorf("%d leave from %d on, want all of the other spans but what is in use there", len(got), got[0])
 	}
 }

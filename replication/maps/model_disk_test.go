@@ -90,12 +90,17 @@ func (t *table) each(j int, fn func(blockdev.Range)) {
 	}
 }
 
-// mark is what comes before a replica changes anything: coarse, durable, for all peers.
+// mark is what comes before a replica changes anything: coarse, durable, for all peers; now and then more than is written.
 func (m *model) mark(i int, g blockdev.Range) {
 	r := m.r[i]
 	r.regs.Touch(g)
+	from, to := g.Off/regionSize, (g.End()-1)/regionSize
+	if m.lean && m.rng.IntN(8) == 0 {
+		from, to = 0, min(to+1, regions-1)
+		m.seen["marked ahead"]++
+	}
 	for j := range m.r {
-		for k := g.Off / regionSize; j != i && k <= (g.End()-1)/regionSize; k++ {
+		for k := from; j != i && k <= to; k++ {
 			r.marks[j][k] = true
 		}
 	}

@@ -46,7 +46,11 @@ func (m *model) beginLean(c *clearing, all bool) bool {
 			taken++
 		}
 	}
-	chosen := p.regs.Choose(c.n, hot, peers, all)
+	limit := int64(regions)
+	if all {
+		limit = 0
+	}
+	chosen := p.regs.Choose(c.n, hot, peers, limit)
 	if chosen.Count() == 0 && taken == 0 && !all || len(c.set) == 0 {
 		p.regs.Abort()
 		return false

@@ -209,7 +209,7 @@ func TestModelEveryDifferenceIsMarked(t *testing.T) {
 			}
 		}
 	}
-	for _, k := range []string{"region cleared", "everything taken back", "a map went back", "restored", "adopted", "promoted",
+	for _, k := range []string{"region cleared", "marked ahead", "everything taken back", "a map went back", "restored", "adopted", "promoted",
 		"standby's flush failed", "primary's flush failed", "hand", "powe", "kill", "brea", "clea"} {
 		if seen[k] < 10 {
 			t.Errorf("%q happened %d times only: the model does not try it", k, seen[k])

@@ -28,6 +28,7 @@ var mutations = []struct{ name, file, old, new string }{
 	{"adopt what not every member has", "peer.go", "	p.Unite(unsettled)\n", ""},
 	{"trust a map that went back", "number.go", "	case a.Promised < b.Settled:\n		return lower(a, b)\n	case b.Promised < a.Settled:\n		return lower(b, a)\n", "	case false:\n		return lower(a, b)\n"},
 	{"clear a region that was written since", "regions.go", "		s.leaving.Clear(from, to)\n", "		_ = from\n"},
+	{"clear the rest of a span unseen", "regions.go", "(kept == nil || !kept.Test(i)) && s.equal(i, peers)", "true || s.equal(i, peers)"},
 	{"clear a region with marks", "regions.go", "		if m.Any(from, to) {", "		if to < from && m.Any(from, to) {"},
 }
 

@@ -10,17 +10,26 @@ import (
 
 // Regions decides which coarse marks on stable storage are given back. A region is a candidate when nothing in it is
 // marked any more, and it stays one only while nothing is written to it until the clearing has been agreed on. Regions
-// that were in use lately are kept: marking them anew would cost a flush each.
+// that were in use lately are kept: marking them anew would cost a flush each. What is lately is learned (Recent).
 //
 //	Begin(n): candidates --Touch: written--> none
 //	End(n): what is left of them may be cleared
 type Regions struct {
 	shift    uint
 	size     int64
-	used     *bitmap.Bitmap // since the last Begin: a second chance
+	recent   Recent
 	leaving  *bitmap.Bitmap // candidates of the clearing that is under way
 	clearing uint64         // its number; 0: none
+	waiting  int64          // regions that stay for want of a flush only, when it began
 }
+
+// Span is how many regions, aligned, may be marked together before each of them is written (Ahead), and so are given back
+// together.
+const Span = 64
+
+// busySpan is how many regions of a span have to be in use for all that is marked of it to count as that: what a scattered
+// load has not come to yet, it will.
+const busySpan = 4
 
 // NewRegions is for regions of the given size, a power of two.
 func NewRegions(size, region int64) *Regions {
@@ -28,7 +37,7 @@ func NewRegions(size, region int64) *Regions {
 		panic(fmt.Sprintf("maps: regions of %d bytes", region))
 	}
 	n := (size + region - 1) / region
-	return &Regions{shift: uint(bits.TrailingZeros64(uint64(region))), size: size, used: bitmap.New(n), leaving: bitmap.New(n)}
+	return &Regions{shift: uint(bits.TrailingZeros64(uint64(region))), size: size, recent: newRecent(n), leaving: bitmap.New(n)}
 }
 
 // Touch tells that r is being marked. It comes with every write that a replica makes, before it.
@@ -37,7 +46,7 @@ func (s *Regions) Touch(r blockdev.Range) {
 		return
 	}
 	from, to := r.Off>>s.shift, (r.End()-1)>>s.shift+1
-	s.used.Set(from, to)
+	s.recent.use(from, to)
 	if s.leaving.Count() > 0 {
 		s.leaving.Clear(from, to)
 	}
@@ -49,28 +58,89 @@ func (s *Regions) Touch(r blockdev.Range) {
 func (s *Regions) Begin(n uint64, stored func(region int64) bool, marked []*bitmap.Bitmap, all bool) int64 {
 	s.clearing = n
 	empty(s.leaving)
+	kept := s.recent.kept()
 	for i := range s.leaving.Len() {
-		if stored(i) && (all || !s.used.Test(i)) && s.quiet(i, marked) {
+		if stored(i) && (all || !kept.Test(i)) && s.quiet(i, marked) {
 			s.leaving.Set(i, i+1)
 		}
 	}
-	empty(s.used)
+	s.recent.turn()
 	return s.leaving.Count()
 }
 
 // Choose is Begin of a primary whose peers keep no maps of blocks: of the regions that are hot, on any of those that take
-// part, it chooses those in which nothing differs from any of them. The result is valid until the next call.
-func (s *Regions) Choose(n uint64, hot *bitmap.Bitmap, peers []*Peer, all bool) *bitmap.Bitmap {
+// part, it chooses those in which nothing differs from any of them. Above limit hot regions it chooses also what was in use
+// before the last round, and if that is not enough, all. The result is valid until the next call.
+//
+// With a region go those of its span: a peer may have marked them ahead although we did not. So whatever is hot on a peer
+// has a hot region of ours, or one that is known of it, in its span.
+func (s *Regions) Choose(n uint64, hot *bitmap.Bitmap, peers []*Peer, limit int64) *bitmap.Bitmap {
 	s.clearing = n
+	s.choose(hot, wholeSpans(s.recent.kept()), peers)
+	waiting := s.waiting
+	if hot.Count()-s.left(hot) > limit {
+		s.choose(hot, s.recent.last(), peers)
+	}
+	if hot.Count()-s.left(hot) > limit {
+		s.choose(hot, nil, peers)
+	}
+	s.recent.turn()
+	s.waiting = waiting
+	return s.leaving
+}
+
+// wholeSpans adds to what is in use the rest of each span that is busy.
+func wholeSpans(used *bitmap.Bitmap) *bitmap.Bitmap {
+	for i, ok := used.Next(0); ok; {
+		first := i &^ (Span - 1)
+		end := min(first+Span, used.Len())
+		n := 0
+		for ; ok && i < end; i, ok = used.Next(i + 1) {
+			n++
+		}
+		if n >= busySpan {
+			used.Set(first, end)
+		}
+	}
+	return used
+}
+
+// left is how many regions that are hot leave.
+func (s *Regions) left(hot *bitmap.Bitmap) (n int64) {
+	for i, ok := s.leaving.Next(0); ok; i, ok = s.leaving.Next(i + 1) {
+		if hot.Test(i) {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *Regions) choose(hot, kept *bitmap.Bitmap, peers []*Peer) {
 	s.leaving.Empty()
+	s.waiting = 0
 	for i, ok := hot.Next(0); ok; i, ok = hot.Next(i + 1) {
-		if (all || !s.used.Test(i)) && s.equal(i, peers) {
+		switch {
+		case kept != nil && kept.Test(i) || s.leaving.Test(i):
+		case s.equal(i, peers):
+			s.chooseSpan(i, kept, peers)
+		default:
+			s.waiting++
+		}
+	}
+}
+
+func (s *Regions) chooseSpan(i int64, kept *bitmap.Bitmap, peers []*Peer) {
+	first := i &^ (Span - 1)
+	for i := first; i < min(first+Span, s.leaving.Len()); i++ {
+		if (kept == nil || !kept.Test(i)) && s.equal(i, peers) {
 			s.leaving.Set(i, i+1)
 		}
 	}
-	s.used.Empty()
-	return s.leaving
 }
+
+// Waiting is how many regions that nobody uses any more the last Choose left marked because what was written to them was not
+// flushed.
+func (s *Regions) Waiting() int64 { return s.waiting }
 
 // Promise is what becomes of a primary's choice at a standby: the regions that clearing n clears here too, unless they are
 // written before it is settled.
@@ -130,6 +200,7 @@ func (s *Regions) End(n uint64) *bitmap.Bitmap {
 		return nil
 	}
 	s.clearing = 0
+	s.recent.leave(s.leaving)
 	return s.leaving
 }
 

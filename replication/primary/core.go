@@ -136,6 +136,7 @@ type Core struct {
 	lastSeq   uint64
 	lastID    uint64
 	flushedAt Instant // when the newest flush was admitted that is watched, or this tenure began
+	wroteAt   Instant // when a client's write or zeroing was admitted last
 	maps      *maps.Primary
 	open      int // operations in inflight
 	minSeen   uint64
@@ -216,6 +217,7 @@ func (c *Core) Admit(now Instant, op *Op) {
 		}
 		c.act(Action{Kind: StartLocal, Op: op})
 	} else {
+		c.wroteAt = now
 		c.overwrites(op.Range)
 		if c.queue.Admit(&op.Item) {
 			c.turn(op)

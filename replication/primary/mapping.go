@@ -93,13 +93,21 @@ func (c *Core) Marked(node string, marked []blockdev.Range) {
 	}
 }
 
-// flushAfter is how long marks may wait for a client's flush.
-const flushAfter = 5 * time.Second
+const (
+	// flushAfter is how long marks may wait for a client's flush when nobody writes any more.
+	flushAfter = 5 * time.Second
+	// flushLatest is the same while clients write: what they write to next is marked again, and a flush holds them up.
+	flushLatest = time.Minute
+)
 
-// FlushDue reports whether marks wait for nothing but a flush, and none was watched for a while. A member that is away is
-// not made to owe us an answer by it: it may be back before anybody writes.
-func (c *Core) FlushDue(now Instant) bool {
-	if now.Sub(c.flushedAt) < flushAfter || c.flushErr != nil {
+// FlushDue reports whether marks wait for nothing but a flush, and none was watched for a while. soon: it is worth one
+// although clients write. A member that is away is not made to owe us an answer by it: it may be back before anybody writes.
+func (c *Core) FlushDue(now Instant, soon bool) bool {
+	wait := flushLatest
+	if soon || now.Sub(c.wroteAt) >= flushAfter {
+		wait = flushAfter
+	}
+	if now.Sub(c.flushedAt) < wait || c.flushErr != nil {
 		return false
 	}
 	live := false

@@ -93,27 +93,49 @@ func TestFlushOfOurOwnIsDueOnlyWhenMarksWaitForNothingElse(t *testing.T) {
 	g := newRig(t, "s")
 	n := g.up("s")
 	g.now = g.now.Add(flushAfter + time.Second)
-	if g.c.FlushDue(g.now) {
+	if g.c.FlushDue(g.now, false) {
 		t.Error("due although nothing waits for it")
 	}
 	g.local(g.write(0), nil)
 	g.ack("s", n, g.last("s"))
-	if !g.c.FlushDue(g.now) {
+	if g.c.FlushDue(g.now, false) {
+		t.Error("due although a client has just written")
+	}
+	if !g.c.FlushDue(g.now, true) {
+		t.Error("not due although it is worth one")
+	}
+	g.now = g.now.Add(flushAfter)
+	if !g.c.FlushDue(g.now, false) {
 		t.Error("not due although a mark waits for it")
 	}
 	g.down("s", n)
-	if g.c.FlushDue(g.now) {
+	if g.c.FlushDue(g.now, false) {
 		t.Error("due while a member is away: it would owe an answer")
 	}
 	n = g.up("s")
 	f := g.flush()
-	if g.c.FlushDue(g.now) {
+	if g.c.FlushDue(g.now, false) {
 		t.Error("due although one is under way")
 	}
 	g.local(f, nil)
 	g.ack("s", n, g.last("s"))
 	g.now = g.now.Add(2 * flushAfter)
-	if g.c.FlushDue(g.now) {
+	if g.c.FlushDue(g.now, false) {
 		t.Error("due although all is durable")
+	}
+}
+
+func TestFlushOfOurOwnIsDueInTheEndAlsoUnderWriters(t *testing.T) {
+	g := newRig(t, "s")
+	n := g.up("s")
+	for began := g.now; ; g.now = g.now.Add(flushAfter / 2) {
+		g.local(g.write(0), nil)
+		g.ack("s", n, g.last("s"))
+		if due := g.c.FlushDue(g.now, false); due || g.now.Sub(began) > flushLatest {
+			if at := g.now.Sub(began); !due || at < flushLatest {
+				t.Errorf("after %v: due %t, want %v", at, due, flushLatest)
+			}
+			return
+		}
 	}
 }

@@ -1,0 +1,31 @@
+package maps
+
+import "time"
+
+// Ahead decides how many regions are marked at once when one that is written is not marked. One, as long as few are missed:
+// what is marked is compared after a crash. A load that is scattered over a large volume would wait for a flush at every
+// region of it; its misses come fast, and soon each marks a whole span around it. What was marked so and is not written is
+// given back by the next rounds. It is pure; now is a time since any moment.
+type Ahead struct {
+	begun  time.Duration // when misses began to be counted
+	misses int
+}
+
+const (
+	aheadTime = 10 * time.Second // for which misses are counted
+	// fewMisses of single regions are no reason to mark more; then the width is multiplied again and again, as misses double.
+	fewMisses = 128
+)
+
+// Miss is how many regions, a power of two, aligned, are marked for one that is missed.
+func (a *Ahead) Miss(now time.Duration) (width int64) {
+	if now-a.begun >= aheadTime {
+		a.begun, a.misses = now, 0
+	}
+	a.misses++
+	width = 1
+	for n := a.misses; n > fewMisses && width < Span; n /= 2 {
+		width *= 4
+	}
+	return min(width, Span)
+}
