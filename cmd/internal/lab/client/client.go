@@ -74,6 +74,7 @@ type Client struct {
 	mu      sync.Mutex
 	seq     uint64
 	ops     []history.Op
+	writing map[string]history.Op    // by worker: sent, and not settled
 	latest  map[string]time.Duration // for each server: when the newest answered operation was sent
 	errs    map[string]int           // answers that were errors, by NBD error number
 	broken  []string                 // blocks that hold what no write put there
@@ -84,7 +85,7 @@ type Client struct {
 // New prepares a load.
 func New(cfg Config) *Client {
 	cfg.defaults()
-	return &Client{cfg: cfg, latest: map[string]time.Duration{}, errs: map[string]int{}, changed: make(chan struct{})}
+	return &Client{cfg: cfg, writing: map[string]history.Op{}, latest: map[string]time.Duration{}, errs: map[string]int{}, changed: make(chan struct{})}
 }
 
 // Run works until ctx ends; then it waits for what is under way, at most Config.Silence. It may be run again: the
@@ -146,10 +147,19 @@ func (c *Client) nextSeq() uint64 {
 	return c.seq
 }
 
+// sends tells of a write before it is sent: whoever looks at a disk may see it before its answer comes.
+func (c *Client) sends(o history.Op) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o.Unknown = true
+	c.writing[o.Who] = o
+}
+
 func (c *Client) note(o history.Op) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ops = append(c.ops, o)
+	delete(c.writing, o.Who)
 	if !o.Unknown && o.Sent > c.latest[o.Server] {
 		c.latest[o.Server] = o.Sent
 		close(c.changed)
@@ -200,9 +210,9 @@ type Record struct {
 	Dials  int            `json:"dials"`
 }
 
-// Record copies what was seen so far.
+// Record copies what was seen so far. Writes under way are among it, as unknown.
 func (c *Client) Record() Record {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Record{Ops: slices.Clone(c.ops), Errors: maps.Clone(c.errs), Broken: slices.Clone(c.broken), Dials: c.dials}
+	return Record{Ops: slices.AppendSeq(slices.Clone(c.ops), maps.Values(c.writing)), Errors: maps.Clone(c.errs), Broken: slices.Clone(c.broken), Dials: c.dials}
 }

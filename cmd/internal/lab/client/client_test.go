@@ -259,3 +259,19 @@ func TestPausedLoadStandsStill(t *testing.T) {
 		a.leave()
 	})
 }
+
+// A write may be on a disk before it is answered, and one that hangs is never settled while the server stands still.
+func TestWriteUnderWayIsInTheRecord(t *testing.T) {
+	c := New(Config{})
+	o := history.Op{Who: "probe-a", Kind: history.Write, Block: 7, Seq: c.nextSeq(), Sent: 3}
+	c.sends(o)
+	read := []history.Op{{Kind: history.Read, Block: 7, Seq: o.Seq, Sent: 4, Answered: 5}}
+	if ops := c.Record().Ops; len(ops) != 1 || !ops[0].Unknown || len(history.Lacks(ops, read)) > 0 {
+		t.Errorf("under way: %v; %v", ops, history.Lacks(ops, read))
+	}
+	o.Answered = 6
+	c.note(o)
+	if ops := c.Record().Ops; len(ops) != 1 || ops[0].Unknown {
+		t.Errorf("answered: %v", ops)
+	}
+}

@@ -120,6 +120,7 @@ func (w *worker) operate(ctx context.Context) {
 	o.Sent = w.c.cfg.Clock()
 	if o.Kind == history.Write {
 		stamp(buf, o)
+		w.c.sends(o)
 	}
 	err := w.wait(ctx, w.conn.Start(op))
 	o.Answered = w.c.cfg.Clock()
