@@ -39,7 +39,7 @@ model: ## run the model of the protocol; SEED=n replays one run with its trace
 	$(GO) test ./cmd/internal/sim -run 'TestModel$$' -count=1 $(if $(SEED),-v -seed=$(SEED),)
 
 mutations: ## break each rule on purpose and see the model catch it
-	HACLUSTER_MUTATIONS=1 $(GO) test ./cmd/internal/sim -run TestMutations -count=1 -v
+	HACLUSTER_MUTATIONS=1 $(GO) test ./cmd/internal/sim -run TestMutations -count=1 -v -timeout 2h
 
 ring3: ## whole nodes in virtual time: HOURS (1) hours of faults, which take about a minute each; SEED=n draws the same faults
 	$(GO) test ./cmd/internal/ring3 -run TestHoursOfFaults -count=1 -v -timeout 24h -args -hours=$(or $(HOURS),1) -bound=0 $(if $(SEED),-seed=$(SEED),)

@@ -23,6 +23,7 @@ type labRescue struct {
 	labels map[string][]byte
 	ledger []byte
 	dead   bool
+	begins func() // an image is about to be made; nil: nobody looks
 }
 
 // IDs implements rescue.Room.
@@ -46,6 +47,9 @@ func (l *labRescue) Make(id string) error {
 	}
 	if l.images == nil {
 		l.images, l.labels = map[string]*labUndo{}, map[string][]byte{}
+	}
+	if l.begins != nil {
+		l.begins()
 	}
 	l.images[id] = &labUndo{room: l.room}
 	return nil

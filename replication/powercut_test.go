@@ -32,6 +32,7 @@ import (
 //   - each sector holds a write that is not older than the newest that was acknowledged and flushed before its own write
 //     was replaced; when a member kept its power, not older than the newest that was acknowledged
 //   - the replicas hold the same bytes, also by what their disks hold durably
+//   - what a primary held that was lost to a promotion by force is in rescue images (powercutrescue_test.go)
 //
 // HACLUSTER_POWERCUTS is the number of seeds; make powercuts runs a thousand.
 
@@ -64,6 +65,8 @@ type cutRun struct {
 	after  []func() // what gives each of them what was left
 	back   *wayBack // of a standby that left and is not a member again
 	forces int
+	images int         // in which something was looked for
+	claims []*claim    // under mu
 	hold   atomic.Bool // the client is to pause
 	parked atomic.Bool // it does
 
@@ -82,7 +85,7 @@ func TestK110PowerCutsAtNamedPointsLoseNothing(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("HACLUSTER_POWERCUT_SEED"), 10, 64); err == nil {
 		first, seeds = n, 1
 	}
-	began, cuts, both, idle, forces := time.Now(), map[failpoint.Point]int{}, 0, 0, 0
+	began, cuts, both, idle, forces, images := time.Now(), map[failpoint.Point]int{}, 0, 0, 0, 0
 	for seed := first; seed < first+seeds; seed++ {
 		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := newCutRun(t, seed)
@@ -97,12 +100,13 @@ func TestK110PowerCutsAtNamedPointsLoseNothing(t *testing.T) {
 				both++
 			}
 			forces += r.forces
+			images += r.images
 		})
 		if !ok {
 			t.Fatalf("repeat it with HACLUSTER_POWERCUT_SEED=%d", seed)
 		}
 	}
-	t.Logf("%d runs in %v: %d cuts of both nodes, %d at no point, %d forced promotions", seeds, time.Since(began).Round(time.Second), both, idle, forces)
+	t.Logf("%d runs in %v: %d cuts of both nodes, %d at no point, %d forced promotions, %d rescue images read", seeds, time.Since(began).Round(time.Second), both, idle, forces, images)
 	for _, p := range cutPoints {
 		t.Logf("%-26s hit %7d times, power cut there %3d times", p, failpoint.Hits(p), cuts[p])
 		if seeds >= 1000 && (failpoint.Hits(p) < 10 || cuts[p] < 10) {
@@ -120,7 +124,7 @@ func newCutRun(t *testing.T, seed uint64) *cutRun {
 	r := &cutRun{rng: rand.New(rand.NewPCG(seed, 110)), off: make(chan struct{})}
 	r.point = cutPoints[seed%uint64(len(cutPoints))]
 	r.left.Store(-1 << 62)
-	r.lab = formed(t, labConfig{size: cutVolume, inline: r.rng.IntN(2) == 0, files: dir, undo: true}, "a", "b")
+	r.lab = formed(t, labConfig{size: cutVolume, inline: r.rng.IntN(2) == 0, files: dir, undo: true, rescue: true}, "a", "b")
 	switch a, b := r.lab.nodes["a"], r.lab.nodes["b"]; r.rng.IntN(3) {
 	case 0:
 		r.nodes = []*labNode{a}
@@ -139,7 +143,9 @@ func (r *cutRun) run() (hit bool) {
 		failpoint.CleanClear: "stop", failpoint.CleanIsCleared: "stop", failpoint.PrimaryEnd: "hand", failpoint.PrimaryEnded: "hand", failpoint.PrimaryBegin: "hand",
 		failpoint.PrimaryBegun: "hand", failpoint.EpochStore: "hand", failpoint.EpochStored: "hand",
 		failpoint.RollbackWrite: "force", failpoint.RollbackWritten: "force", failpoint.UndoMake: "force", failpoint.UndoMade: "force", failpoint.UndoLog: "force",
-		failpoint.UndoLogWritten: "force", failpoint.UndoLogged: "force", failpoint.UndoRemove: "force", failpoint.UndoRemoved: "force"}
+		failpoint.UndoLogWritten: "force", failpoint.UndoLogged: "force", failpoint.UndoRemove: "force", failpoint.UndoRemoved: "force",
+		failpoint.RescueMake: "force", failpoint.RescueMade: "force", failpoint.RescueKeep: "force", failpoint.RescueLabel: "force", failpoint.RescueLabelled: "force",
+		failpoint.RescueRemove: "force", failpoint.RescueRemoved: "force"}
 	var once sync.Once
 	var writer sync.WaitGroup
 	failpoint.OnHit(func(p failpoint.Point) {
@@ -246,13 +252,14 @@ func (r *cutRun) cut() {
 		super := n.sbFile.cut(how.Rand)
 		_, _ = n.mem.Close(), n.table.Close()
 		n.undo.kill()
-		data, table, area := n.mem.Clone(how), n.table.Clone(how), n.undo.clone(how)
+		data, table, area, images := n.mem.Clone(how), n.table.Clone(how), n.undo.clone(how), n.rescue.cut(how)
 		r.after = append(r.after, func() {
 			n.faults.Clear() // what hangs finds the device gone
 			n.undo.clear()
 			_ = n.halt()
 			n.mem, n.table = data, table
 			n.undo.set(func(u *labUndo) { u.dev = area })
+			images()
 			n.boot[5]++
 			if err := os.WriteFile(n.superPath(), super, 0o600); err != nil {
 				r.t.Fatal(err)
@@ -384,6 +391,10 @@ func (r *cutRun) step(name string) {
 		return r.whole() && (r.weak == nil || !r.weak.sbFile.Failed())
 	}) {
 		r.weak, r.back = nil, nil
+		r.aside()
+		if r.isRescue() || r.rng.IntN(2) == 0 {
+			r.deletes()
+		}
 	}
 }
 
@@ -570,6 +581,7 @@ func (r *cutRun) check() {
 		r.t.Fatal(err)
 	}
 	r.t.Logf("healed, volume %+v", r.volume())
+	r.aside()
 	r.same(p.name, s.name)
 	r.durable(p.name, s.name)
 	for b := range cutBlocks {

@@ -73,6 +73,11 @@ func (r *cutRun) promise(s *labNode) {
 		return
 	}
 	r.t.Logf("%s is forced", s.name)
+	for _, n := range r.lab.nodes {
+		if n != s && !r.back.taken {
+			r.lost(n, r.back.point)
+		}
+	}
 	r.back.taken = true
 	r.forces++
 	r.mu.Lock()
@@ -129,9 +134,10 @@ func (r *cutRun) forceAgain(v *cluster.Volume) {
 	}
 }
 
-// allow is the person's word that the other may be overwritten.
+// allow is the person's word that the other may be overwritten, although what it holds cannot be kept aside.
 func (r *cutRun) allow() {
-	if v := r.volume(); len(v.Held) > 0 {
+	if v := r.volume(); len(v.Held) > 0 && r.awaits(r.lab.nodes[v.Held[0]]) {
+		r.givenUp(r.lab.nodes[v.Held[0]])
 		r.apply(cluster.Command{AllowResync: &cluster.AllowResync{On: r.on(), Node: v.Held[0]}})
 	}
 }

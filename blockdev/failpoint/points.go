@@ -116,7 +116,9 @@ const (
 	UndoRemoved
 	RollbackWrite
 	RollbackWritten
-	// A rescue image: closed when the resync ends, and removed by a person.
+	// A rescue image: made, closed when the resync ends, and removed by a person.
+	RescueMake
+	RescueMade
 	RescueKeep
 	RescueLabel
 	RescueLabelled
@@ -160,7 +162,8 @@ var names = [count]string{
 	ResyncCopy: "resync.copy", ResyncClose: "resync.close", ResyncClosed: "resync.closed",
 	UndoMake: "undo.make", UndoMade: "undo.made", UndoLog: "undo.log", UndoLogWritten: "undo.log.written", UndoLogged: "undo.logged",
 	UndoRemove: "undo.remove", UndoRemoved: "undo.removed", RollbackWrite: "rollback.write", RollbackWritten: "rollback.written",
-	RescueKeep: "rescue.keep", RescueLabel: "rescue.label", RescueLabelled: "rescue.labelled", RescueRemove: "rescue.remove", RescueRemoved: "rescue.removed",
+	RescueMake: "rescue.make", RescueMade: "rescue.made", RescueKeep: "rescue.keep", RescueLabel: "rescue.label", RescueLabelled: "rescue.labelled",
+	RescueRemove: "rescue.remove", RescueRemoved: "rescue.removed",
 	CleanSet: "clean.set", CleanIsSet: "clean.is.set", CleanClear: "clean.clear", CleanIsCleared: "clean.is.cleared",
 	FailureNote: "failure.note", FailureNoted: "failure.noted",
 }

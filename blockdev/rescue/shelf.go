@@ -165,6 +165,8 @@ func (s *Shelf) Begin(point undo.Point, epoch uint64) error {
 }
 
 func (s *Shelf) begin(id string, point undo.Point, epoch uint64) (*undo.Area, error) {
+	failpoint.Hit(failpoint.RescueMake)
+	defer failpoint.Hit(failpoint.RescueMade)
 	if err := s.cfg.Room.Make(id); err != nil {
 		return nil, err
 	}
