@@ -249,7 +249,7 @@ func TestNoMoreThanMaxImages(t *testing.T) { // R28
 
 func TestFailedBeginLeavesNothing(t *testing.T) {
 	g := newRig(t, 12)
-	g.room.Reserve = func(total int64) int64 { return 1 << 62 }
+	g.room.Space = &undo.Space{Reserve: func(total int64) int64 { return 1 << 62 }}
 	err := g.shelf.Begin(testPoint, 6)
 	if err == nil { // the header alone asks for no reserve
 		a, _ := g.shelf.Live()
@@ -260,7 +260,7 @@ func TestFailedBeginLeavesNothing(t *testing.T) {
 		if !errors.Is(err, undo.ErrNoRoom) {
 			t.Fatalf("told %v", err)
 		}
-		g.room.Reserve = nil
+		g.room.Space.Reserve = nil
 		must(t, a.Reopen(g.dev)) // as when there is room again
 		g.resync(block(1, 1))
 		return

@@ -40,8 +40,8 @@ type Room interface {
 type Dir struct {
 	// Path of the directory. It is made with the first image.
 	Path string
-	// Reserve is how many bytes of the file system are left free for others; see undo.Dir.
-	Reserve func(total int64) int64
+	// Space is what the images take room of; see undo.Dir.
+	Space *undo.Space
 }
 
 var _ Room = (*Dir)(nil)
@@ -70,7 +70,7 @@ func (d *Dir) Make(id string) error {
 
 // Image implements Room.
 func (d *Dir) Image(id string) undo.Place {
-	return &undo.Dir{Path: filepath.Join(d.Path, id, "image"), Reserve: d.Reserve}
+	return &undo.Dir{Path: filepath.Join(d.Path, id, "image"), Space: d.Space}
 }
 
 func (d *Dir) label(id string) string { return filepath.Join(d.Path, id, "label") }

@@ -2,10 +2,12 @@ package undo
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -302,12 +304,12 @@ func TestDirectoryKeepsAnAreaOverAProcess(t *testing.T) {
 func TestReserveOfTheFileSystemIsLeftAlone(t *testing.T) {
 	d := filled(t, rng(12))
 	all := false
-	p := &Dir{Path: filepath.Join(t.TempDir(), "undo"), Reserve: func(total int64) int64 {
+	p := &Dir{Path: filepath.Join(t.TempDir(), "undo"), Space: &Space{Reserve: func(total int64) int64 {
 		if all {
 			return total
 		}
 		return 0
-	}}
+	}}}
 	a := begun(t, p, d)
 	must(t, logged(a, block(0, 1)))
 	all = true
@@ -329,5 +331,49 @@ func TestThatThereIsNoAreaIsDurableWhenItIsOpened(t *testing.T) { // R18
 	p.err = errors.New("read-only file system")
 	if _, err := Open(Config{Binding: testBinding(), Place: p}, nil); !errors.Is(err, p.err) {
 		t.Errorf("it opens although that cannot be made durable: %v", err)
+	}
+}
+
+// The reserve is one for all areas of a node: each finds room for its group alone, and only one of them may take it.
+func TestAreasTogetherLeaveTheReserve(t *testing.T) { // R28
+	const areas, group = 8, recordSize + blockdev.BlockSize
+	space := &Space{Reserve: func(int64) int64 { return 1000 }}
+	dir := t.TempDir()
+	used := func() (n int64) {
+		for i := range areas {
+			if info, err := os.Stat(filepath.Join(dir, fmt.Sprint(i))); err == nil {
+				n += info.Size()
+			}
+		}
+		return n
+	}
+	total := int64(areas*headerSize + 3*group + 1000)
+	var all []*Area
+	for i := range areas {
+		all = append(all, begun(t, &Dir{Path: filepath.Join(dir, fmt.Sprint(i)), Space: space}, filled(t, rng(uint64(i)))))
+	}
+	var asking sync.WaitGroup // each has asked before any writes
+	asking.Add(areas)
+	space.free = func() (int64, int64, error) {
+		free := total - used()
+		asking.Done()
+		asking.Wait()
+		return free, total, nil
+	}
+	ended := make(chan error, areas)
+	for _, a := range all {
+		go func() { ended <- logged(a, block(0, 1)) }()
+	}
+	fit := 0
+	for range areas {
+		switch err := <-ended; {
+		case err == nil:
+			fit++
+		case !errors.Is(err, ErrNoRoom):
+			t.Error(err)
+		}
+	}
+	if free := total - used(); fit != 3 || free != 1000 || space.taking != 0 {
+		t.Fatalf("%d groups were written, %d bytes are free, %d count as under way", fit, free, space.taking)
 	}
 }

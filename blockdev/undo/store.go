@@ -38,9 +38,8 @@ type Place interface {
 type Dir struct {
 	// Path of the file.
 	Path string
-	// Reserve is how many bytes of the file system are left free for others: an area that filled it up would stop Raft,
-	// the superblocks and the maps with it.
-	Reserve func(total int64) int64
+	// Space is what it takes room of, together with the other areas of the node; nil: of all that is free.
+	Space *Space
 }
 
 var _ Place = (*Dir)(nil)
@@ -116,30 +115,16 @@ func (f *osFile) Size() (int64, error) { return f.size, nil }
 
 // WriteAt refuses what would take of the reserve.
 func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
-	if grow := off + int64(len(p)) - f.size; grow > 0 {
-		if err := f.d.room(f.File, grow); err != nil {
+	if grow := off + int64(len(p)) - f.size; grow > 0 && f.d.Space != nil {
+		done, err := f.d.Space.take(f.File, grow)
+		if err != nil {
 			return 0, err
 		}
+		defer done()
 	}
 	n, err := f.File.WriteAt(p, off)
 	f.size = max(f.size, off+int64(n))
 	return n, noRoom(err)
-}
-
-func (d *Dir) room(f *os.File, grow int64) error {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("ask for the free space beside the undo area: %w", err)
-	}
-	free, total := int64(st.Bavail)*st.Bsize, int64(st.Blocks)*st.Bsize
-	keep := int64(0)
-	if d.Reserve != nil {
-		keep = d.Reserve(total)
-	}
-	if free-grow < keep {
-		return fmt.Errorf("%w: %d bytes are free in its file system, of which %d are kept for others: give data_dir more space", ErrNoRoom, free, keep)
-	}
-	return nil
 }
 
 // Truncate shortens it.

@@ -179,7 +179,7 @@ func (v *volumes) growInto(dir string, vol cluster.Volume, was *meta.Superblock,
 	failpoint.Hit(failpoint.Grow)
 	if was.Inconsistent {
 		v.n.log.Warn("the volume grew while this replica was in the middle of a resync: its way back is removed", "volume", vol.Name)
-		if err := removeIfThere(&undo.Dir{Path: filepath.Join(dir, "undo"), Reserve: undoReserve}); err != nil {
+		if err := removeIfThere(&undo.Dir{Path: filepath.Join(dir, "undo")}); err != nil {
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ import (
 func (v *volumes) openRescue(st *cluster.State, vol cluster.Volume, attachment string, conf config.Volume, super *superblock, src undo.Source) (*rescue.Shelf, error) {
 	dir, _ := v.superblockPath(vol.Name)
 	op := "read or write a rescue image of volume " + vol.Name
-	room := &watchedRoom{Room: &rescue.Dir{Path: filepath.Join(dir, "rescue"), Reserve: undoReserve}, disk: v.n.disk, op: op}
+	room := &watchedRoom{Room: &rescue.Dir{Path: filepath.Join(dir, "rescue"), Space: &v.space}, disk: v.n.disk, op: op}
 	s, err := rescue.Open(rescue.Config{Room: room, Limit: conf.UndoLimit, Patience: v.n.conf().Timers.DropAfter / 2,
 		Binding: undo.Binding{Cluster: meta.ID(idOf(st.ID)), Volume: meta.ID(idOf(vol.ID)), Node: v.n.me.Name, Size: vol.Size, Attachment: attachment, Epoch: uint64(super.Epoch())},
 		Ended: func(id, why string) {

@@ -16,7 +16,7 @@ import (
 // problem of the replica.
 func (v *volumes) openUndo(st *cluster.State, vol cluster.Volume, attachment string, limit int64, made bool, super *superblock, src undo.Source) (*undo.Area, error) {
 	dir, _ := v.superblockPath(vol.Name)
-	place := watchedPlace{&undo.Dir{Path: filepath.Join(dir, "undo"), Reserve: undoReserve}, v.n.disk, "read or write the undo area of volume " + vol.Name}
+	place := watchedPlace{&undo.Dir{Path: filepath.Join(dir, "undo"), Space: &v.space}, v.n.disk, "read or write the undo area of volume " + vol.Name}
 	if made || !super.Inconsistent() {
 		if err := removeIfThere(place); err != nil {
 			return nil, err
@@ -45,7 +45,8 @@ func removeIfThere(p undo.Place) error {
 	return errors.Join(s.Close(), p.Remove())
 }
 
-// undoReserve is what an undo area leaves of its file system for Raft, superblocks and maps: a tenth, at most 1 GiB.
+// undoReserve is what undo areas and rescue images together leave of their file system for Raft, superblocks and maps: a tenth,
+// at most 1 GiB.
 func undoReserve(total int64) int64 { return min(total/10, 1<<30) }
 
 // watch is what times the operations, as deadline.Watch does.

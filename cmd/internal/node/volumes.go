@@ -16,6 +16,7 @@ import (
 	"hacluster/blockdev"
 	"hacluster/blockdev/frontend/nbd"
 	"hacluster/blockdev/meta"
+	"hacluster/blockdev/undo"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
@@ -31,6 +32,8 @@ type volumes struct {
 	goes sync.WaitGroup
 	life context.Context // ended by stopAll, for what is told to others meanwhile
 	end  context.CancelFunc
+	// space is what undo areas and rescue images of all volumes take room of: they lie in one file system.
+	space undo.Space
 
 	mu   sync.Mutex
 	nbd  *nbd.Server // nil before run
@@ -61,7 +64,7 @@ type held struct {
 }
 
 func newVolumes(n *Node) *volumes {
-	v := &volumes{n: n, all: map[string]*held{}, left: map[string]cluster.Epoch{}, told: map[string]string{}, kick: make(chan struct{}, 1), swept: map[string]bool{}}
+	v := &volumes{n: n, space: undo.Space{Reserve: undoReserve}, all: map[string]*held{}, left: map[string]cluster.Epoch{}, told: map[string]string{}, kick: make(chan struct{}, 1), swept: map[string]bool{}}
 	v.life, v.end = context.WithCancel(context.Background())
 	return v
 }
