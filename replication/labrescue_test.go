@@ -79,6 +79,15 @@ func (i *labImage) Open() (undo.Store, error) {
 	return labImageStore{labUndoStore{u.dev}}, nil
 }
 
+// Create implements undo.Place.
+func (i *labImage) Create(head []byte) (undo.Store, error) {
+	s, err := i.labUndo.Create(head)
+	if err != nil {
+		return nil, err
+	}
+	return labImageStore{s.(labUndoStore)}, nil
+}
+
 // labImageStore outlives being closed: the device under it is that of the place.
 type labImageStore struct{ labUndoStore }
 

@@ -164,18 +164,33 @@ func TestHeldReplicaWithoutRoomForItsImageWaits(t *testing.T) {
 	r.same("a", "b")
 }
 
-// A person may do without the image: then the resync goes on, and what there was of the image is gone.
+// A person may do without the image: then the resync goes on, and what there is of the image stays, and says that it is not all.
 func TestPersonMayDoWithoutTheImage(t *testing.T) { // R19
 	r := leftBehind(t, 32)
+	then := r.b.content()
 	r.a.rescue.room = 4096 + 20*(512+blockdev.BlockSize)
 	r.join()
 	r.await("the resync to wait", func() bool { return r.a.has("resync waits") })
 	r.must(cluster.Command{AllowResync: &cluster.AllowResync{On: r.on(), Node: "a"}})
 	r.admitted()
-	if all := r.a.get().RescueImages(); len(all) != 0 {
-		t.Fatalf("images %+v", all)
-	}
 	r.same("a", "b")
+	differ := 0
+	for at := 0; at < len(then); at += blockdev.BlockSize {
+		if !bytes.Equal(then[at:at+blockdev.BlockSize], r.had[at:at+blockdev.BlockSize]) {
+			differ++
+		}
+	}
+	for range 2 {
+		all := r.a.get().RescueImages()
+		if len(all) != 1 || all[0].Whole || all[0].Complete || all[0].Bytes == 0 || all[0].Closed.IsZero() {
+			t.Fatalf("images %+v, want one that is closed and not complete", all)
+		}
+		if lost, has := r.a.lacks(all[0].ID, r.had, then), int(all[0].Bytes/blockdev.BlockSize); lost == 0 || lost+has != differ {
+			t.Fatalf("%d blocks are not in the image, %d are; %d were overwritten", lost, has, differ)
+		}
+		r.a.crash() // and stays so
+		r.a.start()
+	}
 }
 
 // R18, R19: what was overwritten by a resync that had begun before the promotion by force is in an area that is older than

@@ -149,6 +149,16 @@ func (r *Replica) endImage() error {
 	return err
 }
 
+// leaveImage closes the rescue image of a resync that a person has go on without it.
+func (r *Replica) leaveImage(cause error) error {
+	i, err := r.cfg.Rescue.CloseEarly(time.Now(), fmt.Sprintf("a person had the resync go on without it: what was overwritten from then on is not in it (%v)", cause))
+	if err == nil && i.ID != "" {
+		r.event("rescue image incomplete", fmt.Sprintf("%s has %d bytes that %s held and epoch %d lacks; the rest is overwritten without it, as a person said: `ha-admin volume rescue export %s %s --partial`",
+			i.ID, i.Bytes, r.cfg.Node, i.Epoch, r.cfg.Volume.Name, i.ID))
+	}
+	return err
+}
+
 // RescueImages tells of what is kept aside of this replica, oldest first.
 func (r *Replica) RescueImages() []rescue.Info {
 	if r.cfg.Rescue == nil {

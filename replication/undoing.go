@@ -92,7 +92,7 @@ func (r *Replica) dropUndo(cause error) error {
 	case r.undoGone:
 		return nil // several entries waited for what failed
 	}
-	if err := r.discardArea(); err != nil {
+	if err := r.leaveArea(cause); err != nil {
 		r.undoErr = err
 		r.unusable(fmt.Sprintf("the way back to the last consistent point is lost (%v), and that cannot be noted: %v", cause, err))
 		return err
@@ -106,11 +106,11 @@ func (r *Replica) dropUndo(cause error) error {
 	return nil
 }
 
-// discardArea has what keeps old content gone durably, and what it has.
-func (r *Replica) discardArea() error {
+// leaveArea has what keeps old content be no way back any more, durably. An undo area goes; of a rescue image what it has stays.
+func (r *Replica) leaveArea(cause error) error {
 	if s := r.cfg.Rescue; s != nil {
 		if a, _ := s.Live(); a != nil {
-			return s.Drop()
+			return r.leaveImage(cause)
 		}
 	}
 	if r.cfg.Undo == nil {

@@ -104,7 +104,9 @@ func (s *Shelf) sweep(id string) {
 
 // giveUp ends the promise of an image that was found.
 func (s *Shelf) giveUp(i *image, why error) {
-	i.label.base, i.label.why = baseEnded, why.Error()
+	if i.label.why = why.Error(); i.label.base != basePart {
+		i.label.base = baseEnded
+	}
 	if !i.claims || s.elsewhere(i) {
 		return
 	}

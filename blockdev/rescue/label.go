@@ -41,6 +41,7 @@ const (
 	baseEnded   base = iota // it may have been written to
 	baseRunning             // a process keeps it, or has ended without a word: then it may have been written to
 	baseStopped             // it was kept until the process stopped in order
+	basePart                // as baseEnded; nor is all in it that the resync overwrote
 )
 
 type label struct {
@@ -83,7 +84,7 @@ func decodeLabel(p []byte) (l label, err error) {
 	why, rest, _ := bytes.Cut(p[offWhy:offRest], []byte{0})
 	l = label{closedMillis: int64(le.Uint64(p[offClosed:])), bytes: int64(le.Uint64(p[offBytes:])), end: int64(le.Uint64(p[offEnd:])),
 		base: base(le.Uint64(p[offBase:])), why: string(why)}
-	if l.base > baseStopped || l.end < 0 || l.bytes < 0 || !zero(rest) || !zero(p[offVersion+4:offClosed]) || !zero(p[offRest:offChecksum]) {
+	if l.base > basePart || l.end < 0 || l.bytes < 0 || !zero(rest) || !zero(p[offVersion+4:offClosed]) || !zero(p[offRest:offChecksum]) {
 		return label{}, errors.New("label: no program of this version writes that")
 	}
 	return l, nil

@@ -51,7 +51,11 @@ func (s *Shelf) Read(id string, c Cursor, partial bool) (p Piece, err error) {
 	if i, err := s.closed(id); err != nil {
 		return Piece{}, err
 	} else if !i.Whole && !partial { // asked after reading: until then it was
-		return Piece{}, fmt.Errorf("%w: %s: %s", ErrNotWhole, id, i.Why)
+		has := "what the resync overwrote is in it"
+		if !i.Complete {
+			has = fmt.Sprintf("of what the resync overwrote it has %d bytes, as far as they can be read", i.Bytes)
+		}
+		return Piece{}, fmt.Errorf("%w: %s: %s; %s, the rest may have been written since", ErrNotWhole, id, i.Why, has)
 	}
 	return p, nil
 }

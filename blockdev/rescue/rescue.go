@@ -6,7 +6,7 @@
 // back. When the resync ends the image is closed: it gets a label, and stays until a person deletes it.
 //
 //	Begin -> area.Log, as for any resync -> Finish --label: closed--> kept: list, read in pieces, Remove
-//	   \-- the way back was taken, or a person gave it up: Drop
+//	   \-- the way back was taken: Drop; a person had the resync go on without it: CloseEarly
 //
 // An image holds the blocks that differed, not all of the volume. What was alike is read from the replica itself, and for
 // that to stay true the image goes on taking old content when it is closed: before anything is written to the replica, Keep
@@ -62,8 +62,10 @@ type Info struct {
 	Epoch  uint64     // of the promotion by force after which it was made
 	Point  undo.Point // in which epoch the replica was a member last, and until when
 	Closed time.Time  // when the resync ended; zero: it has not
-	Bytes  int64      // of the volume that the resync overwrote, and the image holds the old content of
+	Bytes  int64      // of the volume that the resync overwrote and the image holds the old content of
 	File   int64      // bytes of its file, what was kept since included
 	Whole  bool       // together with the replica it is the whole volume
-	Why    string     // it is not, or what is wrong with it
+	// Complete: it has the old content of all that the resync overwrote, so far.
+	Complete bool
+	Why      string // it is not whole, or what is wrong with it
 }

@@ -33,8 +33,8 @@ type Config struct {
 	Unnoted func(err error)
 }
 
-// Shelf has the images of one replica. Keep, List, Read and Remove may be called concurrently; Begin, Finish, Drop and Stop
-// by one goroutine at a time.
+// Shelf has the images of one replica. Keep, List, Read and Remove may be called concurrently; Begin, Finish, CloseEarly, Drop
+// and Stop by one goroutine at a time.
 type Shelf struct {
 	cfg     Config
 	src     undo.Source
@@ -233,7 +233,7 @@ func (s *Shelf) Finish(now time.Time) (info Info, err error) {
 	return s.infoLocked(i), nil
 }
 
-// Drop removes the image of the resync that has not ended: the way back was taken, or given up.
+// Drop removes the image of the resync that has not ended: the way back was taken.
 func (s *Shelf) Drop() error {
 	s.mu.Lock()
 	i := s.live
@@ -310,9 +310,11 @@ func (s *Shelf) infoLocked(i *image) Info {
 	out := Info{ID: i.id, Epoch: i.head.Epoch, Point: i.head.Point, Bytes: i.label.bytes, File: i.label.end, Why: i.label.why}
 	if i.closed {
 		out.Closed, out.Whole = time.UnixMilli(i.label.closedMillis), i.label.base == baseRunning
+		out.Complete = i.label.base != basePart && i.label.end > 0
 	} else {
 		_, out.Bytes, _ = i.area.Point()
 		out.Why = i.area.Damage()
+		out.Complete = out.Why == ""
 	}
 	if i.area != nil {
 		out.File = max(out.File, i.area.Taken())

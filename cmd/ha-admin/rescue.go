@@ -74,6 +74,7 @@ func (a *app) rescueShow() *cobra.Command {
 			t.row("resync ended", timeText(i.Closed))
 			t.row("rescued", fmt.Sprintf("%d blocks, %s", i.Blocks, sizeText(i.Bytes)))
 			t.row("takes", sizeText(i.File))
+			t.row("all that was overwritten", yesNo(i.Complete))
 			t.row("whole volume", yesNo(i.Whole))
 			t.row("why not", i.Reason)
 			return a.print(t.String())
@@ -112,8 +113,8 @@ func (a *app) rescueExport() *cobra.Command {
 		return a.done("%s of %s is in %s: `mount -o loop %s DIR` shows a file system that is in it", r.ID, r.Volume, out, out)
 	})
 	c.Long = "The file is sparse, as large as the volume, and holds what the replica held when its resync began. Clients go on meanwhile.\n" +
-		"An image of which a part may have been written since is refused without --partial: then what the resync overwrote is right, and\n" +
-		"the rest is as the replica has it now. --timeout bounds the connecting, not the copying. The file must not be there."
+		"An image of which a part may have been written since is refused without --partial: then what the resync overwrote is right, as\n" +
+		"far as the image has it (`rescue show` says whether that is all), and the rest is as the replica has it now. --timeout bounds the connecting, not the copying. The file must not be there."
 	c.Flags().StringVar(&out, "out", "", "the file that is made")
 	c.Flags().BoolVar(&r.Partial, "partial", false, "consent to what is no whole volume any more")
 	return c

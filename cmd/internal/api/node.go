@@ -134,12 +134,14 @@ type RescueImage struct {
 	Epoch  uint64     `json:"epoch"`  // in which its resync began: what is in it may lack in this one
 	Member *time.Time `json:"member"` // until when the replica was a member; null: that is not known
 	Closed *time.Time `json:"closed"` // when the resync ended; null: it has not
-	Bytes  int64      `json:"bytes"`  // of the volume that the resync overwrote; all of them are in the image
+	Bytes  int64      `json:"bytes"`  // of the volume that the resync overwrote and the image has the old content of
 	Blocks int64      `json:"blocks"` // of 4096 bytes, likewise
 	Size   int64      `json:"size"`   // of the volume
 	File   int64      `json:"file_bytes"`
-	Whole  bool       `json:"whole"`            // it can be exported as the whole volume
-	Reason string     `json:"reason,omitempty"` // why not
+	Whole  bool       `json:"whole"` // it can be exported as the whole volume
+	// Complete: all that the resync overwrote is in it. It is not when a person had the resync go on without room for it.
+	Complete bool   `json:"complete"`
+	Reason   string `json:"reason,omitempty"` // why it is not whole
 }
 
 // RescueExportRequest asks for an image as the whole volume.

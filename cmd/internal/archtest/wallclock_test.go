@@ -17,8 +17,8 @@ var wall = regexp.MustCompile(`\.(Unix|UnixMilli|UnixMicro|UnixNano)\(\)|time\.N
 // wallPlaces may read it: for people, or against the dates of a certificate, which are of that kind.
 var wallPlaces = []string{
 	"cmd/internal/node/clock_linux.go", "cmd/internal/node/journal.go", "cmd/internal/node/node.go", "cmd/internal/node/admin_failover.go", // stamps
-	"blockdev/rescue/find.go",                                        // when an image that no resync belongs to was found
-	"blockdev/rescue/shelf.go",                                       // when the resync of a rescue image ended
+	"blockdev/rescue/find.go",                              // when an image that no resync belongs to was found
+	"blockdev/rescue/shelf.go", "blockdev/rescue/early.go", // when the resync of a rescue image ended, or went on without it
 	"cmd/internal/metrics/node.go", "cmd/internal/metrics/volume.go", // stamps of events and certificates, shown as they are
 	"heartbeat/membership/counters.go", // how often a line is logged
 	"cmd/internal/node/scheduled.go",   // a person's schedule of verifies is by the time of day

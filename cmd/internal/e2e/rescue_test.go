@@ -140,8 +140,20 @@ func TestResyncWithoutRoomForItsRescueImageWaitsForAPerson(t *testing.T) {
 	}
 	r.admin(0, "volume", "resync", "vol", "--replica", primary, "--discard-target-data")
 	r.until("healthy", Healthy)
-	if all := r.rescued(); len(all) != 0 {
-		t.Errorf("kept although a person said that it need not be: %+v", all)
+	all := r.rescued()
+	if len(all) != 1 || all[0].Whole || all[0].Complete || all[0].Bytes == 0 {
+		t.Fatalf("images %+v, want what there was room for", all)
+	}
+	out, _ := r.admin(0, "volume", "rescue", "show", "vol", all[0].ID)
+	r.says(out, "all that was overwritten  no", "a person had the resync go on")
+	got, had := r.export(all[0].ID, "part.img", "--partial"), int64(0)
+	for at := 0; at < len(after); at += 4096 {
+		if bytes.Equal(got[at:at+4096], after[at:at+4096]) {
+			had += 4096
+		}
+	}
+	if had < all[0].Bytes {
+		t.Errorf("%d bytes of what it had are in the export, the image has %d", had, all[0].Bytes)
 	}
 	r.same()
 }

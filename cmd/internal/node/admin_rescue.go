@@ -50,7 +50,7 @@ func (v *view) rescued(volume, node string) (all []control.Rescued) {
 func rescueImage(node string, size int64, r control.Rescued) api.RescueImage {
 	i := &r.Image
 	out := api.RescueImage{Volume: r.Volume, ID: i.ID, Node: node, Epoch: i.Epoch, Bytes: i.Bytes, Blocks: (i.Bytes + blockdev.BlockSize - 1) / blockdev.BlockSize,
-		Size: size, File: i.File, Whole: i.Whole, Reason: i.Why}
+		Size: size, File: i.File, Whole: i.Whole, Complete: i.Complete, Reason: i.Why}
 	if t := i.Point.When(); !t.IsZero() {
 		out.Member = utc(t)
 	}
@@ -159,7 +159,7 @@ func rescueError(err error, what, volume, id, node string) error {
 	text := status.Convert(err).Message()
 	switch status.Code(err) {
 	case codes.Aborted:
-		return api.Refused("%s %s of %q: %s: what the resync overwrote is in it, the rest may have been written since; export it all the same with --partial", what, id, volume, text)
+		return api.Refused("%s %s of %q: %s; export it all the same with --partial", what, id, volume, text)
 	case codes.FailedPrecondition, codes.Internal:
 		return api.Failed("%s %s of %q on %s: %s", what, id, volume, node, text)
 	}
