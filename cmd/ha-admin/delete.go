@@ -26,7 +26,8 @@ func (a *app) volumeDelete() *cobra.Command {
 
 It is what ` + "`ha-admin apply`" + ` does with a file that has no such block: clients are cut off, the volume is flushed and
 closed on every node. Its data stays where it is, its metadata goes to data_dir/removed; with --delete-data both are
-deleted (of a block device the metadata only), and rescue images with them: export first what is wanted of them. The change is void if another one of the configuration comes first.
+deleted (of a block device the metadata only), and rescue images with them. The plan names each one, with its size and node: export
+first what is wanted of them. The change is void if another one of the configuration comes first.
 
 The files on the servers still have the volume afterwards, and "config differs" in ha-admin status says so: install the
 new text everywhere, ` + "`ha-admin config export`" + ` prints it.`

@@ -29,6 +29,9 @@ func (n *Node) apply(ctx context.Context, r api.ApplyRequest) (out api.Applied, 
 	if err != nil {
 		return out, err
 	}
+	if r.DeleteData {
+		steps = append(steps, v.deletedImages(next)...)
+	}
 	out = api.Applied{Version: v.state.ConfigVersion, Steps: steps}
 	if r.OnVersion != 0 && r.OnVersion != out.Version {
 		return out, api.Failed("the plan was made on version %d of the configuration, the cluster has version %d by now: look at a new plan", r.OnVersion, out.Version)
