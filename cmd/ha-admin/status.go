@@ -95,6 +95,9 @@ func volumeText(v api.VolumeStatus) string {
 	if v.Reason != "" {
 		fmt.Fprintf(&out, "  why: %s\n", oneLine(v.Reason))
 	}
+	if v.NextSize > 0 {
+		fmt.Fprintf(&out, "  grows to %s: waits for %s\n", sizeText(v.NextSize), oneLine(v.NextSizeWaitsFor))
+	}
 	fmt.Fprintf(&out, "  promotable: %s\n", listText(v.Promotable))
 	if v.Device != "" {
 		fmt.Fprintf(&out, "  device: %s\n", oneLine(v.Device))

@@ -75,6 +75,18 @@ last failover: pgdata from beta to alpha, epoch 7, at 2026-11-22T10:00:00Z (leas
 	}
 }
 
+// Nobody is to wonder why a volume that was resized has its old size.
+func TestStatusTellsOfASizeThatWaits(t *testing.T) {
+	doc := api.Status{Cluster: "shop", Volumes: []api.VolumeStatus{{Name: "pgdata", Size: 1 << 30, NextSize: 2 << 30, NextSizeWaitsFor: "its next promotion"}}}
+	server := apitest.Serve(t, &apitest.Node{Doc: doc})
+	admin(t, "status", "--server", server).wantSuccess(t, "grows to 2 GiB: waits for its next promotion")
+	admin(t, "status", "--server", server, "-o", "json").wantSuccess(t, `"next_size": 2147483648`, `"next_size_waits_for": "its next promotion"`)
+	doc.Volumes[0].NextSize, doc.Volumes[0].NextSizeWaitsFor = 0, ""
+	if o := admin(t, "status", "--server", apitest.Serve(t, &apitest.Node{Doc: doc})); strings.Contains(o.out, "grows") {
+		t.Errorf("of one that stays: %s", o.out)
+	}
+}
+
 func TestStatusWithoutQuorumIsNoFailure(t *testing.T) {
 	server := apitest.Serve(t, &apitest.Node{Doc: api.Status{Cluster: "shop"}})
 	admin(t, "status", "--server", server).wantSuccess(t, "quorum no, leader none", "nothing can be changed")

@@ -60,9 +60,13 @@ type VolumeStatus struct {
 	Promotable []string        `json:"promotable"` // leaves out the primary
 	Replicas   []ReplicaStatus `json:"replicas"`
 	Device     string          `json:"device"` // empty: not attached
-	IO         IOStatus        `json:"io"`
-	Verify     *VerifyStatus   `json:"verify,omitempty"`      // the comparison that runs, or the last one that a node remembers; left out: none
-	VerifyNext *time.Time      `json:"verify_next,omitempty"` // when the schedule begins the next one, in UTC; left out: there is no schedule
+	// NextSize is what the volume has from its next promotion on, and NextSizeWaitsFor says what that waits for; left out: it stays.
+	NextSize         int64  `json:"next_size,omitempty"`
+	NextSizeWaitsFor string `json:"next_size_waits_for,omitempty"`
+
+	IO         IOStatus      `json:"io"`
+	Verify     *VerifyStatus `json:"verify,omitempty"`      // the comparison that runs, or the last one that a node remembers; left out: none
+	VerifyNext *time.Time    `json:"verify_next,omitempty"` // when the schedule begins the next one, in UTC; left out: there is no schedule
 }
 
 // The states of a comparison.

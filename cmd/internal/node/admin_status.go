@@ -226,6 +226,9 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 	}
 	out.State = stateOf(vol, s, out.Replicas, v.quorum)
 	out.Reason = v.reason(vol, &out)
+	if vol.Grow > vol.Size {
+		out.NextSize, out.NextSizeWaitsFor = vol.Grow, growthWaitsFor(vol, out.Promotable)
+	}
 	out.Verify = v.verifyOf(vol)
 	if s != nil {
 		out.IO = api.IOStatus{ReadOps: s.ReadOps, WriteOps: s.WriteOps, ReadBytes: s.ReadBytes, WriteBytes: s.WriteByte, Suspended: s.Suspended}

@@ -101,6 +101,15 @@ func (n *Node) takeForce(ctx context.Context, before *cluster.State, c *cluster.
 	return nil
 }
 
+// growthWaitsFor says why a volume that is to grow has its old size still.
+func growthWaitsFor(vol *cluster.Volume, promotable []string) string {
+	const next = "its next promotion, for within an epoch its size stays"
+	if len(promotable) == 0 {
+		return fmt.Sprintf("%s; no replica can take the role over now: when one is in sync, `ha-admin failover %s` hands it over", next, vol.Name)
+	}
+	return fmt.Sprintf("%s: `ha-admin failover %s` hands the role over, to %s for one", next, vol.Name, promotable[0])
+}
+
 func growths(st *cluster.State, next *config.Config) (all []cluster.GrowVolume) {
 	for _, vol := range next.Volumes {
 		if v, ok := st.Volumes[vol.Name]; ok && vol.Size > max(v.Size, v.Grow) {
