@@ -41,16 +41,18 @@ type copier struct {
 	pause   *time.Timer     // until the pace is asked again
 }
 
-// compared is a chunk under way: it is read here while the peer makes its digests.
+// compared is a chunk under way: it is read here while the peer makes its digests. Ours are made when its are known: most of
+// them are not needed for a disk that is empty, and none for one that is written anew.
 type compared struct {
 	chunk  blockdev.Range
 	mine   *digests    // nil: it is being read
 	theirs *wire.Reply // nil: the peer has not answered
+	all    bool        // it is copied whatever the digests say
 }
 
 // digests are those of one chunk as it is here.
 type digests struct {
-	sums  []byte
+	sums  []byte           // nil: not made yet
 	bad   []blockdev.Range // blocks that cannot be read; their places in sums mean nothing
 	tried []blockdev.Range // of bad: the rest was given up unseen
 	buf   *blockdev.Buf    // what was read; nil: it was read block by block, or not kept
@@ -171,17 +173,21 @@ func (c *copier) finish(id uint64, g *compared) {
 	if g.mine == nil || g.theirs == nil {
 		return
 	}
-	delete(c.asked, id)
-	c.asking -= g.chunk.Len
 	t, mine, theirs := c.t, g.mine, g.theirs
 	t.mu.Lock()
-	all := t.core.CopyAll(c.p.node) || theirs.Code != wire.OK // what it cannot read may be mended by writing it
+	g.all = g.all || t.core.CopyAll(c.p.node) || theirs.Code != wire.OK // what it cannot read may be mended by writing it
 	t.mu.Unlock()
+	if mine.sums == nil && !g.all {
+		c.hash(id, *mine, theirs.Digests)
+		return
+	}
+	delete(c.asked, id)
+	c.asking -= g.chunk.Len
 	c.p.noteUnreadable(g.chunk, mine.bad)
 	failpoint.Hit(failpoint.ResyncCompare)
 	copies := t.copies(g.chunk, mine.buf, func(i int, block blockdev.Range) bool {
 		at := i * wire.DigestSize
-		return !overlapsAny(mine.bad, block) && (all || !bytes.Equal(mine.sums[at:at+wire.DigestSize], theirs.Digests[at:at+wire.DigestSize]))
+		return !overlapsAny(mine.bad, block) && (g.all || !bytes.Equal(mine.sums[at:at+wire.DigestSize], theirs.Digests[at:at+wire.DigestSize]))
 	})
 	if mine.buf != nil {
 		mine.buf.Free()
@@ -194,6 +200,15 @@ func (c *copier) finish(id uint64, g *compared) {
 	})
 }
 
+// hash makes our digests of what was read. A worker does it, beside those of other chunks; hasRead gets it once more.
+func (c *copier) hash(id uint64, d digests, theirs []byte) {
+	mine := c.mine
+	c.t.r.work.do(jobFunc(func() {
+		d.sums = link.AppendDigestsAgainst(make([]byte, 0, len(theirs)), d.buf.Bytes(), theirs)
+		mine <- seen{id, d}
+	}))
+}
+
 func overlapsAny(all []blockdev.Range, r blockdev.Range) bool {
 	return slices.ContainsFunc(all, r.Overlaps)
 }
@@ -202,14 +217,14 @@ func overlapsAny(all []blockdev.Range, r blockdev.Range) bool {
 // counts as unreadable too, but for what a read waits for. Each may keep a dying disk busy for seconds.
 const maxBadBlocks = 16
 
-// readChunk is digestOf that keeps what it read.
+// readChunk reads a chunk and keeps it, without digests; where it cannot be read as a whole it is digestOf.
 func readChunk(dev blockdev.Device, chunk blockdev.Range, awaited []blockdev.Range) (d digests) {
 	buf := blockdev.NewBuf(int(chunk.Len))
 	if _, err := dev.ReadAt(buf.Bytes(), chunk.Off); err != nil {
 		buf.Free()
 		return digestOf(dev, chunk, awaited, link.Digest)
 	}
-	return digests{sums: link.AppendDigests(make([]byte, 0, wire.Digests(chunk)*wire.DigestSize), buf.Bytes()), buf: buf}
+	return digests{buf: buf}
 }
 
 // digestOf goes block by block where the whole chunk cannot be read; what is awaited is tried in any case.

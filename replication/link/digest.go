@@ -60,6 +60,21 @@ func AppendDigests(out, p []byte) []byte {
 	return out
 }
 
+// AppendDigestsAgainst appends what compares with theirs, the digests of as many blocks, as the digests of the blocks of p do: where
+// theirs is that of zeroes, a block of ours that holds anything else differs, and is not hashed to find out.
+func AppendDigestsAgainst(out, p, theirs []byte) []byte {
+	for len(p) > 0 {
+		n := min(len(p), blockdev.BlockSize)
+		if n == blockdev.BlockSize && bytes.Equal(theirs[:wire.DigestSize], zeroDigest[:]) && !bytes.Equal(p[:n], zeroBlock[:]) {
+			out = append(out, notZero[:]...)
+		} else {
+			out = AppendDigests(out, p[:n])
+		}
+		p, theirs = p[n:], theirs[wire.DigestSize:]
+	}
+	return out
+}
+
 var (
 	zeroBlock  [blockdev.BlockSize]byte
 	zeroDigest = func() (d [wire.DigestSize]byte) {
@@ -67,4 +82,5 @@ var (
 		copy(d[:], sum[:])
 		return d
 	}()
+	notZero [wire.DigestSize]byte // any but that
 )

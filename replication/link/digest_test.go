@@ -61,3 +61,33 @@ func TestDigestFailsWholly(t *testing.T) {
 		}
 	}
 }
+
+// What is compared by it comes out as by the digests themselves, whatever either side holds.
+func TestDigestsAgainstCompareLikeDigests(t *testing.T) {
+	zero, one, two := make([]byte, 4096), bytes.Repeat([]byte{1}, 4096), bytes.Repeat([]byte{2}, 4096)
+	short, shortZero := []byte{1, 2, 3}, make([]byte, 3)
+	pieces := [][]byte{zero, one, two}
+	for _, end := range [][]byte{nil, short, shortZero} {
+		for _, theirEnd := range [][]byte{nil, short, shortZero} {
+			if (end == nil) != (theirEnd == nil) {
+				continue
+			}
+			var ours, theirs []byte
+			for i := range 9 {
+				ours, theirs = append(ours, pieces[i/3]...), append(theirs, pieces[i%3]...)
+			}
+			ours, theirs = append(ours, end...), append(theirs, theirEnd...)
+			sums, full := AppendDigests(nil, theirs), AppendDigests(nil, ours)
+			got := AppendDigestsAgainst(nil, ours, sums)
+			if len(got) != len(full) {
+				t.Fatalf("%d bytes of digests, want %d", len(got), len(full))
+			}
+			for at := 0; at < len(full); at += wire.DigestSize {
+				same := func(d []byte) bool { return bytes.Equal(d[at:at+wire.DigestSize], sums[at:at+wire.DigestSize]) }
+				if same(got) != same(full) {
+					t.Errorf("block %d: alike %t, by the digests %t", at/wire.DigestSize, same(got), same(full))
+				}
+			}
+		}
+	}
+}
