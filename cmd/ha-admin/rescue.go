@@ -39,9 +39,9 @@ func (a *app) rescueList() *cobra.Command {
 			if a.output == "json" {
 				return a.printJSON(all)
 			}
-			t := newTable("VOLUME", "IMAGE", "NODE", "RESCUED", "FILE", "CLOSED", "WHOLE")
+			t := newTable("VOLUME", "IMAGE", "NODE", "RESCUED", "FILE", "CLOSED", "COMPLETE", "WHOLE")
 			for _, i := range all {
-				t.row(i.Volume, i.ID, i.Node, sizeText(i.Bytes), sizeText(i.File), timeText(i.Closed), yesNo(i.Whole))
+				t.row(i.Volume, i.ID, i.Node, sizeText(i.Bytes), sizeText(i.File), timeText(i.Closed), yesNo(i.Complete), yesNo(i.Whole))
 			}
 			return a.print(t.String())
 		})

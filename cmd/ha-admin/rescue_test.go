@@ -61,3 +61,12 @@ func TestDeletionOfARescueImageAsks(t *testing.T) {
 		t.Fatalf("%d deletions", asked())
 	}
 }
+
+// Of two images that are no whole volume, the list tells which one lacks what was overwritten.
+func TestListTellsWhichImageIsNotComplete(t *testing.T) {
+	node := &apitest.Node{Rescued: []api.RescueImage{{Volume: "v", ID: "alpha-e5-1", Node: "alpha", Complete: true}, {Volume: "v", ID: "alpha-e9-2", Node: "alpha"}}}
+	server := "unix://" + apitest.Serve(t, node)
+	o := admin(t, "--server", server, "volume", "rescue", "list")
+	o.wantSuccess(t, "COMPLETE  WHOLE", "yes       no", "no        no")
+	admin(t, "--server", server, "volume", "rescue", "show", "v", "alpha-e9-2").wantSuccess(t, "all that was overwritten  no")
+}
