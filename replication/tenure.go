@@ -198,7 +198,7 @@ func (t *Tenure) tick(ctx context.Context) {
 
 // coreTick lets time act in the Core.
 func (t *Tenure) coreTick(now primary.Instant) {
-	t.core.Heard(t.r.node.Heard())
+	t.core.Heard(now, t.r.node.Heard())
 	t.core.Tick(now)
 }
 

@@ -147,9 +147,10 @@ type Core struct {
 	// settling counts the members that are not settled yet; held are finished reads that wait for it, bounded as unread are.
 	settling  int
 	held      []*Op
-	heard     Instant // see Heard
-	heldSince Instant // since when nothing was settled although reads are held; 0: not so
-	flushErr  error   // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
+	heard     Instant          // see Heard
+	took      [2]time.Duration // how old it was when that was told, of the newest two; 0: there are not so many
+	heldSince Instant          // since when nothing was settled although reads are held; 0: not so
+	flushErr  error            // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
 	readings  []reading
 	mends     []*Op // whose content is not known yet; bounded by the reads that failed
 	draining  bool

@@ -511,17 +511,34 @@ func TestLateWordOfAProcessThatHasASuccessorDropsNobody(t *testing.T) {
 func TestPrimaryThatDoesNotHearTheLeaderDropsNobody(t *testing.T) { // R4, R6
 	g := newRig(t, "s")
 	g.up("s")
-	g.c.Heard(g.now)
+	g.c.Heard(g.now, g.now)
 	g.local(g.write(0), nil)
 	if acts := g.pass(3 * dropAfter); drops(acts, "s") {
 		t.Fatal("it takes away its successor")
 	}
-	g.c.Heard(g.now.Add(-dropAfter * 6 / 10))
+	g.c.Heard(g.now, g.now.Add(-dropAfter*6/10))
 	if acts := g.pass(dropAfter / 10); drops(acts, "s") {
 		t.Fatal("it has not heard the leader for more than half of the time, and takes away its successor")
 	}
-	g.c.Heard(g.now.Add(-dropAfter / 4))
+	g.c.Heard(g.now, g.now.Add(-dropAfter/4))
 	if acts := g.pass(dropAfter / 10); !drops(acts, "s") {
 		t.Error("the leader answers, and the member is not dropped")
 	}
+}
+
+// A leader far away answers late, each time: the drop's time is no measure of how far. It is heard all the same, and writes do
+// not wait for ever for a member that is gone.
+func TestPrimaryWhoseLeaderIsFarAwayDropsWhoIsGone(t *testing.T) { // R4
+	g := newRig(t, "s")
+	g.up("s")
+	const far, every = dropAfter * 7 / 10, dropAfter * 4 / 10
+	begun := g.now
+	g.local(g.write(0), nil)
+	for range 40 {
+		g.c.Heard(g.now, begun.Add(max(g.now.Sub(begun)-far, 0)/every*every))
+		if acts := g.pass(dropAfter / 10); drops(acts, "s") {
+			return
+		}
+	}
+	t.Error("it took each answer for the last one, and its clients wait for ever")
 }

@@ -78,12 +78,23 @@ func (c *Core) on() cluster.On {
 }
 
 // Heard tells when the newest grant was asked for that the leader answered (R8); 0: nobody told.
-func (c *Core) Heard(at Instant) { c.heard = at }
+func (c *Core) Heard(now, at Instant) {
+	if at == c.heard {
+		return
+	}
+	if c.heard != 0 {
+		c.took = [2]time.Duration{now.Sub(at), c.took[0]}
+	}
+	c.heard = at
+}
 
-// deaf reports whether the leader has not answered us for half as long as a member that is to be dropped: then we may be
-// the one that is cut off. A lease is asked for more often than that, and a drop waits for the next answer at most. What we propose could reach the leader all the same, and would take from the set who is to
-// succeed us when our lease ends.
-func (c *Core) deaf(now Instant) bool { return c.heard != 0 && now.Sub(c.heard) >= c.cfg.DropAfter/2 }
+// deaf reports whether the leader has not answered us for half as long as a member that is to be dropped, beyond what its
+// answers take: then we may be the one that is cut off. A lease is asked for more often than that, and a drop waits for the next
+// answer at most. What we propose could reach the leader all the same, and would take from the set who is to succeed us when our
+// lease ends. Two answers tell how far away the leader is: a single one that is late was read after we had stood still.
+func (c *Core) deaf(now Instant) bool {
+	return c.heard != 0 && now.Sub(c.heard) >= c.cfg.DropAfter/2+min(c.took[0], c.took[1])
+}
 
 // proposeDrop is sent again until a committed entry decides (R27); it never counts before. For a peer whose admission
 // is undecided it makes that void or finds it applied. A primary whose own disk failed does not send away the only

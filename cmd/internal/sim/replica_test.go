@@ -278,7 +278,7 @@ const tickEvery = dropAfter / 6
 func (r *replica) tick() {
 	r.watch()
 	if s := r.sess; s != nil {
-		s.core.Heard(r.p.holder.Asked())
+		s.core.Heard(r.p.now(), r.p.holder.Asked())
 		s.core.Tick(r.p.now())
 		s.run()
 		s.suspended()
