@@ -28,8 +28,8 @@ It is what ` + "`ha-admin apply`" + ` does with a file that has the larger size.
 hold the size: files are made longer, block devices have to be enlarged before. Writes go on; then the role is handed over
 to the standby, and from there on the volume has the new size. A client's connection ends as in any hand-over; when it
 connects again, it sees the new size. What is new reads as zeroes on files, and as whatever the block devices hold there.
-If the role cannot be handed over at the moment, the command says so, and the next change of the primary does the rest. A
-volume does not shrink.
+If the role cannot be handed over at the moment, the command says so, and the next change of the primary while every
+replica is in sync does the rest. A promotion by force gives the growth up: resize again. A volume does not shrink.
 
 The files on the servers have the old size afterwards: install what ` + "`ha-admin config export`" + ` prints.`
 	return c

@@ -120,9 +120,7 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	old := v.Primary
 	v.Epoch++
 	v.Primary, v.Process = p.Candidate, p.Member.Process
-	if v.Grow != 0 {
-		v.Size, v.Grow = v.Grow, 0
-	}
+	s.growNow(c, v)
 	if p.Basis == BasisForced {
 		// Any other replica may hold acknowledged writes that this epoch lacks.
 		v.Held, v.HeldSince = nil, v.Epoch

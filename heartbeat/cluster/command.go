@@ -189,7 +189,7 @@ type Configure struct {
 	Grow      []GrowVolume   `json:"grow,omitempty"`
 }
 
-// GrowVolume makes a volume larger from its next promotion on. In its epoch every backing was found to hold that size.
+// GrowVolume makes a volume larger from its next promotion on at which every replica is a member. In its epoch every backing was found to hold that size.
 type GrowVolume struct {
 	Name  string `json:"name"`
 	ID    string `json:"id"`

@@ -93,14 +93,28 @@ func (s *State) removeVolume(c Command, r RemoveVolume) {
 	s.event(c, "volume removed", &v, "", fmt.Sprintf("volume %q was removed; %s", v.Name, kept))
 }
 
-// growVolume notes the size. It is in force from the next promotion on: within an epoch all replicas, streams and clients
-// have one size, and no primary has answered in the next epoch yet.
+// growVolume notes the size. It is in force from the next promotion on at which every replica is a member (growNow).
 func (s *State) growVolume(c Command, g GrowVolume) {
 	v := s.Volumes[g.Name].Clone()
 	v.Grow = g.Size
 	v.Version++ // every applied command does (R7)
 	s.Volumes[g.Name] = v
-	s.event(c, "volume grows", &v, "", fmt.Sprintf("volume %q has %d bytes, and %d from the next promotion on", v.Name, v.Size, v.Grow))
+	s.event(c, "volume grows", &v, "", fmt.Sprintf("volume %q has %d bytes, and %d from the next promotion on at which every replica is a member", v.Name, v.Size, v.Grow))
+}
+
+// growNow is for a promotion, before it changes the set: within an epoch all replicas, streams and clients have one size, and
+// no primary has answered in the next epoch yet. The size waits for a promotion at which every replica is a member: one in the
+// middle of a resync has a way back, to a state of the old size (R18). A promotion by force may be by that way, and what others
+// held is kept aside from then on (R19), of the old size too: it gives the growth up.
+func (s *State) growNow(c Command, v *Volume) {
+	switch {
+	case v.Grow == 0:
+	case c.Promote.Basis == BasisForced:
+		s.event(c, "volume does not grow", v, "", fmt.Sprintf("volume %q keeps its %d bytes, for it was promoted by force before the %d were in force: resize it again when every replica is in sync", v.Name, v.Size, v.Grow))
+		v.Grow = 0
+	case len(v.Members) == len(v.Replicas):
+		v.Size, v.Grow = v.Grow, 0
+	}
 }
 
 func (s *State) settleLeases(l *SettleLeases) string {

@@ -1,10 +1,13 @@
 package cluster
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // A size never changes within an epoch: nobody who serves, or takes a stream, in this one sees another.
 func TestSizeComesIntoForceWithTheNextPromotionOnly(t *testing.T) {
-	for name, basis := range map[string]Basis{"handed over": BasisHandOver, "failed over": BasisUnchanged, "forced": BasisForced} {
+	for name, basis := range map[string]Basis{"handed over": BasisHandOver, "failed over": BasisUnchanged} {
 		s := formed(t)
 		was := on(s)
 		configured(t, s, Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Size: 3 << 20}}})
@@ -14,7 +17,7 @@ func TestSizeComesIntoForceWithTheNextPromotionOnly(t *testing.T) {
 		if r := s.Apply(s.Index+1, 5, Command{By: "p", Drop: &Drop{On: was, Node: "x"}}); r.Void == "" {
 			t.Errorf("%s: a command decided before it is not void (R7)", name)
 		}
-		ok(t, s, Command{By: "p", Drop: &Drop{On: on(s), Node: "x"}})
+		ok(t, s, Command{By: "s", Rejoin: &Rejoin{On: on(s), Node: "s", Member: Member{incA, 1}}})
 		if v := s.Volumes["v"]; v.Size != 1<<20 || v.Grow != 3<<20 {
 			t.Errorf("%s: another change of the record: %+v", name, v)
 		}
@@ -26,5 +29,39 @@ func TestSizeComesIntoForceWithTheNextPromotionOnly(t *testing.T) {
 		if v := s.Volumes["v"]; v.Size != 3<<20 {
 			t.Errorf("%s: promoted again: %+v", name, v)
 		}
+	}
+}
+
+// A replica in the middle of a resync has a way back to a state of the old size: no promotion takes that away.
+func TestSizeWaitsForAPromotionAtWhichEveryReplicaIsAMember(t *testing.T) { // R18
+	s := formed(t)
+	configured(t, s, Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Size: 3 << 20}}})
+	ok(t, s, Command{By: "p", Drop: &Drop{On: on(s), Node: "x"}})
+	ok(t, s, Command{Promote: promote(s, "s", BasisHandOver)})
+	if v := s.Volumes["v"]; v.Size != 1<<20 || v.Grow != 3<<20 || v.Epoch != 4 {
+		t.Fatalf("it grew while a replica was being resynced: %+v", v)
+	}
+	ok(t, s, Command{By: "s", Admit: &Admit{On: on(s), Node: "x", Member: Member{incA, 1}}})
+	ok(t, s, Command{Promote: promote(s, "x", BasisUnchanged)})
+	if v := s.Volumes["v"]; v.Size != 3<<20 || v.Grow != 0 || v.Epoch != 5 {
+		t.Errorf("every replica was a member: %+v", v)
+	}
+}
+
+func TestPromotionByForceGivesAGrowthUp(t *testing.T) { // R18, R19
+	s := formed(t)
+	grow := Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Size: 3 << 20}}}
+	configured(t, s, grow)
+	ok(t, s, Command{Promote: promote(s, "x", BasisForced)})
+	if v := s.Volumes["v"]; v.Size != 1<<20 || v.Grow != 0 || v.Epoch != 4 {
+		t.Fatalf("promoted by force: %+v", v)
+	}
+	if e := s.Events[len(s.Events)-2]; e.Kind != "volume does not grow" || !strings.Contains(e.Text, "resize it again") {
+		t.Errorf("nobody is told: %+v", e)
+	}
+	grow.Grow[0].Epoch = 4
+	configured(t, s, grow)
+	if v := s.Volumes["v"]; v.Grow != 3<<20 {
+		t.Errorf("it cannot be resized again: %+v", v)
 	}
 }

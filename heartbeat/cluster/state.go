@@ -50,7 +50,8 @@ type Volume struct {
 
 	Epoch   Epoch  `json:"epoch"`
 	Version uint64 `json:"version"`
-	// Grow, when not 0, is the size from the next promotion on: a size never changes within an epoch.
+	// Grow, when not 0, is the size from the next promotion on at which every replica is a member: a size never changes within
+	// an epoch.
 	Grow int64 `json:"grow,omitempty"`
 	// Primary and Process name the one process that may serve in this epoch. Empty before the first promotion.
 	Primary string `json:"primary"`

@@ -60,7 +60,7 @@ type VolumeStatus struct {
 	Promotable []string        `json:"promotable"` // leaves out the primary
 	Replicas   []ReplicaStatus `json:"replicas"`
 	Device     string          `json:"device"` // empty: not attached
-	// NextSize is what the volume has from its next promotion on, and NextSizeWaitsFor says what that waits for; left out: it stays.
+	// NextSize is what the volume has from its next promotion on at which every replica is in sync, and NextSizeWaitsFor says what that waits for; left out: it stays.
 	NextSize         int64  `json:"next_size,omitempty"`
 	NextSizeWaitsFor string `json:"next_size_waits_for,omitempty"`
 

@@ -80,7 +80,8 @@ func (n *Node) plan(st *cluster.State, r api.ApplyRequest) (next *config.Config,
 	for _, p := range unsupported {
 		steps = append(steps, config.Step{Kind: config.StepRefused, What: p.Text, Text: p.What + ", " + p.Want, Line: p.Line})
 	}
-	return next, append(steps, old.Plan(next)...), nil
+	steps = append(steps, old.Plan(next)...)
+	return next, append(steps, overtaken(st, old, next)...), nil
 }
 
 func refusals(file string, no []config.Step) string {

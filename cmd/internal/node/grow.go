@@ -23,7 +23,8 @@ import (
 // How a volume grows. A size belongs to an epoch, so that within one all replicas, streams, maps and clients have the same.
 //
 //	1 every replica is a member and keeps no rescue image, which would be of the old size, and its backing holds the new size (Enlarge): a larger backing is served as before
-//	2 the applied configuration, with the size that the volume has from the next promotion on, is committed
+//	2 the applied configuration, with the size that the volume has from the next promotion on at which every replica is a
+//	  member, is committed. A promotion by force gives it up
 //	3 the role is handed over. Writes go on until then; a failover instead does as well
 //	4 the promotion is committed: its epoch has the new size. Whoever serves then stops, as at any promotion
 //	5 each replica that finds itself open with another size is closed, flushed, and opened anew (backing.grow) before it
@@ -94,8 +95,12 @@ func (n *Node) takeForce(ctx context.Context, before *cluster.State, c *cluster.
 	for _, g := range c.Grow {
 		epoch := before.Volumes[g.Name].Epoch
 		if _, err := n.Failover(ctx, api.FailoverRequest{Volume: g.Name, Epoch: uint64(epoch)}); err != nil {
-			return api.Failed("the change is applied, and volume %q has %d bytes from its next promotion on; the role was not handed over now: %v: `ha-admin failover %s` does that",
+			return api.Failed("the change is applied, and volume %q has %d bytes from its next promotion on at which every replica is in sync; the role was not handed over now: %v: `ha-admin failover %s` does that",
 				g.Name, g.Size, err, g.Name)
+		}
+		if has := n.state.get().Volumes[g.Name].Size; has < g.Size {
+			return api.Failed("the change is applied, and volume %q has %d bytes still: a replica had left the set when the role was handed over; wait until `ha-admin status %s` says healthy, then `ha-admin failover %s`",
+				g.Name, has, g.Name, g.Name)
 		}
 	}
 	return nil
@@ -104,10 +109,27 @@ func (n *Node) takeForce(ctx context.Context, before *cluster.State, c *cluster.
 // growthWaitsFor says why a volume that is to grow has its old size still.
 func growthWaitsFor(vol *cluster.Volume, promotable []string) string {
 	const next = "its next promotion, for within an epoch its size stays"
+	for _, r := range vol.Replicas {
+		if !vol.IsMember(r.Node) {
+			return fmt.Sprintf("%s; the replica of %s has to be in sync first: then `ha-admin failover %s` hands the role over", next, r.Node, vol.Name)
+		}
+	}
 	if len(promotable) == 0 {
 		return fmt.Sprintf("%s; no replica can take the role over now: when one is in sync, `ha-admin failover %s` hands it over", next, vol.Name)
 	}
 	return fmt.Sprintf("%s: `ha-admin failover %s` hands the role over, to %s for one", next, vol.Name, promotable[0])
+}
+
+// overtaken are the sizes that the file and the applied configuration agree on and that the volumes do not have, and are not to
+// get: a promotion by force gave the growth up.
+func overtaken(st *cluster.State, old, next *config.Config) (steps []config.Step) {
+	for _, g := range growths(st, next) {
+		if o, _ := old.Volume(g.Name); o.Size == g.Size {
+			steps = append(steps, config.Step{Kind: config.StepChange, What: "volume " + g.Name + ": size",
+				Text: fmt.Sprintf("%d bytes -> %d bytes: this was applied before, and given up when the volume was promoted by force", st.Volumes[g.Name].Size, g.Size)})
+		}
+	}
+	return steps
 }
 
 func growths(st *cluster.State, next *config.Config) (all []cluster.GrowVolume) {
@@ -159,8 +181,8 @@ func growing(path string, vol cluster.Volume) (*meta.Superblock, error) {
 
 // grow makes the metadata of a replica that of a larger volume, in this order:
 //
-//	1 an undo area leads back to a state of the old size: it is removed, and the replica, which has been in pieces since a
-//	  resync was interrupted, stays that until its resync ends
+//	1 an undo area leads back to a state of the old size: it is removed, and a replica that is in pieces stays that until its
+//	  resync ends. All were members at the promotion, so none should be
 //	2 the map of marks has the new size. What lies behind the old end, unless it is a hole on this backing, may differ from
 //	  what the others have there: it is marked, so it is settled or resynced like after a crash (R14, R29)
 //	3 the superblock

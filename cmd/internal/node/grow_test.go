@@ -21,6 +21,10 @@ func TestStatusTellsWhatAGrowthWaitsFor(t *testing.T) {
 	if s := v.volume(vol); !strings.Contains(s.NextSizeWaitsFor, "`ha-admin failover db`") || !strings.Contains(s.NextSizeWaitsFor, "to b") {
 		t.Errorf("while b could: %s", s.NextSizeWaitsFor)
 	}
+	delete(vol.Members, "b")
+	if s := v.volume(vol); !strings.Contains(s.NextSizeWaitsFor, "b has to be in sync first") {
+		t.Errorf("while b is being resynced: %s", s.NextSizeWaitsFor)
+	}
 	vol.Grow = 0
 	if s := v.volume(vol); s.NextSize != 0 || s.NextSizeWaitsFor != "" {
 		t.Errorf("one that stays: %d: %s", s.NextSize, s.NextSizeWaitsFor)
