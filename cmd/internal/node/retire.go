@@ -28,7 +28,7 @@ func (v *volumes) retire(st *cluster.State) {
 		return // what our log shows may be old
 	}
 	for _, gone := range st.Removed {
-		v.sweep(gone)
+		v.sweep(st, gone)
 	}
 }
 
@@ -48,7 +48,7 @@ func (v *volumes) close(name string, h *held, msg string, thenLocked func()) {
 
 // sweep sets aside the metadata of a volume that was removed, once its replica is closed: also on a node that was away
 // when it happened. A new volume of the same name has another id and is left alone.
-func (v *volumes) sweep(gone cluster.Removed) {
+func (v *volumes) sweep(st *cluster.State, gone cluster.Removed) {
 	i := -1
 	for j, r := range gone.Replicas {
 		if r.Node == v.n.me.Name {
@@ -68,7 +68,8 @@ func (v *volumes) sweep(gone cluster.Removed) {
 	v.swept[gone.ID] = true
 	end := v.n.disk.Begin("set the metadata of a removed volume aside")
 	defer end()
-	switch where, err := v.setAside(gone, gone.Replicas[i].Device); {
+	device := gone.Replicas[i].Device
+	switch where, err := v.setAside(gone, device, userOf(st, v.n.me.Name, device, v.opened)); {
 	case err != nil:
 		v.n.log.Error("what a removed volume left behind stays where it is", "volume", gone.Name, "error", err)
 	case where != "":
@@ -78,8 +79,8 @@ func (v *volumes) sweep(gone cluster.Removed) {
 }
 
 // setAside does what the removal asked for, in this order: the data first, so that a crash between does not leave data
-// that nobody remembers to delete. where says what was done; empty: there was nothing.
-func (v *volumes) setAside(gone cluster.Removed, device string) (where string, err error) {
+// that nobody remembers to delete. user is the volume that has the device now. where says what was done; empty: there was nothing.
+func (v *volumes) setAside(gone cluster.Removed, device, user string) (where string, err error) {
 	dir, path := v.superblockPath(gone.Name)
 	sb, err := meta.Read(path)
 	switch {
@@ -91,7 +92,7 @@ func (v *volumes) setAside(gone cluster.Removed, device string) (where string, e
 		return "", nil
 	}
 	if gone.DeleteData {
-		return v.deleteAll(dir, device)
+		return deleteAll(dir, device, user)
 	}
 	to := filepath.Join(v.n.cfg.DataDir(), "removed", gone.Name+"-"+gone.ID[:min(8, len(gone.ID))])
 	if err := makeDirs(v.n.cfg.DataDir(), filepath.Dir(to)); err != nil {
@@ -103,15 +104,38 @@ func (v *volumes) setAside(gone cluster.Removed, device string) (where string, e
 	return fmt.Sprintf("its data stays in %s, its metadata lies in %s", device, to), errors.Join(syncDir(filepath.Dir(dir)), syncDir(filepath.Dir(to)))
 }
 
-func (v *volumes) deleteAll(dir, device string) (where string, err error) {
+// opened reports whether this node has ever opened its replica of the volume.
+func (v *volumes) opened(vol cluster.Volume) bool {
+	_, path := v.superblockPath(vol.Name)
+	sb, err := meta.Read(path)
+	return err == nil && sb.VolumeID == idOf(vol.ID)
+}
+
+// userOf is the volume whose replica on node has the device and has been opened; empty: none. What is to be deleted is deleted
+// before another volume gets to it; but where that failed, a later process tries it again, and somebody else's data lies there.
+func userOf(st *cluster.State, node, device string, opened func(cluster.Volume) bool) string {
+	for name, vol := range st.Volumes {
+		if r, ok := vol.Replica(node); ok && r.Device == device && opened(vol) {
+			return name
+		}
+	}
+	return ""
+}
+
+func deleteAll(dir, device, user string) (where string, err error) {
 	info, err := os.Lstat(device)
 	switch {
+	case user != "":
+		where = fmt.Sprintf("%s has been given to volume %s: its metadata is deleted, the content stays", device, user)
 	case errors.Is(err, fs.ErrNotExist):
 		where = "its data was gone already"
 	case err != nil:
 		return "", err
 	case info.Mode().IsRegular():
 		if err := os.Remove(device); err != nil {
+			return "", err
+		}
+		if err := syncDir(filepath.Dir(device)); err != nil { // else it may be back after a power cut, and its metadata not
 			return "", err
 		}
 		where = device + " is deleted"
