@@ -140,6 +140,10 @@ func (p *Pace) count(now time.Duration) {
 	p.counted = now
 	p.least = min(p.least+float64(p.min())*passed, max(float64(p.min())/2, ChunkSize))
 	p.least = max(p.least, -ChunkSize)
+	if p.Limits.Max == 0 {
+		p.most = 0 // what was copied without a limit does not count against one that is set later
+		return
+	}
 	p.most = min(p.most+float64(p.Limits.Max)*passed, float64(p.Limits.Max)/10)
 }
 

@@ -117,6 +117,17 @@ func TestResyncStaysBelowItsMost(t *testing.T) {
 	}
 }
 
+// An operator sets a limit because a resync takes too much: that is no reason for it to stand still.
+func TestResyncGoesOnWhenItsMostIsSet(t *testing.T) {
+	g := rig(paceRig{})
+	g.play(10 * time.Second)
+	g.Limits.Max = 10 << 20
+	g.play(time.Second)
+	if rate := perSec(g.play(5*time.Second), 5*time.Second); rate > 105<<17 || rate < 9<<20 {
+		t.Errorf("%d bytes a second, want %d", rate, 10<<20)
+	}
+}
+
 func TestResyncTakesAllAgainWhenClientsAreGone(t *testing.T) {
 	g := rig(paceRig{ops: 1, slow: 1000})
 	g.play(20 * time.Second)
