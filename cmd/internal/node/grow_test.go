@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
 )
@@ -28,5 +29,23 @@ func TestStatusTellsWhatAGrowthWaitsFor(t *testing.T) {
 	vol.Grow = 0
 	if s := v.volume(vol); s.NextSize != 0 || s.NextSizeWaitsFor != "" {
 		t.Errorf("one that stays: %d: %s", s.NextSize, s.NextSizeWaitsFor)
+	}
+}
+
+// What a promotion by force gave up is in the applied configuration: a file that says the same must not be told that it says what
+// runs.
+func TestGrowthThatWasGivenUpIsOfferedAgain(t *testing.T) {
+	of := func(size int64) *config.Config {
+		return &config.Config{Volumes: []config.Volume{{Name: "db", Size: size}}}
+	}
+	for name, c := range map[string]struct {
+		grow, applied int64
+		steps         int
+	}{"given up": {0, 2 << 30, 1}, "waiting": {2 << 30, 2 << 30, 0}, "new": {0, 1 << 30, 0}} {
+		st := cluster.NewState()
+		st.Volumes["db"] = cluster.Volume{Name: "db", Size: 1 << 30, Grow: c.grow}
+		if steps := overtaken(st, of(c.applied), of(2<<30)); len(steps) != c.steps {
+			t.Errorf("%s: %v", name, steps)
+		}
 	}
 }
