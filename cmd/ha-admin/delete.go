@@ -37,6 +37,9 @@ new text everywhere, ` + "`ha-admin config export`" + ` prints it.`
 // editApplied applies the text that the cluster runs with, changed by edit, on the version that it had. what names the
 // result in messages.
 func (a *app) editApplied(ctx context.Context, r api.ApplyRequest, yes bool, what string, edit func([]byte) ([]byte, error)) error {
+	if a.output == "json" && !yes {
+		return api.Refused("nothing is done: with -o json nobody is asked: consent with --yes")
+	}
 	text, err := a.appliedText(ctx)
 	if err != nil {
 		return err

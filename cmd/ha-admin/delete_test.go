@@ -58,6 +58,19 @@ func TestVolumeIsNotDeletedWithoutConsentNorUnderAnotherName(t *testing.T) {
 	}
 }
 
+// A script that forgot to consent must not take the plan for the deed.
+func TestVolumeIsNotChangedInJSONWithoutConsent(t *testing.T) {
+	for _, args := range [][]string{{"volume", "delete", "pgdata"}, {"volume", "resize", "pgdata", "1GiB"}} {
+		node := running(t, planned(config.StepRemove))
+		answered(t, node, "yes\n", append(args, "-o", "json")...).wantFailure(t, 3, "nothing is done", "--yes")
+		for _, c := range node.Calls() {
+			if strings.Contains(c, "plan:false") {
+				t.Errorf("%q: asked %q", args, c)
+			}
+		}
+	}
+}
+
 func TestExportPrintsTheTextAsItIs(t *testing.T) {
 	node := running(t, api.Applied{})
 	if o := answered(t, node, "", "config", "export"); o.code != 0 || o.out != string(node.Text.Text) {
