@@ -86,18 +86,28 @@ func RollBack(role Role) Fault {
 		if err != nil {
 			return Injected{}, err
 		}
-		return Injected{
+		in := Injected{
 			Bites: func() (string, bool, error) {
-				ids, err := r.Lab.Pids(node)
-				text, rerr := os.ReadFile(r.Lab.Log(node))
-				if err != nil || rerr != nil {
-					return "", false, fmt.Errorf("%w, %w", err, rerr)
-				}
-				refused := strings.Contains(string(text[said:]), refusedState)
-				return fmt.Sprintf("%s runs %v on its old state, refused: %t", node, ids, refused), len(ids) == 0 && refused, nil
+				ended, refused, err := r.refused(node, said)
+				return fmt.Sprintf("%s has ended: %t, refused its old state: %t", node, ended, refused), ended && refused, err
 			},
 			Mend: func(ctx context.Context) error { return r.replace(ctx, node) },
-		}, r.Lab.Start(node)
+		}
+		if err := r.Lab.Start(node); err != nil {
+			return in, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, toHeal)
+		defer cancel()
+		for ctx.Err() == nil { // it has to hear of the others first
+			if _, ok, err := in.Bites(); ok || err != nil {
+				return in, err
+			}
+			select {
+			case <-time.After(askEvery):
+			case <-ctx.Done():
+			}
+		}
+		return in, nil // Bites tells
 	}
 }
 
@@ -145,6 +155,16 @@ func RotSuperblock(role Role) Fault {
 // refusedState is in what a daemon says that must not vote with the state that it finds.
 const refusedState = "was restored or copied"
 
+// refused tells whether a node has ended, and whether it refused its state, behind what its log said before.
+func (r *Run) refused(node string, said int64) (ended, refused bool, err error) {
+	ids, err := r.Lab.Pids(node)
+	text, rerr := os.ReadFile(r.Lab.Log(node))
+	if err := errors.Join(err, rerr); err != nil {
+		return false, false, err
+	}
+	return len(ids) == 0, strings.Contains(string(text[said:]), refusedState), nil
+}
+
 // startOrReplace starts a node, and replaces it if it refuses its state.
 func (r *Run) startOrReplace(ctx context.Context, node string) error {
 	said, err := logSize(r, node)
@@ -157,12 +177,9 @@ func (r *Run) startOrReplace(ctx context.Context, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, toHeal)
 	defer cancel()
 	for !slices.Contains(r.watch.present().InSync, node) {
-		ids, err := r.Lab.Pids(node)
-		text, rerr := os.ReadFile(r.Lab.Log(node))
-		if err := errors.Join(err, rerr); err != nil {
+		if ended, refused, err := r.refused(node, said); err != nil {
 			return err
-		}
-		if len(ids) == 0 && strings.Contains(string(text[said:]), refusedState) {
+		} else if ended && refused {
 			return r.replace(ctx, node)
 		}
 		select {
