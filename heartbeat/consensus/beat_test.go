@@ -125,3 +125,29 @@ func TestEvenBeatFitsTheLeaderLease(t *testing.T) {
 		}
 	})
 }
+
+// A leader that is replaced although everybody answers it waits by a follower's timers from the moment at which it follows.
+func TestReplacedLeaderWaitsByAFollowersTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v, first := newIdle(t)
+		defer v.close()
+		if !slowed(first) {
+			t.Fatal("the beat is not even")
+		}
+		next := others(v.members, first)[0]
+		ask := &raft.TimeoutNowRequest{RPCHeader: first.trans.header()}
+		if err := first.trans.TimeoutNow(raft.ServerID(next.cfg.ID), raft.ServerAddress(next.cfg.Address), ask, new(raft.TimeoutNowResponse)); err != nil {
+			t.Fatal(err)
+		}
+		for first.node.State() == raft.Leader {
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait() // for raft's main loop, which is about to follow
+		if slowed(first) {
+			t.Errorf("it follows by %+v", first.timers())
+		}
+		if leader(t, v.members...) == first {
+			t.Error("it leads again")
+		}
+	})
+}

@@ -335,41 +335,46 @@ func TestGrantsHaveTheLengthThatIsSet(t *testing.T) {
 // Whoever ticks the Leader only when Rest says so sees it decide as early, but for a moment, as who ticks it all the time.
 func TestTimeActsWhenRestSaysSo(t *testing.T) {
 	const step = lease / 120
-	decided := func(t *testing.T, start func(g *rig), lazy bool) (asked, promoted, ticks int) {
+	decided := func(t *testing.T, events map[int]func(g *rig), lazy bool) (granted, promoted int) {
 		g := newRig(t)
 		g.request("p")
-		start(g)
 		due := g.now
-		for i := range 500 {
+		for i := 1; i < 500; i++ {
 			g.now = g.now.Add(step)
-			if lazy && g.now < due {
+			before := len(g.grants)
+			event := events[i]
+			if event != nil {
+				event(g)
+			}
+			if !lazy || g.now >= due {
+				g.run(g.l.Tick(g.now))
+			} else if event == nil {
 				continue
 			}
-			ticks++
-			given := len(g.grants)
-			g.run(g.l.Tick(g.now))
-			if asked == 0 && len(g.grants) > given {
-				asked = i
+			due = g.now.Add(g.l.Rest(g.now))
+			if granted == 0 && len(g.grants) > before {
+				granted = i
 			}
 			if promoted == 0 && g.promotion() != nil {
 				promoted = i
 			}
-			due = g.now.Add(g.l.Rest(g.now))
 		}
-		return asked, promoted, ticks
+		return granted, promoted
 	}
-	for name, start := range map[string]func(g *rig){
-		"the primary is silent":              func(g *rig) { g.reach["p"] = false },
-		"a standby waits for its lease":      func(g *rig) { g.request("s") },
-		"a round is not answered":            func(g *rig) { g.mute = true; g.request("p"); g.mute = false },
-		"the primary gives up, too early":    func(g *rig) { g.giveUp(0) },
-		"the primary and a voter are silent": func(g *rig) { g.reach["p"], g.reach["s"] = false, false },
+	silent := func(g *rig) { g.mute = true; g.request("p"); g.mute = false }
+	for name, events := range map[string]map[int]func(g *rig){
+		"the primary is silent":              {1: func(g *rig) { g.reach["p"] = false }},
+		"a standby waits for its lease":      {7: func(g *rig) { g.request("s") }},
+		"two wait for their lease":           {7: func(g *rig) { g.request("s") }, 25: func(g *rig) { g.request("w") }},
+		"a round is not answered":            {7: silent, 25: func(g *rig) { g.request("s") }},
+		"the primary gives up, too early":    {7: func(g *rig) { g.giveUp(0) }},
+		"the primary and a voter are silent": {1: func(g *rig) { g.reach["p"], g.reach["s"] = false, false }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			asked, promoted, all := decided(t, start, false)
-			lazyAsked, lazyPromoted, few := decided(t, start, true)
-			if lazyAsked-asked > 1 || lazyPromoted-promoted > 1 || lazyAsked < asked || lazyPromoted < promoted || few > all {
-				t.Errorf("granted at step %d, promoted at %d; by Rest at %d and %d", asked, promoted, lazyAsked, lazyPromoted)
+			granted, promoted := decided(t, events, false)
+			lazyGranted, lazyPromoted := decided(t, events, true)
+			if late := max(lazyGranted-granted, lazyPromoted-promoted); late > 1 || lazyGranted < granted || lazyPromoted < promoted {
+				t.Errorf("granted at step %d, promoted at %d; by Rest at %d and %d", granted, promoted, lazyGranted, lazyPromoted)
 			}
 		})
 	}
