@@ -251,7 +251,7 @@ func TestLeaderRemovesItselfAndIsToldSo(t *testing.T) {
 
 func TestLeadershipIsTransferred(t *testing.T) {
 	t.Parallel()
-	group := newGroup(t, 3)
+	group := newGroup(t, 3, func(c *Config) { c.Heartbeat = time.Second }) // raft bounds a transfer by it: on a busy machine, too
 	first := leader(t, group...)
 	to := others(group, first)[1]
 	propose(t, "x", first)
