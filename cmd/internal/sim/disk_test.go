@@ -22,6 +22,7 @@ type disk struct {
 	running []*diskOp      // in the kernel
 	failing int            // so many operations from now on fail
 	stalls  int            // so many operations from now on take very long
+	bad     [blocks]bool   // clients cannot read it until it is written anew
 	unseen  []*diskOp      // failed, and the process has not heard yet
 	broken  *proc          // whose opening of the backing had a flush fail of which it has not heard yet: none succeeds any more
 	seq     uint64         // counts the operations
@@ -38,8 +39,10 @@ type diskOp struct {
 	seq      uint64
 	p        *proc
 	began    int64
-	watched  bool // the watchdog has told of it
-	doomed   bool // a flush beside it or before it failed: the backing runs one at a time and makes a failure final
+	watched  bool  // the watchdog has told of it
+	client   bool  // a client reads
+	bad      []int // blocks that could not be read
+	doomed   bool  // a flush beside it or before it failed: the backing runs one at a time and makes a failure final
 	err      error
 	ended    bool
 	done     func(*diskOp)
@@ -94,7 +97,7 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 			return
 		}
 		d.end(o, !p.dead)
-		if o.err != nil {
+		if o.err != nil && o.kind != blockdev.OpRead {
 			d.unseen = append(d.unseen, o)
 		}
 		w.push(event{at: w.now + int64(w.between(0, time.Millisecond)), proc: p, fn: func() {
@@ -136,6 +139,9 @@ func (d *disk) end(o *diskOp, heard bool) {
 	switch o.kind {
 	case blockdev.OpRead:
 		o.values = append(o.values[:0], d.cache[o.from:o.to]...)
+		if o.client {
+			d.unread(o)
+		}
 	case blockdev.OpFlush:
 		d.flush(o, fails)
 	default:
@@ -159,6 +165,7 @@ func (d *disk) write(o *diskOp, fails bool) {
 			d.durable[b] = d.cache[b] // the kernel wrote it back by itself
 		}
 		d.cache[b], d.dirty[b] = o.valueOf(b), true
+		d.bad[b] = false
 		if o.fua && !fails {
 			d.durable[b], d.dirty[b], d.saved[b] = d.cache[b], false, d.seq
 		}

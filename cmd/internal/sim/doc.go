@@ -49,7 +49,8 @@
 //
 //   - An operation is admitted, and an answer leaves, only if Holder.Valid(volume, epoch, now) at that very moment; else
 //     it waits, in order. Operations of a connection that is closed are discarded if they were not admitted.
-//   - Reads go to the local backing and then to Core.ReadDone, nowhere else.
+//   - Reads go to the local backing and then to Core.ReadDone. What could not be read goes to Core.ReadFailed with a mend for
+//     each block; Fetch asks the member on its stream, which answers if MayRead after reading. A void mend writes nothing.
 //   - An operation starts on the backing when the Core says StartLocal, and is not touched after Release; its memory is
 //     used again. Begin and Send go to the connection in the order of the actions; what finds no connection is dropped.
 //   - Disconnect closes the connection; the end of any connection, ours or not, ends in Core.Down with its stream, and

@@ -43,6 +43,12 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case 9: // a target that a person promotes in the middle of its resync
 		f.slowDisk, f.interrupts, f.noRoom = 0.05, 0.7, 0.1
 		names = []string{"standby's power"}
+	case 10: // a person who pauses resyncs, and ends that
+		f.slowDisk = 0.05
+		names = []string{"standby's power", "standby's process", "pause", "end of pause", "hand-over"}
+	case 11: // a primary that cannot read its own disk
+		f.slowDisk = 0.05
+		names = []string{"standby's process", "cannot read", "hand-over", "break stream"}
 	default:
 		return
 	}
@@ -105,6 +111,15 @@ var closeFaults = []fault{
 			s := w.nodes[1-n.index]
 			s.kill("killed")
 			w.after(w.between(0, 300*time.Millisecond), s.startProc)
+		}
+	}},
+	{"pause", 2, func(w *world) { w.pause(true) }},
+	{"end of pause", 1, func(w *world) { w.pause(false) }},
+	{"cannot read", 8, func(w *world) {
+		if n := w.primary(); n != nil {
+			for range 1 + w.rng.IntN(blocks) {
+				n.disk.bad[w.rng.IntN(blocks)] = true
+			}
 		}
 	}},
 	{"hand-over, election", 1, func(w *world) {

@@ -103,6 +103,8 @@ func (l *peerLink) get(c *conn, m any) {
 		s.core.Leaving(now, name, l.stream)
 	case digestOK:
 		l.answered(m)
+	case fetchOK:
+		l.fetched(m)
 	}
 	s.run()
 	s.pump()
@@ -116,6 +118,7 @@ func (l *peerLink) compare() {
 		if !ok {
 			return
 		}
+		s.w.oracle.copies(s)
 		l.send(digestMsg{chunk})
 		from, to := blocksOf(chunk)
 		read := &chunkRead{stream: stream, chunk: chunk}

@@ -21,6 +21,7 @@ type op struct {
 	req      *request // of a client; nil: the session's own
 	values   []value  // of a copy
 	value    value
+	reader   *request // of a mend: whose read waits for it
 	released bool
 	finished bool
 	sess     *session
@@ -41,7 +42,8 @@ type session struct {
 
 	handing   bool // a hand-over is under way: nothing is admitted
 	gaveUp    bool
-	stalled   bool // an operation on the local disk hung
+	stalled   bool  // an operation on the local disk hung
+	lone      int64 // when the set was seen to name nobody else
 	to        string
 	handedAt  int64
 	quiesced  uint64 // number of the hand-over
@@ -139,13 +141,7 @@ func (s *session) admit(q *request) {
 		o.Range = blockdev.Range{}
 	}
 	if q.kind == blockdev.OpRead {
-		s.r.n.disk.start(s.r.p, &diskOp{kind: blockdev.OpRead, from: q.from, to: q.to}, func(d *diskOp) {
-			q.values = d.values
-			if !s.ended {
-				s.core.ReadDone(&o.Op, nil)
-				s.run()
-			}
-		})
+		s.read(o)
 		return
 	}
 	s.w.oracle.admit(s, q)
@@ -217,6 +213,9 @@ func (s *session) carryOut(a *primary.Action) {
 		s.r.note(func() { s.pump() })
 	case primary.Drained:
 		s.flushAndGiveUp()
+	case primary.Fetch:
+		from, to := blocksOf(o.Range)
+		s.link.send(fetchMsg{a.Num, from, to})
 	case primary.AskMap:
 		s.core.Unmapped(s.r.p.now(), a.Node, s.link.stream) // nothing is kept on stable storage here
 	case primary.Compare:
@@ -225,7 +224,7 @@ func (s *session) carryOut(a *primary.Action) {
 }
 
 func (s *session) release(o *op) {
-	o.released, o.finished, o.req, o.values, o.value = true, false, nil, nil, 0
+	o.released, o.finished, o.req, o.reader, o.values, o.value = true, false, nil, nil, nil, 0
 	o.Reset()
 	s.spare = append(s.spare, o)
 }
@@ -234,8 +233,14 @@ func (s *session) startLocal(o *op) {
 	r := s.r
 	d := &diskOp{kind: o.Kind, fua: o.FUA, value: o.value}
 	d.from, d.to = blocksOf(o.Range)
-	if o.IsCopy() {
+	switch {
+	case o.IsVoid():
+		r.p.after(0, func() { s.voidDone(o) })
+		return
+	case o.IsCopy():
 		d.kind = blockdev.OpRead
+	case o.reader != nil:
+		d.values = o.values
 	}
 	r.busy++
 	r.n.disk.start(r.p, d, func(d *diskOp) {
@@ -255,6 +260,9 @@ func (s *session) startLocal(o *op) {
 func (s *session) message(a *primary.Action) entryMsg {
 	m := entryMsg{num: a.Num, kind: a.Op.Kind, rng: a.Op.Range, closing: a.Op.Closing()}
 	m.from, m.to = blocksOf(a.Op.Range)
+	if a.Op.IsVoid() {
+		m.kind = blockdev.OpFlush
+	}
 	if m.kind == blockdev.OpFlush {
 		m.rng = blockdev.Range{}
 	}
@@ -281,7 +289,7 @@ func (s *session) complete(o *op) {
 		}
 		return
 	}
-	if q.err = o.Err; q.err != nil {
+	if q.err = o.Err; q.err != nil && (q.kind != blockdev.OpRead || s.lone < q.unreadAt) {
 		if v := s.w.truth.state.Volumes[volumeName]; len(v.Members) > 1 && v.Epoch == s.epoch {
 			s.w.violate("R23: %s completes a write with a disk error while the set is %v", s.r.n.name, v.MemberNames())
 		}

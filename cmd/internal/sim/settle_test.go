@@ -67,6 +67,9 @@ func (w *world) whole() bool {
 // promoted without.
 func (w *world) person(healed int64) {
 	v := w.truth.state.Volumes[volumeName]
+	if len(v.Paused) > 0 {
+		w.pause(false)
+	}
 	for _, h := range v.Held {
 		if w.now-healed < int64(helpAfter) {
 			break // it is resynced by itself, with a rescue image, unless an earlier resync was interrupted

@@ -113,6 +113,8 @@ func (in *incoming) get(m any) {
 		in.send(pongMsg{})
 	case digestMsg:
 		in.digest(m)
+	case fetchMsg:
+		in.fetch(m)
 	}
 }
 

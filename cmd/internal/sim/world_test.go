@@ -40,7 +40,7 @@ type world struct {
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
 	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins int
-	NoWayBack, RolledBack, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped                                  int
+	NoWayBack, RolledBack, Unread, Mended, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped        int
 }
 
 func (c *counts) add(o *counts) {
@@ -248,6 +248,8 @@ func describe(c *cluster.Command) string {
 		return fmt.Sprintf("form %v", c.Form.Members)
 	case c.AllowResync != nil:
 		return "allow resync of " + c.AllowResync.Node
+	case c.PauseResync != nil:
+		return fmt.Sprintf("pause the resync of %v: %t", c.PauseResync.Nodes, c.PauseResync.Paused)
 	case c.Init != nil:
 		return "init"
 	}
