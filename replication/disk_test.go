@@ -52,12 +52,7 @@ func TestNothingIsAnsweredBeforeAFailureIsNoted(t *testing.T) {
 	a, b := l.nodes["a"], l.nodes["b"]
 	c := a.serving().client(t)
 	a.connected("b")
-	noting, release := make(chan struct{}), make(chan struct{})
-	b.super.intercept(func(what string) error {
-		close(noting)
-		<-release
-		return nil
-	})
+	noting, release := b.super.holdFailure()
 	b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Range: blockdev.Range{Off: 0, Len: 512}, Times: 1, Err: errFault})
 	one := c.begin(writeReq(0, pattern(4096, 1)))
 	<-noting
@@ -317,12 +312,7 @@ func TestNoStreamIsTakenBeforeAStallIsNoted(t *testing.T) {
 	a, b := l.nodes["a"], l.nodes["b"]
 	c := a.serving().client(t)
 	a.connected("b")
-	noting, release := make(chan struct{}), make(chan struct{})
-	b.super.intercept(func(string) error {
-		close(noting)
-		<-release
-		return nil
-	})
+	noting, release := b.super.holdFailure()
 	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Times: 1, Stall: true})
 	answer := c.begin(writeReq(0, pattern(4096, 1)))
 	<-noting

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 
 	"hacluster/heartbeat/cluster"
@@ -54,6 +55,20 @@ func (m *memSuper) intercept(f func(what string) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.hook = f
+}
+
+// holdFailure has the note of a failure wait for release; noting is closed when it does. Other changes go on: a standby may
+// store an epoch for its role after a greeting has.
+func (m *memSuper) holdFailure() (noting, release chan struct{}) {
+	noting, release = make(chan struct{}), make(chan struct{})
+	m.intercept(func(what string) error {
+		if strings.HasSuffix(what, "failed true") {
+			close(noting)
+			<-release
+		}
+		return nil
+	})
+	return noting, release
 }
 
 func (m *memSuper) change(what string, f func(*superRecord)) error {

@@ -17,13 +17,8 @@ func TestFailureThatIsNotNotedYetKeepsFromTheRole(t *testing.T) {
 	a, b := l.nodes["a"], l.nodes["b"]
 	c := a.serving().client(t)
 	a.connected("b")
-	noting, release := make(chan struct{}), make(chan struct{})
+	noting, release := b.super.holdFailure()
 	defer close(release)
-	b.super.intercept(func(string) error {
-		close(noting)
-		<-release
-		return nil
-	})
 	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Times: 1, Stall: true})
 	c.begin(writeReq(0, pattern(4096, 1)))
 	<-noting
