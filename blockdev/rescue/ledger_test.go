@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -128,33 +127,11 @@ func goldenLedger() ledger {
 }
 
 func TestLedgerFormatIsPinned(t *testing.T) { // R22
-	path := filepath.Join("testdata", "ledger.v1.golden")
-	l := goldenLedger()
-	if *update {
-		must(t, os.WriteFile(path, l.encode(), 0o600))
-	}
-	want, err := os.ReadFile(path)
-	must(t, err)
-	if !bytes.Equal(l.encode(), want) {
-		t.Fatalf("the format is not that of %s: give it a new version", path)
-	}
-	if got, err := decodeLedger(want); err != nil || got != l {
-		t.Fatalf("decoded %+v, %v", got, err)
-	}
+	pinned(t, "ledger.v1.golden", goldenLedger(), (*ledger).encode, decodeLedger)
 }
 
 func FuzzLedger(f *testing.F) {
-	l := goldenLedger()
-	p := l.encode()
-	f.Add(p[:offLedgerRest])
-	f.Fuzz(func(t *testing.T, fields []byte) {
-		p := make([]byte, ledgerSize)
-		copy(p[:offLedgerRest], fields)
-		resum(p)
-		if got, err := decodeLedger(p); err == nil && !bytes.Equal(got.encode(), p) {
-			t.Fatalf("%+v is encoded as something else", got)
-		}
-	})
+	fuzzed(f, goldenLedger(), ledgerSize, offLedgerRest, (*ledger).encode, decodeLedger)
 }
 
 // What an image of a resync that has ended has of its replica stays kept: over restarts, deletion, and until another hold.
