@@ -235,7 +235,9 @@ func (d *directory) closeStores() error {
 }
 
 func (d *directory) close() error {
-	return errors.Join(d.closeStores(), d.lock.Close())
+	err := d.closeStores()
+	// Not by closing it alone: a process that is being started has a copy of the descriptor until it is another program.
+	return errors.Join(err, unix.Flock(int(d.lock.Fd()), unix.LOCK_UN), d.lock.Close())
 }
 
 func (d *directory) file(parts ...string) string {

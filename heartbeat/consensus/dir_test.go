@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
 
 	"hacluster/blockdev/deadline"
 )
@@ -222,6 +223,29 @@ func TestDirectoryInUseIsRefused(t *testing.T) {
 	cfg.Stream, cfg.Machine = listen(t, "127.0.0.1:0"), &journal{}
 	_, err := Open(cfg)
 	mustFail(t, err, ErrInUse)
+}
+
+// A process that is being started has a copy of every descriptor until it is another program.
+func TestClosedDirectoryIsFreeWhileAProcessIsBeingStarted(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	d, err := lockDirectory(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Dup(int(d.lock.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err = lockDirectory(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = d.close()
 }
 
 func TestDamagedDirectoryIsUntouched(t *testing.T) {

@@ -140,7 +140,7 @@ func (d *Dev) Close() error {
 	if d.fd != d.held {
 		err = errors.Join(err, unix.Close(d.fd))
 	}
-	if err = errors.Join(err, unix.Close(d.held)); err != nil {
+	if err = errors.Join(err, release(d.held)); err != nil {
 		return fmt.Errorf("close %s: %w", d.path, err)
 	}
 	return nil

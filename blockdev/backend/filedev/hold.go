@@ -23,7 +23,7 @@ func (s system) hold(t target) (int, error) {
 		return -1, s.explainOpen(t, err)
 	}
 	if err := s.holdFd(fd, &t); err != nil {
-		_ = unix.Close(fd) // the error that is returned says more
+		_ = release(fd) // the error that is returned says more
 		return -1, err
 	}
 	return fd, nil
@@ -100,6 +100,14 @@ func (s system) lockFile(fd int, t *target) error {
 		return fmt.Errorf("lock it by an open-file-description lock: %w", err)
 	}
 	return nil
+}
+
+// release gives free what is held by fd. The locks of a file are taken back, not left to the closing: a process that is
+// being started has a copy of the descriptor until it is another program.
+func release(fd int) error {
+	_ = unix.Flock(fd, unix.LOCK_UN) // of a block device there is none
+	_ = unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
+	return unix.Close(fd)
 }
 
 func (s system) locked(t *target, kinds []string) error {

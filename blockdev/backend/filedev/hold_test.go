@@ -86,6 +86,19 @@ func TestC73SameBackingTwice(t *testing.T) {
 	open(t, symlink, Config{Size: mib})
 }
 
+// A process that is being started has a copy of every descriptor until it is another program.
+func TestClosedBackingIsFreeWhileAProcessIsBeingStarted(t *testing.T) {
+	path := image(t, mib)
+	d := open(t, path, Config{Size: mib})
+	fd, err := unix.Dup(d.held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	d.Close()
+	open(t, path, Config{Size: mib})
+}
+
 func TestC73SameDeviceTwice(t *testing.T) {
 	dev := loopDevice(t, image(t, mib))
 	d := open(t, dev, Config{Size: mib})

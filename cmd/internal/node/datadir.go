@@ -169,7 +169,11 @@ func syncDir(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func (d *dataDir) close() { d.lock.Close() }
+// close gives the folder free, also where a process that is being started has a copy of the descriptor.
+func (d *dataDir) close() {
+	_ = unix.Flock(int(d.lock.Fd()), unix.LOCK_UN)
+	d.lock.Close()
+}
 
 func newID() string {
 	var b [16]byte

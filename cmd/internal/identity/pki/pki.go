@@ -83,6 +83,8 @@ func (f Folder) locked(do func() error) error {
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("lock %s: another ha-admin pki is at work there: %w", f.Path, err)
 	}
+	// Not by closing it alone: a process that is being started has a copy of the descriptor until it is another program.
+	defer func() { _ = unix.Flock(int(dir.Fd()), unix.LOCK_UN) }()
 	return do()
 }
 

@@ -8,9 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const year = 365 * 24 * time.Hour
@@ -44,6 +47,27 @@ func contents(t *testing.T, f Folder) map[string]string {
 		all[e.Name()] = string(b)
 	}
 	return all
+}
+
+// A process that is being started has a copy of every descriptor until it is another program.
+func TestFolderIsFreeAgainWhileAProcessIsBeingStarted(t *testing.T) {
+	f := newFolder(t)
+	copied := -1
+	must(t, f.locked(func() error {
+		fds, err := os.ReadDir("/proc/self/fd")
+		for _, fd := range fds {
+			if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); to == f.Path {
+				n, _ := strconv.Atoi(fd.Name())
+				copied, err = unix.Dup(n)
+			}
+		}
+		return err
+	}))
+	if copied < 0 {
+		t.Fatal("no descriptor of the folder was found")
+	}
+	defer unix.Close(copied)
+	must(t, f.Node("gamma", nil, year))
 }
 
 func TestKeysAreSecretAndNothingIsOverwritten(t *testing.T) {
