@@ -244,6 +244,9 @@ func TestReadWaitsForTheWriteThatItMayHaveSeen(t *testing.T) {
 	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
 	written := c.begin(writeReq(4096, pattern(4096, 9)))
 	l.await("the standby to write", func() bool { return held.Waiting() == 1 })
+	// The primary may be at its mark still, while the standby has the write: a read that began before it is right to see
+	// what was there.
+	l.await("the primary to have written", func() bool { return a.at(4096, 4096)[0] == 9 })
 	buf := blockdev.NewBuf(4096)
 	read := c.begin(&blockdev.Request{Op: blockdev.OpRead, Range: blockdev.Range{Off: 6144, Len: 4096}, Buf: buf})
 	if _, err := c.read(0, 4096); err != nil { // what overlaps nothing does not wait
