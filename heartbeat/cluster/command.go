@@ -189,12 +189,14 @@ type Configure struct {
 	Grow      []GrowVolume   `json:"grow,omitempty"`
 }
 
-// GrowVolume makes a volume larger from its next promotion on at which every replica is a member. In its epoch every backing was found to hold that size.
+// GrowVolume makes a volume larger from its next promotion on at which every replica is a member. When the volume had this
+// epoch and version, every replica was a member and its backing was found to hold that size.
 type GrowVolume struct {
-	Name  string `json:"name"`
-	ID    string `json:"id"`
-	Epoch Epoch  `json:"epoch"`
-	Size  int64  `json:"size"`
+	Name    string `json:"name"`
+	ID      string `json:"id"`
+	Epoch   Epoch  `json:"epoch"`
+	Version uint64 `json:"version"`
+	Size    int64  `json:"size"`
 }
 
 // RemoveVolume ends a volume: from this entry on nobody is granted it.

@@ -47,8 +47,8 @@ func (s *State) mayConfigure(n *Configure) string {
 		if !ok || v.ID != g.ID || names[g.Name] {
 			return fmt.Sprintf("volume %q with id %s does not exist", g.Name, g.ID)
 		}
-		if g.Epoch != v.Epoch {
-			return fmt.Sprintf("decided on epoch %d of volume %q, it has epoch %d", g.Epoch, g.Name, v.Epoch)
+		if g.Epoch != v.Epoch || g.Version != v.Version {
+			return fmt.Sprintf("decided on epoch %d, version %d of volume %q, it has epoch %d, version %d", g.Epoch, g.Version, g.Name, v.Epoch, v.Version)
 		}
 		if g.Size <= max(v.Size, v.Grow) {
 			return fmt.Sprintf("volume %q has %d bytes and does not shrink to %d", g.Name, max(v.Size, v.Grow), g.Size)

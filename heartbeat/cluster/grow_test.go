@@ -10,7 +10,7 @@ func TestSizeComesIntoForceWithTheNextPromotionOnly(t *testing.T) {
 	for name, basis := range map[string]Basis{"handed over": BasisHandOver, "failed over": BasisUnchanged} {
 		s := formed(t)
 		was := on(s)
-		configured(t, s, Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Size: 3 << 20}}})
+		configured(t, s, Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 3 << 20}}})
 		if v := s.Volumes["v"]; v.Size != 1<<20 || v.Grow != 3<<20 || v.Epoch != 3 || v.Primary != "p" {
 			t.Fatalf("%s: committed: %+v", name, v)
 		}
@@ -35,7 +35,7 @@ func TestSizeComesIntoForceWithTheNextPromotionOnly(t *testing.T) {
 // A replica in the middle of a resync has a way back to a state of the old size: no promotion takes that away.
 func TestSizeWaitsForAPromotionAtWhichEveryReplicaIsAMember(t *testing.T) { // R18
 	s := formed(t)
-	configured(t, s, Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Size: 3 << 20}}})
+	configured(t, s, Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 3 << 20}}})
 	ok(t, s, Command{By: "p", Drop: &Drop{On: on(s), Node: "x"}})
 	ok(t, s, Command{Promote: promote(s, "s", BasisHandOver)})
 	if v := s.Volumes["v"]; v.Size != 1<<20 || v.Grow != 3<<20 || v.Epoch != 4 {
@@ -50,7 +50,7 @@ func TestSizeWaitsForAPromotionAtWhichEveryReplicaIsAMember(t *testing.T) { // R
 
 func TestPromotionByForceGivesAGrowthUp(t *testing.T) { // R18, R19
 	s := formed(t)
-	grow := Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Size: 3 << 20}}}
+	grow := Configure{Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 3 << 20}}}
 	configured(t, s, grow)
 	ok(t, s, Command{Promote: promote(s, "x", BasisForced)})
 	if v := s.Volumes["v"]; v.Size != 1<<20 || v.Grow != 0 || v.Epoch != 4 {
@@ -59,7 +59,7 @@ func TestPromotionByForceGivesAGrowthUp(t *testing.T) { // R18, R19
 	if e := s.Events[len(s.Events)-2]; e.Kind != "volume does not grow" || !strings.Contains(e.Text, "resize it again") {
 		t.Errorf("nobody is told: %+v", e)
 	}
-	grow.Grow[0].Epoch = 4
+	grow.Grow[0].Epoch, grow.Grow[0].Version = 4, s.Volumes["v"].Version
 	configured(t, s, grow)
 	if v := s.Volumes["v"]; v.Grow != 3<<20 {
 		t.Errorf("it cannot be resized again: %+v", v)

@@ -68,6 +68,11 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if err != nil {
 		return nil, err
 	}
+	if !known && vol.Grow > vol.Size { // it may be a member when that size comes into force
+		if err := v.n.env.Disks.Enlarge(device, vol.Grow); err != nil {
+			return nil, errors.Join(fmt.Errorf("volume %s has %d bytes and is to have %d: %w", vol.Name, vol.Size, vol.Grow, err), file.Close())
+		}
+	}
 	b := &backing{fresh: fresh && vol.Epoch == 0, inline: file.Fast(),
 		incarnation: cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:]), Attachment: file.Attachment()}}
 	b.dev = timed.New(file, timed.Config{Deadline: v.n.conf().Cluster.DiskDeadline, OnStall: func(op blockdev.Op, r blockdev.Range, since time.Duration) {

@@ -135,7 +135,7 @@ func overtaken(st *cluster.State, old, next *config.Config) (steps []config.Step
 func growths(st *cluster.State, next *config.Config) (all []cluster.GrowVolume) {
 	for _, vol := range next.Volumes {
 		if v, ok := st.Volumes[vol.Name]; ok && vol.Size > max(v.Size, v.Grow) {
-			all = append(all, cluster.GrowVolume{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Size: vol.Size})
+			all = append(all, cluster.GrowVolume{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Size: vol.Size})
 		}
 	}
 	return all

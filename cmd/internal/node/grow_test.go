@@ -1,6 +1,10 @@
 package node
 
 import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -48,4 +52,66 @@ func TestGrowthThatWasGivenUpIsOfferedAgain(t *testing.T) {
 			t.Errorf("%s: %v", name, steps)
 		}
 	}
+}
+
+// A disk that is replaced while a growth waits for its promotion: the replica is a member again when that comes, and has to be
+// there with the new size.
+func TestReplicaMadeAnewHoldsTheSizeThatIsToCome(t *testing.T) {
+	for name, was := range map[string]int64{"an absent file": 0, "a file of the volume's size": 1 << 20, "a larger file": 4 << 20} {
+		n, device := ofOneVolume(t)
+		if was > 0 {
+			if err := os.WriteFile(device, make([]byte, was), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		st := cluster.NewState()
+		st.ID = strings.Repeat("1", 32)
+		vol := cluster.Volume{Name: "vol", ID: strings.Repeat("2", 32), Size: 1 << 20, Grow: 3 << 20, Epoch: 5, Primary: "beta",
+			Replicas: []cluster.Replica{{Node: "alpha", Device: device}, {Node: "beta"}}, Members: map[string]cluster.Member{"beta": {}}}
+		for _, size := range []int64{1 << 20, 3 << 20} { // the second time it was promoted
+			vol.Size = size
+			b, err := n.vols.openBacking(st, vol, device, config.Volume{})
+			if err != nil {
+				t.Fatalf("%s: with %d bytes: %v", name, size, err)
+			}
+			if b.dev.Size() != size {
+				t.Errorf("%s: %d bytes are served, %d are in force", name, b.dev.Size(), size)
+			}
+			b.close()
+			vol.Grow = 0
+		}
+	}
+}
+
+// ofOneVolume is the node alpha, which does not run, and where its replica would lie.
+func ofOneVolume(t *testing.T) (n *Node, device string) {
+	t.Helper()
+	dir := t.TempDir()
+	device = filepath.Join(dir, "disk")
+	text := fmt.Sprintf("cluster \"c\" {\n  rto = \"10s\"\n  data_dir = \"%s/${node.name}\"\n}\n", dir)
+	for i, name := range []string{"alpha", "beta", "gamma"} {
+		role := ""
+		if name == "gamma" {
+			role = "role = \"witness\"\n  "
+		}
+		text += fmt.Sprintf("node %q {\n  %saddress = %q\n}\n", name, role, freeAddress(t, i+1))
+	}
+	text += fmt.Sprintf("volume \"vol\" {\n  size = \"1MiB\"\n  mode = \"sync\"\n  replica \"alpha\" { device = %q }\n"+
+		"  replica \"beta\" { device = \"%s.beta\" }\n  export {\n    nbd = [\"unix://%s/${node.name}.sock\"]\n    attach = \"none\"\n  }\n}\n", device, device, dir)
+	file := filepath.Join(dir, "cluster.hcl")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(file, config.Options{Node: "alpha", Insecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err = New(cfg, slog.New(slog.DiscardHandler), Env{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.mux.Close()
+		n.dir.close()
+	})
+	return n, device
 }
