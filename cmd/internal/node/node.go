@@ -147,8 +147,9 @@ func (n *Node) openGossip() (err error) {
 	if len(n.me.Links) == 0 {
 		return nil // no links, no gossip: it is a hint only
 	}
+	heard := &heard{add: n.events.add, down: map[string]bool{}}
 	n.gossip, err = membership.New(membership.Config{Cluster: n.cfg.Cluster.Name, Node: n.me.Name, Nodes: nodes, Keys: n.trans.GossipKeys(),
-		Base: gossipBase(n.conf().Timers.Lease), Logger: n.log, OnChange: n.gossipChanged, Network: n.env.Links})
+		Base: gossipBase(n.conf().Timers.Lease), Logger: n.log, OnChange: heard.changed, Network: n.env.Links})
 	if err != nil {
 		return fmt.Errorf("heartbeat links: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"hacluster/blockdev/deadline"
-	"hacluster/heartbeat"
 	"hacluster/replication"
 )
 
@@ -65,11 +64,6 @@ func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 			return
 		}
 	}
-}
-
-// gossipChanged notes what the gossip says of a peer: a hint for people, it decides nothing.
-func (n *Node) gossipChanged(c heartbeat.Change) {
-	n.events.add("peer "+c.After.State.String(), "", c.After.Name+" is "+c.After.State.String()+" on the heartbeat links")
 }
 
 // timeDisk ends the node when a call to the disk of data_dir does not return within disk_deadline (R26): what would
