@@ -31,9 +31,11 @@ func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
 	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(stale)(s) })
 	write(1, 2) // the stale replica lacks this
 	write(2, 3)
-	_, errs := r.admin(1, "failover", "vol", "--to", stale) // it does not answer
-	r.says(errs, "does not answer")
-	_, errs = r.admin(3, "failover", "vol")
+	for _, args := range [][]string{{"--to", stale}, {"--to", stale, "--force", "--accept-data-loss"}} {
+		_, errs := r.admin(3, append([]string{"failover", "vol"}, args...)...)
+		r.says(errs, "not a member", "does not answer: start it", "R6")
+	}
+	_, errs := r.admin(3, "failover", "vol")
 	r.says(errs, "R6")
 	dev.Close()
 	r.Kill(old)

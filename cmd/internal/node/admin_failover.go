@@ -93,7 +93,15 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if s := v.serving(vol); r.To == vol.Primary && s != nil && !(r.Force && s.Suspended && v.diskFailed(vol)) {
 		return api.Failed("node %q is primary of volume %q already", r.To, vol.Name)
 	}
+	m, member := vol.Members[r.To]
 	rep := v.report(r.To, vol.Name)
+	if s := v.serving(vol); !member && s != nil && !s.Suspended { // also when it is gone: no answer of it would change that
+		do := "wait for its resync"
+		if rep == nil {
+			do = "it does not answer: start it, and wait for its resync"
+		}
+		return api.Refused("the replica of %q on %s is not a member of the in-sync set, and %s serves: %s (R6)", vol.Name, r.To, vol.Primary, do)
+	}
 	if rep == nil {
 		return api.Failed("node %q does not answer: its replica's state is unknown", r.To)
 	}
@@ -102,10 +110,6 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	}
 	if rep.Inconsistent && rep.Point == nil {
 		return api.Refused("the replica of %q on %s is inconsistent: a resync that did not end has overwritten a part of it, and there is no undo area that leads back; it cannot be promoted, also not by force", vol.Name, r.To)
-	}
-	m, member := vol.Members[r.To]
-	if s := v.serving(vol); !member && s != nil && !s.Suspended {
-		return api.Refused("the replica of %q on %s is not a member of the in-sync set, and %s serves: wait for its resync (R6)", vol.Name, r.To, vol.Primary)
 	}
 	if !member && rep.Epoch == 0 && vol.Epoch > 0 {
 		return api.Refused("the replica of %q on %s never held the volume's data; it cannot be promoted, also not by force", vol.Name, r.To)
