@@ -64,8 +64,7 @@ func TestNothingIsAcknowledgedWhileAFailureIsBeingNoted(t *testing.T) {
 	a.serving()
 	a.connected("b")
 	a.expire()
-	noting, release := make(chan struct{}), make(chan struct{})
-	b.super.intercept(func(string) error { close(noting); <-release; return nil })
+	noting, release := b.super.holdFailure()
 	slow := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Range: blockdev.Range{Len: 4096}, Times: 1, Stall: true})
 	b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Range: blockdev.Range{Off: 8192, Len: 4096}, Times: 1, Err: errFault})
 	one, two := writeReq(0, pattern(4096, 1)), writeReq(8192, pattern(4096, 2))
@@ -111,6 +110,7 @@ func TestStalledFlushThatSucceedsClosesNoResync(t *testing.T) {
 	w.more(l, 50)
 	l.lose(b, w)
 	w.end()
+	l.await("the old stream to end, which has flushes too", func() bool { return b.stream() == 0 && b.quiet() })
 	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
 	b.cable.mend()
 	l.await("the last flush", func() bool { return held.Waiting() == 1 })
@@ -164,7 +164,9 @@ func TestNoteOfAFailureHoldsUpAnswersAndNoLoop(t *testing.T) {
 	if ten.gate.try() {
 		t.Error("the gate is open before the failure is noted")
 	}
-	r.stopServing("a test")
+	l.nodes["b"].cable.cut() // no resync, which would take the note back
+	l.promote("b", cluster.BasisUnchanged)
+	l.await("the end of the tenure", func() bool { return r.Tenure() == nil })
 	r.mu.Lock()
 	draining := r.draining
 	r.mu.Unlock()
