@@ -150,6 +150,10 @@ func (c *cable) dial(ctx context.Context, addr string, other *cable) (net.Conn, 
 		k.conns[conn] = true
 		k.mu.Unlock()
 	}
+	if !c.up() || !other.up() { // cut meanwhile: who cut it did not see this one
+		conn.Close()
+		return nil, fmt.Errorf("%w: the cable is cut", errFault)
+	}
 	return conn, nil
 }
 
