@@ -123,7 +123,10 @@ func TestWhatAHeldReplicaHasIsKeptAsideBeforeItsResyncOverwritesIt(t *testing.T)
 					t.Fatalf("removed: %v", err)
 				}
 			}
-			r.awaitPassing("a to be in sync", dropAfter/10, func() bool { g := r.b.peer("a"); return g.Member && g.Connected })
+			r.awaitPassing("a to be in sync, as what it is now", dropAfter/10, func() bool {
+				g := r.b.peer("a")
+				return g.Member && g.Connected && r.volume().Members["a"] == r.a.member()
+			})
 			r.same("a", "b")
 		})
 	}
