@@ -240,8 +240,7 @@ func TestNothingIsClearedBeforeTheLastPromise(t *testing.T) {
 		t.Errorf("cleared although one standby has not promised it: %+v", s)
 	}
 	hang.Release()
-	l.await("all marks to be given back", func() bool {
-		l.pass(clearEvery)
+	l.awaitPassing("all marks to be given back", clearEvery, func() bool {
 		_, _, _ = a.marks.Sync(), b.marks.Sync(), c.marks.Sync()
 		return !a.stored("b", 0) && !a.stored("c", 0) && !b.stored("c", 0) && !c.stored("a", 0)
 	})
@@ -283,9 +282,9 @@ func TestEverythingIsNotTakenBackBeforeAFlush(t *testing.T) {
 	r.b.cable.mend()
 	hang := r.a.faults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
 	r.await("the standby to be admitted", func() bool { return r.volume().IsMember("b") })
-	r.await("a flush of its own", func() bool { r.pass(time.Second); return hang.Waiting() > 0 })
+	r.awaitPassing("a flush of its own", clearEvery/5, func() bool { return hang.Waiting() > 0 })
 	for range 50 {
-		r.pass(clearEvery / 5)
+		r.passAnswered(clearEvery / 5)
 		time.Sleep(time.Millisecond) // a round goes there and back meanwhile
 	}
 	if _, s, _ := r.b.get().slot("a"); !s.Everything {

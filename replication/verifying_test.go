@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
@@ -141,8 +140,7 @@ func TestM64RotIsFoundAndRepairedOnRequestOnly(t *testing.T) {
 	if s := a.verified(false); s.of("b") != (verify.Node{Node: "b"}) {
 		t.Errorf("after the repair: %+v", s)
 	}
-	l.await("the repair to be durable", func() bool {
-		l.pass(10 * time.Second) // no client flushes
+	l.awaitPassing("the repair to be durable", clearEvery, func() bool { // no client flushes
 		after := make([]byte, volumeSize)
 		_, err := b.mem.Clone(memdev.CrashOptions{}).ReadAt(after, 0)
 		return err == nil && bytes.Equal(after, a.content())

@@ -270,5 +270,8 @@ func (c *Core) Peer(node string) Progress {
 	return g
 }
 
+// Silence is for how long node has owed an answer or, when it owes none, has given no sign of life: what drops follow from.
+func (c *Core) Silence(now Instant, node string) time.Duration { return c.silence(now, c.peers[node]) }
+
 // Peers names the other replicas.
 func (c *Core) Peers() []string { return c.names }
