@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -92,18 +93,32 @@ func (n *Node) Enlarge(_ context.Context, r *control.Enlarge) (*control.Done, er
 
 // takeForce hands the roles of volumes that are to grow over, so that their sizes are in force when the answer goes out.
 func (n *Node) takeForce(ctx context.Context, before *cluster.State, c *cluster.Configure) error {
-	for _, g := range c.Grow {
+	return takeForce(c.Grow, func(g cluster.GrowVolume) error {
 		epoch := before.Volumes[g.Name].Epoch
 		if _, err := n.Failover(ctx, api.FailoverRequest{Volume: g.Name, Epoch: uint64(epoch)}); err != nil {
-			return api.Failed("the change is applied, and volume %q has %d bytes from its next promotion on at which every replica is in sync; the role was not handed over now: %v: `ha-admin failover %s` does that",
-				g.Name, g.Size, err, g.Name)
+			return fmt.Errorf("the role was not handed over now: %w", err)
 		}
 		if has := n.state.get().Volumes[g.Name].Size; has < g.Size {
-			return api.Failed("the change is applied, and volume %q has %d bytes still: a replica had left the set when the role was handed over; wait until `ha-admin status %s` says healthy, then `ha-admin failover %s`",
-				g.Name, has, g.Name, g.Name)
+			return errors.New("a replica had left the set when the role was handed over")
+		}
+		return nil
+	})
+}
+
+// takeForce has each volume handed over, also when one before it could not be, and says of all that were not why.
+func takeForce(all []cluster.GrowVolume, handOver func(cluster.GrowVolume) error) error {
+	var names, whys []string
+	for _, g := range all {
+		if err := handOver(g); err != nil {
+			names = append(names, g.Name)
+			whys = append(whys, fmt.Sprintf("%s, which is to have %d bytes: %v", g.Name, g.Size, err))
 		}
 	}
-	return nil
+	if len(names) == 0 {
+		return nil
+	}
+	return api.Failed("the change is applied, and %d of %d volumes that grow have their old size until their next promotion at which every replica is in sync (%s): wait until `ha-admin status` says healthy, then `ha-admin failover VOLUME`; %s",
+		len(names), len(all), strings.Join(names, ", "), strings.Join(whys, "; "))
 }
 
 // growthWaitsFor says why a volume that is to grow has its old size still.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
@@ -80,6 +82,33 @@ func TestReplicaMadeAnewHoldsTheSizeThatIsToCome(t *testing.T) {
 			b.close()
 			vol.Grow = 0
 		}
+	}
+}
+
+// One volume that cannot be handed over keeps no other from growing, and the answer tells of each.
+func TestVolumesGrowThatCanWhenOthersCannot(t *testing.T) {
+	all := []cluster.GrowVolume{{Name: "a", Size: 1 << 20}, {Name: "b", Size: 2 << 20}, {Name: "c", Size: 3 << 20}, {Name: "d", Size: 4 << 20}}
+	var asked []string
+	err := takeForce(all, func(g cluster.GrowVolume) error {
+		asked = append(asked, g.Name)
+		if g.Name == "a" || g.Name == "c" {
+			return errors.New("nobody takes " + g.Name)
+		}
+		return nil
+	})
+	if got := strings.Join(asked, " "); got != "a b c d" {
+		t.Errorf("handed over: %s", got)
+	}
+	if err == nil || api.KindOf(err) != api.KindFailed {
+		t.Fatalf("%v", err)
+	}
+	for _, part := range []string{"the change is applied", "2 of 4 volumes", "(a, c)", "a, which is to have 1048576 bytes: nobody takes a", "3145728 bytes: nobody takes c", "`ha-admin failover VOLUME`"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in: %v", part, err)
+		}
+	}
+	if err := takeForce(all, func(cluster.GrowVolume) error { return nil }); err != nil {
+		t.Error(err)
 	}
 }
 
