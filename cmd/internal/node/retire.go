@@ -139,6 +139,8 @@ func deleteAll(dir, device, user string) (where string, err error) {
 			return "", err
 		}
 		where = device + " is deleted"
+	case info.Mode()&fs.ModeSymlink != 0:
+		where = device + " is a symbolic link: its metadata is deleted, and what it leads to stays: " + leadsTo(device)
 	default:
 		where = device + " is a device: its metadata is deleted, its content stays"
 	}
@@ -146,4 +148,20 @@ func deleteAll(dir, device, user string) (where string, err error) {
 		return "", err
 	}
 	return where, syncDir(filepath.Dir(dir))
+}
+
+// leadsTo tells of a symbolic link what a person finds behind it.
+func leadsTo(link string) string {
+	path, err := filepath.EvalSymlinks(link)
+	if err != nil {
+		return "nothing is there" // it is for the text only
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return path
+	case info.Mode().IsRegular():
+		return "the file " + path
+	}
+	return "the device " + path
 }
