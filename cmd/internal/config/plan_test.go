@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hacluster/replication/resync"
 )
 
 // running is a configuration as the cluster runs it.
@@ -54,6 +56,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"rto shorter by much", changed(t, src, `"3s"`, `"1s"`), []string{"change online|rto|3s -> 1s", "needs restart|rto|heartbeat " + heartbeats("3s", "1s")}},
 		{"disk deadline", changed(t, src, `"5s"`, `"6s"`), []string{"change online|disk_deadline|5s -> 6s"}},
 		{"resync", changed(t, src, `suspend_limit = "60s"`, "resync { max_rate = \"80MiB\" }"), []string{"change online|volume pgdata: resync|min_rate 4MiB/s, max_rate no limit -> min_rate 4MiB/s, max_rate 80MiB/s"}},
+		{"resync below the usual least", changed(t, src, `suspend_limit = "60s"`, "resync { max_rate = \"1MiB\" }"), []string{"change online|volume pgdata: resync|min_rate 4MiB/s, max_rate no limit -> min_rate 1MiB/s, max_rate 1MiB/s"}},
 		{"suspend limit", changed(t, src, `"60s"`, `"61s"`), []string{"change online|volume pgdata: suspend_limit|1m0s -> 1m1s"}},
 		{"undo limit", changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`), []string{"needs restart|volume pgdata: undo_limit|none -> 10GiB: when haclusterd is started anew"}},
 		{"a schedule", changed(t, src, "  async {", "  verify { schedule = \"30 2 * * sun\" }\n  async {"), []string{`change online|volume pgdata: verify|none -> "30 2 * * SUN": from the next minute on`}},
@@ -233,5 +236,20 @@ func TestLimitsHaveNamesRangesAndDefaults(t *testing.T) {
 	_, err := check("cluster.hcl", []byte(limits(t, src, "nbd_bytes = \"64MiB\"\nnbd_connection_bytes = \"128MiB\"\nwhat = 1")), Options{})
 	if err == nil || !strings.Contains(err.Error(), "more for one connection than for all") || !strings.Contains(err.Error(), "unknown key") {
 		t.Errorf("contradiction: %v", err)
+	}
+}
+
+func TestResyncShowsTheRatesThatAreInForce(t *testing.T) {
+	if usualMinRate != resync.DefaultMin {
+		t.Errorf("%d is shown, %d is what a resync does at least", usualMinRate, resync.DefaultMin)
+	}
+	for want, r := range map[string]Resync{
+		"min_rate 4MiB/s, max_rate no limit": {},
+		"min_rate 1MiB/s, max_rate 1MiB/s":   {MaxRate: 1 << 20},
+		"min_rate 2MiB/s, max_rate 8MiB/s":   {MinRate: 2 << 20, MaxRate: 8 << 20},
+	} {
+		if got := r.String(); got != want {
+			t.Errorf("%+v is shown as %q, want %q", r, got, want)
+		}
 	}
 }

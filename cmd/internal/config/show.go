@@ -69,16 +69,19 @@ type DocumentResync struct {
 	MaxRate int64 `json:"max_rate"`
 }
 
-// String shows the bounds to people.
+// usualMinRate is what a min_rate of 0 means: resync.DefaultMin.
+const usualMinRate = 4 << 20
+
+// String shows the bounds to people as they are in force: a max_rate below the usual min_rate lowers that.
 func (r Resync) String() string {
-	least, most := "4MiB/s", "no limit"
-	if r.MinRate > 0 {
-		least = bytesText(r.MinRate) + "/s"
+	least, most := r.MinRate, "no limit"
+	if least == 0 {
+		least = usualMinRate
 	}
 	if r.MaxRate > 0 {
-		most = bytesText(r.MaxRate) + "/s"
+		least, most = min(least, r.MaxRate), bytesText(r.MaxRate)+"/s"
 	}
-	return "min_rate " + least + ", max_rate " + most
+	return "min_rate " + bytesText(least) + "/s, max_rate " + most
 }
 
 // DocumentReplica is one copy of a volume.
