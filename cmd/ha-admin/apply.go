@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +74,7 @@ func (a *app) carryOut(ctx context.Context, r api.ApplyRequest, yes bool) (made 
 		if err := a.showPlan(plan); err != nil {
 			return false, err
 		}
-		if err := a.consent(); err != nil {
+		if err := a.sure("apply this? [yes/no] "); err != nil {
 			return false, err
 		}
 	}
@@ -119,18 +118,6 @@ func (a *app) soundFile(path string) error {
 		return a.verdict(path, int(api.KindFailed), wrong, nil)
 	}
 	return err
-}
-
-// consent asks on the terminal, or whatever standard input is.
-func (a *app) consent() error {
-	if err := a.print("apply this? [yes/no] "); err != nil {
-		return err
-	}
-	answer, _ := bufio.NewReader(io.LimitReader(a.in, 64)).ReadString('\n')
-	if s := strings.ToLower(strings.TrimSpace(answer)); s != "yes" && s != "y" {
-		return api.Failed("nothing is applied: the answer was %q: say yes, or use --yes", strings.TrimSpace(answer))
-	}
-	return nil
 }
 
 func (a *app) showPlan(p api.Applied) error {

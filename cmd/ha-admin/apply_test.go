@@ -54,7 +54,7 @@ func TestApplyShowsThePlanAsksAndDoesWhatWasPlanned(t *testing.T) {
 	}
 	for _, answer := range []string{"no\n", "", "yesterday\n"} {
 		node = &apitest.Node{Plan: planned(config.StepChange)}
-		if o := applied(t, node, answer); o.code != 1 || !strings.Contains(o.err, "nothing is applied") || len(node.Calls()) != 1 {
+		if o := applied(t, node, answer); o.code != 3 || !strings.Contains(o.err, "nothing is done") || !strings.Contains(o.err, "--yes") || len(node.Calls()) != 1 {
 			t.Errorf("answer %q: %+v, asked %q", answer, o, node.Calls())
 		}
 	}

@@ -48,7 +48,7 @@ func TestVolumeIsDeletedFromTheTextThatIsAppliedAndOnItsVersion(t *testing.T) {
 
 func TestVolumeIsNotDeletedWithoutConsentNorUnderAnotherName(t *testing.T) {
 	node := running(t, planned(config.StepRemove))
-	if o := answered(t, node, "no\n", "volume", "delete", "pgdata"); o.code != 1 || !strings.Contains(o.err, "nothing is applied") || len(node.Calls()) != 2 {
+	if o := answered(t, node, "no\n", "volume", "delete", "pgdata"); o.code != 3 || !strings.Contains(o.err, "nothing is done") || len(node.Calls()) != 2 {
 		t.Errorf("%+v, asked %q", o, node.Calls())
 	}
 	node = running(t, planned(config.StepRemove))

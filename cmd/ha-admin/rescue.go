@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -193,19 +191,4 @@ func (a *app) rescueDelete() *cobra.Command {
 	})
 	c.Flags().BoolVar(&yes, "yes", false, "do it without asking")
 	return c
-}
-
-// sure asks for consent. Without an answer of yes nothing is done.
-func (a *app) sure(question string) error {
-	if a.output == "json" {
-		return api.Refused("nothing is done: with -o json nobody is asked: consent with --yes")
-	}
-	if err := a.print(question); err != nil {
-		return err
-	}
-	answer, _ := bufio.NewReader(a.in).ReadString('\n')
-	if s := strings.ToLower(strings.TrimSpace(answer)); s != "yes" && s != "y" {
-		return api.Refused("nothing is done: the answer was %q: say yes, or use --yes", strings.TrimSpace(answer))
-	}
-	return nil
 }
