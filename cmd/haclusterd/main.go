@@ -87,7 +87,9 @@ func run(args []string, stderr io.Writer) int {
 		relevel(o, &level, log)
 		_ = n.Reload() // it has logged what is wrong
 	})
-	go systemd(ctx, n.Ready())
+	told := supervisor{ready: n.Ready(), why: n.NotReady, alive: n.Alive, notify: func(state string) { _, _ = daemon.SdNotify(false, state) }}
+	go told.run(ctx)
+	go told.feed(ctx)
 	go func() {
 		<-n.Failed()
 		time.Sleep(cfg.Cluster.RTO)
@@ -182,26 +184,4 @@ func reload(ctx context.Context, hup <-chan os.Signal, do func()) {
 			}
 		}
 	}()
-}
-
-// systemd is told of readiness, of life as often as its watchdog wants, and of stopping; without it nothing happens.
-func systemd(ctx context.Context, ready <-chan struct{}) {
-	var beat <-chan time.Time
-	if every, err := daemon.SdWatchdogEnabled(false); err == nil && every > 0 {
-		t := time.NewTicker(every / 3)
-		defer t.Stop()
-		beat = t.C
-	}
-	for {
-		select {
-		case <-ready:
-			ready = nil
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
-		case <-beat:
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
-		case <-ctx.Done():
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-			return
-		}
-	}
 }

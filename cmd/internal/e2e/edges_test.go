@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"hacluster/cmd/internal/api"
 )
@@ -247,4 +249,40 @@ func TestC78ConfigurationThatDiffers(t *testing.T) {
 		return Healthy(s) && !node(s, standby).ConfigDiffers && !node(s, "gamma").ConfigDiffers
 	})
 	r.same()
+}
+
+// Type=notify: a node that waits for the others keeps its start from timing out, and is ready, fed and stopping when it is.
+func TestSystemdIsTold(t *testing.T) {
+	r := newRig(t, Config{})
+	path := filepath.Join(r.cfg.Dir, "notify")
+	ln, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	until := func(what, want, never string) {
+		t.Helper()
+		ln.SetReadDeadline(time.Now().Add(patience))
+		for b := make([]byte, 4096); ; {
+			n, err := ln.Read(b)
+			if err != nil {
+				t.Fatalf("%s: %q does not come: %v", what, want, err)
+			}
+			if never != "" && strings.Contains(string(b[:n]), never) {
+				t.Fatalf("%s: told %q", what, b[:n])
+			}
+			if strings.Contains(string(b[:n]), want) {
+				return
+			}
+		}
+	}
+	r.SetEnv("gamma", "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=1000000", "WATCHDOG_PID=")
+	r.start("gamma")
+	until("alone", "EXTEND_TIMEOUT_USEC=", "READY=1")
+	until("alone", "WATCHDOG=1", "READY=1")
+	r.start("alpha", "beta")
+	until("with the others", "READY=1", "STOPPING=1")
+	until("with the others", "WATCHDOG=1", "STOPPING=1")
+	r.stop("gamma")
+	until("stopped", "STOPPING=1", "")
 }

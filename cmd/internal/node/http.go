@@ -26,7 +26,7 @@ func (n *Node) serveHTTP(ctx context.Context) error {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /metrics", metrics.Handler(n.snapshot))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if why := n.notReady(); why != "" {
+		if why := n.NotReady(); why != "" {
 			http.Error(w, why, http.StatusServiceUnavailable)
 			return
 		}
@@ -45,7 +45,8 @@ func (n *Node) serveHTTP(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) notReady() string {
+// NotReady says why /readyz is not 200; empty: it is.
+func (n *Node) NotReady() string {
 	switch {
 	case !n.isReady():
 		return "not part of the cluster yet, or not caught up"

@@ -246,6 +246,16 @@ func (n *Node) fail(err error) {
 // returning, so the process must not wait for it for long (R26).
 func (n *Node) Failed() <-chan struct{} { return n.failed }
 
+// Alive returns when everything that a status asks for has answered. It waits for locks, never for a disk or another node:
+// a daemon in which it does not return hangs.
+func (n *Node) Alive() {
+	n.vols.reports()
+	n.vols.serving()
+	n.lease.remaining()
+	n.state.get()
+	n.events.since(^uint64(0))
+}
+
 func (n *Node) now() cluster.Instant { return n.env.Now() }
 
 // command fills in what every command bears.
