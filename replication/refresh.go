@@ -32,8 +32,9 @@ func (r *Replica) quietLocked() bool {
 	return r.tenure == nil && r.session == nil && r.draining == 0 && r.recv.Outstanding() == 0 && r.digesting == 0 && r.unnoted == 0
 }
 
-// reopen opens a backing that failed anew, and has its map of marks written anew if that failed, once nothing is on the device (R2, R26). It counts as an operation on the
-// device until it is over: no epoch is stored and no stream answered meanwhile. begun: it was begun here, its end kicks.
+// reopen opens a backing that failed anew, and has its map of marks written anew if that failed, once nothing is on
+// the device (R2, R26). It counts as an operation on the device until it is over: no epoch is stored and no stream
+// answered meanwhile. begun: it was begun here, its end kicks.
 func (r *Replica) reopen() (begun bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -39,9 +39,9 @@ func (c *Core) advance(now Instant, p *peer) {
 	c.enqueue(now, p, op)
 }
 
-// TakeChunk hands out the next blocks whose digests are to be compared on this stream: what is behind in a chunk, from
-// the first to the last such block. They are read after that, and Compared tells. ok false: nothing to do now; a Compare follows when there is. Of a member one piece at
-// a time is compared, for writes wait for it.
+// TakeChunk hands out the next blocks whose digests are to be compared on this stream: what is behind in a chunk,
+// from the first to the last such block. They are read after that, and Compared tells. ok false: nothing to do now; a
+// Compare follows when there is. Of a member one piece at a time is compared, for writes wait for it.
 func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Range, ok bool) {
 	p := c.peers[node]
 	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && !p.full() && !c.paused(p) && !c.failing(p) &&
@@ -92,8 +92,9 @@ func (c *Core) Answered(now Instant, node string, stream uint64) {
 }
 
 // Compared tells what a comparison found: one new Op for each range of the chunk that differs, none when it is equal.
-// Each is sent at its place in the order of all writes, with what the range holds there: as it was read for the comparison
-// when nothing changed it since, else read anew in that order, so that the last write wins on both sides (R17). What is not copied is alike, unless it came behind anew, or could not be read, since it was taken. Ops of an
+// Each is sent at its place in the order of all writes, with what the range holds there: as it was read for the
+// comparison when nothing changed it since, else read anew in that order, so that the last write wins on both sides
+// (R17). What is not copied is alike, unless it came behind anew, or could not be read, since it was taken. Ops of an
 // outdated stream are released at once.
 func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.Range, copies []*Op) {
 	p := c.peers[node]
@@ -192,9 +193,9 @@ func (c *Core) retryUnreadable(now Instant, p *peer) {
 	}
 }
 
-// copyFailed has the chunk of a copy that could not be read looked at once more, block by block: one that cannot be read
-// must not hold up its neighbours. The second time within retryAside the chunk is set aside: what reads as a digest and not as a copy
-// would go round for ever.
+// copyFailed has the chunk of a copy that could not be read looked at once more, block by block: one that cannot be
+// read must not hold up its neighbours. The second time within retryAside the chunk is set aside: what reads as a
+// digest and not as a copy would go round for ever.
 func (c *Core) copyFailed(now Instant, p *peer, op *Op) {
 	switch {
 	case p.plan == nil || op.repair || p.plan.Again(op.chunk):
