@@ -75,6 +75,8 @@ func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 		}
 	case primary.Complete:
 		a.Op.Owner.(*op).refs.Add(1)
+	case primary.Reread:
+		t.local++
 	case primary.DiskFailed:
 		t.gate.hold() // no answer before it is noted (R23)
 		t.local++     // nor any stream, should the tenure end before: the note counts as an operation on the backing
@@ -126,6 +128,10 @@ func (t *Tenure) carryOut(a *primary.Action, by caller) {
 		t.peers[a.Node].note(a.Reason, "stream to the standby closed")
 	case primary.DiskFailed:
 		t.noteDisk(a.Err, by)
+	case primary.HandOn:
+		t.look()
+	case primary.Reread:
+		t.r.work.do(a.Op.Owner.(*op))
 	case primary.Compare:
 		t.peers[a.Node].compare()
 	}

@@ -249,12 +249,16 @@ func (t *Tenure) diskFailed(err error) {
 	t.look()
 }
 
-// handOn gives the role up because the local backing failed, if another member could take it; else the error is the
-// client's (R23). It is tried again with each lease that comes all the same.
+// handOn gives the role up because the local backing failed, or cannot read what a member may have, if another member could
+// take it; else the error is the client's (R23). It is tried again with each lease that comes all the same.
 func (t *Tenure) handOn(ctx context.Context) {
 	others := len(t.r.Volume().Members) > 1
+	now := t.r.node.Now()
 	t.mu.Lock()
 	err := t.failed
+	if err == nil && !t.ended {
+		err = t.core.HandsOn(now)
+	}
 	start := err != nil && others && !t.giving && t.handing != draining && t.gate.try()
 	t.giving = t.giving || start
 	t.mu.Unlock()
@@ -262,6 +266,7 @@ func (t *Tenure) handOn(ctx context.Context) {
 		return
 	}
 	t.r.log.Error("giving the role up: the backing device failed", "epoch", t.epoch, "error", err)
+	t.r.event("role given up", fmt.Sprintf("%s gives the role up, for a member to take: %s: %v", t.r.cfg.Node, t.r.device(), err))
 	t.goes.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, 8*t.r.timers.drop())
 		defer cancel()

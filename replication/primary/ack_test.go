@@ -137,7 +137,7 @@ func TestFailedReadIsLeftToTheNextPrimary(t *testing.T) { // R23
 	n := g.up("s")
 	r := g.op(blockdev.OpRead, 0, 4096)
 	g.c.ReadDone(r, errDisk)
-	if acts := g.take(); !has(acts, DiskFailed, "") {
+	if acts := g.take(); !has(acts, HandOn, "") || has(acts, DiskFailed, "") {
 		t.Fatal("nobody was told of the failure")
 	}
 	g.wantOpen(r)

@@ -108,6 +108,8 @@ const (
 	Propose                          // Command to the Raft leader
 	Disconnect                       // Node: close the connection, for Reason
 	DiskFailed                       // the local backing failed with Err: hand over, or report (R23)
+	HandOn                           // it cannot read, for Err, what reads wait for and a member may have: hand over when HandsOn says so
+	Reread                           // Op, a read that failed, is to be read once more, then ReadDone or ReadFailed: there is a member to ask now
 	Drained                          // after Drain: nothing is in flight
 	Compare                          // Node: there is work to compare: call TakeChunk
 	AskMap                           // Node: ask what it has marked for us; Mapped answers
@@ -143,7 +145,8 @@ type Core struct {
 	peers     map[string]*peer
 	names     []string // of peers, in the order of the configuration
 	diskErr   error    // the first failure of the local backing
-	unread    []*Op    // reads that it failed while another member was there; not counted by open
+	readsOnly bool     // diskErr is of reads alone: what was written here is here
+	unread    []*Op    // reads that it failed while another may have their blocks; not counted by open
 	// settling counts the members that are not settled yet; held are finished reads that wait for it, bounded as unread are.
 	settling  int
 	held      []*Op
@@ -278,8 +281,8 @@ func (c *Core) noteOutcome(op *Op) {
 	if durable && c.flushErr == nil {
 		c.flushErr = op.Err
 	}
-	if c.diskErr == nil {
-		c.diskErr = op.Err
+	if c.diskErr == nil || c.readsOnly {
+		c.diskErr, c.readsOnly = op.Err, false
 	}
 	for _, n := range c.names {
 		if p := c.peers[n]; p.plan != nil {
@@ -291,16 +294,11 @@ func (c *Core) noteOutcome(op *Op) {
 
 // ReadDone tells that a read returned from the local backing. It is complete when its blocks are settled and every write
 // that it overlaps is complete: it may have seen one that a member still lacks (R29). One that failed, and that no member
-// could answer (ReadFailed), is left to the next primary, whose disk may do better: as with a write, the client is told of
-// the error only when nobody else has the data.
+// could answer (ReadFailed), is left to others (leave).
 func (c *Core) ReadDone(op *Op, err error) {
 	op.Err = err
 	if err != nil && c.required() > 0 {
-		if c.diskErr == nil {
-			c.diskErr = err
-		}
-		c.unread = append(c.unread, op)
-		c.act(Action{Kind: DiskFailed, Err: err})
+		c.leave(op)
 		return
 	}
 	if c.Unsettled(op.Range) {
@@ -313,7 +311,7 @@ func (c *Core) ReadDone(op *Op, err error) {
 // afterWrites completes a finished read when every write that it overlaps is complete.
 func (c *Core) afterWrites(op *Op) {
 	if op.Err != nil && c.required() > 0 { // it failed while it was held
-		c.unread = append(c.unread, op)
+		c.leave(op)
 		return
 	}
 	for i := range c.inflight.len() {
@@ -324,9 +322,19 @@ func (c *Core) afterWrites(op *Op) {
 		}
 	}
 	if op.waits == 0 {
-		c.act(Action{Kind: Complete, Op: op})
-		c.act(Action{Kind: Release, Op: op})
+		c.told(op)
 	}
+}
+
+// told completes a read. One that failed tells its client so only when nobody else has the data: a member may have been admitted
+// since.
+func (c *Core) told(op *Op) {
+	if op.Err != nil && c.required() > 0 {
+		c.leave(op)
+		return
+	}
+	c.act(Action{Kind: Complete, Op: op})
+	c.act(Action{Kind: Release, Op: op})
 }
 
 // finish completes an operation that the local backing and every required peer have. A primary whose own disk failed
@@ -341,8 +349,7 @@ func (c *Core) finish(op *Op) {
 	for i, r := range op.readers {
 		op.readers[i] = nil
 		if r.waits--; r.waits == 0 {
-			c.act(Action{Kind: Complete, Op: r})
-			c.act(Action{Kind: Release, Op: r})
+			c.told(r)
 		}
 	}
 	op.readers = op.readers[:0]
@@ -365,18 +372,13 @@ func (c *Core) sweep() {
 			least = min(least, p.seen)
 		}
 	}
-	if c.required() == 0 {
-		for i, op := range c.unread {
-			c.unread[i] = nil
-			c.act(Action{Kind: Complete, Op: op})
-			c.act(Action{Kind: Release, Op: op})
-		}
-		c.unread = c.unread[:0]
-	}
 	seq := c.minSeen // what is behind it was looked at when it returned locally
 	c.minSeen = least
 	if c.diskErr != nil || seq > c.lastSeq {
 		seq = 0
+	}
+	if c.required() == 0 {
+		c.tellUnread()
 	}
 	for seq = max(seq+1, c.first()); seq <= min(least, c.lastSeq); seq = max(seq+1, c.first()) {
 		if op := c.inflight.at(int(seq - c.first())); op != nil {

@@ -150,10 +150,7 @@ func (c *Core) voidMend(now Instant, op *Op) {
 	op.mend, op.void = nil, true
 	m.read.Err = m.err
 	if c.required() > 0 {
-		if c.diskErr == nil {
-			c.diskErr = m.err
-		}
-		c.act(Action{Kind: DiskFailed, Err: m.err})
+		c.handOn(m.err)
 	}
 	if m.turn {
 		c.act(Action{Kind: StartLocal, Op: op})

@@ -41,7 +41,7 @@ func TestD88FailedReadIsMendedFromAMember(t *testing.T) {
 	before := g.write(0)
 	g.local(before, nil)
 	read, mend, acts := g.failRead(0)
-	if has(acts, Fetch, "s") || has(acts, DiskFailed, "") {
+	if has(acts, Fetch, "s") || has(acts, HandOn, "") {
 		t.Fatal("the member is asked before it has what comes before")
 	}
 	behind := g.write(0)
@@ -82,7 +82,7 @@ func TestD88ReadThatNobodyCanMendIsLeftToTheNextPrimary(t *testing.T) {
 	behind := g.write(8192)
 	g.local(behind, nil)
 	g.fetch("s", n, 1, errDisk)
-	if !has(g.log, DiskFailed, "") || g.count(StartLocal, mend) != 1 || !mend.IsVoid() {
+	if !has(g.log, HandOn, "") || g.count(StartLocal, mend) != 1 || !mend.IsVoid() {
 		t.Fatal("the failure is not told, or the place is not left empty")
 	}
 	g.local(mend, nil)
@@ -114,7 +114,7 @@ func TestMendWaitsForAMemberThatMakesProgress(t *testing.T) {
 		t.Fatal("not asked")
 	}
 	g.pass(dropAfter - dropAfter/10)
-	if has(g.log, DiskFailed, "") || drops(g.log, "s") || mend.IsVoid() {
+	if has(g.log, HandOn, "") || drops(g.log, "s") || mend.IsVoid() {
 		t.Fatal("it was not waited for")
 	}
 	g.fetch("s", n, 31, nil)
@@ -171,7 +171,7 @@ func TestD88SilentMemberIsDroppedAndTheReadAloneFails(t *testing.T) {
 			if read.Err == nil {
 				t.Error("the client is told that it succeeded")
 			}
-			if has(g.log, DiskFailed, "") || g.c.DiskError() != nil {
+			if has(g.log, HandOn, "") || g.c.DiskError() != nil {
 				t.Error("the disk counts as failed")
 			}
 			after := g.write(0)
@@ -224,7 +224,7 @@ func TestMendAsksAnotherMemberWhenOneIsDropped(t *testing.T) {
 	g.fetch("x", x, 1, nil)
 	g.local(mend, nil)
 	g.ack("x", x, 1)
-	if g.wantDone(read); read.Err != nil || has(g.log, DiskFailed, "") {
+	if g.wantDone(read); read.Err != nil || has(g.log, HandOn, "") {
 		t.Error("it was not mended")
 	}
 }
@@ -257,7 +257,7 @@ func TestUnsettledBlockIsNotMended(t *testing.T) {
 	g := newRig(t, "s", "x")
 	g.up("s") // x was not heard of yet
 	_, mend, acts := g.failRead(0)
-	if has(acts, Fetch, "s") || !has(acts, DiskFailed, "") || g.count(Release, mend) != 1 {
+	if has(acts, Fetch, "s") || !has(acts, HandOn, "") || g.count(Release, mend) != 1 {
 		t.Error("a member was asked")
 	}
 }

@@ -5,7 +5,7 @@ import "hacluster/blockdev"
 func (w *world) complete(op *Op) {
 	if op.Kind == blockdev.OpRead {
 		if op.Err != nil {
-			if w.c.DiskError() != nil && w.c.required() > 0 {
+			if w.c.required() > 0 {
 				w.fail("R23: a client is told of a failed read while another may have the block")
 			}
 		} else {
@@ -30,7 +30,7 @@ func (w *world) complete(op *Op) {
 	delete(w.open, op)
 	w.completed++
 	others := len(w.vol().Members) - 1
-	if w.c.DiskError() != nil && others > 0 {
+	if w.c.DiskError() != nil && !w.c.readsOnly && others > 0 {
 		w.fail("R23: operation %d was answered by a primary whose disk failed, with %d other members", op.seq, others)
 	}
 	if op.Err != nil || w.mends[op] != nil {

@@ -67,7 +67,7 @@ func schedules() uint64 {
 
 func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 	seeds := schedules()
-	var completed, drops, broke, admits, mended, rested int
+	var completed, drops, broke, admits, mended, reread, rested int
 	for seed := range seeds {
 		w, err := runWorld(seed)
 		if err != nil {
@@ -76,6 +76,7 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 		completed += w.completed
 		drops += w.drops
 		mended += w.mended
+		reread += w.reread
 		if w.atRest() {
 			rested++
 		}
@@ -86,7 +87,7 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 			admits++
 		}
 	}
-	t.Logf("%d operations, %d drops, %d runs to rest, %d at rest, %d with a broken disk, %d blocks mended", completed, drops, admits, rested, broke, mended)
+	t.Logf("%d operations, %d drops, %d runs to rest, %d at rest, %d with a broken disk, %d blocks mended, %d reads tried again", completed, drops, admits, rested, broke, mended, reread)
 	if n := int(seeds); completed < 20*n || drops < n/2 || broke == 0 || mended < n/16 || rested < n/2 {
 		t.Fatal("the schedules do not reach what they are for")
 	}

@@ -85,6 +85,7 @@ type world struct {
 	mends   map[*Op]*Op     // each for which read it is
 	asked   []fetching
 	mended  int
+	reread  int
 	reads   []clientRead
 	waiting map[*Op]content // reads that were handed in
 
@@ -166,6 +167,14 @@ func (w *world) actions() {
 			}
 		case Complete:
 			w.complete(a.Op)
+		case Reread:
+			r := clientRead{op: a.Op}
+			for b, to := blocks(a.Op.Range); b < to; b++ {
+				r.seen[b] = w.dev[b]
+			}
+			delete(w.waiting, a.Op)
+			w.reads = append(w.reads, r)
+			w.reread++
 		case Release:
 			if w.released[a.Op] {
 				w.fail("operation %d was released twice", a.Op.seq)
@@ -173,7 +182,7 @@ func (w *world) actions() {
 			w.released[a.Op] = true
 		case Propose:
 			vol := w.vol()
-			if d := a.Command.Drop; d != nil && w.c.DiskError() != nil && d.Version == vol.Version && vol.IsMember(d.Node) && len(vol.Members) == 2 {
+			if d := a.Command.Drop; d != nil && w.c.DiskError() != nil && !w.c.readsOnly && d.Version == vol.Version && vol.IsMember(d.Node) && len(vol.Members) == 2 {
 				w.fail("R23: the last other member is to leave although the primary's disk failed")
 			}
 			if len(w.proposals) < 8 {

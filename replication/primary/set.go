@@ -31,9 +31,7 @@ func (c *Core) applySet(now Instant, p *peer) {
 	switch {
 	case member && !p.member:
 		p.member, p.admitting, p.catching, p.plan = true, 0, false, nil
-		if c.diskErr != nil {
-			c.act(Action{Kind: DiskFailed, Err: c.diskErr}) // now there is somebody to hand over to
-		}
+		c.admitted()
 		if m.Incarnation != p.incarnation { // admitted by nobody here: its writes are unknown to us
 			c.proposeDrop(now, p, "it was admitted under an incarnation that this primary did not resync")
 		}
@@ -97,7 +95,7 @@ func (c *Core) deaf(now Instant) bool {
 }
 
 // proposeDrop is sent again until a committed entry decides (R27); it never counts before. For a peer whose admission
-// is undecided it makes that void or finds it applied. A primary whose own disk failed does not send away the only
+// is undecided it makes that void or finds it applied. A primary that could not write or flush does not send away the only
 // other member: what it lost may be there.
 func (c *Core) proposeDrop(now Instant, p *peer, why string) {
 	if !p.member && p.admitting == 0 {
@@ -106,7 +104,7 @@ func (c *Core) proposeDrop(now Instant, p *peer, why string) {
 		}
 		return
 	}
-	if c.diskErr != nil && p.member && c.members() == 1 {
+	if c.diskErr != nil && !c.readsOnly && p.member && c.members() == 1 {
 		return
 	}
 	if p.member && c.deaf(now) {

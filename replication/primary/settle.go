@@ -186,8 +186,7 @@ func (p *peer) unsettledIn(ranges []blockdev.Range, r blockdev.Range) bool {
 func (c *Core) giveUp(p *peer, unreadable []blockdev.Range, why error) {
 	for _, op := range c.held {
 		if c.diskErr == nil && p.unsettledIn(unreadable, op.Range) {
-			c.diskErr = fmt.Errorf("a read of %v waits for blocks that cannot be compared with %s: %w", op.Range, p.node, why)
-			c.act(Action{Kind: DiskFailed, Err: c.diskErr})
+			c.handOn(fmt.Errorf("a read of %v waits for blocks that cannot be compared with %s: %w", op.Range, p.node, why))
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // handsOver reports whether the failure of our own disk was told.
-func handsOver(acts []Action) bool { return has(acts, DiskFailed, "") }
+func handsOver(acts []Action) bool { return has(acts, HandOn, "") }
 
 // faults.md D93: what cannot be read here is no fault of the member, which may be the only one that has it.
 func TestMemberIsNotDroppedForWhatCannotBeReadHere(t *testing.T) { // R4, R23, R29

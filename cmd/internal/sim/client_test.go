@@ -15,7 +15,6 @@ type request struct {
 	sent     int64 // when the client sent it
 	value    value // of a write, given at its admission
 	values   []value
-	unreadAt int64         // when the disk failed to read it
 	acked    [blocks]value // of a flush: what had been acknowledged when it was sent
 	err      error
 	answered bool

@@ -62,7 +62,8 @@
 //   - Hand-over: no admission, Core.Drain, at Drained one flush of our own through the Core, then Holder.GiveUp with
 //     Holder.Term, then the leader is told. A hand-over that does not drain in time is taken back by Core.Resume; one
 //     that was given up, by a grant asked for afterwards, and by nothing else.
-//   - DiskFailed: note first. Then, while another member is connected, give up with Failed. Alone, errors complete.
+//   - DiskFailed: note first. Then, while another member is connected, give up with Failed. Alone, errors complete. HandOn notes
+//     nothing: give up with Failed while HandsOn says so. Reread: the read goes to the local backing once more.
 //
 // # Wiring: a standby
 //

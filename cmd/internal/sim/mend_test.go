@@ -2,7 +2,6 @@ package sim
 
 import (
 	"hacluster/blockdev"
-	"hacluster/heartbeat/cluster"
 	"hacluster/replication/primary"
 )
 
@@ -50,8 +49,6 @@ func (s *session) read(o *op) {
 		case d.err == nil:
 			s.core.ReadDone(&o.Op, nil)
 		default:
-			q.unreadAt = s.w.now
-			s.seen(&s.r.vol)
 			s.core.ReadFailed(s.r.p.now(), &o.Op, d.err, s.mends(q, d.bad))
 		}
 		s.run()
@@ -106,12 +103,5 @@ func (s *session) voidDone(o *op) {
 	if !s.ended {
 		s.core.LocalDone(s.r.p.now(), &o.Op, nil)
 		s.run()
-	}
-}
-
-// seen notes when this primary was the only member: a read that failed before may be answered with the error from then on.
-func (s *session) seen(v *cluster.Volume) {
-	if len(v.Members) == 1 {
-		s.lone = s.w.now
 	}
 }

@@ -127,7 +127,6 @@ func (r *replica) learn(v cluster.Volume) {
 	r.vol = v
 	r.recv.Fence(v.Epoch)
 	if s := r.sess; s != nil {
-		s.seen(&v)
 		s.core.Set(r.p.now(), v)
 		s.run()
 	}

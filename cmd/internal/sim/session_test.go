@@ -42,8 +42,7 @@ type session struct {
 
 	handing   bool // a hand-over is under way: nothing is admitted
 	gaveUp    bool
-	stalled   bool  // an operation on the local disk hung
-	lone      int64 // when the set was seen to name nobody else
+	stalled   bool // an operation on the local disk hung
 	to        string
 	handedAt  int64
 	quiesced  uint64 // number of the hand-over
@@ -211,6 +210,11 @@ func (s *session) carryOut(a *primary.Action) {
 		s.w.tracef("%s epoch %d: disk failed: %v", s.r.n.name, s.epoch, a.Err)
 		s.err = a.Err
 		s.r.note(func() { s.pump() })
+	case primary.HandOn:
+		s.w.tracef("%s epoch %d: reads are left to a member: %v", s.r.n.name, s.epoch, a.Err)
+	case primary.Reread:
+		s.w.counts.Reread++
+		s.read(o)
 	case primary.Drained:
 		s.flushAndGiveUp()
 	case primary.Fetch:
@@ -289,9 +293,9 @@ func (s *session) complete(o *op) {
 		}
 		return
 	}
-	if q.err = o.Err; q.err != nil && (q.kind != blockdev.OpRead || s.lone < q.unreadAt) {
+	if q.err = o.Err; q.err != nil {
 		if v := s.w.truth.state.Volumes[volumeName]; len(v.Members) > 1 && v.Epoch == s.epoch {
-			s.w.violate("R23: %s completes a write with a disk error while the set is %v", s.r.n.name, v.MemberNames())
+			s.w.violate("R23: %s completes an operation with a disk error while the set is %v", s.r.n.name, v.MemberNames())
 		}
 	}
 	s.replies = append(s.replies, q)
@@ -343,7 +347,7 @@ func (s *session) resume() {
 
 // checkDisk gives up when our own disk failed and another member is there to follow (R23).
 func (s *session) checkDisk() {
-	if s.core.DiskError() == nil && !s.stalled || s.gaveUp || s.r.noting > 0 || !s.valid() {
+	if s.err == nil && s.core.HandsOn(s.r.p.now()) == nil && !s.stalled || s.gaveUp || s.r.noting > 0 || !s.valid() {
 		return
 	}
 	if g := s.core.Peer(s.link.peer.name); g.Member && g.Connected {
