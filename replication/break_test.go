@@ -177,6 +177,9 @@ func TestChangedPayloadIsRefusedAndReplayed(t *testing.T) {
 	if b.cable.left() != 0 {
 		t.Fatal("nothing was changed on its way")
 	}
+	if n := b.get().Figures().ChecksumErrors; n != 1 {
+		t.Errorf("%d blocks are counted, want 1", n)
+	}
 	l.same("a", "b")
 	if l.drops() != 0 {
 		t.Error("dropped for a single mismatch")

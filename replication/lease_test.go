@@ -118,8 +118,8 @@ func TestHigherEpochCutsTheClients(t *testing.T) {
 	l.same("a", "b")
 }
 
-// faults.md G42: a primary that has not heard of it learns of a higher epoch from the standby's refusal, and answers
-// nothing more.
+// R12, faults.md G42: a primary that has not heard of it learns of a higher epoch from the standby's refusal, and answers
+// nothing more, whatever its lease says: no write rests on a clock.
 func TestRefusalByAHigherEpochShutsTheGate(t *testing.T) {
 	l := formed(t, labConfig{inline: true}, "a", "b")
 	a, b := l.nodes["a"], l.nodes["b"]
@@ -399,6 +399,13 @@ func TestGreetingsThatAreRefused(t *testing.T) {
 		if !errors.As(err, &refused) || reply.Code != tc.code || reply.Epoch != 1 && tc.code == wire.RefusedOlderEpoch {
 			t.Errorf("%s: %v, epoch %d", tc.name, err, reply.Epoch)
 		}
+	}
+	if n := l.nodes["b"].told("two primaries"); n != 1 { // G43: an alarm, and not once for each of them
+		t.Errorf("%d alarms of two primaries, want 1", n)
+	}
+	l.clock.Add(int64(2 * mendEvery))
+	if _, err := greet(t, l, func(h *wire.Hello) { h.Primary = "c" }); err == nil || l.nodes["b"].told("two primaries") != 2 {
+		t.Errorf("after a while: %v, %d alarms", err, l.nodes["b"].told("two primaries"))
 	}
 	a.grant()
 	if err := c.write(0, pattern(4096, 1)); err != nil { // none of it harmed the stream that is open

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -118,7 +119,7 @@ func (p *peerLink) refused(err error) {
 				p.t.cutClients()
 			}
 		case no.Reply.Code == wire.RefusedOtherPrimary:
-			p.t.r.log.Error("ALARM: two primaries in one epoch", "peer", p.node, "epoch", p.t.epoch, "error", err)
+			p.t.r.alarm(fmt.Sprintf("%s refused the stream of %s in epoch %d, which it takes for another's: %v", p.node, p.t.r.cfg.Node, p.t.epoch, err))
 		}
 	}
 	p.note(err.Error(), "standby does not take the stream")

@@ -111,6 +111,9 @@ func (r *Replica) greet(ctx context.Context, s *session) wire.HelloReply {
 			}
 			continue
 		case changed == nil:
+			if code == wire.RefusedOtherPrimary {
+				r.alarm(fmt.Sprintf("%s refused a stream of process %d of %s in epoch %d, which another process or node leads", r.cfg.Node, h.Process, h.Primary, h.Epoch))
+			}
 			reply.Code = code
 			return reply
 		}
@@ -181,8 +184,6 @@ func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, 
 	case standby.RefuseNewer:
 		return wire.RefusedNewerEpoch, false, r.watchLocked() // not believed; our own log may show it at any moment
 	case standby.RefuseOther:
-		r.log.Error("ALARM: a stream of another primary in the same epoch is refused", "epoch", s.epoch, "from", h.Primary, "process", h.Process,
-			"primary", r.applied.Primary, "its_process", r.applied.Process)
 		return wire.RefusedOtherPrimary, false, nil
 	}
 	r.supersedeLocked(s)

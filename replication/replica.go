@@ -163,6 +163,7 @@ type Replica struct {
 	digesting int             // digest requests and reads of the primary being answered
 	mends     readNews        // reads that a member answered
 	unread    readNews        // reads that nobody could answer
+	alarms    readNews        // streams of another primary in one epoch
 	full      bool            // a stream waits for room among the entries
 	taken     int64           // bytes of entries taken and not returned
 	stopped   bool            // no goroutine is begun any more
