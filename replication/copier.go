@@ -16,7 +16,7 @@ import (
 
 // maxCompares is how many chunks of one target are being compared at a time: enough to keep both disks and the line
 // busy, few enough that a foreground write does not wait long behind them.
-const maxCompares = 8
+const maxCompares = 16
 
 // maxLooks is how many digest requests of verifies a member has not answered at a time, those of verifies that were stopped
 // included.

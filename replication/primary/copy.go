@@ -8,14 +8,18 @@ import (
 )
 
 // maxCopyBytes is how many bytes may be under way to one target before no further chunk is handed out (R28); how many
-// comparisons run at a time is up to who makes them.
-const maxCopyBytes = 8 << 20
+// comparisons run at a time is up to who makes them. While the undo area of a target takes what one half overwrites, the
+// other half is written.
+const maxCopyBytes = 32 << 20
+
+// maxSettleBytes is the same to a member, for whose acknowledgements clients wait.
+const maxSettleBytes = 8 << 20
 
 // full reports whether no further chunk is handed out. What clients write to a member does not count: it is bounded
 // elsewhere, and reads may wait for the chunk.
 func (p *peer) full() bool {
 	if p.member {
-		return p.copyBytes >= maxCopyBytes
+		return p.copyBytes >= maxSettleBytes
 	}
 	return p.bytes >= maxCopyBytes
 }

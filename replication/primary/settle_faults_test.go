@@ -143,7 +143,7 @@ func TestLoadKeepsNoReadWaiting(t *testing.T) { // R29
 	g, n, marked := differ(t)
 	g.mapped(n, marked)
 	var writes []*Op
-	for range maxCopyBytes>>20 + 4 {
+	for range maxSettleBytes>>20 + 4 {
 		writes = append(writes, g.admit(g.op(blockdev.OpWrite, 2*chunk, chunk)))
 	}
 	r := g.read(3*chunk, 4096)

@@ -67,6 +67,9 @@ type intensity struct {
 
 var steps = [...]intensity{{1, 32}, {1, 16}, {1, 8}, {1, 4}, {1, 2}, {1, 1}, {1, 0.5}, {1, 0}, {2, 0}, {4, 0}, {8, 0}, {16, 0}}
 
+// alone is how much it does while nobody else does anything: all that is of use.
+var alone = intensity{flying: 48}
+
 const (
 	firstStep  = 5
 	calmSlot   = 100 * time.Millisecond
@@ -122,7 +125,7 @@ func (p *Pace) landed(now time.Duration, flying int64) {
 
 func (p *Pace) intensity() intensity {
 	if p.phase == idle {
-		return steps[len(steps)-1]
+		return alone
 	}
 	return steps[p.step]
 }

@@ -65,7 +65,7 @@ func perSec(bytes int64, d time.Duration) int64 { return int64(float64(bytes) / 
 func TestResyncWithoutClientsHasAllUnderWayThatIsOfUse(t *testing.T) {
 	g := rig(paceRig{})
 	g.play(time.Second)
-	if want := steps[len(steps)-1].flying; g.most != want {
+	if want := alone.flying; g.most != want {
 		t.Errorf("%d chunks were under way, want %d", g.most, want)
 	}
 }
@@ -133,7 +133,7 @@ func TestResyncTakesAllAgainWhenClientsAreGone(t *testing.T) {
 	g.play(20 * time.Second)
 	g.ops, g.most = 0, 0
 	g.play(idleAfter + time.Second)
-	if want := steps[len(steps)-1].flying; g.most != want {
+	if want := alone.flying; g.most != want {
 		t.Errorf("%d chunks are under way, want %d", g.most, want)
 	}
 }

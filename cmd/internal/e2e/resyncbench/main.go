@@ -29,8 +29,8 @@ import (
 )
 
 type options struct {
-	bin, unmarked, dir, io string
-	mib                    int64
+	bin, unmarked, dir, io, profiles string
+	mib                              int64
 }
 
 // part is one of the measurements. It gets a folder of its own.
@@ -49,6 +49,7 @@ func run() int {
 	flag.StringVar(&o.unmarked, "unmarked", "", "`folder` of the same built with the tag bench_unmarked; without, marking is not measured")
 	flag.StringVar(&o.dir, "d", "", "`folder` for disks and all else, on a filesystem that has O_DIRECT; without, that of temporary files")
 	flag.StringVar(&o.io, "io", "auto", "auto, buffered or direct, of the volume whose marking is measured")
+	flag.StringVar(&o.profiles, "profiles", "", "`folder` for profiles of both daemons in the resyncs of \"whole\"; they cost some speed; without, none are made")
 	flag.Int64Var(&o.mib, "size", 1024, "`MiB` of the volume that differs wholly")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: resyncbench [flags] [whole|beside|scattered|crash|marking ...]")

@@ -22,10 +22,17 @@ func whole(ctx context.Context, o options, dir string) error {
 	if err != nil {
 		return err
 	}
-	return b.end(b.whole(ctx, size, filepath.Join(dir, "dd.img")))
+	return b.end(b.whole(ctx, size, filepath.Join(dir, "dd.img"), o.profiles))
 }
 
-func (b *bench) whole(ctx context.Context, size int64, copyTo string) error {
+func (b *bench) whole(ctx context.Context, size int64, copyTo, profiles string) error {
+	profile := func(name string) error {
+		if profiles == "" {
+			return nil
+		}
+		_, err := b.Until(ctx, "the resync runs", resyncing)
+		return errors.Join(err, b.profile(ctx, profiles, name))
+	}
 	if err := b.fill(ctx, size); err != nil {
 		return err
 	}
@@ -33,7 +40,7 @@ func (b *bench) whole(ctx context.Context, size int64, copyTo string) error {
 	if err != nil {
 		return err
 	}
-	empty, err := b.next(ctx, b.primary, func() error { return b.replace(size) })
+	empty, err := b.next(ctx, b.primary, func() error { return errors.Join(b.replace(size), profile("empty")) })
 	if err != nil {
 		return err
 	}
@@ -41,7 +48,7 @@ func (b *bench) whole(ctx context.Context, size int64, copyTo string) error {
 	if err != nil {
 		return err
 	}
-	kept, err := b.next(ctx, b.primary, func() error { return b.differ(ctx, size) })
+	kept, err := b.next(ctx, b.primary, func() error { return errors.Join(b.differ(ctx, size), profile("kept")) })
 	if err != nil {
 		return err
 	}
