@@ -7,6 +7,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
+	"hacluster/blockdev/undo"
 	"hacluster/replication/link"
 	"hacluster/replication/order"
 	"hacluster/replication/wire"
@@ -20,8 +21,9 @@ type entry struct {
 	frame *wire.Frame
 	// unmarked is why it must not change the backing: its region could not be marked.
 	unmarked error
-	undo     bool  // what it overwrites must be logged before (R18)
-	unlogged error // why it is not
+	undo     bool     // what it overwrites must be logged before (R18)
+	old      undo.Old // that, as far as it is known
+	unlogged error    // why it is not
 }
 
 var entries = sync.Pool{New: func() any { e := new(entry); e.Owner = e; return e }}
@@ -36,6 +38,7 @@ func newEntry(s *session, b *link.Batch, f *wire.Frame) *entry {
 
 func (e *entry) free() {
 	e.batch.Free()
+	e.forgetOld()
 	e.s, e.batch, e.frame, e.unmarked, e.undo, e.unlogged = nil, nil, nil, nil, false, nil
 	entries.Put(e)
 }
@@ -81,11 +84,17 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 			return err
 		}
 	}
-	if r.regs != nil && (f.Kind == wire.Write || f.Kind == wire.Zero) {
-		r.regs.Touch(f.Range)
-	}
 	e := newEntry(s, b, f)
 	e.undo = r.recv.NeedsUndo()
+	if f.Kind == wire.Write || f.Kind == wire.Zero {
+		if r.regs != nil {
+			r.regs.Touch(f.Range)
+		}
+		if e.undo {
+			e.old.At, e.old.Buf = r.seen.Old(f.Range)
+		}
+		r.seen.Overwrites(f.Range)
+	}
 	r.taken += int64(f.PayloadLen())
 	ready := r.queue.Admit(&e.Item)
 	r.mu.Unlock()

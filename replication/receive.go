@@ -68,6 +68,7 @@ func (r *Replica) forget(s *session) {
 	defer r.mu.Unlock()
 	if r.session == s {
 		r.session = nil
+		r.seen.Clear()
 		r.recv.Close(s.stream)
 		if r.regs != nil {
 			r.regs.Abort()
@@ -209,6 +210,9 @@ func (r *Replica) supersedeLocked(s *session) {
 	if old := r.session; old != nil && old != s {
 		old.link.Close()
 	}
+	if r.session != s {
+		r.seen.Clear()
+	}
 	r.session = s
 }
 
@@ -342,9 +346,26 @@ func (s *session) digest(ctx context.Context, b *link.Batch, f *wire.Frame) {
 		}
 		return
 	}
+	digest := digester(f.Flags)
+	if f.Flags&wire.FromDisk == 0 && s.overLocked() == nil && r.recv.MayLog() && r.cfg.keeps() {
+		if seen := r.seen.Begin(f.Range, &r.queue); seen != nil {
+			digest = r.digestSeen(seen)
+		}
+	}
 	r.mu.Unlock()
-	id, at, digest := f.ID, f.Range, digester(f.Flags)
+	id, at := f.ID, f.Range
 	r.work.do(jobFunc(func() { s.answerDigest(id, at, digest) }))
+}
+
+// digestSeen makes digests of what may be overwritten soon, and keeps what it read.
+func (r *Replica) digestSeen(seen *standby.Seen) func(blockdev.Device, blockdev.Range) ([]byte, error) {
+	return func(dev blockdev.Device, at blockdev.Range) ([]byte, error) {
+		sums, buf, err := link.DigestKept(dev, at)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.seen.Read(seen, buf)
+		return sums, err
+	}
 }
 
 func digester(f wire.Flags) func(blockdev.Device, blockdev.Range) ([]byte, error) {

@@ -111,6 +111,9 @@ type Config struct {
 	Log     *slog.Logger
 }
 
+// keeps reports whether there is a place for what a resync overwrites.
+func (c *Config) keeps() bool { return c.Undo != nil || c.Rescue != nil }
+
 // Replica is one node's copy of one volume.
 type Replica struct {
 	cfg    Config
@@ -153,6 +156,7 @@ type Replica struct {
 	regs      *maps.Regions   // while standby: which marks on stable storage may go; nil: there are none
 	promised  promise         // the newest clearing that was promised
 	queue     order.Queue     // entries taken from a primary and not returned
+	seen      standby.Sights  // what was read for digests of the stream that is received
 	tenure    *Tenure         // while primary
 	draining  int             // local operations of ended tenures that have not returned
 	session   *session        // the stream that is being received, nil: none

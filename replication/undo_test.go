@@ -143,6 +143,21 @@ func TestForcedStandbyReturnsToItsLastConsistentPoint(t *testing.T) {
 	}
 }
 
+// What the target read for its digests is what its undo area gets: nothing is read twice.
+func TestOldContentIsReadOnceInAResync(t *testing.T) { // R18
+	r := fallBehind(t, 1)
+	r.b.tally.reset()
+	r.b.cable.mend()
+	r.await("b to be admitted", func() bool { return r.volume().IsMember("b") })
+	r.same("a", "b")
+	if n := r.b.undo.areas(); n != 1 {
+		t.Fatalf("%d undo areas were made", n)
+	}
+	if read, compared := r.b.tally.read.Load(), r.a.peer("b").ComparedBytes; read > compared {
+		t.Errorf("%d bytes of the target were read, %d were compared", read, compared)
+	}
+}
+
 // An interrupted resync goes on where it was; when it has ended there is no way back any more, and a member never takes it.
 func TestMemberIsNeverRolledBack(t *testing.T) { // R18
 	for seed := range seeds(4) {

@@ -138,12 +138,19 @@ func (e *entry) logs() bool {
 	}
 	ready, err := false, undo.ErrClosed
 	if a := e.s.r.area(); a != nil {
-		ready, err = a.Log(e.frame.Range, e)
+		ready, err = a.LogOld(e.frame.Range, e.old, e)
 	}
 	if err != nil {
 		e.unlogged, ready = err, true
 	}
 	return ready
+}
+
+func (e *entry) forgetOld() {
+	if e.old.Buf != nil {
+		e.old.Buf.Free()
+		e.old = undo.Old{}
+	}
 }
 
 // Logged implements undo.Waiter.

@@ -54,8 +54,28 @@ type live struct {
 
 // item is one range that waits for its old content to be durable.
 type item struct {
-	at blockdev.Range
-	w  Waiter
+	at  blockdev.Range
+	old Old
+	w   Waiter
+}
+
+// Old is the content that whole blocks hold until they are overwritten, as the caller has read it; the zero Old: nobody has.
+type Old struct {
+	At  blockdev.Range
+	Buf *blockdev.Buf // of At, from its first byte on
+}
+
+// covers reports whether it is known what all of a range holds.
+func (o *Old) covers(at blockdev.Range) bool {
+	return o.Buf != nil && o.At.Off <= at.Off && at.End() <= o.At.End()
+}
+
+func (o *Old) of(at blockdev.Range) []byte { return o.Buf.Bytes()[at.Off-o.At.Off : at.End()-o.At.Off] }
+
+func (o *Old) free() {
+	if o.Buf != nil {
+		o.Buf.Free()
+	}
 }
 
 // Open reads back what is in the place. src is where old content is read from now on. Damage says that what was there
@@ -221,6 +241,12 @@ func (a *Area) Point() (p Point, bytes int64, ok bool) {
 // Log makes the old content of the blocks of a range durable, as far as it is not. ready: it is, so the blocks may be
 // overwritten at once; w is not used. Otherwise w is told.
 func (a *Area) Log(at blockdev.Range, w Waiter) (ready bool, err error) {
+	return a.LogOld(at, Old{}, w)
+}
+
+// LogOld is Log for blocks that the caller may know the content of: what it knows is not read. It takes a reference to the
+// memory of old for as long as that is needed.
+func (a *Area) LogOld(at blockdev.Range, old Old, w Waiter) (ready bool, err error) {
 	l := a.now()
 	if l == nil {
 		return false, ErrClosed
@@ -233,7 +259,10 @@ func (a *Area) Log(at blockdev.Range, w Waiter) (ready bool, err error) {
 	case l.failed != nil:
 		return false, l.failed
 	}
-	l.queue = append(l.queue, item{at, w})
+	if old.Buf != nil {
+		old.Buf.Ref()
+	}
+	l.queue = append(l.queue, item{at, old, w})
 	select {
 	case l.kick <- struct{}{}:
 	default:

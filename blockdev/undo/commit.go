@@ -9,8 +9,9 @@ import (
 	"hacluster/blockdev/failpoint"
 )
 
-// groupBytes is when a group is written, although more waits.
-const groupBytes = 4 << 20
+// groupBytes is when a group is written, although more waits. The next process writes as much once more (rewriteLast): with
+// less than what an older program wrote, it would leave out a part of the last group.
+const groupBytes = 16 << 20
 
 // commit is the goroutine that writes groups: whatever gathered while one was being written is the next. It ends when the
 // area is closed.
@@ -28,7 +29,7 @@ func (l *live) commit() {
 			err = l.log(items, content.Bytes())
 		}
 		for _, it := range items {
-			it.w.Logged(err)
+			it.ended(err)
 		}
 		clear(items)
 		spare = items
@@ -37,8 +38,13 @@ func (l *live) commit() {
 	items, l.queue = l.queue, nil
 	l.mu.Unlock()
 	for _, it := range items {
-		it.w.Logged(ErrClosed)
+		it.ended(ErrClosed)
 	}
+}
+
+func (it *item) ended(err error) {
+	it.old.free()
+	it.w.Logged(err)
 }
 
 // group is what is written and flushed together.
@@ -83,7 +89,11 @@ func (g *group) addAll(items []item) error {
 			if !ok {
 				break
 			}
-			if err := g.add(next); err != nil {
+			add := g.add
+			if it.old.covers(next) {
+				add = func(at blockdev.Range) error { return g.addKnown(at, it.old.of(at)) }
+			}
+			if err := add(next); err != nil {
 				return err
 			}
 			from = next.End()
@@ -139,6 +149,35 @@ func (g *group) add(at blockdev.Range) error {
 		}
 	}
 	return nil
+}
+
+// addKnown is add for content that was read before: zeroes take no room, as holes take none.
+func (g *group) addKnown(at blockdev.Range, content []byte) error {
+	for len(content) > 0 {
+		n, isZero := run(content)
+		p := content[:n]
+		if isZero {
+			p = nil
+		}
+		if err := g.put(blockdev.Range{Off: at.Off, Len: int64(n)}, p); err != nil {
+			return err
+		}
+		content = content[n:]
+		at.Off += int64(n)
+	}
+	return nil
+}
+
+// run is how many bytes of whole blocks at the beginning of content are all zeroes, or of blocks that none of is; of those
+// no more than go into a record.
+func run(content []byte) (n int, isZero bool) {
+	isZero = zero(content[:blockdev.BlockSize])
+	for n = blockdev.BlockSize; n < len(content) && (isZero || n < MaxRecord); n += blockdev.BlockSize {
+		if zero(content[n:n+blockdev.BlockSize]) != isZero {
+			break
+		}
+	}
+	return n, isZero
 }
 
 func (l *live) failure() error {

@@ -3,6 +3,7 @@
 //
 //	Begin(point) -> Log(range) --all of it durable--> ready: overwrite at once
 //	                     \--else--> queued --group: read, one write, one flush--> Waiter.Logged: overwrite now
+//	LogOld: what the caller has read of them already is taken instead
 //	Discard: the resync has ended, or the way back is given up
 //	Each: the way back, block range by block range
 //

@@ -19,6 +19,23 @@ func Digest(dev blockdev.Device, r blockdev.Range) ([]byte, error) {
 	return digest(dev, r, dev.ReadAt)
 }
 
+// DigestKept is Digest that keeps what it read: buf is the caller's to free. Without an error it is there.
+func DigestKept(dev blockdev.Device, r blockdev.Range) (sums []byte, buf *blockdev.Buf, err error) {
+	if !r.Within(dev.Size()) || r.Len > wire.MaxDigestRange || r.Off%blockdev.BlockSize != 0 {
+		return nil, nil, outside(dev, r)
+	}
+	buf = blockdev.NewBuf(int(r.Len))
+	if _, err := dev.ReadAt(buf.Bytes(), r.Off); err != nil {
+		buf.Free()
+		return nil, nil, fmt.Errorf("digest %v: %w", r, err)
+	}
+	return AppendDigests(make([]byte, 0, wire.Digests(r)*wire.DigestSize), buf.Bytes()), buf, nil
+}
+
+func outside(dev blockdev.Device, r blockdev.Range) error {
+	return fmt.Errorf("digest %v of a device of %d bytes: %w", r, dev.Size(), blockdev.ErrRange)
+}
+
 // DigestDisk is Digest of what is on the disk itself, as far as dev can read that.
 func DigestDisk(dev blockdev.Device, r blockdev.Range) ([]byte, error) {
 	if d, ok := dev.(blockdev.DiskReader); ok {
@@ -29,7 +46,7 @@ func DigestDisk(dev blockdev.Device, r blockdev.Range) ([]byte, error) {
 
 func digest(dev blockdev.Device, r blockdev.Range, read func([]byte, int64) (int, error)) ([]byte, error) {
 	if !r.Within(dev.Size()) || r.Len > wire.MaxDigestRange || r.Off%blockdev.BlockSize != 0 {
-		return nil, fmt.Errorf("digest %v of a device of %d bytes: %w", r, dev.Size(), blockdev.ErrRange)
+		return nil, outside(dev, r)
 	}
 	buf := blockdev.NewBuf(int(min(r.Len, digestChunk)))
 	defer buf.Free()

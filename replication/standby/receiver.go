@@ -192,6 +192,10 @@ func (r *Receiver) Rewinds(yes bool) { r.rewinds = yes }
 // NeedsUndo reports whether the old content of what the entry just taken changes must be durable before (R18).
 func (r *Receiver) NeedsUndo() bool { return r.resync && r.inconsistent && r.rewinds }
 
+// MayLog reports whether the old content of what the session overwrites is of use: it is logged, or may be from the first
+// change on.
+func (r *Receiver) MayLog() bool { return r.resync && (!r.inconsistent || r.rewinds) }
+
 // Inconsistent reports whether the replica is in pieces.
 func (r *Receiver) Inconsistent() bool { return r.inconsistent }
 

@@ -22,7 +22,8 @@ type replica struct {
 
 	recv     *standby.Receiver
 	queue    order.Queue // of what the Receiver took
-	taken    []*entry    // taken and not in the queue yet: a mark is being stored
+	seen     standby.Sights
+	taken    []*entry // taken and not in the queue yet: a mark is being stored
 	marking  bool
 	area     *undo.Area
 	logs     []*entry    // whose old content is being logged, in order

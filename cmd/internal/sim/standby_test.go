@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/undo"
 	"hacluster/replication/order"
 	"hacluster/replication/primary"
 	"hacluster/replication/role"
@@ -63,7 +64,8 @@ type entry struct {
 	order.Item
 	in   *incoming
 	msg  entryMsg
-	undo bool // what it overwrites is logged before (R18)
+	undo bool     // what it overwrites is logged before (R18)
+	old  undo.Old // that, as far as it is known
 }
 
 const helloWait = 500 * time.Millisecond
@@ -81,6 +83,7 @@ func (in *incoming) lost() {
 	in.dead = true
 	if in.r.open == in {
 		in.r.recv.Close(in.hello.Stream)
+		in.r.seen.Clear()
 		in.r.open = nil
 	}
 }
@@ -213,7 +216,12 @@ func (r *replica) takeOn() {
 			return
 		}
 		r.taken = r.taken[1:]
-		e.undo = e.msg.kind != blockdev.OpFlush && r.recv.NeedsUndo()
+		if e.msg.kind != blockdev.OpFlush {
+			if e.undo = r.recv.NeedsUndo(); e.undo {
+				e.old.At, e.old.Buf = r.seen.Old(e.Range)
+			}
+			r.seen.Overwrites(e.Range)
+		}
 		if r.queue.Admit(&e.Item) {
 			r.startEntry(e)
 		}
@@ -276,15 +284,34 @@ func (r *replica) endEntry(e *entry, err error) {
 	}
 }
 
-// digest reads what the primary wants to compare.
+// digest reads what the primary wants to compare, and keeps what may be overwritten soon.
 func (in *incoming) digest(m digestMsg) {
 	r := in.r
 	from, to := blocksOf(m.chunk)
+	var seen *standby.Seen
+	if r.open == in && r.recv.MayLog() {
+		seen = r.seen.Begin(m.chunk, &r.queue)
+	}
 	r.n.disk.start(r.p, &diskOp{kind: blockdev.OpRead, from: from, to: to}, func(o *diskOp) {
+		if seen != nil {
+			var buf *blockdev.Buf
+			if o.err == nil {
+				buf = bufOf(o.values)
+			}
+			r.seen.Read(seen, buf)
+		}
 		if !in.dead {
 			in.send(digestOK{m.chunk, o.values})
 		}
 	})
+}
+
+func bufOf(values []value) *blockdev.Buf {
+	buf := blockdev.NewBuf(len(values) * blockdev.BlockSize)
+	for i, v := range values {
+		v.encode(buf.Bytes()[i*blockdev.BlockSize:][:blockdev.BlockSize])
+	}
+	return buf
 }
 
 func blocksOf(r blockdev.Range) (from, to int) {

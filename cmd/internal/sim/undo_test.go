@@ -113,7 +113,7 @@ func (r *replica) logged(e *entry) bool {
 func (r *replica) logNext() {
 	e := r.logs[0]
 	done := make(waiter, 1)
-	ready, err := r.area.Log(e.Range, done)
+	ready, err := r.area.LogOld(e.Range, e.old, done)
 	if err == nil && !ready {
 		err = <-done
 	}
