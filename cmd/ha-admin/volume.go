@@ -53,7 +53,7 @@ func (a *app) volumeCreate() *cobra.Command {
 			})
 		})
 	c.Flags().StringVar(&r.InitialFrom, "initial-from", "", "keep this node's data; the others are fully synced from it")
-	c.Flags().BoolVar(&r.DiscardData, "discard-data", false, "consent to the loss of whatever the backings hold")
+	c.Flags().BoolVar(&r.DiscardData, "discard-data", false, "consent to the loss of whatever the backings hold: one of them is taken as it is, and the others are made equal")
 	return c
 }
 

@@ -48,6 +48,8 @@ func TestFirstStartWithContentOnBothKeepsTheOneThatIsNamed(t *testing.T) {
 	r.waits("alpha", "beta")
 	_, errs := r.admin(3, "volume", "create", "vol")
 	r.says(errs, "--initial-from", "--discard-data")
+	_, errs = r.admin(3, "failover", "vol", "--to", "alpha", "--force", "--accept-data-loss")
+	r.says(errs, "never in use", "--initial-from")
 	r.admin(1, "volume", "create", "vol", "--initial-from", "gamma")
 	r.admin(2, "volume", "create", "vol", "--initial-from", "beta", "--discard-data")
 	r.admin(0, "volume", "create", "vol", "--initial-from", "beta")

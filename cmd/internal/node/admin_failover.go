@@ -73,10 +73,13 @@ func (n *Node) failover(ctx context.Context, l *leading, r api.FailoverRequest) 
 
 // mayFailover refuses what would lose data, or cannot be.
 func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
+	if r.To == "" && r.Force {
+		return api.BadRequest("a forced failover names its target: add --to NODE")
+	}
+	if len(vol.Members) == 0 { // there is no role to move, and whose content counts is not for a failover to say
+		return api.Refused("volume %q was never in use: %s", vol.Name, v.notFormed(vol))
+	}
 	if r.To == "" {
-		if r.Force {
-			return api.BadRequest("a forced failover names its target: add --to NODE")
-		}
 		for _, rep := range vol.Replicas {
 			if rep.Node != vol.Primary && vol.IsMember(rep.Node) {
 				return nil
@@ -135,7 +138,7 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 // point is what a forced promotion of a node's replica would give; nil: it cannot be promoted.
 func (v *view) point(vol *cluster.Volume, node string) *api.PointStatus {
 	rep := v.report(node, vol.Name)
-	if rep == nil || !rep.Promotable() || rep.Epoch == 0 && vol.Epoch > 0 {
+	if rep == nil || len(vol.Members) == 0 || !rep.Promotable() || rep.Epoch == 0 && vol.Epoch > 0 {
 		return nil
 	}
 	m, member := vol.Members[node]

@@ -196,6 +196,8 @@ func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report,
 		return "a write or flush of its backing device failed: it is resynced when the device works"
 	case peer != nil && peer.Reason != "":
 		return peer.Reason
+	case len(vol.Members) == 0:
+		return "the volume was never in use"
 	case state == api.ReplicaInconsistent:
 		return "a resync has begun to overwrite it and has not ended, and there is no way back: it never held the volume's data, or there was no room for an undo area; until the resync ends it cannot be promoted, also not by force"
 	case rep.Point != nil:

@@ -94,3 +94,23 @@ func TestStatusOfAFailedPrimaryWhoseStandbyIsAway(t *testing.T) {
 		t.Errorf("a person is asked although b can take it: %s", s.Reason)
 	}
 }
+
+// A volume whose replicas hold content at the first start has no role to move, by no word; what it waits for is told, and
+// nothing of promotions by force or of resyncs.
+func TestVolumeThatWasNeverInUseIsNotFailedOver(t *testing.T) {
+	rep := cluster.Report{Volume: "db", Incarnation: cluster.Incarnation{Boot: "1", Attachment: "x"}, Process: 1, Held: true}
+	vol := &cluster.Volume{Name: "db", Replicas: []cluster.Replica{{Node: "a"}, {Node: "b"}}}
+	v := &view{quorum: true, state: cluster.NewState(), local: map[string]*control.LocalReply{
+		"a": {Node: "a", Reports: []cluster.Report{rep}}, "b": {Node: "b", Reports: []cluster.Report{rep}}}}
+	for _, r := range []api.FailoverRequest{{Volume: "db"}, {Volume: "db", To: "a"}, {Volume: "db", To: "a", Force: true, AcceptDataLoss: true}} {
+		err := mayFailover(v, vol, r)
+		if api.KindOf(err) != api.KindRefused || !strings.Contains(err.Error(), "never in use") || !strings.Contains(err.Error(), "volume create db --initial-from") {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	for _, r := range v.volume(vol).Replicas {
+		if r.Point != nil || r.Reason != "the volume was never in use" {
+			t.Errorf("replica of %s: %q, point %+v", r.Node, r.Reason, r.Point)
+		}
+	}
+}
