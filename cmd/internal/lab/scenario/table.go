@@ -56,6 +56,17 @@ func Table() []Scenario {
 			Expect: Expect{Service: GoesOn}},
 		{Name: "resync-stall-target", Covers: "D94", What: "the standby's disk hangs while it is resynced", Disks: true, Phase: Resyncing, Fault: Disk(disk.Fault{Kind: disk.Hang}, topology.DiskVolume, S), Hold: 2 * time.Second,
 			Expect: Expect{Service: GoesOn}},
+		// While the replicas are compared, and repaired.
+		{Name: "verify-kill-primary", Covers: "K109", What: "SIGKILL on the primary while it compares the replicas", Phase: Verifying, Fault: Kill(P), Hold: 2 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "verify-kill-standby", Covers: "K109", What: "SIGKILL on the standby while it is compared", Phase: Verifying, Fault: Kill(S), Hold: 2 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "verify-pause-primary", Covers: "T83", What: "SIGSTOP on the primary while it compares the replicas", Phase: Verifying, Fault: Pause(P), Hold: 4 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "verify-cut-primary", Covers: "X98", What: "P | S W while the replicas are compared", Phase: Verifying, Fault: Cut("", P, S, W), Hold: 4 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "verify-power-standby", Covers: "K110", What: "the standby loses power while it is compared", Disks: true, Phase: Verifying, Fault: PowerCut(disk.Torn, S), Hold: 2 * time.Second,
+			Expect: Expect{Service: GoesOn}},
 		// While the role moves.
 		{Name: "switchover-kill-old", Covers: "K109", What: "SIGKILL on the primary while it hands over", Fault: Switchover(Kill(P)), Hold: 2 * time.Second,
 			Expect: Expect{Service: Survives, Changes: 1}},
