@@ -68,7 +68,7 @@ func holds(journal []string, commands map[string]bool) bool {
 
 func TestFollowerRefusesWithoutAppending(t *testing.T) {
 	t.Parallel()
-	group := newGroup(t, 3)
+	group := newGroup(t, 3, calm)
 	first := leader(t, group...)
 	follower := others(group, first)[0]
 	_, index, err := follower.Propose(t.Context(), []byte("x"))
@@ -162,7 +162,7 @@ func TestSnapshotIsTakenRestoredAndSentToALateNode(t *testing.T) {
 	for i := 0; i < trailingLogs+200; i += 100 {
 		var wg sync.WaitGroup
 		for j := range 100 {
-			wg.Go(func() { propose(t, fmt.Sprint(i+j), first) })
+			wg.Go(func() { propose(t, fmt.Sprint(i+j), others(group, absent)...) })
 		}
 		wg.Wait()
 	}
@@ -237,7 +237,7 @@ func TestMembersComeAndGo(t *testing.T) {
 func TestLeaderRemovesItselfAndIsToldSo(t *testing.T) {
 	t.Parallel()
 	removed := make(chan struct{}, 3)
-	group := newGroup(t, 3, func(c *Config) { c.OnRemoved = func() { removed <- struct{}{} } })
+	group := newGroup(t, 3, calm, func(c *Config) { c.OnRemoved = func() { removed <- struct{}{} } })
 	first := leader(t, group...)
 	if err := first.Remove(t.Context(), first.cfg.ID); err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestLeaderRemovesItselfAndIsToldSo(t *testing.T) {
 
 func TestLeadershipIsTransferred(t *testing.T) {
 	t.Parallel()
-	group := newGroup(t, 3, func(c *Config) { c.Heartbeat = time.Second }) // raft bounds a transfer by it: on a busy machine, too
+	group := newGroup(t, 3, calm) // raft bounds a transfer by the heartbeat: on a busy machine, too
 	first := leader(t, group...)
 	to := others(group, first)[1]
 	propose(t, "x", first)

@@ -109,8 +109,9 @@ func faultyGroup(t *testing.T, deadline time.Duration, change ...func(*Config)) 
 // R26: a leader whose log disk hangs is cut off, so that the others elect another one.
 func TestLeaderWithHangingDiskIsReplaced(t *testing.T) {
 	t.Parallel()
-	group, stores, failed := faultyGroup(t, 400*time.Millisecond)
+	group, stores, failed := faultyGroup(t, 10*time.Second, calm)
 	first := leader(t, group...)
+	first.SetDiskDeadline(400 * time.Millisecond) // the others' disks, which are this machine's, have longer
 	stores[first.cfg.ID].hang()
 	defer stores[first.cfg.ID].release()
 	_, _, err := first.Propose(t.Context(), []byte("stuck"))
@@ -155,8 +156,7 @@ func TestLeaderWithHangingDiskIsReplaced(t *testing.T) {
 // A follower's slow disk is no reason to elect: its heartbeats are answered while it waits.
 func TestFollowersWithSlowDisksDoNotUnseatTheLeader(t *testing.T) {
 	t.Parallel()
-	// Long leases: a busy machine must not be taken for silent followers.
-	group, stores, _ := faultyGroup(t, 30*time.Second, func(c *Config) { c.Heartbeat = time.Second })
+	group, stores, _ := faultyGroup(t, 30*time.Second, calm)
 	first := leader(t, group...)
 	term := first.Term()
 	for _, m := range others(group, first) {
@@ -188,7 +188,7 @@ func TestFollowersWithSlowDisksDoNotUnseatTheLeader(t *testing.T) {
 // faults.md D92: a full disk ends the node's part in the group, not the process.
 func TestD92FullDiskOnLeaderStepsDown(t *testing.T) {
 	t.Parallel()
-	group, stores, failed := faultyGroup(t, 5*time.Second)
+	group, stores, failed := faultyGroup(t, 5*time.Second, calm)
 	first := leader(t, group...)
 	stores[first.cfg.ID].fails.Store("append")
 	_, index, err := first.Propose(t.Context(), []byte("full"))

@@ -16,7 +16,7 @@ import (
 // hashicorp/raft issue 695: a heartbeat of a newer term must not change term and role beside the main loop.
 func TestHeartbeatOfNewerTermWaitsForTheMainLoop(t *testing.T) {
 	t.Parallel()
-	group, stores, _ := faultyGroup(t, 30*time.Second)
+	group, stores, _ := faultyGroup(t, 30*time.Second, calm)
 	first := leader(t, group...)
 	busy := others(group, first)[0]
 	term := busy.Term()
