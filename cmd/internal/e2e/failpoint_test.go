@@ -348,6 +348,7 @@ func crashSeed(t *testing.T) uint64 {
 // faults.md K109, K110: crash each node at each fail point, half of the time with its power cut; nothing acknowledged is
 // lost, and the replicas are equal in the end. A sample of the points, unless HACLUSTER_FAILPOINTS=all.
 func TestK109CrashAtFailPoints(t *testing.T) {
+	t.Parallel()
 	all, seed := os.Getenv("HACLUSTER_FAILPOINTS") == "all", crashSeed(t)
 	steady, fresh := sites()
 	if only := os.Getenv("HACLUSTER_FAILPOINT_ONLY"); only != "" {

@@ -117,6 +117,7 @@ func TestVolumeDoesNotShrink(t *testing.T) {
 
 // A process that dies at any step of a growth leaves a volume that starts, with either size, and goes on to the new one.
 func TestGrowthThatIsCutShortGoesOn(t *testing.T) {
+	t.Parallel()
 	bin, err := tagged()
 	if err != nil {
 		t.Fatal(err)
