@@ -24,17 +24,18 @@ HACLUSTER_POWERCUTS=60 go test -tags failpoints ./replication -run TestK110Power
 step "packages with the race detector"
 go test -race -timeout 20m $(go list ./... | grep -v -e /cmd/internal/sim -e /replication/maps -e /cmd/internal/schedule \
   -e /cmd/internal/e2e -e /heartbeat/membership -e /cmd/internal/ring3 -e '/replication$')
-# These use one processor for minutes, and real processes wait more than they work: so they run side by side.
+# These use one processor for minutes, and real processes wait more than they work: so they run side by side. They are
+# niced: they take what the real processes leave, whose leases and deadlines are of real time.
 #   ./replication: one test after the other
 #   membership, ring3: virtual time on one processor. In a synctest bubble the race detector of Go 1.26 uses one context for
 #   all timers, from several threads at once, and crashes (runtime.(*timer).maybeRunChan).
 beside=$(mktemp)
 trap 'rm -f "$beside"' EXIT
-{ go test -race -timeout 20m ./replication && go test -race -cpu 1 -timeout 20m ./heartbeat/membership ./cmd/internal/ring3; } >"$beside" 2>&1 &
+{ nice go test -race -timeout 20m ./replication && nice go test -race -cpu 1 -timeout 20m ./heartbeat/membership ./cmd/internal/ring3; } >"$beside" 2>&1 &
 pid=$!
-step "real processes, three tests at a time; beside them ./replication, membership and ring3 with the race detector"
+step "real processes, four tests at a time; beside them ./replication, membership and ring3 with the race detector"
 failed=0
-go test ./cmd/internal/e2e/... -count=1 -parallel 3 -timeout 20m || failed=1
+go test ./cmd/internal/e2e/... -count=1 -parallel 4 -timeout 20m || failed=1
 wait "$pid" || failed=1
 cat "$beside"
 [ $failed = 0 ]
