@@ -152,7 +152,9 @@ func TestThreeReplicasWhileOneComesAndGoes(t *testing.T) {
 	a.connected("c")
 	w := startLoad(t, ten, 4)
 	for range 3 {
-		l.must(cluster.Command{By: "a", Drop: &cluster.Drop{On: l.on(), Node: "c"}})
+		l.mustOn(func(on cluster.On) cluster.Command {
+			return cluster.Command{By: "a", Drop: &cluster.Drop{On: on, Node: "c"}}
+		})
 		w.more(l, 50)
 		l.await("a resync", func() bool { return a.peer("c").Resyncing || l.volume().IsMember("c") })
 		w.more(l, 10)

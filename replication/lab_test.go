@@ -209,12 +209,37 @@ func (l *lab) must(c cluster.Command) {
 	}
 }
 
+// mustOn commits what is made for the present record. A node may have something committed in between, as a new process does
+// that stays a member: then it is made again.
+func (l *lab) mustOn(command func(cluster.On) cluster.Command) {
+	l.t.Helper()
+	for range 100 {
+		on := l.on()
+		res := l.apply(command(on))
+		if res.Void == "" {
+			return
+		}
+		if l.on() == on {
+			l.t.Fatalf("void: %s", res.Void)
+		}
+	}
+	l.t.Fatal("the record never stands still")
+}
+
 func (l *lab) volume() *cluster.Volume {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v := l.state.Volumes["v"]
 	v = v.Clone()
 	return &v
+}
+
+// consent is a person's word that what a replica has of its own may be lost.
+func (l *lab) consent(name string) {
+	l.t.Helper()
+	l.mustOn(func(on cluster.On) cluster.Command {
+		return cluster.Command{AllowResync: &cluster.AllowResync{On: on, Node: name}}
+	})
 }
 
 func (l *lab) on() cluster.On {
@@ -233,7 +258,9 @@ func (l *lab) form(names ...string) {
 
 func (l *lab) promote(name string, basis cluster.Basis, leave ...string) {
 	l.t.Helper()
-	l.must(cluster.Command{Promote: &cluster.Promote{On: l.on(), Term: 1, Candidate: name, Member: l.nodes[name].member(), Basis: basis, Leave: leave}})
+	l.mustOn(func(on cluster.On) cluster.Command {
+		return cluster.Command{Promote: &cluster.Promote{On: on, Term: 1, Candidate: name, Member: l.nodes[name].member(), Basis: basis, Leave: leave}}
+	})
 }
 
 // commands counts what was proposed, by kind.

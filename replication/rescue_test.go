@@ -174,7 +174,7 @@ func TestPersonMayDoWithoutTheImage(t *testing.T) { // R19
 	r.a.rescue.room = 4096 + 20*(512+blockdev.BlockSize)
 	r.join()
 	r.await("the resync to wait", func() bool { return r.a.has("resync waits") })
-	r.must(cluster.Command{AllowResync: &cluster.AllowResync{On: r.on(), Node: "a"}})
+	r.consent("a")
 	r.admitted()
 	r.same("a", "b")
 	differ := 0
@@ -215,7 +215,7 @@ func TestHeldReplicaInPiecesIsNotOverwrittenFurther(t *testing.T) {
 	if !bytes.Equal(r.b.content(), before) {
 		t.Fatal("it was overwritten")
 	}
-	r.must(cluster.Command{AllowResync: &cluster.AllowResync{On: r.on(), Node: "b"}})
+	r.consent("b")
 	r.await("b to be admitted", func() bool { return r.volume().IsMember("b") })
 	r.same("a", "b")
 }

@@ -11,15 +11,17 @@ import (
 // promoteWith promotes a node with others that stay members, to be settled with.
 func (l *lab) promoteWith(name string, basis cluster.Basis, stay ...string) {
 	l.t.Helper()
-	p := &cluster.Promote{On: l.on(), Term: 1, Candidate: name, Member: l.nodes[name].member(), Basis: basis, Stay: map[string]cluster.Member{}}
-	v := l.volume()
-	for _, n := range stay {
-		p.Stay[n] = v.Members[n]
-		if basis == cluster.BasisLastPrimary || basis == cluster.BasisAllLost {
-			p.Stay[n] = l.nodes[n].member()
+	l.mustOn(func(on cluster.On) cluster.Command {
+		p := &cluster.Promote{On: on, Term: 1, Candidate: name, Member: l.nodes[name].member(), Basis: basis, Stay: map[string]cluster.Member{}}
+		v := l.volume()
+		for _, n := range stay {
+			p.Stay[n] = v.Members[n]
+			if basis == cluster.BasisLastPrimary || basis == cluster.BasisAllLost {
+				p.Stay[n] = l.nodes[n].member()
+			}
 		}
-	}
-	l.must(cluster.Command{Promote: p})
+		return cluster.Command{Promote: p}
+	})
 }
 
 // takes has a node serve after its promotion, without the old primary.

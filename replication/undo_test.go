@@ -136,7 +136,7 @@ func TestForcedStandbyReturnsToItsLastConsistentPoint(t *testing.T) {
 			}
 			r.b.cable.mend()
 			r.a.cable.mend()
-			r.must(cluster.Command{AllowResync: &cluster.AllowResync{On: r.on(), Node: "a"}})
+			r.consent("a")
 			r.await("a to be admitted", func() bool { return r.volume().IsMember("a") })
 			r.same("a", "b")
 		})
