@@ -94,8 +94,9 @@ func (c *client) next(k *clientConn) {
 func (c *client) draw(k *clientConn) *request {
 	w := c.w
 	q := &request{conn: k, sent: w.now}
-	q.from = w.rng.IntN(blocks)
-	q.to = min(q.from+1+w.rng.IntN(2), blocks)
+	size := int(k.sess.r.vol.Size / blockdev.BlockSize)
+	q.from = w.rng.IntN(size)
+	q.to = min(q.from+1+w.rng.IntN(2), size)
 	x := w.rng.Float64()
 	switch {
 	case x < c.mix[0]:

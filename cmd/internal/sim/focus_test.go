@@ -49,6 +49,9 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case 11: // a primary that cannot read its own disk
 		f.slowDisk = 0.05
 		names = []string{"standby's process", "cannot read", "hand-over", "break stream"}
+	case 12: // a volume that grows again and again
+		f.slowDisk, f.interrupts = 0.03, 0.5
+		names = []string{"grow", "standby's power", "standby's process", "hand-over", "force", "kill", "power"}
 	default:
 		return
 	}
@@ -113,12 +116,13 @@ var closeFaults = []fault{
 			w.after(w.between(0, 300*time.Millisecond), s.startProc)
 		}
 	}},
+	{"grow", 12, (*world).grow},
 	{"pause", 2, func(w *world) { w.pause(true) }},
 	{"end of pause", 1, func(w *world) { w.pause(false) }},
 	{"cannot read", 8, func(w *world) {
 		if n := w.primary(); n != nil {
-			for range 1 + w.rng.IntN(blocks) {
-				n.disk.bad[w.rng.IntN(blocks)] = true
+			for range 1 + w.rng.IntN(firstBlocks) {
+				n.disk.bad[w.rng.IntN(firstBlocks)] = true
 			}
 		}
 	}},

@@ -38,6 +38,7 @@ type node struct {
 // super is the superblock of a replica: it changes as a whole or not at all.
 type super struct {
 	epoch        cluster.Epoch
+	size         int64
 	used         bool // no longer fresh
 	inconsistent bool
 	failed       bool

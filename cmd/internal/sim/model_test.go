@@ -16,7 +16,7 @@ import (
 
 const (
 	volumeName = "vol"
-	blocks     = 8
+	blocks     = 10 // what a volume can become
 	chunkSize  = 2 * blockdev.BlockSize
 )
 
@@ -112,7 +112,7 @@ func (w *world) build() {
 		n.raft.term = 1
 		n.raft.log = []logEntry{{term: 1, id: 1, cmd: &init}}
 		if n.data {
-			n.disk, n.undo.w = &disk{w: w, node: n}, w
+			n.disk, n.undo.w, n.super.size = &disk{w: w, node: n}, w, sizeOf(firstBlocks)
 		}
 		w.nodes = append(w.nodes, n)
 	}
@@ -134,7 +134,7 @@ func (w *world) build() {
 
 func (w *world) initCommand() cluster.Command {
 	i := &cluster.Init{ID: "c1", Name: "sim"}
-	v := cluster.CreateVolume{Name: volumeName, ID: "v1", Size: blocks * blockdev.BlockSize, Mode: "sync"}
+	v := cluster.CreateVolume{Name: volumeName, ID: "v1", Size: sizeOf(firstBlocks), Mode: "sync"}
 	for k, name := range voters {
 		i.Nodes = append(i.Nodes, cluster.Node{Name: name, Witness: k == 2, DataDir: "dir-" + name})
 		if k < 2 {

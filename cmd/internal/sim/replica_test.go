@@ -44,6 +44,8 @@ type replica struct {
 	stopping stopPhase
 	stopAt   int64
 	clearing bool
+	size     int64 // with which it was opened
+	resizing bool
 }
 
 type stopPhase uint8
@@ -55,7 +57,7 @@ const (
 )
 
 func newReplica(p *proc) *replica {
-	r := &replica{w: p.w, p: p, n: p.node}
+	r := &replica{w: p.w, p: p, n: p.node, size: p.node.super.size}
 	s := p.node.super
 	r.recv = standby.New(s.epoch, s.inconsistent)
 	r.failed = s.failed
@@ -138,6 +140,9 @@ func (r *replica) learn(v cluster.Volume) {
 func (r *replica) kick() {
 	if r.p.dead || r.stopping == ending {
 		r.endWhenQuiet()
+		return
+	}
+	if !r.fits() {
 		return
 	}
 	for r.follow() {
@@ -240,8 +245,8 @@ func (r *replica) refresh() {
 		}
 		return o.err == nil
 	}
-	all := append([]value(nil), r.n.disk.cache[:]...)
-	r.n.disk.start(r.p, &diskOp{kind: blockdev.OpWrite, to: blocks, values: all}, func(o *diskOp) {
+	all := append([]value(nil), r.n.disk.cache[:r.size/blockdev.BlockSize]...)
+	r.n.disk.start(r.p, &diskOp{kind: blockdev.OpWrite, to: len(all), values: all}, func(o *diskOp) {
 		if !ended(o) {
 			return
 		}

@@ -19,6 +19,7 @@ const (
 func (w *world) settle() {
 	w.heal()
 	w.becomeWhole()
+	w.growsAtLast()
 	for _, c := range w.clients {
 		c.quiet = true
 	}
@@ -50,7 +51,7 @@ func (w *world) whole() bool {
 		return false
 	}
 	for _, n := range w.nodes[:2] {
-		if p := n.proc; p == nil || n.super.failed || n.super.inconsistent {
+		if p := n.proc; p == nil || n.super.failed || n.super.inconsistent || n.super.size != v.Size {
 			return false // it could not follow
 		}
 	}

@@ -25,7 +25,7 @@ func (r *replica) openArea() {
 		u.Remove()
 		u.settle()
 	}
-	a, err := undo.Open(undo.Config{Place: u, Binding: undo.Binding{Node: n.name, Size: blocks * blockdev.BlockSize, Epoch: uint64(n.super.epoch)}}, undoSource{n.disk})
+	a, err := undo.Open(undo.Config{Place: u, Binding: undo.Binding{Node: n.name, Size: r.size, Epoch: uint64(n.super.epoch)}}, undoSource{n.disk})
 	if err != nil || a.Damage() != "" {
 		r.w.violate("R18: the undo area of %s, in pieces: %t, cannot be used: %v %s", n.name, !whole, err, a.Damage())
 	}

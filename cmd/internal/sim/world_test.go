@@ -39,8 +39,8 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins  int
-	NoWayBack, RolledBack, Unread, Mended, Reread, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins         int
+	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped int
 }
 
 func (c *counts) add(o *counts) {
@@ -201,6 +201,7 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 	case after.Epoch > 0 && !after.IsMember(after.Primary):
 		w.violate("the primary %s is no member: %v", after.Primary, after.MemberNames())
 	}
+	w.sized(c, before, after)
 	switch {
 	case c.Promote != nil:
 		w.counts.Failovers++
@@ -250,6 +251,8 @@ func describe(c *cluster.Command) string {
 		return "allow resync of " + c.AllowResync.Node
 	case c.PauseResync != nil:
 		return fmt.Sprintf("pause the resync of %v: %t", c.PauseResync.Nodes, c.PauseResync.Paused)
+	case c.Configure != nil:
+		return fmt.Sprintf("grow %+v", c.Configure.Grow)
 	case c.Init != nil:
 		return "init"
 	}
