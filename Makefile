@@ -13,7 +13,7 @@ LAB_OUT   ?= bin/lab-results
 comma     := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints resynckills demo bench bench-failover bench-resync bench-idle calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints growcuts resynckills demo bench bench-failover bench-resync bench-idle calm powercuts matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ fuzz: ## every fuzz target, SECONDS_EACH (60) seconds each
 
 failpoints: build ## crash each node of a real cluster at every fail point, half of the time with its power cut (root)
 	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_FAILPOINTS=all $(GO) test ./cmd/internal/e2e -run TestK109CrashAtFailPoints -count=1 -v -timeout 90m
+
+growcuts: build ## crash each node at every fail point of a growth, half of the time with its power cut: ROUNDS (5) of each (root)
+	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_GROWCUTS=$(or $(ROUNDS),5) $(GO) test ./cmd/internal/e2e -run TestK110PowerCutsInAGrowth -count=1 -v -timeout 90m
 
 powercuts: ## cut the power of one or both of two replicas at named points: SEEDS (1000) histories, one again with SEED=n
 	HACLUSTER_POWERCUTS=$(or $(SEEDS),1000) $(if $(SEED),HACLUSTER_POWERCUT_SEED=$(SEED),) $(GO) test -tags failpoints ./replication -run TestK110PowerCuts -count=1 -v -timeout 2h

@@ -62,7 +62,7 @@ func sites() (steady, fresh []site) {
 	for _, p := range failpoint.All() {
 		name := p.String()
 		if strings.HasPrefix(name, "rollback.") || strings.HasPrefix(name, "rescue.") || strings.HasPrefix(name, "grow") {
-			continue // only what a person asks for goes there: make powercuts crashes in it, and TestGrowthThatIsCutShortGoesOn
+			continue // only what a person asks for goes there: make powercuts and make growcuts crash in it
 		}
 		leader := strings.HasPrefix(name, "leader.")
 		shared := leader || strings.HasPrefix(name, "raft.") || strings.HasPrefix(name, "identity.") || strings.HasPrefix(name, "regist")
