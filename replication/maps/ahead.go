@@ -5,7 +5,8 @@ import "time"
 // Ahead decides how many regions are marked at once when one that is written is not marked. One, as long as few are missed:
 // what is marked is compared after a crash. A load that is scattered over a large volume would wait for a flush at every
 // region of it; its misses come fast, and soon each marks a whole span around it. What was marked so and is not written is
-// given back by the next rounds. It is pure; now is a time since any moment.
+// given back by the next rounds, and when the same load comes to it after all, it need not prove anew that it is scattered:
+// many misses are forgotten by halves. It is pure; now is a time since any moment.
 type Ahead struct {
 	begun  time.Duration // when misses began to be counted
 	misses int
@@ -19,8 +20,12 @@ const (
 
 // Miss is how many regions, a power of two, aligned, are marked for one that is missed.
 func (a *Ahead) Miss(now time.Duration) (width int64) {
-	if now-a.begun >= aheadTime {
-		a.begun, a.misses = now, 0
+	if passed := (now - a.begun) / aheadTime; passed > 0 {
+		if a.begun = now; a.misses > fewMisses {
+			a.misses >>= min(passed, 62)
+		} else {
+			a.misses = 0 // it was not scattered
+		}
 	}
 	a.misses++
 	width = 1

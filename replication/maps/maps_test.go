@@ -422,8 +422,21 @@ func TestMoreIsMarkedAheadTheMoreIsMissed(t *testing.T) {
 	if misses > 1000 {
 		t.Errorf("%d misses for 64 GiB", misses)
 	}
-	if w := a.Miss(time.Second + aheadTime); w != 1 {
-		t.Errorf("%d regions after a pause", w)
+	soon, late := a, a
+	if w := soon.Miss(time.Second + aheadTime); w < 16 {
+		t.Errorf("%d regions when the load comes back to what was given back meanwhile", w)
+	}
+	if w := late.Miss(time.Second + 8*aheadTime); w != 1 {
+		t.Errorf("%d regions after a long pause", w)
+	}
+}
+
+func TestFewMissesAgainAndAgainMarkNothingAhead(t *testing.T) {
+	var a Ahead
+	for i := range 20 * fewMisses {
+		if w := a.Miss(time.Duration(i) * aheadTime / (fewMisses - 8)); w != 1 {
+			t.Fatalf("miss %d marks %d regions", i, w)
+		}
 	}
 }
 
