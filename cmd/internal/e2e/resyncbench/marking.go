@@ -45,24 +45,42 @@ func marking(ctx context.Context, o options, dir string) error {
 		all[i] = b
 	}
 	var perSec [2][]float64
+	var cold, warm [2]cost // of a write
+	var writes [2]float64  // in warm
 	for round := range markingRounds {
 		for j := range 2 {
 			i := (round + j) % 2
+			before, err := all[i].costs()
+			if err != nil {
+				return all[i].end(err)
+			}
 			n, err := randomWrites(ctx, dev[i])
 			if err != nil {
 				return all[i].end(err)
 			}
+			after, err := all[i].costs()
+			if err != nil {
+				return all[i].end(err)
+			}
 			perSec[i] = append(perSec[i], n)
+			if round == 0 {
+				cold[i] = after.less(before)
+			} else {
+				warm[i], writes[i] = warm[i].add(after.less(before)), writes[i]+n*markingTime.Seconds()
+			}
 		}
 	}
 	var ratios []float64
 	for r := range markingRounds {
 		ratios = append(ratios, perSec[0][r]/perSec[1][r])
 	}
-	cold, warm := ratios[0], ratios[1:]
-	slices.Sort(warm)
+	first, rest := ratios[0], ratios[1:]
+	slices.Sort(rest)
 	fmt.Printf("4 KiB random writes, QD%d, 64 GiB sparse, io %s: %.0f a second with maps, %.0f without: %.3f (median of %d rounds, %.3f to %.3f); in the first, cold one %.3f\n",
-		markingDepth, o.io, median(perSec[0][1:]), median(perSec[1][1:]), median(warm), len(warm), warm[0], warm[len(warm)-1], cold)
+		markingDepth, o.io, median(perSec[0][1:]), median(perSec[1][1:]), median(rest), len(rest), rest[0], rest[len(rest)-1], first)
+	for i, what := range []string{"with maps", "without"} {
+		fmt.Printf("%-10s a write takes, on both nodes together: %s; in the first round %s\n", what+",", warm[i].per(writes[i]), cold[i].per(perSec[i][0]*markingTime.Seconds()))
+	}
 	return nil
 }
 

@@ -40,18 +40,35 @@ func (b *bench) whole(ctx context.Context, size int64, copyTo, profiles string) 
 	if err != nil {
 		return err
 	}
+	began, err := costOf(b.Pid(b.primary)) // the standby's process is a new one
+	if err != nil {
+		return err
+	}
 	empty, err := b.next(ctx, b.primary, func() error { return errors.Join(b.replace(size), profile("empty")) })
 	if err != nil {
 		return err
 	}
+	emptyCost, err := b.costs()
+	if err != nil {
+		return err
+	}
+	emptyCost = emptyCost.less(began)
 	between, err := b.dd(ctx, copyTo)
 	if err != nil {
+		return err
+	}
+	if began, err = b.costs(); err != nil {
 		return err
 	}
 	kept, err := b.next(ctx, b.primary, func() error { return errors.Join(b.differ(ctx, size), profile("kept")) })
 	if err != nil {
 		return err
 	}
+	keptCost, err := b.costs()
+	if err != nil {
+		return err
+	}
+	keptCost = keptCost.less(began)
 	after, err := b.dd(ctx, copyTo)
 	if err != nil {
 		return err
@@ -62,6 +79,12 @@ func (b *bench) whole(ctx context.Context, size int64, copyTo, profiles string) 
 		(before+between).Seconds()/2/empty.took.Seconds(), float64(empty.copied)/float64(size))
 	fmt.Printf("resync that keeps a way back:          %.0f MB/s, %.2f of dd; copied %.3f of the bytes that differ\n", rate(kept.took),
 		(between+after).Seconds()/2/kept.took.Seconds(), float64(kept.copied)/float64(size))
+	show := func(what string, c cost) {
+		fmt.Printf("%s took, of both nodes together: %.2f s of processor, %.2f times what differs read from disks, %.2f times written\n", what,
+			c.processor.Seconds(), float64(c.read)/float64(size), float64(c.wrote)/float64(size))
+	}
+	show("the one to an empty disk", emptyCost)
+	show("the one with a way back", keptCost)
 	return judgeCopied(max(empty.copied, kept.copied), size)
 }
 
