@@ -96,9 +96,9 @@ func checkKeys(t *testing.T, doc string) {
 	compareKeys(t, "status", want, got)
 }
 
-// added are the keys that the status has beyond the contract, which permits that: what a forced promotion would give, and
-// the comparison of the replicas.
-var added = []string{"point", "verify", "verify_next"}
+// added are the keys that the status has beyond the contract, which permits that: what a forced promotion would give, the
+// comparison of the replicas, and why a volume is not healthy, as it may be for a moment on a busy machine.
+var added = []string{"point", "verify", "verify_next", "reason"}
 
 func compareKeys(t *testing.T, at string, want, got any) {
 	t.Helper()

@@ -49,6 +49,7 @@ func power(t *testing.T, cfg Config) *powered {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(p.end)
 	for _, n := range Nodes {
 		d, err := disk.Start(t.Context(), disk.Config{Bin: program, Dir: filepath.Join(p.cfg.Dir, n+".disk"), Mount: p.DataDir(n)})
 		if err != nil {
@@ -56,15 +57,21 @@ func power(t *testing.T, cfg Config) *powered {
 		}
 		p.disks[n] = d
 		p.boot(n)
-		t.Cleanup(func() {
-			_ = d.Go()
-			p.Close()
-			if err := d.Stop(); err != nil {
-				t.Error(err)
-			}
-		})
 	}
 	return p
+}
+
+// end lets every disk go before it ends the nodes: one whose disk hangs does not end.
+func (p *powered) end() {
+	for _, d := range p.disks {
+		_ = d.Go()
+	}
+	p.Close()
+	for _, d := range p.disks {
+		if err := d.Stop(); err != nil {
+			p.t.Error(err)
+		}
+	}
 }
 
 // poweredUp is a healthy one.

@@ -99,7 +99,7 @@ func TestRescueImageIsTheVolumeThatAForcedPromotionLeftBehind(t *testing.T) {
 	_, errs := r.admin(3, "volume", "rescue", "export", "vol", id, "--out", filepath.Join(r.cfg.Dir, "third.img"))
 	r.says(errs, "--partial")
 	r.export(id, "third.img", "--partial")
-	out, _ = r.admin(1, "volume", "delete", "vol", "--delete-data", "--disconnect-clients") // nobody says yes
+	out, _ = r.admin(3, "volume", "delete", "vol", "--delete-data", "--disconnect-clients") // nobody says yes
 	r.says(out, "volume vol: rescue image "+id, "on "+primary, "rescue export vol "+id)
 	r.admin(3, "volume", "rescue", "delete", "vol", id)
 	r.admin(0, "volume", "rescue", "delete", "vol", id, "--yes")
