@@ -56,6 +56,8 @@ type (
 		DataDir   string `json:"data_dir"`
 		HasState  bool   `json:"has_state"`
 		Seen      Seen   `json:"seen"` // what the node remembers of who asks
+		// Voters is what it remembers of all voters, itself among them, by Raft id, so that who starts remembers it too (R32).
+		Voters map[string]Seen `json:"voters,omitempty"`
 	}
 	// Form proposes to an empty node that it founds a cluster together with the others named.
 	Form struct {

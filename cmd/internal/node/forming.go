@@ -167,8 +167,11 @@ func (n *Node) formed() *cluster.Init { return n.formation.Load() }
 
 // Hello implements control.Handler.
 func (n *Node) Hello(_ context.Context, h *control.Hello) (*control.HelloReply, error) {
+	if r := n.raftIfOpen(); r != nil {
+		n.seen.note(n.dir.raftID(), n.reached(r))
+	}
 	return &control.HelloReply{Version: control.Version, Cluster: n.cfg.Cluster.Name, ClusterID: n.state.get().ID, Node: n.me.Name,
-		RaftID: n.dir.raftID(), DataDir: n.dir.id.ID, HasState: n.hasState(), Seen: n.seen.of(h.RaftID)}, nil
+		RaftID: n.dir.raftID(), DataDir: n.dir.id.ID, HasState: n.hasState(), Seen: n.seen.of(h.RaftID), Voters: n.seen.all()}, nil
 }
 
 // hasState reports whether this node has a part in a group: state from before its start, not opened yet perhaps, or

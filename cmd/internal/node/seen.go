@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
 )
 
@@ -24,7 +25,8 @@ import (
 //
 // It is kept on disk as well, for all who remember may be restarted while one is being rolled back: at each new term,
 // when an index grew by seenStep, and at the end. A crash may forget the last step of the index, never a term that was
-// noted a moment before.
+// noted a moment before. And it is passed on, by the leader with its questions and to whoever starts: two voters may have
+// gone on while the third was away, and that one may be the only one to ask when the next is rolled back.
 type seenBook struct {
 	mu   sync.Mutex
 	by   map[string]control.Seen // by Raft id; at most maxSeen
@@ -58,6 +60,14 @@ func (b *seenBook) note(raftID string, s control.Seen) {
 		case b.news <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// take notes what another node remembers: of this one, and of all voters.
+func (b *seenBook) take(self string, r *control.HelloReply) {
+	b.note(self, r.Seen)
+	for id, s := range r.Voters {
+		b.note(id, s)
 	}
 }
 
@@ -152,6 +162,7 @@ func (n *Node) keepSeen(ctx context.Context) error {
 		case <-n.seen.news:
 		case <-ctx.Done():
 		}
+		last := ctx.Err() != nil // before it is written: what is noted while that goes on is written once more
 		if ids := n.raftIDs(); len(ids) > 0 {
 			n.seen.forget(ids)
 		}
@@ -162,9 +173,11 @@ func (n *Node) keepSeen(ctx context.Context) error {
 			told = err.Error()
 			n.log.Error("a restart of this node forgets how far the voters had come", "error", err)
 		}
+		if last {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(seenPause):
 		}
 	}
@@ -197,24 +210,25 @@ func (n *Node) reached(r *consensus.Raft) control.Seen {
 }
 
 // checkReached asks the others, before Raft is opened and could vote, whether they remember more of this node than it
-// remembers itself. It waits until as many voters have answered as it takes, with this one, to give a vote any weight;
-// whoever does not answer by then cannot be asked.
+// remembers itself (R32).
 func (n *Node) checkReached(ctx context.Context) error {
 	mine, err := consensus.Reached(filepath.Join(n.cfg.DataDir(), "raft"))
 	if err != nil {
 		return fmt.Errorf("raft state: %w", err)
 	}
-	need := 0
+	n.seen.note(n.dir.raftID(), control.Seen{Term: mine.Term, Index: mine.Index})
+	call := rollCall{patience: n.cfg.Cluster.RTO}
 	if slices.Contains(mine.Voters, n.dir.raftID()) {
-		need = len(mine.Voters) / 2 // and this one are a majority
+		call.others = len(mine.Voters) - 1
 	}
 	for told := false; ; {
-		if n.askReached(ctx, mine.Voters) >= need {
+		answered := n.askReached(ctx, mine.Voters)
+		if call.over(n.now(), answered) {
 			break
 		}
 		if !told {
 			told = true
-			n.log.Warn("waiting for other voters before taking part", "needed", need)
+			n.log.Warn("waiting for other voters before taking part", "answered", answered, "others", call.others)
 		}
 		select {
 		case <-ctx.Done():
@@ -230,6 +244,24 @@ func (n *Node) checkReached(ctx context.Context) error {
 	return nil
 }
 
+// rollCall decides for how long a voter that starts waits for the others' memory of it. What it had a part in may be known to
+// a single one of them, so all that start together with it are waited for; but whoever is gone must not keep the rest from
+// going on.
+type rollCall struct {
+	others   int           // voters beside this one; 0: it is none
+	patience time.Duration // with those that are missing, once enough have answered to give a vote any weight
+	enough   bool
+	since    cluster.Instant // when that was so first
+}
+
+// over reports whether the voter may take part, when so many have answered.
+func (c *rollCall) over(now cluster.Instant, answered int) bool {
+	if !c.enough && answered >= (c.others+1)/2 { // with this one, a majority
+		c.enough, c.since = true, now
+	}
+	return answered >= c.others || c.enough && now.Sub(c.since) >= c.patience
+}
+
 // askReached asks every other node once and counts the voters that answered.
 func (n *Node) askReached(ctx context.Context, voters []string) (answered int) {
 	var mu sync.Mutex
@@ -240,7 +272,7 @@ func (n *Node) askReached(ctx context.Context, voters []string) (answered int) {
 			if err != nil {
 				return
 			}
-			n.seen.note(n.dir.raftID(), h.Seen)
+			n.seen.take(n.dir.raftID(), h)
 			mu.Lock()
 			defer mu.Unlock()
 			if slices.Contains(voters, h.RaftID) {

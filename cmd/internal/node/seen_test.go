@@ -1,12 +1,18 @@
 package node
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"hacluster/blockdev/deadline"
+	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
 )
 
 func seenIn(t *testing.T, path string) map[string]control.Seen {
@@ -116,5 +122,69 @@ func TestMemoryOfTheVotersIsBounded(t *testing.T) {
 	b.forget(map[string]bool{"a": true})
 	if by := b.all(); len(by) != 1 || by["a"].Term != 1 {
 		t.Errorf("left %v", by)
+	}
+}
+
+// R32: what two voters know is passed on to the third when it starts, so that it remembers it when nobody else can be asked.
+func TestWhoStartsRemembersWhatTheOthersDo(t *testing.T) {
+	n := &Node{cfg: &config.Config{}, state: newStateStore(), dir: &dataDir{id: nodeIdentity{ID: newID()}}, seen: newSeenBook(), old: true}
+	n.seen.note("c-1", control.Seen{Term: 4, Index: 40})
+	r, err := n.Hello(t.Context(), &control.Hello{RaftID: "a-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := newSeenBook()
+	started.take("a-1", r)
+	if got := started.of("c-1"); got != (control.Seen{Term: 4, Index: 40}) {
+		t.Errorf("of the voter that may be rolled back next, %+v is remembered", got)
+	}
+}
+
+// R32: the memory of all who start together with a voter counts; one that is gone is waited for only so long.
+func TestVoterWaitsForTheMemoryOfTheOthers(t *testing.T) {
+	type look struct {
+		after    time.Duration
+		answered int
+		over     bool
+	}
+	for name, c := range map[string]struct {
+		others int
+		looks  []look
+	}{
+		"all are there":                   {2, []look{{0, 2, true}}},
+		"the second comes a moment later": {2, []look{{0, 1, false}, {600 * time.Millisecond, 2, true}}},
+		"one is gone":                     {2, []look{{0, 1, false}, {1900 * time.Millisecond, 1, false}, {2 * time.Second, 1, true}}},
+		"nobody for an hour, then one":    {2, []look{{0, 0, false}, {time.Hour, 1, false}, {time.Hour + time.Second, 2, true}}},
+		"nobody":                          {2, []look{{0, 0, false}, {time.Hour, 0, false}}},
+		"of five, one is not enough":      {4, []look{{0, 1, false}, {time.Hour, 1, false}, {2 * time.Hour, 2, false}, {3 * time.Hour, 2, true}}},
+		"it does not vote":                {0, []look{{0, 0, true}}},
+	} {
+		call := rollCall{others: c.others, patience: 2 * time.Second}
+		for _, l := range c.looks {
+			if got := call.over(cluster.Instant(0).Add(l.after), l.answered); got != l.over {
+				t.Errorf("%s: after %v, with %d answers: over %t", name, l.after, l.answered, got)
+			}
+		}
+	}
+}
+
+// What is noted while the last writing is just over is written at the end.
+func TestVotersAreWrittenOnceMoreAtTheEnd(t *testing.T) {
+	cfg := &config.Config{Nodes: []config.Node{{Name: "a", DataDir: t.TempDir()}}, Self: "a"}
+	n := &Node{cfg: cfg, state: newStateStore(), seen: newSeenBook(), disk: deadline.New(), log: slog.New(slog.DiscardHandler)}
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	n.seen.note("c-1", control.Seen{Term: 1, Index: 1})
+	go func() { done <- n.keepSeen(ctx) }()
+	for seenIn(t, n.seenFile())["c-1"].Term != 1 {
+		time.Sleep(time.Millisecond)
+	}
+	n.seen.note("c-1", control.Seen{Term: 1, Index: 2})
+	end()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := seenIn(t, n.seenFile())["c-1"].Index; got != 2 {
+		t.Errorf("entry %d is on disk", got)
 	}
 }
