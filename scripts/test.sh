@@ -22,7 +22,7 @@ fi
 step "power cuts at named points: 60 histories of two replicas (make powercuts runs 1,000)"
 HACLUSTER_POWERCUTS=60 go test -tags failpoints ./replication -run TestK110PowerCutsAtNamedPointsLoseNothing -count=1 -timeout 20m
 step "packages with the race detector"
-go test -race -timeout 20m $(go list ./... | grep -v -e /cmd/internal/sim -e /replication/maps -e /cmd/internal/schedule \
+go test -race -p 4 -timeout 20m $(go list ./... | grep -v -e /cmd/internal/sim -e /replication/maps -e /cmd/internal/schedule \
   -e /cmd/internal/e2e -e /heartbeat/membership -e /cmd/internal/ring3 -e '/replication$')
 # These use one processor for minutes, and real processes wait more than they work: so they run side by side. They are
 # niced: they take what the real processes leave, whose leases and deadlines are of real time.

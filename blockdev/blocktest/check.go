@@ -46,6 +46,15 @@ func expect(t testing.TB, d blockdev.Device, off int64, want []byte) {
 	}
 }
 
+// expectAround expects of r and what lies beside it what the whole device, all, should hold there: the race detector takes
+// its time with every byte that is looked at.
+func expectAround(t testing.TB, d blockdev.Device, r blockdev.Range, all []byte) {
+	t.Helper()
+	const beside = 64 << 10
+	from, to := max(r.Off-beside, 0), min(r.End()+beside, int64(len(all)))
+	expect(t, d, from, all[from:to])
+}
+
 func firstDifference(a, b []byte) int {
 	for i := range a {
 		if a[i] != b[i] {
