@@ -14,6 +14,8 @@ type rename struct {
 	seq    uint64
 	dirs   []*Node // durable with any of them
 	gone   *Node   // nil, or the directory that it removes: what happened in there is durable with it
+	placed *Node   // nil, or what got its name by it
+	into   []*Node // the directories that a node was moved into, up to the root: what placed them is durable with it
 	undo   func()  // Store.mu held; changes are taken back newest first
 	finish func()  // Store.mu held; it has become durable
 }
@@ -54,7 +56,7 @@ func (s *Store) make(dir *Node, name string, mode uint32, do func(path string) e
 		return nil, err
 	}
 	n := s.addLocked(dir, name, mode)
-	s.noteLocked(&rename{dirs: []*Node{dir}, undo: func() { s.eraseLocked(n) }, finish: func() {}})
+	s.noteLocked(&rename{dirs: []*Node{dir}, placed: n, undo: func() { s.eraseLocked(n) }, finish: func() {}})
 	return n, nil
 }
 
@@ -160,12 +162,24 @@ func (s *Store) Rename(dir *Node, name string, newDir *Node, newName string, may
 		return err
 	}
 	s.moveLocked(n, newDir, newName)
-	s.noteLocked(&rename{dirs: []*Node{dir, newDir}, gone: directory(replaced), finish: finish, undo: func() {
+	s.noteLocked(&rename{dirs: []*Node{dir, newDir}, gone: directory(replaced), placed: n, into: above(dir, newDir), finish: finish, undo: func() {
 		s.must(unix.Rename(s.belowLocked(n), filepath.Join(s.belowLocked(dir), name)))
 		s.moveLocked(n, dir, name)
 		back()
 	}})
 	return nil
+}
+
+// above is the directory that a node was moved into and those above it; nil when it stayed where it was. A journal has the
+// directories that a move names in the transaction of the move: else what left its old place would be nowhere after a cut.
+func above(from, to *Node) (dirs []*Node) {
+	if from == to {
+		return nil
+	}
+	for ; to != nil; to = to.parent {
+		dirs = append(dirs, to)
+	}
+	return dirs
 }
 
 func (s *Store) moveLocked(n, dir *Node, name string) {
@@ -175,7 +189,8 @@ func (s *Store) moveLocked(n, dir *Node, name string) {
 }
 
 // SyncDir makes the names in a directory durable, and what they depend on: earlier changes that touch a directory of one
-// that becomes durable, as a journal has them in the same or an earlier transaction.
+// that becomes durable, and those that made the directories which something was moved into, as a journal has them in the
+// same or an earlier transaction.
 func (s *Store) SyncDir(dir *Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,10 +198,11 @@ func (s *Store) SyncDir(dir *Node) {
 		s.finishAllLocked()
 		return
 	}
-	dirs, done, left := []*Node{dir}, []*rename(nil), []*rename(nil)
+	dirs, into, done, left := []*Node{dir}, []*Node(nil), []*rename(nil), []*rename(nil)
 	for _, r := range slices.Backward(s.journal) {
-		if slices.ContainsFunc(r.dirs, func(d *Node) bool { return slices.Contains(dirs, d) }) {
+		if slices.Contains(into, r.placed) || slices.ContainsFunc(r.dirs, func(d *Node) bool { return slices.Contains(dirs, d) }) {
 			dirs = append(dirs, r.dirs...)
+			into = append(into, r.into...)
 			if r.gone != nil {
 				dirs = append(dirs, r.gone)
 			}

@@ -1,6 +1,7 @@
 package unflushed
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -202,6 +203,75 @@ func TestADurablyRemovedDirectoryStaysRemoved(t *testing.T) {
 		}
 		if got := s.names(t); len(got) > 1 || len(got) == 1 && got[0] != "/y" {
 			t.Errorf("%v is left", got)
+		}
+	}
+}
+
+// A directory is moved into a new one and only the new one is flushed, not the directory that has its name: what was moved is there
+// after a cut, and what happened in it before and was not flushed is taken back in there.
+func TestMovedDirectoriesKeepTheDirectoriesThatTheyWereMovedInto(t *testing.T) {
+	s := store(t, Config{})
+	mkdir := func(in *Node, name string) *Node {
+		n, err := s.Mkdir(in, name, 0o700)
+		check(t, err)
+		return n
+	}
+	a := mkdir(s.root, "a")
+	p := mkdir(a, "p")
+	s.put(t, p, "f", "1", true)
+	for _, dir := range []*Node{s.root, a, p} {
+		s.SyncDir(dir)
+	}
+	check(t, s.Unlink(p, "f"))
+	b := mkdir(mkdir(s.root, "b"), "b")
+	check(t, s.Rename(a, "p", b, "p", true))
+	s.SyncDir(a)
+	if cut := s.drop(t); cut.LostNames != 1 {
+		t.Errorf("%+v", cut)
+	}
+	if got := s.names(t); !slices.Equal(got, []string{"/b/b/p/f"}) {
+		t.Errorf("%v is left", got)
+	}
+}
+
+// Whatever is made, moved, removed and flushed: a cut can take back what it may lose.
+func TestNamesAreTakenBackAfterAnyHistory(t *testing.T) {
+	for seed := range uint64(250) {
+		s := store(t, Config{Lenient: seed%8 == 0})
+		rng := rand.New(rand.NewPCG(seed, 5))
+		s.wander(rng)
+		_, err := s.PowerCut([]Mode{Drop, Random, Torn}[rng.IntN(3)], seed) // panics when it cannot
+		check(t, err)
+	}
+}
+
+// wander changes and flushes names at random. That some of it is refused is a part of it.
+func (s *Store) wander(rng *rand.Rand) {
+	dirs := []*Node{s.root}
+	any := func() *Node {
+		for {
+			if d := dirs[rng.IntN(len(dirs))]; !d.gone && d.grave == "" { // the kernel lets nobody into one that was removed
+				return d
+			}
+		}
+	}
+	for range 50 {
+		dir, name := any(), string(rune('a'+rng.IntN(3)))
+		switch rng.IntN(7) {
+		case 0, 1:
+			if n, err := s.Mkdir(dir, name, 0o700); err == nil {
+				dirs = append(dirs, n)
+			}
+		case 2:
+			_, _ = s.Create(dir, name, unix.S_IFREG|0o600)
+		case 3:
+			_ = s.Unlink(dir, name)
+		case 4:
+			_ = s.Rmdir(dir, name)
+		case 5:
+			_ = s.Rename(dir, name, any(), string(rune('a'+rng.IntN(3))), true)
+		case 6:
+			s.SyncDir(dir)
 		}
 	}
 }
