@@ -273,8 +273,8 @@ func TestHungDiskDoesNotKeepTheDaemonFromStopping(t *testing.T) {
 				}
 				l.await("the disk to hang", func() bool { return n.dev.Stalled() })
 				n.stop()
-				if err := <-n.done; !errors.Is(err, blockdev.ErrStalled) {
-					t.Errorf("stopped with %v, want to be told that the device hangs", err)
+				if err := <-n.done; !errors.Is(err, blockdev.ErrStalled) || !strings.Contains(err.Error(), "outstanding for") {
+					t.Errorf("stopped with %v, want to be told that the device hangs, and in what", err)
 				}
 				n.done <- nil
 				if n.sb.mark() != nil {
@@ -282,6 +282,22 @@ func TestHungDiskDoesNotKeepTheDaemonFromStopping(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// R26: nothing hung until the last flush of a stop.
+func TestDiskThatHangsInTheLastFlushIsNamedByTheStop(t *testing.T) {
+	l := formed(t, labConfig{deadline: 100 * time.Millisecond}, "a", "b")
+	b := l.nodes["b"]
+	l.nodes["a"].connected("b")
+	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
+	b.stop()
+	if err := <-b.done; !errors.Is(err, blockdev.ErrStalled) || !strings.Contains(err.Error(), "flush") {
+		t.Errorf("stopped with %v, want to be told that the flush hangs", err)
+	}
+	b.done <- nil
+	if held.Waiting() != 1 || b.sb.mark() != nil {
+		t.Errorf("%d flushes hang; mark of a clean stop: %v", held.Waiting(), b.sb.mark())
 	}
 }
 

@@ -119,8 +119,14 @@ func (r *Replica) unusable(why string) {
 
 // Stalled is to be called by whoever watches the backing (R26): a stall counts as an error. It does not wait.
 func (r *Replica) Stalled(op blockdev.Op, at blockdev.Range, since time.Duration) {
-	err := fmt.Errorf("%v of %v outstanding for %v: %w", op, at, since.Round(time.Millisecond), blockdev.ErrStalled)
+	what := op.String()
+	if at.Len > 0 { // a flush has no range
+		what += " of " + at.String()
+	}
+	err := fmt.Errorf("%s outstanding for %v: %w", what, since.Round(time.Millisecond), blockdev.ErrStalled)
 	r.mu.Lock()
+	r.hung = err
+	r.changeLocked()
 	if r.stopped {
 		r.mu.Unlock()
 		return

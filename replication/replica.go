@@ -163,6 +163,7 @@ type Replica struct {
 	problem   string          // why the replica must not be used any more
 	proposing bool            // a proposal of the role is on its way
 	unnoted   int             // failures that are not on stable storage yet
+	hung      error           // the stall that was told of last: a stop that it spoils names it
 	receiving int             // streams that were accepted and have not been left by Replicate
 	digesting int             // digest requests and reads of the primary being answered
 	mends     readNews        // reads that a member answered

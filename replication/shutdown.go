@@ -41,6 +41,11 @@ func (r *Replica) shutdown() error {
 		r.stop()
 		return nil
 	}
+	if !r.dev.Stalled() {
+		r.mu.Lock()
+		r.hung = nil // one that is over has nothing to do with this stop
+		r.mu.Unlock()
+	}
 	if err := r.whenQuiet(); err != nil {
 		return err
 	}
@@ -82,7 +87,7 @@ func (r *Replica) whenQuiet() error {
 		case quiet:
 			return nil
 		case r.dev.Stalled():
-			return fmt.Errorf("stop volume %s: %w", r.cfg.Volume.Name, blockdev.ErrStalled)
+			return r.hangs()
 		}
 		select {
 		case <-changed:
@@ -104,7 +109,27 @@ func (r *Replica) unlessStalled(f func() error) error {
 		case <-look.C:
 		}
 	}
-	return fmt.Errorf("stop volume %s: %w", r.cfg.Volume.Name, blockdev.ErrStalled)
+	return r.hangs()
+}
+
+// hangs says which operation kept the stop from being a clean one. Nobody else tells of one that began after stop. A stall
+// is told of a moment after it is seen, unless its operation returned in between.
+func (r *Replica) hangs() error {
+	late := time.NewTimer(r.timers.drop())
+	defer late.Stop()
+	for {
+		r.mu.Lock()
+		err, changed := r.hung, r.watchLocked()
+		r.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("no mark of a clean stop is left: %w", err)
+		}
+		select {
+		case <-changed:
+		case <-late.C:
+			return fmt.Errorf("no mark of a clean stop is left: %w", blockdev.ErrStalled)
+		}
+	}
 }
 
 // problemStops is why a replica that shuts down is out of service.

@@ -61,8 +61,8 @@ type Node struct {
 	seen   *seenBook
 	disk   *deadline.Watch // calls to the disk of data_dir that are outstanding
 	known  *cluster.State  // kept by an earlier process, nil without; for status only
-	fatal  chan error      // what ends the process; room for one
-	failed chan struct{}   // closed with it
+	failed chan struct{}   // closed when the process has to end by itself
+	why    error           // of that; to be read when failed is closed
 
 	failOnce sync.Once
 	joined   chan struct{} // closed when raft is open
@@ -109,7 +109,7 @@ func New(cfg *config.Config, log *slog.Logger, env Env) (*Node, error) {
 		}
 		log.Warn("data_dir is on a memory file system: a power loss empties it", "data_dir", cfg.DataDir())
 	}
-	n := &Node{disk: deadline.New(), cfg: cfg, log: log, me: cfg.Me(), env: env, boot: env.Boot, dir: dir, old: hasRaft, fatal: make(chan error, 1), failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
+	n := &Node{disk: deadline.New(), cfg: cfg, log: log, me: cfg.Me(), env: env, boot: env.Boot, dir: dir, old: hasRaft, failed: make(chan struct{}), joined: make(chan struct{}), readyc: make(chan struct{}),
 		trans: trans, state: newStateStore(), events: newJournal(cfg.Self, int(applied.Cluster.Limits.Events))}
 	n.run.set(version, applied)
 	n.formation.Store(dir.id.Formation)
@@ -198,8 +198,8 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.followSchedules(life) })
 	g.Go(func() error {
 		select {
-		case err := <-n.fatal:
-			return err
+		case <-n.failed:
+			return n.why
 		case <-life.Done():
 			return nil
 		}
@@ -223,7 +223,12 @@ func (n *Node) Run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	return err
+	select {
+	case <-n.failed: // also in the stop, when nobody waits for it any more: that was no clean one
+		return n.why
+	default:
+		return err
+	}
 }
 
 func quiet(err error) error {
@@ -237,7 +242,7 @@ func quiet(err error) error {
 func (n *Node) fail(err error) {
 	n.failOnce.Do(func() {
 		n.log.Error("this node ends", "error", err) // at once: what hangs may keep Run from returning it
-		n.fatal <- err
+		n.why = err
 		close(n.failed)
 	})
 }

@@ -221,7 +221,8 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 		if err := h.replica.Run(ctx); err != nil {
 			v.n.log.Error("replica did not stop cleanly", "volume", vol.Name, "error", err)
 			if errors.Is(err, blockdev.ErrStalled) {
-				v.n.fail(fmt.Errorf("volume %s: %w", vol.Name, err))
+				v.n.fail(fmt.Errorf("volume %s: %w: look after the disk of %s; if it is only slow, raise disk_deadline (%v)",
+					vol.Name, err, rep.Device, v.n.conf().Cluster.DiskDeadline))
 				return // closing would wait for the hung operation (R26)
 			}
 		}
