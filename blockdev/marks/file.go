@@ -82,12 +82,31 @@ func Open(s Store, b Binding) (*File, error) {
 	return f, nil
 }
 
+// VolumeSize is the size in bytes of the volume that the map at path is of, whoever's it is. Nothing is written; it may be open.
+func VolumeSize(path string) (int64, error) {
+	s, err := OpenPath(path)
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	var heads [tableAt]byte
+	h, _, err := loadHeader(s, &heads)
+	if err != nil {
+		return 0, fmt.Errorf("read map of marks %s: %w", path, err)
+	}
+	return h.size, nil
+}
+
+func loadHeader(s Store, heads *[tableAt]byte) (h *header, damage, err error) {
+	if err := readFull(s, heads[:], 0); err != nil {
+		return nil, nil, err
+	}
+	return chooseHeader(heads[:headerSize], heads[headerSize:])
+}
+
 func load(s Store, b *Binding) (*File, error) {
 	var heads [tableAt]byte
-	if err := readFull(s, heads[:], 0); err != nil {
-		return nil, err
-	}
-	h, damage, err := chooseHeader(heads[:headerSize], heads[headerSize:])
+	h, damage, err := loadHeader(s, &heads)
 	if err != nil {
 		return nil, err
 	}

@@ -172,6 +172,19 @@ func (v *volumes) reopenResized(vol cluster.Volume, h *held) bool {
 	return true
 }
 
+// mayLag reports whether what our log shows of a volume may be older than its replica here, and must not be acted on before the
+// start of this process is in it: a superblock is made only for a replica that is no member, and one that was growing when
+// the process before died would be refused for the old size. Its map of marks has the new one before its superblock has.
+func (v *volumes) mayLag(vol cluster.Volume) bool {
+	dir, path := v.superblockPath(vol.Name)
+	sb, err := meta.Read(path)
+	if err != nil || sb.Size > vol.Size {
+		return true
+	}
+	size, err := marks.VolumeSize(filepath.Join(dir, "marks"))
+	return err == nil && size > vol.Size // without a map, all may differ: that is no reason to wait
+}
+
 // asLeft reports whether a superblock has the epoch with which this very process closed the replica to open it anew: then it is
 // no older one that was put in its place (R16).
 func (v *volumes) asLeft(volume string, stored cluster.Epoch) bool {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"hacluster/blockdev/marks"
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
@@ -83,6 +84,42 @@ func TestReplicaMadeAnewHoldsTheSizeThatIsToCome(t *testing.T) {
 			vol.Grow = 0
 		}
 	}
+}
+
+// A crash between the map of marks and the superblock: while the log of the next process still shows the old size, its replica is
+// not opened with it, which would say that the map is of another volume. With the new size it grows to its end.
+func TestReplicaThatCrashedWhileGrowingWaitsForTheSizeToBeKnown(t *testing.T) {
+	n, device := ofOneVolume(t)
+	st := cluster.NewState()
+	st.ID = strings.Repeat("1", 32)
+	vol := cluster.Volume{Name: "vol", ID: strings.Repeat("2", 32), Size: 1 << 20, Epoch: 5, Primary: "beta",
+		Replicas: []cluster.Replica{{Node: "alpha", Device: device}, {Node: "beta"}}, Members: map[string]cluster.Member{"beta": {}}}
+	b, err := n.vols.openBacking(st, vol, device, config.Volume{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.close()
+	if n.vols.mayLag(vol) {
+		t.Error("a whole one is not opened")
+	}
+	if err := os.Truncate(device, 3<<20); err != nil {
+		t.Fatal(err)
+	}
+	dir, _ := n.vols.superblockPath("vol")
+	if err := marks.GrowPath(filepath.Join(dir, "marks"), n.vols.marksBinding(st, vol, b.incarnation.Attachment, ""), 3<<20, false); err != nil {
+		t.Fatal(err)
+	}
+	st.Nodes["alpha"] = cluster.Node{Start: n.dir.id.Start + 1} // not ours: our start is not in the log yet
+	if h := n.vols.replicaOf(st, vol, vol.Replicas[0]); h != nil {
+		t.Errorf("opened with the old size: %q", h.broken)
+	}
+	vol.Size = 3 << 20
+	h := n.vols.replicaOf(st, vol, vol.Replicas[0])
+	if h == nil || h.broken != "" || h.size != 3<<20 {
+		t.Fatalf("with the new size: %+v", h)
+	}
+	h.cancel()
+	<-h.ended
 }
 
 // One volume that cannot be handed over keeps no other from growing, and the answer tells of each.

@@ -15,7 +15,6 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/frontend/nbd"
-	"hacluster/blockdev/meta"
 	"hacluster/blockdev/undo"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
@@ -172,10 +171,8 @@ func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.R
 	v.goes.Add(1) // stopAll waits until we are through
 	v.mu.Unlock()
 	defer v.goes.Done()
-	if _, path := v.superblockPath(vol.Name); st.Nodes[v.n.me.Name].Start != v.n.dir.id.Start {
-		if sb, err := meta.Read(path); err != nil || sb.Size > vol.Size {
-			return nil // what our log shows may be old, and a superblock is made only for a replica that is no member
-		}
+	if st.Nodes[v.n.me.Name].Start != v.n.dir.id.Start && v.mayLag(vol) {
+		return nil
 	}
 	h = v.open(st, vol, rep)
 	v.mu.Lock()
