@@ -7,8 +7,8 @@
 #
 # -i  auto, buffered or direct: how hacluster uses its backings (default auto: direct, except in memory)
 # -s  hacluster with certificates: TLS between the nodes. QEMU stays without, and so does NBD on its unix socket.
-# -a  another table: the mirror beside the same NBD server over one file, of the same disk. What the mirror writes twice
-#     to one disk can at best be half as fast as what is written once.
+# -a  another table: the mirror beside the same NBD server over one file, of the same disk; and what the disk allows: how
+#     fast fio writes two files of it at a time, each, beside one alone (libaio, O_DIRECT, at the depth of the job).
 # -q  neither waits for a quiet machine nor repeats what was disturbed: for a first look only
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -29,6 +29,15 @@ up() { # NAME: waits for what was started as the last one, and fills its volume
   local uri=$1_uri
   fio --name=fill --ioengine=nbd --uri="${!uri}" --size=1g --rw=write --bs=1M --iodepth=8 --output-format=terse >/dev/null; }
 
+disk() { # JOB FILE...: operations a second of each file, as a line of JOB.FILES
+  local how=--rw=randwrite; case $1 in w4k_qd1) how+=" --bs=4k --iodepth=1";; w4k_qd32) how+=" --bs=4k --iodepth=32";;
+    w1m_qd8) how="--rw=write --bs=1M --iodepth=8";; *) return 0;; esac
+  local job=$1 each=(); shift
+  for f; do each+=(--name="${f##*/}" --filename="$f"); done
+  # shellcheck disable=SC2086
+  fio --name=global --ioengine=libaio --direct=1 --size=1g --time_based --runtime="$secs" $how --output-format=json "${each[@]}" |
+    jq '[.jobs[].write.iops] | add / length' >>"$tmp/disk.$job.$#"; }
+
 mkfifo "$tmp/ha.in" "$tmp/alone.in"
 "$tmp/serve" -bin bin -disks "$disks" -io "$io" $tls <"$tmp/ha.in" >"$tmp/ha.out" & exec 3>"$tmp/ha.in"; up ha
 [ $alone ] && { "$tmp/serve" -alone -disks "$disks" -io "$io" <"$tmp/alone.in" >"$tmp/alone.out" & exec 4>"$tmp/alone.in"; up alone; }
@@ -36,6 +45,7 @@ for ((i = 1; i <= rounds; i++)); do
   echo "round $i of $rounds" >&2
   scripts/bench/nbd-bench.sh $quick -r 1 -t "$secs" -j "$jobs" -p "$ha_pids" "$ha_uri" >"$tmp/ha.$i"
   [ $alone ] && scripts/bench/nbd-bench.sh $quick -r 1 -t "$secs" -j "$jobs" -p "$alone_pids" "$alone_uri" >"$tmp/alone.$i"
+  [ $alone ] && for job in ${jobs//,/ }; do disk "$job" "$disks/f1" "$disks/f2"; disk "$job" "$disks/f1"; done
   scripts/bench/peer-qsd-mirror.sh -k mirror -c "${CACHE:-direct-native}" -d "$disks/q1" -e "$disks/q2" -- $quick -r 1 -t "$secs" -j "$jobs" >"$tmp/qemu.$i"
 done
 
@@ -49,5 +59,7 @@ table() { # NAME TITLE: hacluster beside NAME
     | . as [$j,$f] | col($ha;$j;$f) as $a | col($other;$j;$f) as $b | select($a != null)
     | "| \($j) | \($f) | \($a|r) | \($b|r) | \(if $b then ($a/$b)|r else "-" end) |" )'; }
 table qemu "QEMU mirror"
-[ $alone ] && { echo; table alone unmirrored; }
+[ $alone ] && { echo; table alone unmirrored; echo
+  for job in ${jobs//,/ }; do [ -e "$tmp/disk.$job.1" ] || continue; jq -rn --arg job "$job" --slurpfile one "$tmp/disk.$job.1" --slurpfile two "$tmp/disk.$job.2" \
+    'def med: sort | .[((length-1)/2)|floor]; "\($job): the disk allows \(100*($two|med)/($one|med)|round/100) of the rate of one file"'; done; }
 exit 0

@@ -188,11 +188,12 @@ func (r *Run) story(ctx context.Context) error {
 	}
 	// Leadership leaves the primary's node soon after the start. Whoever takes it counts a whole lease from nothing (R10), so
 	// that a pause of the machine would show as the fault's doing.
-	resting, cancel := context.WithTimeout(ctx, within)
+	rests := within + 2*r.target() // a young leader stays for two leases, each shorter than the RTO target
+	resting, cancel := context.WithTimeout(ctx, rests)
 	_, err := r.watch.until(resting, func(v View) bool { return v.Leader != "" && v.Leader != v.Primary })
 	cancel()
 	if err != nil {
-		return fmt.Errorf("before the fault: the primary's node leads the Raft group for %v: %w", within, err)
+		return fmt.Errorf("before the fault: the primary's node leads the Raft group for %v: %w", rests, err)
 	}
 	if r.s.Series == nil {
 		return r.strike(ctx, r.s)
