@@ -40,10 +40,14 @@ func (r *Replica) newRegions() *maps.Regions {
 
 // mark is Mark for every other replica, and ahead of what a scattered load will write next.
 func (r *Replica) mark(at blockdev.Range, w marks.Waiter) (ready bool, err error) {
+	return r.markAhead(at, r.width, w)
+}
+
+func (r *Replica) markAhead(at blockdev.Range, width func(int64) int64, w marks.Waiter) (ready bool, err error) {
 	if r.slots == 0 {
 		return true, nil
 	}
-	ready, err = r.cfg.Marks.MarkAhead(at, r.width, r.slots, w)
+	ready, err = r.cfg.Marks.MarkAhead(at, width, r.slots, w)
 	if err != nil {
 		return false, unmarked(at, err)
 	}
@@ -52,7 +56,7 @@ func (r *Replica) mark(at blockdev.Range, w marks.Waiter) (ready bool, err error
 
 // missed is how many regions are marked where one is not. Nothing is marked ahead that the next round would have to give
 // back because of its limit.
-func (r *Replica) missed() int64 {
+func (r *Replica) missed(int64) int64 {
 	m := r.cfg.Marks
 	r.aheadMu.Lock()
 	defer r.aheadMu.Unlock()
@@ -61,6 +65,13 @@ func (r *Replica) missed() int64 {
 		return 1
 	}
 	return width
+}
+
+// runsOn is the same of a region that a resync writes.
+func (r *Replica) runsOn(region int64) int64 {
+	r.aheadMu.Lock()
+	defer r.aheadMu.Unlock()
+	return r.run.Miss(region)
 }
 
 func unmarked(at blockdev.Range, err error) error {
@@ -119,7 +130,12 @@ func (e *entry) begins() bool {
 	if e.frame.Kind != wire.Write && e.frame.Kind != wire.Zero {
 		return true
 	}
-	ready, err := e.s.r.mark(e.frame.Range, e)
+	r := e.s.r
+	width := r.width
+	if e.frame.Flags&wire.Resync != 0 {
+		width = r.runs
+	}
+	ready, err := r.markAhead(e.frame.Range, width, e)
 	if err != nil {
 		e.unmarked, ready = err, true
 	}

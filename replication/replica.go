@@ -147,7 +147,9 @@ type Replica struct {
 
 	aheadMu sync.Mutex
 	ahead   maps.Ahead
-	width   func() int64 // missed, as a value made once: one for each write would be an allocation
+	run     maps.Run                 // of what a resync writes here
+	width   func(region int64) int64 // missed, as a value made once: one for each write would be an allocation
+	runs    func(region int64) int64 // runsOn, likewise
 
 	mu        sync.Mutex     // taken before the mutex of a Tenure where both are held
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
@@ -198,7 +200,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxAnswers), work: newWorkers(cfg.Workers)}
-	r.regs, r.width = r.newRegions(), r.missed
+	r.regs, r.width, r.runs = r.newRegions(), r.missed, r.runsOn
 	r.slots = slotsOf(cfg.Marks, r.others())
 	if f := cfg.Marks; f != nil && f.Empty() {
 		before := f.Before()

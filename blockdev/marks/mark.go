@@ -16,9 +16,9 @@ func (f *File) Mark(r blockdev.Range, slots Slots, w Waiter) (ready bool, err er
 	return f.MarkAhead(r, nil, slots, w)
 }
 
-// MarkAhead is Mark that asks, where r is not marked, how many regions are to be: a power of two. They are those around the
-// first missing one, aligned, and go with the same group; nobody is told of them.
-func (f *File) MarkAhead(r blockdev.Range, width func() int64, slots Slots, w Waiter) (ready bool, err error) {
+// MarkAhead is Mark that asks, where r is not marked, how many regions are to be for the first missing one: a power of two.
+// They are those around it, aligned, and go with the same group; nobody is told of them.
+func (f *File) MarkAhead(r blockdev.Range, width func(region int64) int64, slots Slots, w Waiter) (ready bool, err error) {
 	if !r.Within(f.size) {
 		return false, fmt.Errorf("mark %v of %d: %w", r, f.size, blockdev.ErrRange)
 	}
@@ -31,7 +31,7 @@ func (f *File) MarkAhead(r blockdev.Range, width func() int64, slots Slots, w Wa
 			if width == nil || Slots(f.state[i].Load()>>16)&slots == slots { // a group is on its way with it
 				return f.queue(i, last, 1, slots, w)
 			}
-			return f.queue(i, last, width(), slots, w)
+			return f.queue(i, last, width(i), slots, w)
 		}
 	}
 	return true, nil

@@ -476,7 +476,7 @@ func TestMapOfABackingThatMayBeAnotherMeansEverything(t *testing.T) {
 func TestMarkAheadGoesWithTheSameGroup(t *testing.T) {
 	f, _, _ := opened(t)
 	c := make(told, 8)
-	width := func() int64 { return 8 }
+	width := func(int64) int64 { return 8 }
 	if ready, err := f.MarkAhead(region(13), width, 1, c); ready || err != nil {
 		t.Fatal(ready, err)
 	}
@@ -488,7 +488,7 @@ func TestMarkAheadGoesWithTheSameGroup(t *testing.T) {
 			t.Errorf("region %d is durable: %t, want %t", i, got, want)
 		}
 	}
-	if ready, err := f.MarkAhead(region(8), func() int64 { t.Error("asked although it is marked"); return 1 }, 1, c); !ready || err != nil {
+	if ready, err := f.MarkAhead(region(8), func(int64) int64 { t.Error("asked although it is marked"); return 1 }, 1, c); !ready || err != nil {
 		t.Error(ready, err)
 	}
 	if f.Hot() != 8 {

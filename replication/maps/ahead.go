@@ -34,3 +34,22 @@ func (a *Ahead) Miss(now time.Duration) (width int64) {
 	}
 	return min(width, Span)
 }
+
+// Run decides the same for what a resync writes. That comes in ascending order, and where it is dense, each region would cost
+// a flush: as long as one that is missed lies where the last one ended, more are marked, up to a span. A resync that is
+// interrupted compares what lies ahead of it in any case.
+type Run struct {
+	end   int64 // of what was marked last, in regions
+	width int64
+}
+
+// Miss is how many regions, a power of two, aligned, are marked for the one that is missed.
+func (s *Run) Miss(region int64) (width int64) {
+	if s.width > 0 && region == s.end {
+		s.width = min(4*s.width, Span)
+	} else {
+		s.width = 1
+	}
+	s.end = region&^(s.width-1) + s.width
+	return s.width
+}

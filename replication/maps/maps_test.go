@@ -431,6 +431,34 @@ func TestMoreIsMarkedAheadTheMoreIsMissed(t *testing.T) {
 	}
 }
 
+// A resync that is dense costs a flush for each span in the end, one that is scattered marks what it writes.
+func TestADenseResyncMarksSpans(t *testing.T) {
+	var s Run
+	misses, end := 0, int64(0)
+	for region := int64(3); region < 100*Span; region++ {
+		if region < end {
+			continue // it is marked
+		}
+		misses++
+		w := s.Miss(region)
+		if first := region &^ (w - 1); w < 1 || w > Span || w&(w-1) != 0 || region >= first+w {
+			t.Fatalf("%d regions for region %d", w, region)
+		}
+		end = region&^(w-1) + w
+	}
+	if misses > 100+4 {
+		t.Errorf("%d misses in 100 spans", misses)
+	}
+	for region := int64(0); region < 100*Span; region += 2 {
+		if w := s.Miss(region); w != 1 {
+			t.Fatalf("%d regions for region %d, whose neighbour was not written", w, region)
+		}
+	}
+	if w := new(Run).Miss(0); w != 1 {
+		t.Errorf("%d regions for the first miss", w)
+	}
+}
+
 func TestFewMissesAgainAndAgainMarkNothingAhead(t *testing.T) {
 	var a Ahead
 	for i := range 20 * fewMisses {
