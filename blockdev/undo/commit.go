@@ -222,6 +222,7 @@ func (g *group) put(at blockdev.Range, content []byte) error {
 		r.sum = crc32.Checksum(content, castagnoli)
 	}
 	g.at = len(l.buf)
+	l.makeRoom(recordSize + len(content))
 	l.buf = append(l.buf, zeroes[:recordSize]...)
 	if !r.zero {
 		l.buf = append(l.buf, content...)
@@ -234,6 +235,14 @@ func (g *group) put(at blockdev.Range, content []byte) error {
 		return g.write()
 	}
 	return nil
+}
+
+// makeRoom has n more bytes fit into the group. From a megabyte on there is room for a whole group at once: growing bit by bit
+// would copy, and have the kernel clear, many times what is logged of a short resync.
+func (l *live) makeRoom(n int) {
+	if need := len(l.buf) + n; need > cap(l.buf) && need > MaxRecord {
+		l.buf = append(make([]byte, 0, groupBytes+recordSize+MaxRecord), l.buf...)
+	}
 }
 
 // write makes the group durable, and only then its blocks count as logged.
