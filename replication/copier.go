@@ -39,6 +39,8 @@ type copier struct {
 	mine    chan seen       // sent by workers, received by run; as many as are asked
 	asking  int64           // bytes of asked
 	pause   *time.Timer     // until the pace is asked again
+	knows   bool            // the stream knows sums
+	differs bool            // what was compared last differs for the most part: sums will tell
 }
 
 // compared is a chunk under way: it is read here while the peer makes its digests. Ours are made when its are known: most of
@@ -47,6 +49,7 @@ type compared struct {
 	chunk  blockdev.Range
 	mine   *digests    // nil: it is being read
 	theirs *wire.Reply // nil: the peer has not answered
+	sums   bool        // sums are asked for, which tell only what differs
 	all    bool        // it is copied whatever the digests say
 }
 
@@ -55,12 +58,12 @@ type digests struct {
 	sums  []byte           // nil: not made yet
 	bad   []blockdev.Range // blocks that cannot be read; their places in sums mean nothing
 	tried []blockdev.Range // of bad: the rest was given up unseen
-	buf   *blockdev.Buf    // what was read; nil: it was read block by block, or not kept
+	buf   *blockdev.Buf    // what was read; nil: it is a hole, or was read block by block, or not kept
 	err   error
 }
 
-func newCopier(p *peerLink, stream uint64, outbox *link.Outbox) *copier {
-	return &copier{p: p, t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
+func newCopier(p *peerLink, stream uint64, outbox *link.Outbox, knows bool) *copier {
+	return &copier{p: p, knows: knows, t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
 		replies: make(chan wire.Reply, maxCompares), mine: make(chan seen, maxCompares)}
 }
 
@@ -114,16 +117,28 @@ func (c *copier) ask() {
 		if paced {
 			pace.Took(at, chunk.Len)
 		}
-		c.lastID++
-		c.asked[c.lastID] = &compared{chunk: chunk}
 		c.asking += chunk.Len
-		if err := c.outbox.Put(wire.Frame{Kind: wire.Digest, ID: c.lastID, Range: chunk}); err != nil {
-			c.p.disconnect("a digest request cannot be sent: " + err.Error()) // the chunk goes back to the plan with it
+		if !c.request(&compared{chunk: chunk, sums: c.knows && c.differs && paced}) {
 			return
 		}
-		c.outbox.Flush()
 		c.read(c.lastID, chunk)
 	}
+}
+
+// request asks the peer for the digests of a chunk, or its sums.
+func (c *copier) request(g *compared) bool {
+	c.lastID++
+	c.asked[c.lastID] = g
+	f := wire.Frame{Kind: wire.Digest, ID: c.lastID, Range: g.chunk}
+	if g.sums {
+		f.Flags = wire.Sums
+	}
+	if err := c.outbox.Put(f); err != nil {
+		c.p.disconnect("a digest request cannot be sent: " + err.Error()) // the chunk goes back to the plan with it
+		return false
+	}
+	c.outbox.Flush()
+	return true
 }
 
 // read reads our side of a chunk. A worker does it: a disk that hangs must not keep the tenure from ending. mine has room
@@ -178,16 +193,20 @@ func (c *copier) finish(id uint64, g *compared) {
 	g.all = g.all || t.core.CopyAll(c.p.node) || theirs.Code != wire.OK // what it cannot read may be mended by writing it
 	t.mu.Unlock()
 	if mine.sums == nil && !g.all {
-		c.hash(id, *mine, theirs.Digests)
+		c.hash(id, *mine, theirs.Digests, g.sums)
+		return
+	}
+	if g.sums && !g.all && !g.allDiffer() {
+		c.askAgain(id, g)
 		return
 	}
 	delete(c.asked, id)
+	c.differs = g.mostDiffer()
 	c.asking -= g.chunk.Len
 	c.p.noteUnreadable(g.chunk, mine.bad)
 	failpoint.Hit(failpoint.ResyncCompare)
 	copies := t.copies(g.chunk, mine.buf, func(i int, block blockdev.Range) bool {
-		at := i * wire.DigestSize
-		return !overlapsAny(mine.bad, block) && (g.all || !bytes.Equal(mine.sums[at:at+wire.DigestSize], theirs.Digests[at:at+wire.DigestSize]))
+		return !overlapsAny(mine.bad, block) && (g.all || g.differ(i))
 	})
 	if mine.buf != nil {
 		mine.buf.Free()
@@ -200,13 +219,61 @@ func (c *copier) finish(id uint64, g *compared) {
 	})
 }
 
-// hash makes our digests of what was read. A worker does it, beside those of other chunks; hasRead gets it once more.
-func (c *copier) hash(id uint64, d digests, theirs []byte) {
+// hash makes our digests, or sums, of what was read. A worker does it, beside those of other chunks; hasRead gets it once more.
+func (c *copier) hash(id uint64, d digests, theirs []byte, sums bool) {
 	mine := c.mine
 	c.t.r.work.do(jobFunc(func() {
-		d.sums = link.AppendDigestsAgainst(make([]byte, 0, len(theirs)), d.buf.Bytes(), theirs)
+		out := make([]byte, 0, len(theirs))
+		if sums {
+			d.sums = link.AppendSums(out, d.buf.Bytes())
+		} else {
+			d.sums = link.AppendDigestsAgainst(out, d.buf.Bytes(), theirs)
+		}
 		mine <- seen{id, d}
 	}))
+}
+
+// askAgain has the digests of a chunk compared, for sums do not tell that blocks are alike.
+func (c *copier) askAgain(id uint64, g *compared) {
+	delete(c.asked, id)
+	if g.mine.buf != nil {
+		g.mine.sums = nil // else they are digests already
+	}
+	g.theirs, g.sums = nil, false
+	c.t.with(func(primary.Instant) { c.t.core.AskedAgain(c.p.node, c.stream) })
+	c.request(g)
+}
+
+// differ reports whether block i of a chunk is not alike, or with sums, whether it surely is not.
+func (g *compared) differ(i int) bool {
+	at := i * wire.DigestSize
+	return !bytes.Equal(g.mine.sums[at:at+wire.DigestSize], g.theirs.Digests[at:at+wire.DigestSize])
+}
+
+// allDiffer reports whether sums tell that all of a chunk differs. What is here was read as a whole: else there are digests of it,
+// and no sums.
+func (g *compared) allDiffer() bool {
+	for i := range wire.Digests(g.chunk) {
+		if g.mine.buf == nil || !g.differ(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// mostDiffer reports whether sums would have told the same of most of a chunk, for less. Zeroes on the other side, as on a new
+// disk, cost no digests here.
+func (g *compared) mostDiffer() bool {
+	if g.mine.sums == nil || g.theirs.Code != wire.OK {
+		return false
+	}
+	n := 0
+	for i := range wire.Digests(g.chunk) {
+		if at := i * wire.DigestSize; g.differ(i) && !link.OfZeroes(g.theirs.Digests[at:at+wire.DigestSize]) {
+			n++
+		}
+	}
+	return n > wire.Digests(g.chunk)/2
 }
 
 func overlapsAny(all []blockdev.Range, r blockdev.Range) bool {
@@ -217,8 +284,12 @@ func overlapsAny(all []blockdev.Range, r blockdev.Range) bool {
 // counts as unreadable too, but for what a read waits for. Each may keep a dying disk busy for seconds.
 const maxBadBlocks = 16
 
-// readChunk reads a chunk and keeps it, without digests; where it cannot be read as a whole it is digestOf.
+// readChunk reads a chunk and keeps it, without digests; where it cannot be read as a whole it is digestOf. Of a hole, of which
+// a copy is rare, the digests are all there is.
 func readChunk(dev blockdev.Device, chunk blockdev.Range, awaited []blockdev.Range) (d digests) {
+	if sums := link.DigestHole(dev, chunk, link.AppendDigests); sums != nil {
+		return digests{sums: sums}
+	}
 	buf := blockdev.NewBuf(int(chunk.Len))
 	if _, err := dev.ReadAt(buf.Bytes(), chunk.Off); err != nil {
 		buf.Free()

@@ -16,6 +16,9 @@ func TestDigestTriesWhatIsAwaitedBehindManyBadBlocks(t *testing.T) {
 	}
 	dev := faultdev.New(memdev.New(memdev.Config{Size: 1 << 20}))
 	defer dev.Close()
+	if _, err := dev.WriteAt(make([]byte, 1<<20), 0); err != nil { // it is no hole
+		t.Fatal(err)
+	}
 	bad := dev.Add(faultdev.Rule{Op: blockdev.OpRead, Range: block(1, maxBadBlocks), Err: errFault})
 	dev.Add(faultdev.Rule{Op: blockdev.OpRead, Range: block(200, 1), Err: errFault})
 	chunk := blockdev.Range{Len: 1 << 20}

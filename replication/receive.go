@@ -349,7 +349,7 @@ func (s *session) digest(ctx context.Context, b *link.Batch, f *wire.Frame) {
 	digest := digester(f.Flags)
 	if f.Flags&wire.FromDisk == 0 && s.overLocked() == nil && r.recv.MayLog() && r.cfg.keeps() {
 		if seen := r.seen.Begin(f.Range, &r.queue); seen != nil {
-			digest = r.digestSeen(seen)
+			digest = r.digestSeen(seen, summer(f.Flags))
 		}
 	}
 	r.mu.Unlock()
@@ -358,9 +358,9 @@ func (s *session) digest(ctx context.Context, b *link.Batch, f *wire.Frame) {
 }
 
 // digestSeen makes digests of what may be overwritten soon, and keeps what it read.
-func (r *Replica) digestSeen(seen *standby.Seen) func(blockdev.Device, blockdev.Range) ([]byte, error) {
+func (r *Replica) digestSeen(seen *standby.Seen, sum link.Sum) func(blockdev.Device, blockdev.Range) ([]byte, error) {
 	return func(dev blockdev.Device, at blockdev.Range) ([]byte, error) {
-		sums, buf, err := link.DigestKept(dev, at)
+		sums, buf, err := link.DigestKept(dev, at, sum)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.seen.Read(seen, buf)
@@ -369,10 +369,20 @@ func (r *Replica) digestSeen(seen *standby.Seen) func(blockdev.Device, blockdev.
 }
 
 func digester(f wire.Flags) func(blockdev.Device, blockdev.Range) ([]byte, error) {
-	if f&wire.FromDisk != 0 {
+	switch {
+	case f&wire.FromDisk != 0:
 		return link.DigestDisk
+	case f&wire.Sums != 0:
+		return link.Sums
 	}
 	return link.Digest
+}
+
+func summer(f wire.Flags) link.Sum {
+	if f&wire.Sums != 0 {
+		return link.AppendSums
+	}
+	return link.AppendDigests
 }
 
 func (s *session) answerDigest(id uint64, at blockdev.Range, digest func(blockdev.Device, blockdev.Range) ([]byte, error)) {

@@ -50,6 +50,67 @@ func TestDigestsAreThoseOfEachBlock(t *testing.T) {
 	}
 }
 
+// What the device knows to be a hole is not read, and its digests are those of the zeroes that it holds.
+func TestDigestsOfAHoleAreMadeWithoutReading(t *testing.T) {
+	const hole = 3*4096 + 100
+	whole := &image{data: make([]byte, 5*4096+100), bad: -1}
+	whole.data[0] = 1
+	dev := &holey{image{data: whole.data, bad: -1}, blockdev.Range{Off: 2 * 4096, Len: hole}}
+	for _, c := range []struct {
+		r    blockdev.Range
+		hole bool
+	}{
+		{blockdev.Range{Off: 2 * 4096, Len: hole}, true},
+		{blockdev.Range{Off: 3 * 4096, Len: 4096}, true},
+		{blockdev.Range{Off: 5 * 4096, Len: 100}, true},
+		{blockdev.Range{Off: 4096, Len: 2 * 4096}, false},
+		{blockdev.Range{Off: 0, Len: 4096}, false},
+		{blockdev.Range{Off: 0, Len: dev.Size()}, false},
+	} {
+		want, err := Digest(whole, c.r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dev.bad = -1
+		if c.hole {
+			dev.bad = c.r.Off // reading it would fail
+		}
+		if got, err := Digest(dev, c.r); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%v: %v, the digests are those of its content: %t", c.r, err, bytes.Equal(got, want))
+		}
+		if got, buf, err := DigestKept(dev, c.r, AppendDigests); err != nil || !bytes.Equal(got, want) || (buf == nil) != c.hole {
+			t.Errorf("%v: %v, kept: %t, the digests are those of its content: %t", c.r, err, buf != nil, bytes.Equal(got, want))
+		}
+		if got := DigestHole(dev, c.r, AppendDigests); (got != nil) != c.hole {
+			t.Errorf("%v: it is taken for a hole: %t", c.r, got != nil)
+		}
+		if got := DigestHole(whole, c.r, AppendDigests); got != nil {
+			t.Errorf("%v: of a device that knows nothing it is taken for a hole", c.r)
+		}
+	}
+	if got := DigestHole(dev, blockdev.Range{Off: 2 * 4096, Len: 4 * 4096}, AppendDigests); got != nil {
+		t.Error("a hole that ends behind the device has digests")
+	}
+}
+
+// holey is an image that knows where it has a hole, to its end.
+type holey struct {
+	image
+	hole blockdev.Range
+}
+
+func (d *holey) Extents(r blockdev.Range, fn func(blockdev.Range, bool) bool) error {
+	if r.Off < d.hole.Off {
+		if data := (blockdev.Range{Off: r.Off, Len: min(r.End(), d.hole.Off) - r.Off}); !fn(data, false) {
+			return nil
+		}
+	}
+	if off := max(r.Off, d.hole.Off); off < r.End() {
+		fn(blockdev.Range{Off: off, Len: r.End() - off}, true)
+	}
+	return nil
+}
+
 func TestDigestFailsWholly(t *testing.T) {
 	dev := &image{data: make([]byte, 1<<20), bad: 900 << 10}
 	if got, err := Digest(dev, blockdev.Range{Len: 1 << 20}); got != nil || !errors.Is(err, io.ErrUnexpectedEOF) {

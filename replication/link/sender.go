@@ -14,10 +14,11 @@ import (
 // Sender is the primary's end of a stream. Send, or an Outbox, and Recv may be used at the same time, each by one
 // goroutine; Close may be called from any, and ends both.
 type Sender struct {
-	hello  wire.Hello
-	conn   net.Conn
-	closed atomic.Bool
-	sent   atomic.Uint64 // last sequence number begun to be sent, or known to the standby from an earlier stream
+	hello   wire.Hello
+	version uint16 // that both sides speak
+	conn    net.Conn
+	closed  atomic.Bool
+	sent    atomic.Uint64 // last sequence number begun to be sent, or known to the standby from an earlier stream
 
 	// Of whoever sends:
 	to     output
@@ -80,9 +81,13 @@ func (s *Sender) greet() (wire.HelloReply, error) {
 		return reply, protocolError("accepted epoch %d stream %d, asked for epoch %d stream %d",
 			reply.Epoch, reply.Stream, s.hello.Epoch, s.hello.Stream)
 	}
+	s.version = min(s.hello.VersionMax, reply.VersionMax)
 	s.sent.Store(reply.LastSeq)
 	return reply, nil
 }
+
+// Version is what the stream speaks.
+func (s *Sender) Version() uint16 { return s.version }
 
 func (s *Sender) output() output { return s.to }
 
@@ -90,7 +95,7 @@ func (s *Sender) output() output { return s.to }
 // their Bufs stay as they are until it is through. After an error nothing of them was sent and the stream can go on.
 func (s *Sender) begin(frames []wire.Frame) error {
 	head, err := wire.AppendBatch(append(s.head[:0], make([]byte, prefixSize)...),
-		wire.Batch{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Frames: frames}, s.hello.Size)
+		wire.Batch{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Version: s.version, Frames: frames}, s.hello.Size)
 	s.head = head
 	if err != nil {
 		return fmt.Errorf("send to node %q: %w", s.hello.Target, err)
@@ -146,6 +151,9 @@ func (s *Sender) checkReplies() error {
 	if r.Epoch != s.hello.Epoch || r.Stream != s.hello.Stream {
 		return protocolError("replies of epoch %d stream %d on the stream %d of epoch %d",
 			r.Epoch, r.Stream, s.hello.Stream, s.hello.Epoch)
+	}
+	if r.Version != s.version {
+		return protocolError("replies of version %d on a stream of version %d", r.Version, s.version)
 	}
 	sent := s.sent.Load()
 	for i := range r.Items {

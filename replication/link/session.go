@@ -15,12 +15,13 @@ import (
 // Session is the standby's end of a stream. Recv and Send, or a ReplyBox, may be used at the same time, each by one
 // goroutine; Close may be called from any, and ends both.
 type Session struct {
-	hello  wire.Hello
-	conn   net.Conn
-	under  net.Conn        // as it was accepted
-	ctx    context.Context // ends with the stream
-	cancel context.CancelFunc
-	closed atomic.Bool
+	hello   wire.Hello
+	version uint16 // that both sides speak
+	conn    net.Conn
+	under   net.Conn        // as it was accepted
+	ctx     context.Context // ends with the stream
+	cancel  context.CancelFunc
+	closed  atomic.Bool
 
 	// Recv's own:
 	in    *input
@@ -52,6 +53,7 @@ func (s *Session) Reply(r wire.HelloReply) error {
 	}
 	if r.Code == wire.Accepted {
 		r.Epoch, r.Stream = s.hello.Epoch, s.hello.Stream
+		s.version = min(s.hello.VersionMax, r.VersionMax)
 	}
 	msg, err := wire.AppendHelloReply(s.headRoom(), r)
 	return s.send(msg, err)
@@ -97,6 +99,9 @@ func (s *Session) check(b *Batch, head []byte, payload int) error {
 		return protocolError("frames of epoch %d stream %d on the stream %d of epoch %d",
 			b.Epoch, b.Stream, s.hello.Stream, s.hello.Epoch)
 	}
+	if b.Version != s.version {
+		return protocolError("frames of version %d on a stream of version %d", b.Version, s.version)
+	}
 	if err := s.order.Check(b.Frames); err != nil {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
@@ -110,7 +115,7 @@ func (s *Session) output() output { return s.to }
 
 // begin makes replies the next message: at most wire.MaxFrames with wire.MaxBlobs bytes of digests and texts.
 func (s *Session) begin(replies []wire.Reply) error {
-	msg, err := wire.AppendReplies(s.headRoom(), wire.Replies{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Items: replies})
+	msg, err := wire.AppendReplies(s.headRoom(), wire.Replies{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Version: s.version, Items: replies})
 	return s.load(msg, err)
 }
 

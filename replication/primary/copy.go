@@ -95,6 +95,13 @@ func (c *Core) Answered(now Instant, node string, stream uint64) {
 	}
 }
 
+// AskedAgain tells that node was asked for other digests of a chunk that it answered for: until it answers, it owes that.
+func (c *Core) AskedAgain(node string, stream uint64) {
+	if p := c.peers[node]; stream == p.stream && p.connected {
+		p.reading = max(p.reading-1, 0)
+	}
+}
+
 // Compared tells what a comparison found: one new Op for each range of the chunk that differs, none when it is equal.
 // Each is sent at its place in the order of all writes, with what the range holds there: as it was read for the
 // comparison when nothing changed it since, else read anew in that order, so that the last write wins on both sides

@@ -1,12 +1,17 @@
 package wire
 
-import "hacluster/blockdev"
+import (
+	"cmp"
+
+	"hacluster/blockdev"
+)
 
 // Batch is one message from the primary: frames in the order in which they take effect.
 //
 //	header | record of each frame | payload of each write and promise, in the same order
 type Batch struct {
 	Epoch, Stream uint64
+	Version       uint16 // of the stream; 0, when it is sent: the newest
 	Frames        []Frame
 
 	segments [][]byte // what the frames' Payload are cut from; kept for the next Decode
@@ -19,8 +24,9 @@ func AppendBatch(dst []byte, b Batch, size int64) ([]byte, error) {
 	if err := checkCount("frames", len(b.Frames)); err != nil {
 		return dst, err
 	}
-	t := tally{frames: len(b.Frames)}
-	dst = appendHeader(dst, header{version: Version, kind: KindBatch, epoch: b.Epoch, stream: b.Stream, count: uint32(len(b.Frames))})
+	version := cmp.Or(b.Version, Version)
+	t := tally{frames: len(b.Frames), version: version}
+	dst = appendHeader(dst, header{version: version, kind: KindBatch, epoch: b.Epoch, stream: b.Stream, count: uint32(len(b.Frames))})
 	for i := range b.Frames {
 		f := &b.Frames[i]
 		if err := t.add(f, size); err != nil {
@@ -100,8 +106,8 @@ func (b *Batch) decode(c *cursor, size int64) error {
 		return err
 	}
 	b.Reset()
-	b.Epoch, b.Stream = h.epoch, h.stream
-	t := tally{frames: int(h.count)}
+	b.Epoch, b.Stream, b.Version = h.epoch, h.stream, h.version
+	t := tally{frames: int(h.count), version: h.version}
 	if err := b.decodeRecords(c, &t, size); err != nil {
 		return err
 	}
@@ -152,6 +158,7 @@ func (b *Batch) Reset() {
 // tally checks what concerns several frames of one message.
 type tally struct {
 	frames  int
+	version uint16
 	payload int
 	last    uint64 // sequence number of the last sequenced frame; 0: none yet
 }
@@ -159,6 +166,9 @@ type tally struct {
 func (t *tally) add(f *Frame, size int64) error {
 	if err := f.check(size); err != nil {
 		return err
+	}
+	if t.version < VersionSums && f.Flags&Sums != 0 {
+		return malformed("a %v for sums in version %d, which knows none", f.Kind, t.version)
 	}
 	t.payload += f.PayloadLen()
 	if t.frames > 1 && t.payload > MaxBatchPayload {

@@ -115,7 +115,7 @@ func (h header) check(want MessageKind, zero byte) error {
 		return malformed("reserved byte of the header is %#x", zero)
 	}
 	greeting := h.kind == KindHello || h.kind == KindHelloReply
-	if !greeting && h.version != Version {
+	if !greeting && (h.version < VersionMin || h.version > Version) {
 		return &VersionError{Min: h.version, Max: h.version}
 	}
 	return nil

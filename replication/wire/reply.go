@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -91,6 +92,7 @@ type Reply struct {
 //	header | record of each reply | blob of each reply: its digests, map, content or text, in the same order
 type Replies struct {
 	Epoch, Stream uint64
+	Version       uint16 // as in a Batch
 	Items         []Reply
 }
 
@@ -126,7 +128,7 @@ func AppendReplies(dst []byte, r Replies) ([]byte, error) {
 	if err := checkCount("replies", len(r.Items)); err != nil {
 		return dst, err
 	}
-	dst = appendHeader(dst, header{version: Version, kind: KindReplies, epoch: r.Epoch, stream: r.Stream, count: uint32(len(r.Items))})
+	dst = appendHeader(dst, header{version: cmp.Or(r.Version, Version), kind: KindReplies, epoch: r.Epoch, stream: r.Stream, count: uint32(len(r.Items))})
 	blobs := 0
 	for i := range r.Items {
 		item := r.Items[i].trimmed()
@@ -197,7 +199,7 @@ func (r *Replies) decode(segments [][]byte) error {
 		return err
 	}
 	r.Reset()
-	r.Epoch, r.Stream = h.epoch, h.stream
+	r.Epoch, r.Stream, r.Version = h.epoch, h.stream, h.version
 	blobs := c
 	if blobs.left < int(h.count)*ReplySize {
 		return malformed("%d bytes, too short for %d replies", blobs.left, h.count)

@@ -28,11 +28,13 @@ import (
 	"math"
 )
 
-// Version is the protocol version that this package speaks; the greeting offers [VersionMin, Version]. Version 2 knew no reads
-// at a member, no digests in the order of entries and past the page cache, and had longer frames.
+// Version is the newest protocol version that this package speaks; the greeting offers [VersionMin, Version], and a stream
+// speaks the newest that both sides know. Version 2 knew no reads at a member, no digests in the order of entries and past the
+// page cache, and had longer frames. Version 3 knew no sums in the place of digests (Sums), and is the same otherwise.
 const (
-	Version    = 3
-	VersionMin = 3
+	Version     = 4
+	VersionMin  = 3
+	VersionSums = 4 // the first that knows Sums
 )
 
 // Limits. A message that exceeds one is refused before anything is allocated for it.
@@ -64,7 +66,8 @@ const (
 	MaxGreeting = 4096
 )
 
-// DigestSize is the length of one block's digest: SHA-256, truncated.
+// DigestSize is the length of one block's digest: SHA-256, truncated. To a request with Sums it is CRC-32C, in four bytes,
+// and zeroes: blocks of which these are not alike differ, and of others nothing is known.
 const DigestSize = 16
 
 // NoSize stands for the size of a volume where it is not known: every range that does not overflow is within it.

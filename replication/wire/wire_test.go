@@ -53,7 +53,7 @@ func promise(n uint64, payload []byte) Frame {
 func sampleBatch() Batch {
 	a, c := write(10, 4096, []byte("first payload")), write(12, 0, []byte("second"))
 	a.Flags, c.Flags = FUA, Resync
-	return Batch{Epoch: 7, Stream: 3, Frames: []Frame{
+	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{
 		{Kind: Begin, Flags: Resync, ID: 10},
 		a,
 		{Kind: Zero, Flags: FUA | Unmap, Seq: 11, Range: blockdev.Range{Off: 8192, Len: 5 << 30}},
@@ -70,7 +70,7 @@ func sampleBatch() Batch {
 
 func sampleReplies() Replies {
 	sum := sha256.Sum256([]byte("x"))
-	return Replies{Epoch: 7, Stream: 3, Items: []Reply{
+	return Replies{Epoch: 7, Stream: 3, Version: Version, Items: []Reply{
 		{Kind: Ack, Seq: 14},
 		{Kind: Pong, ID: 77},
 		{Kind: DigestReply, ID: 78, Range: blockdev.Range{Off: 4096, Len: 8192}, Digests: sum[:]},
@@ -83,11 +83,15 @@ func sampleReplies() Replies {
 }
 
 func sampleRead() Batch {
-	return Batch{Epoch: 7, Stream: 3, Frames: []Frame{{Kind: Read, ID: 15, Range: blockdev.Range{Off: 4096, Len: 512}}}}
+	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{{Kind: Read, ID: 15, Range: blockdev.Range{Off: 4096, Len: 512}}}}
+}
+
+func sampleSums() Batch {
+	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{{Kind: Digest, Flags: Sums, ID: 80, Range: blockdev.Range{Off: 4096, Len: 8192}}}}
 }
 
 func sampleData() Replies {
-	return Replies{Epoch: 7, Stream: 3, Items: []Reply{
+	return Replies{Epoch: 7, Stream: 3, Version: Version, Items: []Reply{
 		{Kind: ReadReply, ID: 15, Range: blockdev.Range{Off: 4096, Len: 7}, Data: []byte("content")},
 		{Kind: ReadReply, ID: 16, Range: blockdev.Range{Off: 4096, Len: 512}, Code: ReadFailed, Text: "input/output error"},
 	}}
@@ -129,7 +133,7 @@ func received(b Batch) Batch {
 		f.Buf = nil
 		frames[i] = f
 	}
-	return Batch{Epoch: b.Epoch, Stream: b.Stream, Frames: frames}
+	return Batch{Epoch: b.Epoch, Stream: b.Stream, Version: b.Version, Frames: frames}
 }
 
 // flat joins the payload segments of what was received.
@@ -141,7 +145,7 @@ func flat(b Batch) Batch {
 		}
 		frames[i] = f
 	}
-	return Batch{Epoch: b.Epoch, Stream: b.Stream, Frames: frames}
+	return Batch{Epoch: b.Epoch, Stream: b.Stream, Version: b.Version, Frames: frames}
 }
 
 func sameBatch(t testing.TB, got, want Batch) {
@@ -162,15 +166,49 @@ func TestGoldenBytes(t *testing.T) {
 	}
 	for name, msg := range map[string][]byte{
 		"hello": hello, "helloreply": reply, "batch": encode(t, sampleBatch(), 20<<30), "replies": replies,
-		"read": encode(t, sampleRead(), 20<<30), "data": data,
+		"read": encode(t, sampleRead(), 20<<30), "data": data, "sums": encode(t, sampleSums(), 20<<30),
 	} {
-		golden(t, name, msg)
+		golden(t, name, Version, msg)
 	}
 }
 
-func golden(t *testing.T, name string, msg []byte) {
+// What a stream of version 3 carries is what it was when that was the newest.
+func TestGoldenBytesOfVersion3(t *testing.T) {
+	batch, read, replies, data := sampleBatch(), sampleRead(), sampleReplies(), sampleData()
+	batch.Version, read.Version, replies.Version, data.Version = 3, 3, 3, 3
+	r, err1 := AppendReplies(nil, replies)
+	d, err2 := AppendReplies(nil, data)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	for name, msg := range map[string][]byte{"batch": encode(t, batch, 20<<30), "read": encode(t, read, 20<<30), "replies": r, "data": d} {
+		golden(t, name, 3, msg)
+	}
+	var got Batch
+	if err := got.Decode([][]byte{encode(t, batch, 20<<30)}, 20<<30); err != nil {
+		t.Error(err)
+	}
+	sameBatch(t, got, received(batch))
+	sums := sampleSums()
+	sums.Version = 3
+	if _, err := AppendBatch(nil, sums, 20<<30); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a request for sums is sent in version 3: %v", err)
+	}
+	head := appendHeader(nil, header{version: 3, kind: KindBatch, epoch: 7, stream: 3, count: 1})
+	if err := got.Decode([][]byte{head, encode(t, sampleSums(), 20<<30)[HeaderSize:]}, 20<<30); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a request for sums is taken in version 3: %v", err)
+	}
+	for _, v := range []uint16{VersionMin - 1, Version + 1} {
+		head := appendHeader(nil, header{version: v, kind: KindBatch, epoch: 7, stream: 3, count: 1})
+		if err := got.Decode([][]byte{head, encode(t, sampleRead(), 20<<30)[HeaderSize:]}, 20<<30); !errors.Is(err, ErrVersion) {
+			t.Errorf("a message of version %d: %v", v, err)
+		}
+	}
+}
+
+func golden(t *testing.T, name string, version int, msg []byte) {
 	t.Helper()
-	file := filepath.Join("testdata", fmt.Sprintf("%s.v%d.hex", name, Version))
+	file := filepath.Join("testdata", fmt.Sprintf("%s.v%d.hex", name, version))
 	dump := hex.Dump(msg)
 	if *update {
 		if err := os.WriteFile(file, []byte(dump), 0o644); err != nil {
@@ -234,7 +272,7 @@ func TestRandomBatchesRoundTripThroughOneBatch(t *testing.T) {
 }
 
 func randomBatch(rnd *rand.Rand) Batch {
-	b := Batch{Epoch: rnd.Uint64(), Stream: rnd.Uint64()}
+	b := Batch{Epoch: rnd.Uint64(), Stream: rnd.Uint64(), Version: VersionMin + uint16(rnd.IntN(Version-VersionMin+1))}
 	seq := rnd.Uint64N(1<<40) + 1
 	for range 1 + rnd.IntN(20) {
 		f := Frame{Kind: Kind(1 + rnd.IntN(int(Begin)))}

@@ -150,9 +150,38 @@ func (d *Dev) Reopen() error {
 	return forward.Reopen(d.inner)
 }
 
-// Extents implements blockdev.Mapper. It is not timed: it reads metadata and calls back into the caller.
+// Extents implements blockdev.Mapper. It is timed like a read, for it may wait for the disk's metadata; what fn does is not.
 func (d *Dev) Extents(r blockdev.Range, fn func(e blockdev.Range, hole bool) bool) error {
-	return forward.Extents(d.inner, r, fn)
+	for at := r.Off; ; {
+		all, err := d.extents(blockdev.Range{Off: at, Len: r.Len - (at - r.Off)})
+		for _, e := range all {
+			if !fn(e.Range, e.hole) {
+				return nil
+			}
+			at = e.End()
+		}
+		if err != nil || len(all) == 0 || at >= r.End() {
+			return err
+		}
+	}
+}
+
+type extent struct {
+	blockdev.Range
+	hole bool
+}
+
+// maxExtents are asked for at a time.
+const maxExtents = 16
+
+func (d *Dev) extents(r blockdev.Range) (all []extent, err error) {
+	s := d.slots.enter(blockdev.OpRead, r)
+	defer d.leave(s)
+	err = forward.Extents(d.inner, r, func(e blockdev.Range, hole bool) bool {
+		all = append(all, extent{e, hole})
+		return len(all) < maxExtents
+	})
+	return all, err
 }
 
 // Close implements blockdev.Device. The watching goes on while the wrapped device waits for operations in flight.
