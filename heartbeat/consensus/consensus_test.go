@@ -136,9 +136,12 @@ func TestWholeGroupRestartedKeepsItsState(t *testing.T) {
 			t.Errorf("HasState = %v, %v", ok, err)
 		}
 		// R32: what was applied is never less than what a restart finds.
-		r, err := Reached(m.cfg.Dir)
+		r, err := Reached(m.cfg.Dir, m.cfg.ID)
 		if r.Term != m.Term() || r.Index < m.AppliedIndex() || r.Index != m.LastIndex() || len(r.Voters) != len(group) || err != nil {
 			t.Errorf("Reached = %+v, %v; it had term %d, index %d, applied %d, %d voters", r, err, m.Term(), m.LastIndex(), m.AppliedIndex(), len(group))
+		}
+		if r, err := Reached(m.cfg.Dir, "another"); !errors.Is(err, ErrForeign) || r.Index != 0 {
+			t.Errorf("to another node it tells %+v, %v", r, err)
 		}
 		m.start(t)
 	}

@@ -97,12 +97,8 @@ func (d *directory) open(cfg Config, log *bridge) error {
 			return fmt.Errorf("make Raft directory: %w", err)
 		}
 	}
-	id, err := d.readIdentity()
-	if err != nil {
+	if err := d.checkIdentity(cfg.ID); err != nil {
 		return err
-	}
-	if id != cfg.ID {
-		return fmt.Errorf("%w: %s belongs to %q, this node is %q: give this node its own directory", ErrForeign, d.root, id, cfg.ID)
 	}
 	if err := d.openStores(log); err != nil {
 		return err

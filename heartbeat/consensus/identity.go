@@ -46,6 +46,15 @@ func decodeIdentity(b []byte) (string, error) {
 	return string(b[12 : 12+n]), nil
 }
 
+// checkIdentity refuses the state of another node.
+func (d *directory) checkIdentity(own string) error {
+	id, err := d.readIdentity()
+	if err == nil && id != own {
+		err = fmt.Errorf("%w: %s belongs to %q, this node is %q: give this node its own directory", ErrForeign, d.root, id, own)
+	}
+	return err
+}
+
 func (d *directory) readIdentity() (string, error) {
 	b, err := os.ReadFile(d.file("identity"))
 	if err != nil {

@@ -14,15 +14,16 @@ type Reach struct {
 	Voters []string
 }
 
-// Reached tells how far the state in dir has come. Others may remember more: then the state went back, and must not
-// vote (R32).
-func Reached(dir string) (Reach, error) {
+// Reached tells how far the state of node id, in dir, has come. Others may remember more: then the state went back, and must
+// not vote (R32). State of another node is refused: others that heard its reach as this node's would remember that, and
+// refuse this node when it comes back with its own.
+func Reached(dir, id string) (Reach, error) {
 	d, err := lockDirectory(dir)
 	if err != nil {
 		return Reach{}, err
 	}
 	defer func() { _ = d.close() }()
-	if _, err := d.readIdentity(); err != nil {
+	if err := d.checkIdentity(id); err != nil {
 		return Reach{}, err
 	}
 	if err := d.openStores(newBridge(discard)); err != nil {

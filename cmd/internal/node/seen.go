@@ -212,9 +212,9 @@ func (n *Node) reached(r *consensus.Raft) control.Seen {
 // checkReached asks the others, before Raft is opened and could vote, whether they remember more of this node than it
 // remembers itself (R32).
 func (n *Node) checkReached(ctx context.Context) error {
-	mine, err := consensus.Reached(filepath.Join(n.cfg.DataDir(), "raft"))
+	mine, err := consensus.Reached(filepath.Join(n.cfg.DataDir(), "raft"), n.dir.raftID())
 	if err != nil {
-		return fmt.Errorf("raft state: %w", err)
+		return fmt.Errorf("raft: %w", err)
 	}
 	n.seen.note(n.dir.raftID(), control.Seen{Term: mine.Term, Index: mine.Index})
 	call := rollCall{patience: n.cfg.Cluster.RTO}
