@@ -49,7 +49,7 @@ func (a *app) connect(ctx context.Context) (*api.Client, error) {
 func (a *app) whom() ([]string, error) {
 	for i, s := range a.servers {
 		if s = strings.TrimSpace(s); s == "" {
-			return nil, api.BadRequest("--server names an empty address: host:port or unix:///path is wanted")
+			return nil, api.BadRequest("--server names an empty address: %s", wantServer)
 		}
 		a.servers[i] = s
 	}
@@ -99,7 +99,7 @@ func (a *app) dialer(servers []string) (api.Dialer, error) {
 		remote = true
 		host, _, err := net.SplitHostPort(s)
 		if err != nil {
-			return nil, api.BadRequest("--server %s: host:port or unix:///path is wanted", s)
+			return nil, api.BadRequest("--server %s is no address: %s", s, wantServer)
 		}
 		if !a.insecure {
 			continue
@@ -122,10 +122,12 @@ func (a *app) dialer(servers []string) (api.Dialer, error) {
 	}, nil
 }
 
-// socketPath tells unix:///path and /path from host:port.
+const wantServer = "host:port, or the path of a daemon's socket is wanted, such as 10.0.0.1:7400, /var/lib/hacluster/admin.sock or ./admin.sock"
+
+// socketPath tells a path, with or without unix:// before it, from host:port: a path has a slash. Of another scheme it is none.
 func socketPath(server string) (path string, ok bool) {
 	if path, ok := strings.CutPrefix(server, "unix://"); ok {
 		return path, true
 	}
-	return server, strings.HasPrefix(server, "/")
+	return server, strings.Contains(server, "/") && !strings.Contains(server, "://")
 }

@@ -211,6 +211,22 @@ func TestFirstServerThatAnswersIsAsked(t *testing.T) {
 	}
 }
 
+// A socket is named by any path, as everywhere; what is neither that nor host:port is told what would be.
+func TestSocketIsNamedByARelativePath(t *testing.T) {
+	node := &apitest.Node{}
+	path := strings.TrimPrefix(apitest.Serve(t, node), "unix://")
+	t.Chdir(filepath.Dir(path))
+	for _, server := range []string{"./" + filepath.Base(path), "unix://" + filepath.Base(path)} {
+		admin(t, "node", "add", "x", "--server", server).wantSuccess(t)
+	}
+	if len(node.Calls()) != 2 {
+		t.Errorf("asked: %v", node.Calls())
+	}
+	for _, server := range []string{filepath.Base(path), "http://127.0.0.1:7480", "alpha"} {
+		admin(t, "status", "--server", server).wantFailure(t, 2, server, "is no address", "./admin.sock")
+	}
+}
+
 // The node's port is shared by several protocols, told apart by a preface.
 func TestNodesPortIsAskedWithInsecureOnly(t *testing.T) {
 	transport, err := identity.New(identity.Config{Insecure: true})

@@ -114,7 +114,7 @@ func (a *app) root() *cobra.Command {
 
 func (a *app) globalFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringSliceVar(&a.servers, "server", nil, "who to ask: host:port or unix:///path, several by commas, the first that answers serves (default: the local daemon's socket)")
+	f.StringSliceVar(&a.servers, "server", nil, "who to ask: host:port or a path of a socket, several by commas, the first that answers serves (default: the local daemon's socket)")
 	f.StringVar(&a.pki, "pki", "", "`folder` with the certificates (default "+pki.DefaultPath+")")
 	f.StringVar(&a.user, "user", "", "as which user of the certificates' folder to speak with host:port (default: the first one there)")
 	f.BoolVar(&a.insecure, "insecure", false, "no TLS; loopback addresses only")
