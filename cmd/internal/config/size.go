@@ -1,10 +1,14 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
 	"time"
+
+	"hacluster/blockdev"
 )
 
 // units are the factors of a size. B alone, or nothing, is bytes; KiB and its siblings are powers of 1024, KB and its
@@ -26,6 +30,32 @@ func ParseSize(s string) (bytes int64, ok bool) {
 		return 0, false
 	}
 	return int64(n) * unit, true
+}
+
+// whyNoSize says what is wrong with a text that ParseSize does not take, and what is wanted.
+func whyNoSize(s string) (what, want string) {
+	digits := strings.TrimRightFunc(s, func(c rune) bool { return c < '0' || c > '9' })
+	unit, known := units[strings.TrimPrefix(s[len(digits):], " ")]
+	n, err := strconv.ParseUint(digits, 10, 63)
+	switch {
+	case known && err == nil && n == 0:
+		return "a size of zero", "at least one byte is wanted, such as \"20GiB\""
+	case known && (errors.Is(err, strconv.ErrRange) || err == nil && int64(n) > math.MaxInt64/unit):
+		return "too large", fmt.Sprintf("less than %d bytes are wanted, such as \"20GiB\"", int64(math.MaxInt64))
+	}
+	return "not a size", wantSize
+}
+
+// wholeBlocks names the sizes in whole blocks nearest to one that is not.
+func wholeBlocks(bytes int64) string {
+	below := bytes / blockdev.BlockSize * blockdev.BlockSize
+	switch {
+	case below == 0:
+		return fmt.Sprintf("a multiple of %d bytes is wanted, such as %dB", blockdev.BlockSize, blockdev.BlockSize)
+	case below > math.MaxInt64-blockdev.BlockSize:
+		return fmt.Sprintf("a multiple of %d bytes is wanted, such as %dB", blockdev.BlockSize, below)
+	}
+	return fmt.Sprintf("a multiple of %d bytes is wanted, such as %dB or %dB", blockdev.BlockSize, below, below+blockdev.BlockSize)
 }
 
 const wantDuration = `a duration above zero is wanted, such as "3s", "500ms" or "2m"`

@@ -209,10 +209,10 @@ func (b *body) size(key, otherwise string) int64 {
 	bytes, ok := ParseSize(v.s)
 	switch {
 	case !ok:
-		b.r.addValue(v, "not a size", wantSize)
+		what, want := whyNoSize(v.s)
+		b.r.addValue(v, what, want)
 	case bytes%blockdev.BlockSize != 0:
-		b.r.add(v.at, "not a whole number of blocks", fmt.Sprintf("a multiple of %d bytes is wanted, such as %dB or %dB",
-			blockdev.BlockSize, max(bytes/blockdev.BlockSize, 1)*blockdev.BlockSize, (bytes/blockdev.BlockSize+1)*blockdev.BlockSize))
+		b.r.add(v.at, "not a whole number of blocks", wholeBlocks(bytes))
 	}
 	return bytes
 }
