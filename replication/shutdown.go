@@ -27,7 +27,7 @@ func (r *Replica) spawn(f func()) bool {
 // or from a primary; all that was taken has returned; it is flushed; then the mark. A device that hangs is not waited
 // for: the error says so, and the device is not to be closed.
 func (r *Replica) shutdown() error {
-	r.stopServing("the daemon stops")
+	r.stopServing(problemStops)
 	r.mu.Lock()
 	healthy := r.problem == ""
 	r.problem = problemStops
@@ -132,10 +132,10 @@ func (r *Replica) hangs() error {
 	}
 }
 
-// problemStops is why a replica that shuts down is out of service.
-const problemStops = "the daemon stops"
+// problemStops is why a replica that shuts down is out of service: its daemon stops, or the volume was removed or has another size.
+const problemStops = "the replica is being closed"
 
-var errStopping = errors.New("haclusterd on this node was told to stop")
+var errStopping = errors.New("the replica on this node is being closed")
 
 // farewell tells the primary that this process stops, so that writers need not wait for it to fall silent, and closes
 // the stream.
