@@ -13,13 +13,17 @@ LAB_OUT   ?= bin/lab-results
 comma     := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help build setup lint test test-long model mutations ring3 fuzz failpoints growcuts resynckills demo bench bench-failover bench-resync bench-idle calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts resynckills demo bench bench-failover bench-resync bench-idle calm powercuts matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the static binaries bin/haclusterd and bin/ha-admin
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -ldflags "$(LDFLAGS)" -o bin/ ./cmd/haclusterd ./cmd/ha-admin
+
+man: build ## the manual pages of both programs, in bin/man/man8
+	bin/ha-admin man bin/man/man8
+	cp docs/haclusterd.8 bin/man/man8/
 
 setup: ## install what tests, demo and benchmarks use (Debian packages; needs root only if something is missing)
 	@scripts/setup.sh

@@ -106,7 +106,7 @@ func (a *app) root() *cobra.Command {
 	a.flags = root
 	a.globalFlags(root)
 	root.AddCommand(a.statusCommand(), a.failoverCommand(), a.failoversCommand(), a.volumeCommand(), a.nodeCommand(),
-		a.eventsCommand(), a.configCommand(), a.applyCommand(), a.pkiCommand())
+		a.eventsCommand(), a.configCommand(), a.applyCommand(), a.pkiCommand(), a.manCommand())
 	root.AddCommand(notYet("maintenance on|off", "suspend automatic failover"),
 		notYet("fence NODE", "turn a node off"))
 	return root
