@@ -99,7 +99,7 @@ func crasher(t *testing.T, seed uint64, cuts *powerCuts) *crashing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &crashing{power(t, Config{Bin: bin, RTO: "3s", Cluster: `disk_deadline = "2s"`}), rand.New(rand.NewPCG(seed, 7)), cuts}
+	c := &crashing{power(t, Config{Bin: bin, RTO: "3s"}), rand.New(rand.NewPCG(seed, 7)), cuts}
 	for _, n := range Nodes {
 		c.arm(site{node: n}, 0) // all count
 	}

@@ -25,9 +25,8 @@ func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
 		}
 	}
 	write(1, 1)
-	old := r.vol().Primary
-	stale := other(old)
-	r.Kill(stale)
+	stale, _, after := r.killed("the one that becomes stale", true)
+	old := after.Primary
 	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(stale)(s) })
 	write(1, 2) // the stale replica lacks this
 	write(2, 3)
@@ -89,14 +88,13 @@ func TestF121ForcedPromotionOfAStaleReplica(t *testing.T) {
 
 // An inconsistent replica, or one that never held the volume's data, is not promoted by any word.
 func TestF121InconsistentReplicaCannotBeForced(t *testing.T) {
-	r := healthy(t, Config{})
+	r := healthy(t, Config{RTO: "6s"})
 	dev := r.dial(r.URIs()...)
 	if _, err := dev.WriteAt(stamped(1, 1), StampSize); err != nil {
 		t.Fatal(err)
 	}
-	old := r.vol().Primary
-	bad := other(old)
-	r.Kill(bad)
+	bad, before, after := r.killed("the one that will be in pieces", true)
+	old := after.Primary
 	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(bad)(s) })
 	dev.Close()
 	r.Kill(old)
@@ -105,8 +103,8 @@ func TestF121InconsistentReplicaCannotBeForced(t *testing.T) {
 	r.until("it is known to be in pieces", stateOfReplica(bad, "inconsistent"))
 	_, errs := r.admin(3, "failover", "vol", "--to", bad, "--force", "--accept-data-loss")
 	r.says(errs, "inconsistent")
-	if v := r.vol(); v.Epoch != 1 {
-		t.Errorf("it was promoted in epoch %d", v.Epoch)
+	if v := r.vol(); v.Epoch != before.Epoch || v.Primary != old {
+		t.Errorf("%s was promoted in epoch %d", v.Primary, v.Epoch)
 	}
 	r.start(old)
 	r.until("the right one serves and resyncs it", Healthy)
@@ -117,9 +115,7 @@ func TestF121InconsistentReplicaCannotBeForced(t *testing.T) {
 // first resync.
 func TestF121NewReplicaCannotBeForced(t *testing.T) {
 	r := healthy(t, Config{})
-	old := r.vol().Primary
-	blank := other(old)
-	r.Kill(blank)
+	blank, _, _ := r.killed("the one that is to be replaced", true)
 	empty(t, r.DataDir(blank))
 	if err := os.Remove(r.Disk(blank)); err != nil {
 		t.Fatal(err)
@@ -131,7 +127,8 @@ func TestF121NewReplicaCannotBeForced(t *testing.T) {
 	r.admin(0, "node", "add", blank)
 	r.until("healthy", Healthy)
 	// Again, and now the primary dies before the resync.
-	r.Kill(blank)
+	_, _, after := r.struck(blow{what: "the blank one dies", node: blank, strike: func(node string) { r.Kill(node) }, undo: func(node string) { r.start(node) }})
+	old := after.Primary
 	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(blank)(s) })
 	r.Kill(old)
 	if err := os.Remove(filepath.Join(r.DataDir(blank), "volumes", Volume, "superblock")); err != nil {

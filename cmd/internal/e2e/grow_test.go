@@ -78,10 +78,7 @@ func TestVolumeGrowsWhileItIsWrittenAndItsPrimaryIsKilled(t *testing.T) {
 	if err := dev.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	r.until("the volume is healthy", Healthy)
-	primary := r.vol().Primary
-	r.Kill(primary)
-	r.until("the standby took over", PrimaryIs(other(primary)))
+	primary, _, _ := r.killed("after the growth", false)
 	load.more(100)
 	got := make([]byte, len(data))
 	if _, err := dev.ReadAt(got, at); err != nil || !bytes.Equal(got, data) {
@@ -193,10 +190,7 @@ func TestWhatLiesBehindTheOldEndIsMadeEqual(t *testing.T) { // R14, R29
 	if _, err := dev.ReadAt(first, 100<<20+8192); err != nil {
 		t.Fatal(err)
 	}
-	r.until("the volume is healthy", Healthy)
-	primary := r.vol().Primary
-	r.Kill(primary)
-	r.until("the standby took over", PrimaryIs(other(primary)))
+	primary, _, _ := r.killed("after the growth", false)
 	if _, err := dev.ReadAt(again, 100<<20+8192); err != nil || !bytes.Equal(first, again) {
 		t.Errorf("it read %q, and %q after the failover, %v", first[:4], again[:4], err)
 	}

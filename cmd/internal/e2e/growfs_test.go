@@ -28,9 +28,7 @@ func TestFileSystemOnAGrownVolumeIsWholeAndGrowsToItsEnd(t *testing.T) {
 		}
 	}()
 	r.resize()
-	primary := r.vol().Primary
-	r.Kill(primary)
-	r.until("the standby took over", PrimaryIs(other(primary)))
+	primary, _, _ := r.killed("after the growth", false)
 	close(end)
 	if err := <-ended; err != nil {
 		t.Fatal(err)

@@ -66,16 +66,15 @@ func (r *rig) freezable(node string) (freeze, thaw func()) {
 // R26, faults.md D94: the disk of a superblock hangs just when a new epoch has to be stored. The node ends and says why,
 // so that the volume can go on elsewhere; afterwards it comes back.
 func TestD94HungDiskOfASuperblockEndsTheNode(t *testing.T) {
-	r := newRig(t, Config{RTO: "4s", Cluster: `  disk_deadline = "1s"`})
+	r := newRig(t, Config{RTO: "8s", Cluster: `  disk_deadline = "2s"`})
 	freeze, thaw := r.freezable("beta")
 	r.start()
 	r.until("healthy", Healthy)
 	l := r.load()
-	if p := r.vol().Primary; p != "alpha" {
-		r.admin(0, "failover", "vol", "--to", "alpha")
-		r.until("healthy", Healthy)
-	}
 	l.more(50)
+	for r.until("healthy, for beta to be promoted", Healthy).Volumes[0].Primary != "alpha" {
+		r.admin(0, "failover", "vol", "--to", "alpha")
+	}
 	freeze()
 	r.Kill("alpha") // beta is promoted and cannot store the epoch
 	r.untilLog("beta", "the disk hangs")

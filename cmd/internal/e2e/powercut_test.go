@@ -21,6 +21,7 @@ import (
 type powered struct {
 	*rig
 	disks map[string]*disk.Disk
+	bites map[string]int64 // of the faults in force, by node and kind, before they were
 }
 
 var hadiskDir string // removed by TestMain
@@ -44,7 +45,7 @@ func power(t *testing.T, cfg Config) *powered {
 		t.Skipf("disks that lose power take root and FUSE: %v", err)
 	}
 	cfg.BootIDs, cfg.Disks, cfg.Size = true, "${node.name}", "32MiB"
-	p := &powered{rig: newRig(t, cfg), disks: map[string]*disk.Disk{}}
+	p := &powered{rig: newRig(t, cfg), disks: map[string]*disk.Disk{}, bites: map[string]int64{}}
 	program, err := hadisk()
 	if err != nil {
 		t.Fatal(err)
@@ -122,15 +123,11 @@ func TestK110PowerCutOfOneNode(t *testing.T) {
 	l := p.load()
 	lost := 0
 	for i, mode := range ways {
-		for _, primary := range []bool{true, false} {
-			before := p.vol().Primary
-			victim := before
-			if !primary {
-				victim = other(before)
-			}
+		for _, standby := range []bool{false, true} {
 			l.more(50)
-			lost += p.cut(mode, uint64(i), victim)
-			p.until("the other serves", PrimaryIs(other(victim)))
+			victim, _, _ := p.struck(blow{what: fmt.Sprint(mode, " power cut"), standby: standby,
+				strike: func(node string) { lost += p.cut(mode, uint64(i), node) },
+				undo:   func(node string) { p.start(node); l = l.anew() }})
 			l.more(50)
 			p.start(victim)
 			p.until("healed", Healthy)
@@ -145,7 +142,7 @@ func TestK110PowerCutOfOneNode(t *testing.T) {
 
 // faults.md K110: the witness loses power, with its vote and its log: nothing happens, and it comes back.
 func TestK110PowerCutOfTheWitness(t *testing.T) {
-	p := poweredUp(t, Config{RTO: "4s"})
+	p := poweredUp(t, Config{RTO: "10s"}) // a busy machine alone must move no role here
 	l := p.load()
 	before := p.vol()
 	for i, mode := range ways {
@@ -174,6 +171,28 @@ func (p *powered) writeFlushed(rec *Flushed, round uint64) *flushing {
 	c := p.direct(p.vol().Primary)
 	go func() { f.done <- f.run(c, round) }()
 	return f
+}
+
+// writeAtLeast begins one and waits for n acknowledgements. A busy machine may move the role meanwhile: that breaks the
+// connection, and the next one goes on.
+func (p *powered) writeAtLeast(rec *Flushed, round uint64, n int64) *flushing {
+	p.t.Helper()
+	ctx, cancel := p.within()
+	defer cancel()
+	for try := uint64(0); ; try++ {
+		f := p.writeFlushed(rec, round<<8+try)
+		err := f.until(ctx, n)
+		if err == nil {
+			return f
+		}
+		if ctx.Err() != nil || try == 20 {
+			p.t.Fatal(err)
+		}
+		if err := <-f.done; err != nil {
+			p.t.Fatal(err)
+		}
+		p.until("healthy, to be written to", Healthy)
+	}
 }
 
 func (f *flushing) run(c *nbdclient.Client, round uint64) error {
@@ -228,12 +247,7 @@ func TestK111PowerCutOfAllAtOnce(t *testing.T) {
 	rec := NewFlushed()
 	taken, gone := 0, 0
 	for i, order := range orders {
-		f := p.writeFlushed(rec, uint64(i+1))
-		ctx, cancel := p.within()
-		if err := f.until(ctx, 150); err != nil {
-			t.Fatal(err)
-		}
-		cancel()
+		f := p.writeAtLeast(rec, uint64(i+1), 150)
 		taken += p.cut(ways[i%3], uint64(i), Nodes...)
 		if err := <-f.done; err != nil {
 			t.Fatal(err)
@@ -262,21 +276,26 @@ func TestK111PowerCutOfAllAtOnce(t *testing.T) {
 func TestD96LyingFlushAndPowerCutOfThatNode(t *testing.T) {
 	p := poweredUp(t, Config{})
 	l := p.load()
+	lie := disk.Fault{Kind: disk.Lie, Glob: backing}
 	for i, mode := range ways {
-		for _, primary := range []bool{true, false} {
-			victim := p.vol().Primary
-			if !primary {
+		for _, standby := range []bool{false, true} {
+			victim := p.until("healthy before the lie", Healthy).Volumes[0].Primary
+			if standby {
 				victim = other(victim)
 			}
-			if err := p.disks[victim].Fault(disk.Fault{Kind: disk.Lie, Glob: "*.img"}); err != nil {
-				t.Fatal(err)
-			}
-			l.more(300) // with flushes among them
-			if n, err := p.disks[victim].Bites(disk.Lie); err != nil || n == 0 {
-				t.Fatalf("no flush was lied about: %d, %v", n, err)
-			}
-			p.cut(mode, uint64(i), victim)
-			p.until("the other serves", PrimaryIs(other(victim)))
+			p.strike(victim, lie)
+			l.more(300)
+			p.bitten(victim, lie)
+			p.struck(blow{what: fmt.Sprint(mode, " power cut"), node: victim,
+				strike: func(node string) { p.cut(mode, uint64(i), node) },
+				undo: func(node string) {
+					p.start(node)
+					l = l.anew()
+					p.until("healthy before the next lie", Healthy)
+					p.strike(node, lie)
+					l.more(300)
+					p.bitten(node, lie)
+				}})
 			p.start(victim)
 			p.until("healed", Healthy)
 		}

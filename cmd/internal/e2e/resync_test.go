@@ -94,7 +94,7 @@ func (r *rig) corrupt(node string, off int64) {
 }
 
 func TestFullResyncOfAMemberTakesConsentAndComparesAll(t *testing.T) {
-	r := healthy(t, Config{})
+	r := healthy(t, Config{RTO: "10s"}) // a busy machine alone must move no role here
 	primary := r.vol().Primary
 	standby := other(primary)
 	_, errs := r.admin(1, "volume", "resync", "vol", "--replica", primary)

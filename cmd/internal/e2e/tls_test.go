@@ -60,8 +60,7 @@ func (r *rig) untilLogged(node, words string, times int) {
 func TestTLSClusterMirrorsAndFailsOver(t *testing.T) {
 	r := healthy(t, Config{RTO: "4s", TLS: true})
 	l := r.load()
-	first := r.vol().Primary
-	r.Kill(first)
+	first, _, _ := r.killed("with TLS", false)
 	l.more(100)
 	r.start(first)
 	r.until("healthy", Healthy)
@@ -118,7 +117,8 @@ func TestBadCertificatesAtAReloadChangeNothing(t *testing.T) {
 	out, _, _ := r.AdminAt(ctx, r.socket(standby), "events")
 	r.says(out, "certificates refused", "node-"+standby+".key")
 	l.more(50)
-	r.Kill(r.vol().Primary) // it is still trusted, and takes over
+	r.struck(blow{what: "it is still trusted, and takes over", node: other(standby),
+		strike: func(node string) { r.Kill(node) }, undo: func(node string) { r.start(node) }})
 	l.more(50)
 	r.stop(standby)
 	r.start(standby)

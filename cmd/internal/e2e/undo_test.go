@@ -103,7 +103,7 @@ func (r *rig) behind(before, after []byte) (primary, standby string) {
 	primary = r.vol().Primary
 	standby = other(primary)
 	r.Kill(standby)
-	r.until("it was dropped", func(s *api.Status) bool { return s.Quorum && !isMember(standby)(s) })
+	r.until("it was dropped", func(s *api.Status) bool { return PrimaryIs(primary)(s) && !isMember(standby)(s) })
 	r.overwrite(dev, after)
 	return primary, standby
 }

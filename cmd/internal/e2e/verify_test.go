@@ -80,10 +80,17 @@ func TestM64RotOnAStandbyIsFoundAndRepairedByVerify(t *testing.T) {
 // A verify whose primary is killed is not reported as anything; on the next primary it can be begun again. Without a member
 // to compare with it is refused.
 func TestVerifyAfterAFailover(t *testing.T) {
-	r := healthy(t, Config{})
-	primary := r.vol().Primary
-	r.admin(0, "volume", "verify", "vol", "--detach")
-	r.Kill(primary)
+	r := healthy(t, Config{RTO: "6s"})
+	primary, _, _ := r.struck(blow{what: "a verify",
+		strike: func(node string) {
+			ctx, cancel := r.within()
+			defer cancel()
+			if _, errs, code := r.Admin(ctx, "volume", "verify", "vol", "--detach"); code != 0 {
+				r.until("the standby was dropped: "+errs, func(s *api.Status) bool { return r.drops(other(node), node) > 0 })
+			}
+			r.Kill(node)
+		},
+		undo: func(node string) { r.start(node) }})
 	r.until("the other one serves", func(s *api.Status) bool { return s.Quorum && PrimaryIs(other(primary))(s) && !isMember(primary)(s) })
 	_, errs := r.admin(1, "volume", "verify", "vol")
 	r.says(errs, "nothing to compare with")

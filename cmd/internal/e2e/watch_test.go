@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -59,7 +60,7 @@ func (r *rig) hears(out *said, what string, has func(string) bool) {
 }
 
 func TestWatchAndEventsGoOnWhenTheNodeThatTellsDies(t *testing.T) {
-	r := healthy(t, Config{})
+	r := healthy(t, Config{RTO: "6s"})
 	primary := r.vol().Primary
 	standby := other(primary)
 	servers := []string{r.socket(primary), r.socket(standby), r.socket("gamma")}
@@ -67,9 +68,13 @@ func TestWatchAndEventsGoOnWhenTheNodeThatTellsDies(t *testing.T) {
 	events, endEvents := r.follow(servers, "events", "--follow")
 	r.hears(watch, "that all is well", func(s string) bool { return strings.Contains(s, "volume vol: healthy") })
 	r.hears(events, "what the first primary was", func(s string) bool { return strings.Contains(s, primary+" is primary of epoch 1") })
-	r.Kill(primary)
-	r.hears(watch, "who took over", func(s string) bool { return strings.Contains(s, "primary "+standby+", epoch 2") })
-	r.hears(events, "who took over", func(s string) bool { return strings.Contains(s, standby+" is primary of epoch 2") })
+	_, _, after := r.struck(blow{what: "the primary dies", node: primary, strike: func(node string) { r.Kill(node) }, undo: func(node string) { r.start(node) }})
+	r.hears(watch, "who took over", func(s string) bool {
+		return strings.Contains(s, fmt.Sprintf("primary %s, epoch %d", standby, after.Epoch))
+	})
+	r.hears(events, "who took over", func(s string) bool {
+		return strings.Contains(s, fmt.Sprintf("%s is primary of epoch %d", standby, after.Epoch))
+	})
 	if code := endWatch(); code != 0 {
 		t.Errorf("status --watch: exit code %d after SIGINT", code)
 	}
