@@ -35,6 +35,9 @@ func (s system) open(path string, cfg Config) (_ *Dev, err error) {
 	}()
 	d := &Dev{path: path, fd: fd, held: fd, size: cfg.Size, isBlock: t.isBlock, gate: newGate(), syncs: newSyncs()}
 	if d.backingSize, err = sizeOf(fd, t, cfg); err != nil {
+		if short := new(ShortError); errors.As(err, &short) {
+			short.Attachment, _ = s.attachmentOf(fd) // unknown is said by its being empty
+		}
 		return nil, err
 	}
 	if d.attachment, err = s.attachmentOf(fd); err != nil {
@@ -104,12 +107,25 @@ func sizeOf(fd int, t target, cfg Config) (int64, error) {
 	if size >= cfg.Size {
 		return size, nil
 	}
-	do := "enlarge the backing"
-	if size >= blockdev.BlockSize {
-		do += fmt.Sprintf(", or set the volume's size to at most %d", size/blockdev.BlockSize*blockdev.BlockSize)
-	}
-	return 0, fmt.Errorf("%w: it has %d bytes, the volume needs %d: %s", ErrUnsuitable, size, cfg.Size, do)
+	return 0, &ShortError{Has: size, Wants: cfg.Size}
 }
+
+// ShortError: the backing is smaller than the volume. It is ErrUnsuitable.
+type ShortError struct {
+	Has, Wants int64  // bytes
+	Attachment string // as that of a Dev; empty: not known
+}
+
+func (e *ShortError) Error() string {
+	do := "enlarge the backing"
+	if e.Has >= blockdev.BlockSize {
+		do += fmt.Sprintf(", or set the volume's size to at most %d", e.Has/blockdev.BlockSize*blockdev.BlockSize)
+	}
+	return fmt.Sprintf("%v: it has %d bytes, the volume needs %d: %s", ErrUnsuitable, e.Has, e.Wants, do)
+}
+
+// Unwrap makes it ErrUnsuitable.
+func (e *ShortError) Unwrap() error { return ErrUnsuitable }
 
 // create makes the empty file at fd a sparse one of size.
 //

@@ -66,6 +66,9 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	}
 	file, err := v.n.env.Disks.Open(device, filedev.Config{Size: vol.Size, Mode: ioMode(conf.IO), Create: !known})
 	if err != nil {
+		if lost := v.noteShort(st, vol, device, err); lost != nil {
+			err = fmt.Errorf("%w; %w", err, lost)
+		}
 		return nil, err
 	}
 	if !known && vol.Grow > vol.Size { // it may be a member when that size comes into force
