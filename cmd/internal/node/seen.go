@@ -163,7 +163,8 @@ func (n *Node) keepSeen(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		last := ctx.Err() != nil // before it is written: what is noted while that goes on is written once more
-		if ids := n.raftIDs(); len(ids) > 0 {
+		// A state that has just been restored from a snapshot does not know who was added since.
+		if ids := n.raftIDs(); len(ids) > 0 && n.state.get().Index >= n.seen.of(n.dir.raftID()).Index {
 			n.seen.forget(ids)
 		}
 		end := n.disk.Begin("keep what is remembered of the voters")
@@ -216,7 +217,8 @@ func (n *Node) checkReached(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
-	n.seen.note(n.dir.raftID(), control.Seen{Term: mine.Term, Index: mine.Index})
+	// Not how long its log is: what is behind the last commit another leader may overrule, and a healthy voter has less then.
+	n.seen.note(n.dir.raftID(), control.Seen{Term: mine.Term})
 	call := rollCall{patience: n.cfg.Cluster.RTO}
 	if slices.Contains(mine.Voters, n.dir.raftID()) {
 		call.others = len(mine.Voters) - 1

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/consensus"
 )
 
 func seenIn(t *testing.T, path string) map[string]control.Seen {
@@ -186,5 +188,83 @@ func TestVotersAreWrittenOnceMoreAtTheEnd(t *testing.T) {
 	}
 	if got := seenIn(t, n.seenFile())["c-1"].Index; got != 2 {
 		t.Errorf("entry %d is on disk", got)
+	}
+}
+
+type seenNetwork struct{ net.Listener }
+
+func (seenNetwork) Dial(ctx context.Context, address string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+}
+
+// R32: of itself a voter that starts remembers its term, not the length of its log: entries that no majority had may be
+// overruled while it is away, and a healthy voter would be sent away for good.
+func TestEntriesThatMayBeOverruledAreNotRemembered(t *testing.T) {
+	data := t.TempDir()
+	dir := &dataDir{id: nodeIdentity{Node: "a", ID: newID()}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := newStateStore()
+	r, err := consensus.Open(consensus.Config{ID: dir.raftID(), Address: l.Addr().String(), Cluster: "c", Dir: filepath.Join(data, "raft"),
+		Stream: seenNetwork{l}, Machine: state, Heartbeat: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Bootstrap([]consensus.Server{{ID: dir.raftID(), Address: l.Addr().String(), Voter: true}}); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if leads, _ := r.State(); leads {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it does not lead")
+		}
+	}
+	r.Close()
+	cfg := &config.Config{Nodes: []config.Node{{Name: "a", DataDir: data}}, Self: "a"}
+	n := &Node{cfg: cfg, dir: dir, state: newStateStore(), seen: newSeenBook(), disk: deadline.New(), log: slog.New(slog.DiscardHandler)}
+	n.me, n.env.Now = cfg.Nodes[0], func() cluster.Instant { return 0 }
+	if err := n.checkReached(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.seen.of(dir.raftID()); got.Term == 0 || got.Index != 0 {
+		t.Errorf("it remembers %+v of itself", got)
+	}
+}
+
+// R32: what is remembered of a voter that was added after this node's last snapshot survives a start that never gets to know of it.
+func TestVoterThatTheSnapshotDoesNotKnowIsNotForgotten(t *testing.T) {
+	cfg := &config.Config{Nodes: []config.Node{{Name: "a", DataDir: t.TempDir()}}, Self: "a"}
+	dir := &dataDir{id: nodeIdentity{Node: "a", ID: newID()}}
+	n := &Node{cfg: cfg, dir: dir, state: newStateStore(), disk: deadline.New(), log: slog.New(slog.DiscardHandler), seen: newSeenBook()}
+	n.seen.note(dir.raftID(), control.Seen{Term: 9, Index: 900})
+	n.seen.note("c-2", control.Seen{Term: 9, Index: 900})
+	if err := n.seen.save(n.seenFile()); err != nil {
+		t.Fatal(err)
+	}
+	for index, want := range map[uint64]uint64{500: 900, 900: 0} { // the snapshot; all that was known
+		n.seen = n.loadSeen()
+		old := cluster.NewState()
+		old.ID, old.Index = "x", index
+		old.Nodes = map[string]cluster.Node{"a": {Name: "a", RaftID: dir.raftID()}, "c": {Name: "c", RaftID: "c-1"}}
+		b, err := old.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.state = newStateStore()
+		if err := n.state.Restore(b); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if err := n.keepSeen(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := n.seen.of("c-2").Index; got != want {
+			t.Errorf("a state of entry %d: of c-2 entry %d is remembered, want %d", index, got, want)
+		}
 	}
 }
