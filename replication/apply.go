@@ -94,6 +94,7 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 			e.old.At, e.old.Buf = r.seen.Old(f.Range)
 		}
 		r.seen.Overwrites(f.Range)
+		r.hole.Overwrites(f.Range)
 	}
 	r.taken += int64(f.PayloadLen())
 	ready := r.queue.Admit(&e.Item)

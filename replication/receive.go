@@ -69,6 +69,7 @@ func (r *Replica) forget(s *session) {
 	if r.session == s {
 		r.session = nil
 		r.seen.Clear()
+		r.hole.Clear()
 		r.recv.Close(s.stream)
 		if r.regs != nil {
 			r.regs.Abort()
@@ -212,6 +213,7 @@ func (r *Replica) supersedeLocked(s *session) {
 	}
 	if r.session != s {
 		r.seen.Clear()
+		r.hole.Clear()
 	}
 	r.session = s
 }
@@ -347,14 +349,46 @@ func (s *session) digest(ctx context.Context, b *link.Batch, f *wire.Frame) {
 		return
 	}
 	digest := digester(f.Flags)
-	if f.Flags&wire.FromDisk == 0 && s.overLocked() == nil && r.recv.MayLog() && r.cfg.keeps() {
-		if seen := r.seen.Begin(f.Range, &r.queue); seen != nil {
-			digest = r.digestSeen(seen, summer(f.Flags))
-		}
+	if f.Flags&wire.FromDisk == 0 && s.overLocked() == nil {
+		digest = r.digestLocked(f)
 	}
 	r.mu.Unlock()
 	id, at := f.ID, f.Range
 	r.work.do(jobFunc(func() { s.answerDigest(id, at, digest) }))
+}
+
+// digestLocked is how digests for a resync, or of a member that is not settled, are made: without the disk, where it is known to
+// have a hole; else what is read may be kept.
+func (r *Replica) digestLocked(f *wire.Frame) func(blockdev.Device, blockdev.Range) ([]byte, error) {
+	if r.hole.Covers(f.Range) {
+		return ofHole(summer(f.Flags))
+	}
+	digest := digester(f.Flags)
+	if r.recv.MayLog() && r.cfg.keeps() {
+		if seen := r.seen.Begin(f.Range, &r.queue); seen != nil {
+			digest = r.digestSeen(seen, summer(f.Flags))
+		}
+	}
+	if look, ok := r.hole.Begin(f.Range, r.cfg.Volume.Size, &r.queue); ok {
+		return r.lookFirst(look, digest)
+	}
+	return digest
+}
+
+// lookFirst asks how far the hole goes that may begin there, for what is compared next.
+func (r *Replica) lookFirst(look uint64, digest func(blockdev.Device, blockdev.Range) ([]byte, error)) func(blockdev.Device, blockdev.Range) ([]byte, error) {
+	return func(dev blockdev.Device, at blockdev.Range) ([]byte, error) {
+		found, hole := link.ExtentAt(dev, at.Off)
+		r.mu.Lock()
+		r.hole.Found(look, found, hole)
+		r.mu.Unlock()
+		return digest(dev, at)
+	}
+}
+
+// ofHole makes digests of what is known to hold zeroes.
+func ofHole(sum link.Sum) func(blockdev.Device, blockdev.Range) ([]byte, error) {
+	return func(_ blockdev.Device, at blockdev.Range) ([]byte, error) { return link.OfHole(at, sum), nil }
 }
 
 // digestSeen makes digests of what may be overwritten soon, and keeps what it read.

@@ -158,6 +158,7 @@ type Replica struct {
 	regs      *maps.Regions   // while standby: which marks on stable storage may go; nil: there are none
 	promised  promise         // the newest clearing that was promised
 	queue     order.Queue     // entries taken from a primary and not returned
+	hole      standby.Hole    // ahead of what was compared last in the stream that is received
 	seen      standby.Sights  // what was read for digests of the stream that is received
 	tenure    *Tenure         // while primary
 	draining  int             // local operations of ended tenures that have not returned

@@ -43,7 +43,24 @@ func DigestHole(dev blockdev.Device, r blockdev.Range, sum Sum) []byte {
 	if !digestible(dev, r) || !isHole(dev, r) {
 		return nil
 	}
-	return ofZeroes(r, sum)
+	return OfHole(r, sum)
+}
+
+// ExtentAt is the extent of dev that begins at off, and whether it is a hole; what is not known is data.
+func ExtentAt(dev blockdev.Device, off int64) (e blockdev.Range, hole bool) {
+	rest := blockdev.Range{Off: off, Len: dev.Size() - off}
+	m, ok := dev.(blockdev.Mapper)
+	if !ok {
+		return rest, false
+	}
+	err := m.Extents(rest, func(x blockdev.Range, h bool) bool {
+		e, hole = x, h
+		return false
+	})
+	if err != nil || e.Len == 0 {
+		return rest, false
+	}
+	return e, hole
 }
 
 func isHole(dev blockdev.Device, r blockdev.Range) bool {
@@ -59,8 +76,8 @@ func isHole(dev blockdev.Device, r blockdev.Range) bool {
 	return err == nil && all
 }
 
-// ofZeroes are the sums of a range of zeroes.
-func ofZeroes(r blockdev.Range, sum Sum) []byte {
+// OfHole are the sums of a range of zeroes.
+func OfHole(r blockdev.Range, sum Sum) []byte {
 	out := make([]byte, 0, wire.Digests(r)*wire.DigestSize)
 	one := sum(nil, zeroBlock[:])
 	for range r.Len / blockdev.BlockSize {
