@@ -156,7 +156,7 @@ func (p *plan) volumes(old, next *Config) {
 func (p *plan) volume(o, v Volume) {
 	what := "volume " + v.Name + ": "
 	if v.Size < o.Size {
-		differs(p, StepRefused, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "a volume does not shrink: what lies behind the new end would be lost")
+		differs(p, StepRefused, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "a volume does not shrink: the last "+bytesText(o.Size-v.Size)+" would be lost; make a smaller volume beside it and copy what is wanted")
 	} else {
 		differs(p, StepChange, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "every backing must hold it; the role is handed over once, and clients see the new size when they connect again")
 	}

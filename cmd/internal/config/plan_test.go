@@ -74,7 +74,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 
 		{"cluster", changed(t, src, `"lab"`, `"lab2"`), []string{"refused|cluster|lab -> lab2"}},
 		{"a larger size", changed(t, src, `"64MiB"`, `"128MiB"`), []string{"change online|volume pgdata: size|64MiB -> 128MiB: every backing must hold it"}},
-		{"a smaller size", changed(t, src, `"64MiB"`, `"32MiB"`), []string{"refused|volume pgdata: size|64MiB -> 32MiB: a volume does not shrink"}},
+		{"a smaller size", changed(t, src, `"64MiB"`, `"32MiB"`), []string{"refused|volume pgdata: size|64MiB -> 32MiB: a volume does not shrink: the last 32MiB would be lost; make a smaller volume"}},
 		{"mode", changed(t, src, `"sync"`, `"async"`), []string{"refused|volume pgdata: mode|sync -> async"}},
 		{"address", changed(t, src, "127.0.0.2:7400", "127.0.0.2:7499"), []string{"refused|node beta: address|127.0.0.2:7400 -> 127.0.0.2:7499"}},
 		{"links", changed(t, src, "127.0.1.2:7401", "127.0.1.2:7402"), []string{"refused|node beta: links|"}},
