@@ -10,6 +10,7 @@ import (
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/resync"
 )
 
 // left is a lab whose primary a acknowledged writes alone and is lost; b, which lacks them, was promoted by force and is
@@ -172,6 +173,7 @@ func TestPersonMayDoWithoutTheImage(t *testing.T) { // R19
 	r := leftBehind(t, 32)
 	then := r.b.content()
 	r.a.rescue.room = 4096 + 20*(512+blockdev.BlockSize)
+	r.b.get().SetResync(resync.Limits{Max: 4 << 20}) // a chunk at a time: of a group that finds no room nothing is kept
 	r.join()
 	r.await("the resync to wait", func() bool { return r.a.has("resync waits") })
 	r.consent("a")

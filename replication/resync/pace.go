@@ -27,14 +27,17 @@ type Clients struct {
 // the resync does more, or less, by one step at a time. Medians of short slots decide: one operation that a disk held up,
 // for whatever reason, is no reason to slow down.
 //
-//	idle --a client--> calm --calmSlot--> beside --besideSlot, judged--> calm ...
+//	listening --listenTime, no client--> idle
+//	idle, listening --a client--> calm --calmSlot--> beside --besideSlot, judged--> calm ...
 //	  ^------------------ no client for idleAfter -----------------------------/
 //
+// What clients did before it was asked, or long after it was asked last, says nothing of what they do now: it listens first.
 // The zero value is ready.
 type Pace struct {
 	Limits Limits
 
 	phase        phase
+	asked        time.Duration // last
 	until        time.Duration // when the slot ends
 	latest       time.Duration // up to when a calm slot waits for what is under way
 	step         int           // of steps
@@ -54,7 +57,9 @@ type Pace struct {
 type phase uint8
 
 const (
-	idle phase = iota
+	unasked phase = iota
+	listening
+	idle
 	calm
 	beside
 )
@@ -72,6 +77,7 @@ var alone = intensity{flying: 48}
 
 const (
 	firstStep  = 5
+	listenTime = 50 * time.Millisecond
 	calmSlot   = 100 * time.Millisecond
 	besideSlot = 300 * time.Millisecond
 	// longestWait bounds how long a slot without the resync waits for what is under way of it.
@@ -96,7 +102,7 @@ func (p *Pace) Next(now time.Duration, c Clients, flying int64) (ok bool, again 
 	}
 	do := p.intensity()
 	switch {
-	case p.phase == calm:
+	case p.phase == calm || p.phase == listening:
 		return false, max(p.until-now, time.Millisecond)
 	case flying >= int64(do.flying)*ChunkSize:
 		return false, lookAgain
@@ -156,15 +162,23 @@ func waitFor(bytes float64, perSec int64) time.Duration {
 
 // look moves on from slot to slot. A calm one begins when nothing is under way any more, or not for long.
 func (p *Pace) look(now time.Duration, c Clients, flying int64) {
+	if p.phase == unasked || now-p.asked >= 2*idleAfter {
+		p.phase, p.ops, p.until, p.rest = listening, c.Ops, now+listenTime, now
+	}
+	p.asked = now
 	if c.Ops != p.ops {
 		p.ops, p.busy = c.Ops, now
-		if p.phase == idle {
+		if p.phase == idle || p.phase == listening {
 			p.phase, p.step, p.calm, p.beside, p.rest, p.latest = calm, firstStep, nil, nil, now, now+longestWait
 			p.begin(now, c)
 		}
 	}
 	switch {
 	case p.phase == idle:
+	case p.phase == listening:
+		if now >= p.until {
+			p.phase = idle
+		}
 	case now-p.busy >= idleAfter:
 		p.phase, p.rest = idle, now
 	case p.phase == calm && flying > 0 && now < p.latest:

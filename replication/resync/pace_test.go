@@ -70,6 +70,37 @@ func TestResyncWithoutClientsHasAllUnderWayThatIsOfUse(t *testing.T) {
 	}
 }
 
+// What clients did before, or while nothing was to be resynced, is no reason to be slow.
+func TestResyncBeginsAtOnceWhenClientsHaveGone(t *testing.T) {
+	g := rig(paceRig{c: Clients{Ops: 1e6, Timed: 1e5, Took: time.Hour}})
+	for range 3 {
+		g.most = 0
+		g.play(listenTime + 10*time.Millisecond)
+		if want := alone.flying; g.most != want {
+			t.Errorf("%d chunks were under way, want %d", g.most, want)
+		}
+		g.now += 10 * time.Second
+		g.c.Ops += 1000
+		g.flying = nil
+	}
+}
+
+// Clients that are there are noticed before the first chunk is taken.
+func TestResyncThatBeginsBesideClientsListensFirst(t *testing.T) {
+	g := rig(paceRig{ops: 1, slow: 1})
+	for range 3 {
+		g.most = 0
+		if g.play(listenTime + calmSlot/2); g.most != 0 {
+			t.Errorf("%d chunks were under way before it was known what clients feel without", g.most)
+		}
+		if g.play(calmSlot); g.most != 1 {
+			t.Errorf("%d chunks were under way then, want 1", g.most)
+		}
+		g.now += 10 * time.Second
+		g.flying = nil
+	}
+}
+
 func TestResyncGivesWayToClientsThatItSlowsDown(t *testing.T) {
 	g := rig(paceRig{ops: 1, slow: 4})
 	g.play(20 * time.Second)
