@@ -62,8 +62,9 @@ func TestSuspensionBeyondTheLimitCutsTheClients(t *testing.T) {
 	if err := old.write(0, pattern(4096, 1)); err != nil {
 		t.Fatal(err)
 	}
-	a.expire()
 	ten.look()
+	l.await("the tenure to look", func() bool { return len(ten.kick) == 0 }) // it counts from when it begins to look
+	a.expire()
 	waiting := make(chan error, 1)
 	go func() { waiting <- old.write(4096, pattern(4096, 2)) }()
 	l.pass(9 * dropAfter) // the rest is more than a pause of a loaded machine since the lease was seen
