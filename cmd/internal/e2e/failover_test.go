@@ -163,7 +163,7 @@ func TestK109KillOfTheStandbyWhileItIsResynced(t *testing.T) {
 	r := healthy(t, Config{Size: "256MiB"})
 	l := r.load()
 	standby := other(r.vol().Primary)
-	for range 4 {
+	for range times(2, 4) {
 		if err := r.Signal(standby, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -359,7 +359,7 @@ func TestK109CrashAtFailPoints(t *testing.T) {
 	rng.Shuffle(len(steady), func(i, j int) { steady[i], steady[j] = steady[j], steady[i] })
 	rng.Shuffle(len(fresh), func(i, j int) { fresh[i], fresh[j] = fresh[j], fresh[i] })
 	if !all {
-		steady, fresh = steady[:4], fresh[:1]
+		steady, fresh = steady[:times(2, 4)], fresh[:1]
 	}
 	var cuts powerCuts
 	t.Cleanup(func() {

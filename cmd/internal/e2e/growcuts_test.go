@@ -37,8 +37,8 @@ func grows() (all []site) {
 
 // faults.md K109, K110: a node crashes at each point of a growth, half of the time with its power cut, again and again. The growth
 // is made in the end, nothing acknowledged is lost, what is new is the same on both replicas, and reads as zeroes until it is
-// written. HACLUSTER_GROWCUTS (make growcuts) is how often each node is crashed at each point; without, two of the data nodes'
-// points are drawn, once each.
+// written. HACLUSTER_GROWCUTS (make growcuts) is how often each node is crashed at each point; without, one of the data nodes'
+// points is drawn, once.
 func TestK110PowerCutsInAGrowth(t *testing.T) {
 	rounds, sites, seed := 1, grows(), crashSeed(t)
 	if text := os.Getenv("HACLUSTER_GROWCUTS"); text != "" {
@@ -49,7 +49,7 @@ func TestK110PowerCutsInAGrowth(t *testing.T) {
 	} else {
 		sites = slices.DeleteFunc(sites, func(s site) bool { return s.node == "gamma" })
 		rand.New(rand.NewPCG(seed, 2)).Shuffle(len(sites), func(i, j int) { sites[i], sites[j] = sites[j], sites[i] })
-		sites = sites[:2]
+		sites = sites[:1]
 	}
 	var cuts powerCuts
 	c := &growCuts{crasher(t, seed, &cuts), 32 << 20, map[int64][]byte{}}

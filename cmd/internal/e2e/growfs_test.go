@@ -8,6 +8,7 @@ import (
 
 // A file system on a volume that grows while all of it is written again and again, and whose primary is killed meanwhile.
 func TestFileSystemOnAGrownVolumeIsWholeAndGrowsToItsEnd(t *testing.T) {
+	long(t, "TestVolumeGrowsWhileItIsWrittenAndItsPrimaryIsKilled, which compares blocks instead of files")
 	r := healthy(t, Config{})
 	dir, content := r.image("files", 7)
 	dev := r.dial(r.URIs()...)

@@ -14,7 +14,7 @@ import (
 func TestHandOverUnderLoadBackAndForth(t *testing.T) {
 	r := healthy(t, Config{RTO: "10s"}) // a busy machine alone must move no role here; a hand-over waits for no lease
 	l := r.load()
-	for range 6 {
+	for range times(3, 6) {
 		before := r.until("healthy before it", Healthy).Volumes[0]
 		to := other(before.Primary)
 		stays := r.direct(before.Primary)
@@ -37,7 +37,7 @@ func TestHandOverUnderLoadBackAndForth(t *testing.T) {
 func TestHandOverBySIGTERMUnderLoad(t *testing.T) {
 	r := healthy(t, Config{RTO: "10s"})
 	l := r.load()
-	for range 3 {
+	for range times(2, 3) {
 		said := 0 // by the node before
 		_, before, v := r.struck(blow{what: "SIGTERM",
 			strike: func(node string) { said = len(r.log(node)); r.stop(node) }, // exit code 0

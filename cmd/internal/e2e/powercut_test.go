@@ -123,7 +123,7 @@ func TestK110PowerCutOfOneNode(t *testing.T) {
 	l := p.load()
 	lost := 0
 	for i, mode := range ways {
-		for _, standby := range []bool{false, true} {
+		for _, standby := range sides(i) {
 			l.more(50)
 			victim, _, _ := p.struck(blow{what: fmt.Sprint(mode, " power cut"), standby: standby,
 				strike: func(node string) { lost += p.cut(mode, uint64(i), node) },
@@ -246,7 +246,7 @@ func TestK111PowerCutOfAllAtOnce(t *testing.T) {
 	p := poweredUp(t, Config{})
 	rec := NewFlushed()
 	taken, gone := 0, 0
-	for i, order := range orders {
+	for i, order := range some(t, 3, orders...) {
 		f := p.writeAtLeast(rec, uint64(i+1), 150)
 		taken += p.cut(ways[i%3], uint64(i), Nodes...)
 		if err := <-f.done; err != nil {
@@ -277,8 +277,8 @@ func TestD96LyingFlushAndPowerCutOfThatNode(t *testing.T) {
 	p := poweredUp(t, Config{})
 	l := p.load()
 	lie := disk.Fault{Kind: disk.Lie, Glob: backing}
-	for i, mode := range ways {
-		for _, standby := range []bool{false, true} {
+	for i, mode := range some(t, 2, ways...) {
+		for _, standby := range sides(i) {
 			victim := p.until("healthy before the lie", Healthy).Volumes[0].Primary
 			if standby {
 				victim = other(victim)

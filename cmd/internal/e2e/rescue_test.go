@@ -39,7 +39,7 @@ func (r *rig) export(id, name string, more ...string) []byte {
 // every file, to the byte, also while clients write, after a move of the primary, and after a restart (R19).
 func TestRescueImageIsTheVolumeThatAForcedPromotionLeftBehind(t *testing.T) {
 	needs(t, "e2fsprogs", "mke2fs", "e2fsck", "debugfs")
-	r := healthy(t, Config{})
+	r := healthy(t, Config{Size: imageSize})
 	_, before := r.image("before", 1)
 	dir, after := r.image("after", 2)
 	primary, standby := r.behind(before, after)

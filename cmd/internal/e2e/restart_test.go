@@ -16,11 +16,11 @@ var orders = [][]string{
 // A whole cluster that was stopped and is started again becomes healthy by itself, with its data.
 func TestWholeClusterStoppedInEachOrder(t *testing.T) {
 	r := healthy(t, Config{})
-	for i, order := range orders {
+	for _, i := range some(t, 2, 0, 1, 2, 3, 4, 5) {
 		l := r.load()
 		l.stop()
 		before := r.vol().Epoch
-		r.stop(order...)
+		r.stop(orders[i]...)
 		r.start(orders[(i+3)%len(orders)]...)
 		s := r.until("healthy by itself", Healthy)
 		l.check()
@@ -34,10 +34,10 @@ func TestWholeClusterStoppedInEachOrder(t *testing.T) {
 // faults.md K111: all lose power to their processes at once and come back in every order.
 func TestK111WholeClusterKilledAndStartedInEachOrder(t *testing.T) {
 	r := healthy(t, Config{})
-	for i, order := range orders {
+	for _, i := range append(some(t, 1, 0, 2, 4), some(t, 1, 1, 3, 5)...) {
 		l := r.load()
 		r.Kill(orders[i]...)
-		for _, n := range order {
+		for _, n := range orders[i] {
 			r.start(n)
 			if i%2 == 1 {
 				time.Sleep(400 * time.Millisecond) // staggered: each is up before the next begins

@@ -322,7 +322,7 @@ func (r *rig) load() *loading {
 	l := &loading{r: r, dev: r.dial(r.URIs()...), rec: rec, done: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(r.ctx)
 	l.cancel = cancel
-	load := &Load{Dev: l.dev, Reads: l.dev, Record: rec, First: 4096, Blocks: 4096, Workers: 4, Think: 2 * time.Millisecond,
+	load := &Load{Dev: l.dev, Reads: l.dev, Record: rec, First: 4096, Blocks: 4096, Workers: 4, Think: 5 * time.Millisecond,
 		Acked: func(string) { l.acks.Add(1) }}
 	go func() { l.done <- load.Run(ctx) }()
 	r.t.Cleanup(func() { l.end() })

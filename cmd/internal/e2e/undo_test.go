@@ -12,9 +12,10 @@ import (
 	"hacluster/cmd/internal/api"
 )
 
-// An ext4 image as large as the volume of a rig, with files whose content is random.
+// An ext4 image as large as a volume of imageSize, with files whose content is random.
 const (
-	imageFiles = 160
+	imageSize  = "32MiB"
+	imageFiles = 72
 	imageFile  = 256 << 10
 	piece      = 1 << 20
 )
@@ -37,7 +38,7 @@ func (r *rig) image(name string, seed byte) (dir string, content []byte) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.tool("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", dir, dir+".img", "64M")
+	r.tool("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", dir, dir+".img", "32M")
 	if content, err = os.ReadFile(dir + ".img"); err != nil {
 		r.t.Fatal(err)
 	}
@@ -119,12 +120,12 @@ func TestForcedStandbyReturnsFromAResyncWithItsFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := healthy(t, Config{Bin: bin})
+	r := healthy(t, Config{Bin: bin, Size: imageSize})
 	dir, before := r.image("before", 1)
 	_, after := r.image("after", 2)
 	primary, standby := r.behind(before, after)
 	r.Kill(primary)
-	r.SetEnv(primary, "HACLUSTER_FAILPOINT=resync.copy:24") // SIGKILL to itself; there are more than 40 MiB to copy
+	r.SetEnv(primary, "HACLUSTER_FAILPOINT=resync.copy:12") // SIGKILL to itself; there are more than 18 MiB to copy
 	r.start(primary)
 	r.until("it serves again", PrimaryIs(primary))
 	r.start(standby)
