@@ -1,7 +1,9 @@
 # hacluster: two servers mirror each other's disks. `make` lists the targets.
 SHELL     := /bin/bash
 GO        ?= go
-GOFLAGS   := -trimpath -buildvcs=false
+# One set for all that calls go, so that what one of them has compiled the next one takes from the cache.
+export GOFLAGS     := -trimpath -buildvcs=false
+export CGO_ENABLED := 0
 VERSION   ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -s -w -buildid= -X main.version=$(VERSION)
 LONG      ?= 20000
@@ -19,7 +21,7 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the static binaries bin/haclusterd and bin/ha-admin
-	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -ldflags "$(LDFLAGS)" -o bin/ ./cmd/haclusterd ./cmd/ha-admin
+	$(GO) build -ldflags "$(LDFLAGS)" -o bin/ ./cmd/haclusterd ./cmd/ha-admin
 
 man: build ## the manual pages of both programs, in bin/man/man8
 	bin/ha-admin man bin/man/man8
@@ -36,7 +38,7 @@ lint: ## gofmt, go vet, staticcheck
 test: setup build lint ## what decides whether a change may land, with make matrix-ci
 	scripts/test.sh
 
-test-long: setup build lint ## make test with 20,000 seeds of the model and of the primary's schedules, every seed of the replicas' tests, and all mutations
+test-long: setup build lint ## make test with every variant of each case, 20,000 seeds of the model and of the primary's schedules, and all mutations
 	HACLUSTER_LONG=1 scripts/test.sh
 
 model: ## run the model of the protocol; SEED=n replays one run with its trace
@@ -73,7 +75,7 @@ bench-failover: setup build ## 50 failovers by SIGKILL under load, and their dis
 	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin
 
 bench-resync: setup build ## speed of a resync beside dd, what it copies and compares, what the maps cost: 2 minutes; D=folder
-	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -tags bench_unmarked -o bin/unmarked/ ./cmd/haclusterd ./cmd/ha-admin
+	$(GO) build -tags bench_unmarked -o bin/unmarked/ ./cmd/haclusterd ./cmd/ha-admin
 	$(GO) run ./cmd/internal/e2e/resyncbench -bin bin -unmarked bin/unmarked -d "$(or $(D),/var/tmp)"
 
 bench-idle: setup build ## what each daemon of an idle cluster takes of a core, its switches and system calls; OLD=folder of other binaries

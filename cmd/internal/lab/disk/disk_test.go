@@ -20,6 +20,7 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "hadisk")
 	if err == nil && Supported() == nil {
 		cmd := exec.Command("go", "build", "-o", dir+"/", "hacluster/cmd/internal/lab/disk/hadisk")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // what the race detector takes is of no use there
 		var out []byte
 		if out, err = cmd.CombinedOutput(); err != nil {
 			err = fmt.Errorf("build hadisk: %w: %s", err, out)
