@@ -20,11 +20,13 @@ raced() { CGO_ENABLED=1 tests -race -vet=off -timeout $limit "$@"; }
 beside() { (renice -n 10 $BASHPID >/dev/null; "$@") >"$tmp/beside" 2>&1 & pid=$!; }
 joined() { local failed=0; wait $pid || failed=1; cat "$tmp/beside"; return $failed; }
 
-# Pure packages, whose tests have one goroutine and many seeds: nothing for the race detector, which makes them ten times
-# slower. That each text of a mutation still fits the code is among them.
-pure="./cmd/internal/sim ./replication/maps ./cmd/internal/schedule"
+# Packages without a goroutine, in code and tests: nothing for the race detector, which makes them ten times slower. Those that
+# decide are held to it by archtest. That each text of a mutation still fits the code is among their tests.
+pure="./cmd/internal/sim ./cmd/internal/schedule ./replication/maps ./replication/order ./replication/primary ./replication/resync
+  ./replication/role ./replication/standby ./replication/verify ./replication/wire ./heartbeat/cluster ./heartbeat/failover
+  ./blockdev/bitmap ./blockdev/frontend/nbd/nbdproto"
 powercuts() { HACLUSTER_POWERCUTS=60 tests -tags failpoints ./replication -run TestK110PowerCutsAtNamedPointsLoseNothing -count=1 -timeout 20m; }
-step "the models: seeds of the protocol's pure core; beside them power cuts at named points: 60 histories of two replicas (make powercuts runs 1,000)"
+step "pure packages and the models: seeds of the protocol's core; beside them power cuts at named points: 60 histories of two replicas (make powercuts runs 1,000)"
 beside powercuts
 failed=0
 # shellcheck disable=SC2086
@@ -39,8 +41,8 @@ if [ -n "${HACLUSTER_LONG:-}" ]; then
   HACLUSTER_MUTATIONS=1 tests ./replication/maps -run TestMutationsAreCaught -count=1 -timeout 20m
 fi
 step "packages with the race detector"
-raced -p 4 $(go list ./... | grep -v -e /cmd/internal/sim -e /replication/maps -e /cmd/internal/schedule \
-  -e /cmd/internal/e2e -e /heartbeat/membership -e /cmd/internal/ring3 -e '/replication$')
+# shellcheck disable=SC2046,SC2086
+raced -p 4 $(go list ./... | grep -vxFf <(go list $pure ./cmd/internal/e2e/... ./replication ./heartbeat/membership ./cmd/internal/ring3))
 # These use one processor for minutes, and real processes wait more than they work: so they run side by side, and these take
 # what the real processes leave, whose leases and deadlines are of real time.
 #   ./replication: one test after the other
