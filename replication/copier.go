@@ -11,6 +11,7 @@ import (
 	"hacluster/blockdev/failpoint"
 	"hacluster/replication/link"
 	"hacluster/replication/primary"
+	"hacluster/replication/resync"
 	"hacluster/replication/wire"
 )
 
@@ -41,6 +42,7 @@ type copier struct {
 	pause   *time.Timer     // until the pace is asked again
 	knows   bool            // the stream knows sums
 	differs bool            // what was compared last differs for the most part: sums will tell
+	paced   bool            // counted in the meter: it asks what clients feel
 }
 
 // compared is a chunk under way: it is read here while the peer makes its digests. Ours are made when its are known: most of
@@ -78,6 +80,7 @@ func (c *copier) reply(r wire.Reply) {
 func (c *copier) run(ctx context.Context) {
 	c.pause = time.NewTimer(time.Hour)
 	defer c.pause.Stop()
+	defer c.asksClients(false)
 	for {
 		c.ask()
 		select {
@@ -101,15 +104,18 @@ func (c *copier) ask() {
 		t.mu.Lock()
 		copying, paced := t.core.Copying(c.p.node)
 		t.mu.Unlock()
+		c.asksClients(paced)
+		most := int64(resync.ChunkSize)
 		if paced {
 			pace.Limits = t.r.resyncLimits()
-			if ok, again := pace.Next(at, t.r.meter.clients(), c.asking+copying); !ok {
+			clients, again := t.r.meter.clients(), time.Duration(0)
+			if most, again = pace.Next(at, &clients, c.asking+copying); most == 0 {
 				c.pause.Reset(again)
 				return
 			}
 		}
 		t.mu.Lock()
-		chunk, ok := t.core.TakeChunk(t.r.node.Now(), c.p.node, c.stream)
+		chunk, ok := t.core.TakeChunk(t.r.node.Now(), c.p.node, c.stream, most)
 		t.mu.Unlock()
 		if !ok {
 			return
@@ -123,6 +129,17 @@ func (c *copier) ask() {
 		}
 		c.read(c.lastID, chunk)
 	}
+}
+
+// asksClients has every operation of clients timed while a resync takes its pace from them.
+func (c *copier) asksClients(paced bool) {
+	switch {
+	case paced && !c.paced:
+		c.t.r.meter.paced.Add(1)
+	case !paced && c.paced:
+		c.t.r.meter.paced.Add(-1)
+	}
+	c.paced = paced
 }
 
 // request asks the peer for the digests of a chunk, or its sums.

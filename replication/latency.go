@@ -30,15 +30,6 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.nanos.Add(n)
 }
 
-// totals is how many durations were counted, and their sum.
-func (h *Histogram) totals() (n uint64, took time.Duration) {
-	took = time.Duration(h.nanos.Load())
-	for i := range h.counts {
-		n += h.counts[i].Load()
-	}
-	return n, took
-}
-
 // Latency is what a Histogram has counted, as Prometheus wants it: Cumulative[i] durations took BoundsSeconds()[i] or
 // less.
 type Latency struct {

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"sync/atomic"
+	"time"
 
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
@@ -27,14 +28,17 @@ const sampleMask = 8 - 1
 
 // meter counts what a replica does, over all its tenures. The data path only adds to it.
 type meter struct {
-	ops    [blockdev.OpFlush + 1]atomic.Uint64 // by operation
-	bytes  [blockdev.OpFlush + 1]atomic.Uint64
-	errors atomic.Uint64 // operations that were answered with an error
-	sums   atomic.Uint64 // entries whose checksum did not fit
-	mends  atomic.Uint64 // pieces of reads that a member answered, and that were written anew
-	disk   atomic.Uint64 // failed or stalled operations of the backing
-	stages [numStages]Histogram
-	acks   map[string]*Histogram // by peer, from queueing an entry to its acknowledgement; the keys never change
+	ops       [blockdev.OpFlush + 1]atomic.Uint64 // by operation
+	bytes     [blockdev.OpFlush + 1]atomic.Uint64
+	errors    atomic.Uint64 // operations that were answered with an error
+	sums      atomic.Uint64 // entries whose checksum did not fit
+	mends     atomic.Uint64 // pieces of reads that a member answered, and that were written anew
+	disk      atomic.Uint64 // failed or stalled operations of the backing
+	stages    [numStages]Histogram
+	feltNanos atomic.Uint64                     // of felt
+	felt      [resync.TailBuckets]atomic.Uint32 // reads, writes and flushes from Submit to Done, of those that are timed
+	paced     atomic.Int32                      // resyncs that ask what clients feel: every operation is timed for them
+	acks      map[string]*Histogram             // by peer, from queueing an entry to its acknowledgement; the keys never change
 }
 
 func (m *meter) init(self string, replicas []cluster.Replica) {
@@ -46,14 +50,15 @@ func (m *meter) init(self string, replicas []cluster.Replica) {
 	}
 }
 
-// begin counts a client's operation and says from when to time it; zero: it is not timed.
-func (m *meter) begin(req *blockdev.Request) stamp {
+// begin counts a client's operation and says from when to time it; zero: it is not timed. counted: its stages are, too.
+func (m *meter) begin(req *blockdev.Request) (began stamp, counted bool) {
 	n := m.ops[req.Op].Add(1)
 	m.bytes[req.Op].Add(uint64(req.Range.Len))
-	if req.Op != blockdev.OpFlush && n&sampleMask != 1 {
-		return 0
+	counted = req.Op == blockdev.OpFlush || n&sampleMask == 1
+	if !counted && m.paced.Load() == 0 {
+		return 0, false
 	}
-	return takeStamp()
+	return takeStamp(), counted
 }
 
 // done counts an operation of a client that is answered.
@@ -64,6 +69,12 @@ func (m *meter) done(o *op) {
 	if o.began == 0 {
 		return
 	}
+	took := o.began.to(takeStamp())
+	m.felt[resync.TailBucket(took)].Add(1)
+	m.feltNanos.Add(uint64(max(took, 0)))
+	if !o.counted {
+		return
+	}
 	s := StageWrite
 	switch o.Kind {
 	case blockdev.OpRead:
@@ -71,12 +82,12 @@ func (m *meter) done(o *op) {
 	case blockdev.OpFlush:
 		s = StageFlush
 	}
-	m.stages[s].Observe(o.began.to(takeStamp()))
+	m.stages[s].Observe(took)
 }
 
 // localBegins is when the local part of an operation that is timed begins.
 func (o *op) localBegins() stamp {
-	if o.began == 0 {
+	if !o.counted {
 		return 0
 	}
 	return takeStamp()
@@ -128,9 +139,10 @@ func (m *meter) clients() (c resync.Clients) {
 	for _, n := range m.counts().ops {
 		c.Ops += n
 	}
-	for _, s := range []Stage{StageRead, StageWrite, StageFlush} {
-		n, took := m.stages[s].totals()
-		c.Timed, c.Took = c.Timed+n, c.Took+took
+	c.Took = time.Duration(m.feltNanos.Load())
+	for i := range m.felt {
+		c.Tail[i] = m.felt[i].Load()
+		c.Timed += uint64(c.Tail[i])
 	}
 	return c
 }

@@ -36,7 +36,7 @@ func TestEveryFlushAndOneInEightWritesIsTimedTheFirstIncluded(t *testing.T) {
 	timed := map[blockdev.Op]int{}
 	for _, op := range []blockdev.Op{blockdev.OpWrite, blockdev.OpRead, blockdev.OpFlush} {
 		for i := range 16 {
-			at := m.begin(&blockdev.Request{Op: op, Range: blockdev.Range{Len: 4096}})
+			at, _ := m.begin(&blockdev.Request{Op: op, Range: blockdev.Range{Len: 4096}})
 			if i == 0 && at == 0 {
 				t.Errorf("the first %v is not timed", op)
 			}
@@ -47,6 +47,20 @@ func TestEveryFlushAndOneInEightWritesIsTimedTheFirstIncluded(t *testing.T) {
 	}
 	if timed[blockdev.OpWrite] != 2 || timed[blockdev.OpRead] != 2 || timed[blockdev.OpFlush] != 16 {
 		t.Errorf("timed %v of 16 each", timed)
+	}
+	m.paced.Add(1)
+	all, counted := 0, 0
+	for range 16 {
+		at, also := m.begin(&blockdev.Request{Op: blockdev.OpRead})
+		if at != 0 {
+			all++
+		}
+		if also {
+			counted++
+		}
+	}
+	if all != 16 || counted != 2 {
+		t.Errorf("beside a resync %d of 16 were timed and %d counted, want all and 2", all, counted)
 	}
 	if c := m.counts(); c.ops[blockdev.OpWrite] != 16 || c.bytes[blockdev.OpWrite] != 16*4096 {
 		t.Errorf("counted %+v", c)
@@ -94,7 +108,7 @@ func BenchmarkMeter(b *testing.B) {
 	o.Kind = blockdev.OpWrite
 	b.ReportAllocs()
 	for b.Loop() {
-		o.began = r.meter.begin(req)
+		o.began, o.counted = r.meter.begin(req)
 		r.meter.localDone(o, o.localBegins())
 		r.meter.done(o)
 	}
@@ -105,7 +119,7 @@ func TestMeteringTakesNoMemory(t *testing.T) {
 	req, o := &blockdev.Request{Op: blockdev.OpFlush}, &op{}
 	o.Kind = blockdev.OpFlush
 	if n := testing.AllocsPerRun(100, func() {
-		o.began = m.begin(req)
+		o.began, o.counted = m.begin(req)
 		m.localDone(o, o.localBegins())
 		m.done(o)
 	}); n != 0 {

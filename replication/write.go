@@ -19,6 +19,7 @@ type op struct {
 	sum      uint32
 	zero     bool       // a copy whose content is all zeroes
 	began    stamp      // of a client's operation that is timed; zero: it is not
+	counted  bool       // its stages are timed, too
 	unmarked error      // why it must not change the backing: its region could not be marked
 	look     *look      // of a look: who looks
 	done     chan error // of our own flush: gets the outcome; room for one
@@ -48,7 +49,7 @@ func (o *op) release() {
 	if o.buf != nil {
 		o.buf.Free()
 	}
-	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.unmarked, o.look, o.done, o.reader = nil, nil, nil, 0, false, 0, nil, nil, nil, nil
+	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.counted, o.unmarked, o.look, o.done, o.reader = nil, nil, nil, 0, false, 0, false, nil, nil, nil, nil
 	o.Reset()
 	ops.Put(o)
 }
@@ -58,9 +59,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Submit starts a client's operation; the order of calls is the order of admission (R33). It waits for nothing but a
 // backing that takes a write without waiting for a disk. How much is under way is bounded by the frontends.
 func (t *Tenure) Submit(req *blockdev.Request) {
-	began := t.r.meter.begin(req)
+	began, counted := t.r.meter.begin(req)
 	o := t.newOp(req.Op, req.Range)
-	o.began = began
+	o.began, o.counted = began, counted
 	o.req, o.FUA, o.Unmap, o.sum = req, req.FUA, req.Unmap, req.Sum
 	if req.Op == blockdev.OpRead {
 		t.read(o)

@@ -204,7 +204,7 @@ func TestFailedLocalWriteIsComparedAgain(t *testing.T) { // R23: the content of 
 	g := newRig(t)
 	n := g.up("s")
 	for range 3 {
-		at, _ := g.c.TakeChunk(g.now, "s", n)
+		at, _ := g.c.TakeChunk(g.now, "s", n, 0)
 		g.c.Compared(g.now, "s", n, at, nil)
 	}
 	g.local(g.write(0), errDisk)

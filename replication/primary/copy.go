@@ -43,14 +43,15 @@ func (c *Core) advance(now Instant, p *peer) {
 	c.enqueue(now, p, op)
 }
 
-// TakeChunk hands out the next blocks whose digests are to be compared on this stream: what is behind in a chunk,
-// from the first to the last such block. They are read after that, and Compared tells. ok false: nothing to do now; a
-// Compare follows when there is. Of a member one piece at a time is compared, for writes wait for it.
-func (c *Core) TakeChunk(now Instant, node string, stream uint64) (r blockdev.Range, ok bool) {
+// TakeChunk hands out the next blocks whose digests are to be compared on this stream: what is behind in a chunk of at most so
+// many bytes (of one piece, where that is more), from the first to the last such block. They are read after that, and Compared
+// tells. ok false: nothing to do now; a Compare follows when there is. Of a member one chunk at a time is compared, for writes
+// wait for it.
+func (c *Core) TakeChunk(now Instant, node string, stream uint64, most int64) (r blockdev.Range, ok bool) {
 	p := c.peers[node]
 	for stream == p.stream && p.connected && p.plan != nil && !p.mapping && !p.closing && !p.catching && !p.full() && !c.paused(p) && !c.failing(p) &&
 		!(p.member && p.plan.Busy() && !p.plan.Preferred()) {
-		chunk, ok := p.plan.Take()
+		chunk, ok := p.plan.Take(most)
 		if !ok {
 			return r, false
 		}

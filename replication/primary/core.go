@@ -45,8 +45,8 @@ type Config struct {
 	// Backlog is how many bytes a replica that is no member may be behind before its connection is closed and the
 	// rest is left to the resync; default 64 MiB.
 	Backlog int64
-	// Chunk is the unit of comparison of a resync; default resync.ChunkSize.
-	Chunk int64
+	// Piece is the unit of a resync; default resync.PieceSize.
+	Piece int64
 }
 
 // Op is one operation of a client, or one piece that a resync copies. Owner is the Op itself or what embeds it; it is
@@ -170,8 +170,8 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	if cfg.Backlog == 0 {
 		cfg.Backlog = 64 << 20
 	}
-	if cfg.Chunk == 0 {
-		cfg.Chunk = resync.ChunkSize
+	if cfg.Piece == 0 {
+		cfg.Piece = resync.PieceSize
 	}
 	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}, flushedAt: now}
 	for _, r := range vol.Replicas {

@@ -74,10 +74,12 @@ func (c *Core) Unmapped(now Instant, node string, stream uint64) {
 // replan has all looked at that is behind for p.
 func (c *Core) replan(p *peer) {
 	old := p.plan
-	p.plan = resync.NewPlan(c.vol.Size, c.cfg.Chunk)
-	p.plan.Inherit(old) // what cannot be read here does not depend on the target
-	for at, ok := p.m.Next(0); ok; at, ok = p.m.Next((at/c.cfg.Chunk + 1) * c.cfg.Chunk) {
-		p.plan.Touch(blockdev.Range{Off: at, Len: 1})
+	p.plan = resync.NewPlan(c.vol.Size, c.cfg.Piece)
+	p.plan.Inherit(old)                                       // what cannot be read here does not depend on the target
+	unit := c.cfg.Piece * resync.ChunkSize / resync.PieceSize // by the piece it would take long where all of a large volume is behind
+	for at, ok := p.m.Next(0); ok; at, ok = p.m.Next((at/unit + 1) * unit) {
+		r, _ := p.m.Within(blockdev.Range{Off: at, Len: min((at/unit+1)*unit, c.vol.Size) - at})
+		p.plan.Touch(r)
 	}
 	if p.total = max(p.total, p.m.Behind()); old == nil {
 		p.total = p.m.Behind()

@@ -32,10 +32,10 @@ func TestSameProcessIsComparedWhereSomethingIsBehindOnly(t *testing.T) { // R15
 	if has(g.log, AskMap, "s") {
 		t.Error("the same process is asked again")
 	}
-	if r, ok := g.c.TakeChunk(g.now, "s", n); !ok || r != (blockdev.Range{Off: at, Len: 4096}) {
+	if r, ok := g.c.TakeChunk(g.now, "s", n, 0); !ok || r != (blockdev.Range{Off: at, Len: 4096}) {
 		t.Errorf("compares %v (%t), want the block that it missed", r, ok)
 	}
-	if r, ok := g.c.TakeChunk(g.now, "s", n); ok {
+	if r, ok := g.c.TakeChunk(g.now, "s", n, 0); ok {
 		t.Errorf("compares %v too", r)
 	}
 }
@@ -54,12 +54,12 @@ func TestMapIsAskedForOfAnyOtherProcess(t *testing.T) {
 			t.Errorf("%s: its map is believed", name)
 			continue
 		}
-		if r, ok := g.c.TakeChunk(g.now, "s", n); ok || g.c.peers["s"].closing {
+		if r, ok := g.c.TakeChunk(g.now, "s", n, 0); ok || g.c.peers["s"].closing {
 			t.Errorf("%s: compares %v, or closes, before the map is known", name, r)
 		}
 		g.c.Mapped(g.now, "s", n, []blockdev.Range{{Off: chunk, Len: chunk}})
 		var got int64
-		for r, ok := g.c.TakeChunk(g.now, "s", n); ok; r, ok = g.c.TakeChunk(g.now, "s", n) {
+		for r, ok := g.c.TakeChunk(g.now, "s", n, 0); ok; r, ok = g.c.TakeChunk(g.now, "s", n, 0) {
 			got += r.Len
 		}
 		if got != chunk+4096 {

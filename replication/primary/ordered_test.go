@@ -18,9 +18,9 @@ func (g *rig) paused(node string, is bool) []Action {
 func TestPausedTargetIsComparedNoFurtherAndStillGetsWrites(t *testing.T) {
 	g := newRig(t)
 	n := g.up("s")
-	first, _ := g.c.TakeChunk(g.now, "s", n)
+	first, _ := g.c.TakeChunk(g.now, "s", n, 0)
 	acts := g.paused("s", true)
-	if _, ok := g.c.TakeChunk(g.now, "s", n); ok || has(acts, Compare, "s") {
+	if _, ok := g.c.TakeChunk(g.now, "s", n, 0); ok || has(acts, Compare, "s") {
 		t.Fatal("a chunk is compared in a pause")
 	}
 	g.c.Compared(g.now, "s", n, first, nil) // what was under way ends
@@ -40,7 +40,7 @@ func TestPausedTargetIsComparedNoFurtherAndStillGetsWrites(t *testing.T) {
 	if acts = g.paused("s", false); !has(acts, Compare, "s") {
 		t.Fatal("nothing goes on when the pause ends")
 	}
-	if at, ok := g.c.TakeChunk(g.now, "s", n); !ok || at.Off != chunk {
+	if at, ok := g.c.TakeChunk(g.now, "s", n, 0); !ok || at.Off != chunk {
 		t.Fatalf("%v (%t) is compared next, want the chunk behind the one that was", at, ok)
 	}
 }
@@ -49,10 +49,10 @@ func TestPauseOutlivesTheTenureAndTheStream(t *testing.T) {
 	g := newRig(t)
 	g.paused("s", true)
 	g.vol.Epoch++
-	g.c = New(Config{Self: "p", DropAfter: dropAfter, Chunk: chunk}, g.vol, g.now)
+	g.c = New(Config{Self: "p", DropAfter: dropAfter, Piece: chunk}, g.vol, g.now)
 	for range 2 {
 		n := g.up("s")
-		if _, ok := g.c.TakeChunk(g.now, "s", n); ok {
+		if _, ok := g.c.TakeChunk(g.now, "s", n, 0); ok {
 			t.Fatal("a chunk is compared in a pause that a former primary knew")
 		}
 		g.down("s", n)
@@ -111,7 +111,7 @@ func (g *rig) wholeOf(node string, n uint64) {
 			g.down(node, n)
 			n = g.up(node)
 		}
-		at, ok := g.c.TakeChunk(g.now, node, n)
+		at, ok := g.c.TakeChunk(g.now, node, n, 0)
 		if !ok || at.Off != off || at.Len != chunk {
 			g.t.Fatalf("chunk %v (%t), want all of the one at %d", at, ok, off)
 		}
@@ -133,7 +133,7 @@ func TestFullResyncBeginsAnewWhateverWasUnderWay(t *testing.T) {
 	for name, prepare := range map[string]func(g *rig) uint64{
 		"copying": func(g *rig) uint64 {
 			n := g.up("s")
-			at, _ := g.c.TakeChunk(g.now, "s", n)
+			at, _ := g.c.TakeChunk(g.now, "s", n, 0)
 			g.c.Compared(g.now, "s", n, at, nil)
 			g.take()
 			return n

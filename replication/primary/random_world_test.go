@@ -130,7 +130,7 @@ func newWorld(seed uint64) *world {
 		w.sides = append(w.sides, s)
 	}
 	w.state.Volumes["v"] = vol
-	w.c = New(Config{Self: "p", DropAfter: dropAfter, Chunk: worldChunk, Backlog: 40 * worldBlock}, vol, w.now)
+	w.c = New(Config{Self: "p", DropAfter: dropAfter, Piece: worldChunk, Backlog: 40 * worldBlock}, vol, w.now)
 	return w
 }
 
@@ -218,7 +218,7 @@ func (w *world) side(name string) *side {
 
 func (w *world) takeChunks(s *side) {
 	for len(s.chunks) < 2 {
-		at, ok := w.c.TakeChunk(w.now, s.name, s.conn.stream)
+		at, ok := w.c.TakeChunk(w.now, s.name, s.conn.stream, w.rng.Int64N(4*worldChunk))
 		if !ok {
 			return
 		}

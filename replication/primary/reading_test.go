@@ -32,7 +32,7 @@ func TestCopyKeepsWhatWasReadUnlessAWriteCameBetween(t *testing.T) { // R17, R33
 				before = g.write(off)
 			}
 			n := g.up("s")
-			at, ok := g.c.TakeChunk(g.now, "s", n)
+			at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 			if !ok || at.Off != 0 {
 				t.Fatalf("took %v, %t", at, ok)
 			}
@@ -77,11 +77,11 @@ func TestCopyKeepsWhatWasReadUnlessAWriteCameBetween(t *testing.T) { // R17, R33
 func TestWhatWasReadForABrokenStreamCountsForNoOther(t *testing.T) { // R17
 	g := newRig(t)
 	old := g.up("s")
-	at, _ := g.c.TakeChunk(g.now, "s", old)
+	at, _ := g.c.TakeChunk(g.now, "s", old, 0)
 	g.down("s", old)
 	g.local(g.write(at.Off), nil)
 	n := g.up("s")
-	again, ok := g.c.TakeChunk(g.now, "s", n)
+	again, ok := g.c.TakeChunk(g.now, "s", n, 0)
 	if !ok || again != at {
 		t.Fatalf("took %v, %t", again, ok)
 	}

@@ -13,7 +13,7 @@ func TestResyncComparesEveryChunkThenClosesThenAdmits(t *testing.T) { // R5, R16
 	g := newRig(t)
 	n := g.up("s")
 	for off := int64(0); off < volSize; off += chunk {
-		at, ok := g.c.TakeChunk(g.now, "s", n)
+		at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 		if !ok || at.Off != off || at.Len != chunk {
 			t.Fatalf("chunk %v (%t), want the one at %d", at, ok, off)
 		}
@@ -118,7 +118,7 @@ func TestVoidAdmissionOfATargetThatIsGoneLeavesItsEntriesToThePlan(t *testing.T)
 		t.Fatalf("%+v", p)
 	}
 	n = g.up("s")
-	if at, ok := g.c.TakeChunk(g.now, "s", n); !ok || at.Off != 2*chunk {
+	if at, ok := g.c.TakeChunk(g.now, "s", n, 0); !ok || at.Off != 2*chunk {
 		t.Fatalf("chunk %v (%t) is compared, want the one of the write that it lacks", at, ok)
 	}
 }
@@ -199,7 +199,7 @@ func TestAdmittedTargetIsAMemberWithEverythingInFlight(t *testing.T) {
 // copyOf starts the copy of one chunk that differs in its first block.
 func copyOf(g *rig, node string, stream uint64) (*Op, blockdev.Range) {
 	g.t.Helper()
-	at, ok := g.c.TakeChunk(g.now, node, stream)
+	at, ok := g.c.TakeChunk(g.now, node, stream, 0)
 	if !ok {
 		g.t.Fatal("no chunk to compare")
 	}
@@ -242,7 +242,7 @@ func TestCopyAndWriteOfABlockExcludeEachOtherAndTheLastWriteWins(t *testing.T) {
 func TestChunkIsDoneWhenItsLastCopyIsAcknowledged(t *testing.T) {
 	g := newRig(t)
 	n := g.up("s")
-	at, _ := g.c.TakeChunk(g.now, "s", n)
+	at, _ := g.c.TakeChunk(g.now, "s", n, 0)
 	a, b := g.op(0, at.Off, 4096), g.op(0, at.Off+8192, 4096)
 	g.c.Compared(g.now, "s", n, at, []*Op{a, b})
 	g.take()
@@ -310,7 +310,7 @@ func TestBrokenResyncLeavesEverythingUnacknowledgedToBeComparedAgain(t *testing.
 	g := newRig(t)
 	n := g.up("s")
 	for range 3 {
-		at, _ := g.c.TakeChunk(g.now, "s", n)
+		at, _ := g.c.TakeChunk(g.now, "s", n, 0)
 		g.c.Compared(g.now, "s", n, at, nil)
 	}
 	g.local(g.flush(), nil) // what is equal is durable on both
@@ -327,7 +327,7 @@ func TestBrokenResyncLeavesEverythingUnacknowledgedToBeComparedAgain(t *testing.
 	n = g.up("s")
 	var got []int64
 	for {
-		at, ok := g.c.TakeChunk(g.now, "s", n)
+		at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 		if !ok {
 			break
 		}
@@ -377,7 +377,7 @@ func TestTargetThatRefusedAnEntryStartsOver(t *testing.T) { // R23
 func TestComparisonOfAnOlderStreamCountsForNothing(t *testing.T) { // R2
 	g := newRig(t)
 	old := g.up("s")
-	at, _ := g.c.TakeChunk(g.now, "s", old)
+	at, _ := g.c.TakeChunk(g.now, "s", old, 0)
 	g.down("s", old)
 	n := g.up("s")
 	cp := g.op(0, 0, 4096)
@@ -386,13 +386,13 @@ func TestComparisonOfAnOlderStreamCountsForNothing(t *testing.T) { // R2
 	if g.count(Release, cp) != 1 || g.count(StartLocal, cp) != 0 {
 		t.Fatal("a copy of an older stream is not given back at once")
 	}
-	if _, ok := g.c.TakeChunk(g.now, "s", old); ok {
+	if _, ok := g.c.TakeChunk(g.now, "s", old, 0); ok {
 		t.Fatal("an older stream is handed a chunk")
 	}
 	if p := g.c.Peer("s"); p.RemainingBytes != volSize {
 		t.Fatal("an older stream's comparison counted")
 	}
-	if _, ok := g.c.TakeChunk(g.now, "s", n); !ok {
+	if _, ok := g.c.TakeChunk(g.now, "s", n, 0); !ok {
 		t.Fatal("the new stream gets no chunk")
 	}
 }
@@ -457,7 +457,7 @@ func TestNoChunkIsHandedOutWhileTooMuchIsUnderWay(t *testing.T) { // R28
 	g := newRig(t)
 	n := g.up("s")
 	for {
-		at, ok := g.c.TakeChunk(g.now, "s", n)
+		at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 		if !ok {
 			break
 		}

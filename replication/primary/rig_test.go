@@ -43,7 +43,7 @@ func newRig(t *testing.T, members ...string) *rig {
 		vol.Members[m] = cluster.Member{Incarnation: bootA, Process: 1}
 	}
 	g := &rig{t: t, now: 100 * second, vol: vol}
-	g.c = New(Config{Self: "p", DropAfter: dropAfter, Chunk: chunk}, vol, g.now)
+	g.c = New(Config{Self: "p", DropAfter: dropAfter, Piece: chunk}, vol, g.now)
 	return g
 }
 
@@ -206,7 +206,7 @@ func (g *rig) resync(node string) uint64 {
 
 func (g *rig) compareAll(node string, stream uint64) {
 	for {
-		at, ok := g.c.TakeChunk(g.now, node, stream)
+		at, ok := g.c.TakeChunk(g.now, node, stream, 0)
 		if !ok {
 			return
 		}

@@ -17,7 +17,7 @@ func TestMemberIsNotDroppedForWhatCannotBeReadHere(t *testing.T) { // R4, R23, R
 	r := g.read(chunk+1<<19, 4096) // it was read: another block of the chunk is bad, or this one is by now
 	at := len(g.log)
 	for range 3 * 60 * 20 { // minutes: what was set aside is tried again meanwhile
-		if c, ok := g.c.TakeChunk(g.now, "s", n); ok {
+		if c, ok := g.c.TakeChunk(g.now, "s", n, 0); ok {
 			g.c.Answered(g.now, "s", n)
 			if c.Off == chunk {
 				g.c.Unreadable(g.now, "s", n, c, []blockdev.Range{c}, []blockdev.Range{c})
@@ -47,7 +47,7 @@ func TestReadBehindManyBadBlocksIsTriedByItself(t *testing.T) { // R29
 			want := blockdev.Range{Off: chunk + 1<<19, Len: 4096}
 			tried, bad := blockdev.Range{Off: chunk, Len: 64 << 10}, blockdev.Range{Off: chunk, Len: chunk}
 			unseen := func() (at blockdev.Range) {
-				at, _ = g.c.TakeChunk(g.now, "s", n)
+				at, _ = g.c.TakeChunk(g.now, "s", n, 0)
 				g.c.Unreadable(g.now, "s", n, at, []blockdev.Range{bad}, []blockdev.Range{tried})
 				g.c.Compared(g.now, "s", n, at, nil)
 				g.take()
@@ -65,7 +65,7 @@ func TestReadBehindManyBadBlocksIsTriedByItself(t *testing.T) { // R29
 			if handsOver(g.log) {
 				t.Fatal("it was not tried, and the role is handed over")
 			}
-			at, ok := g.c.TakeChunk(g.now, "s", n)
+			at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 			if !ok || at.Off != chunk {
 				t.Fatalf("%v (%t) is looked at, want the chunk of the read at once", at, ok)
 			}
@@ -87,7 +87,7 @@ func TestReadBehindManyBadBlocksIsTriedByItself(t *testing.T) { // R29
 func TestWhatIsSetAsideExcusesNoOtherChunk(t *testing.T) { // R26, R29
 	g, n, marked := differ(t)
 	g.mapped(n, marked)
-	at, _ := g.c.TakeChunk(g.now, "s", n)
+	at, _ := g.c.TakeChunk(g.now, "s", n, 0)
 	g.c.Unreadable(g.now, "s", n, at, []blockdev.Range{at}, []blockdev.Range{at})
 	g.c.Compared(g.now, "s", n, at, nil)
 	g.take()
@@ -107,7 +107,7 @@ func TestTimeOfOurOwnDiskIsNotTheMembers(t *testing.T) { // R26, R29
 	g, n, marked := differ(t)
 	g.mapped(n, marked)
 	r := g.read(chunk, 4096)
-	at, _ := g.c.TakeChunk(g.now, "s", n)
+	at, _ := g.c.TakeChunk(g.now, "s", n, 0)
 	slow := func(what string) {
 		t.Helper()
 		for range 100 {
@@ -127,7 +127,7 @@ func TestTimeOfOurOwnDiskIsNotTheMembers(t *testing.T) { // R26, R29
 	g.ack("s", n, g.last("s"))
 	g.wantDone(r)
 	g.read(3*chunk, 4096)
-	g.c.TakeChunk(g.now, "s", n)
+	g.c.TakeChunk(g.now, "s", n, 0)
 	dropped := false
 	for range 100 {
 		dropped = dropped || drops(g.pass(dropAfter/10), "s")
@@ -151,7 +151,7 @@ func TestLoadKeepsNoReadWaiting(t *testing.T) { // R29
 		g.local(writes[0], nil)
 		writes = append(writes[1:], g.admit(g.op(blockdev.OpWrite, 2*chunk, chunk)))
 		g.ack("s", n, i+1)
-		if c, ok := g.c.TakeChunk(g.now, "s", n); ok {
+		if c, ok := g.c.TakeChunk(g.now, "s", n, 0); ok {
 			g.c.Compared(g.now, "s", n, c, nil)
 			g.take()
 		}
@@ -183,14 +183,14 @@ func TestRepairThatCannotBeReadIsComparedLater(t *testing.T) { // R14
 			cp := g.op(0, chunk, 4096)
 			g.c.Repair(g.now, "s", cp)
 			g.take()
-			if _, ok := g.c.TakeChunk(g.now, "s", n); ok {
+			if _, ok := g.c.TakeChunk(g.now, "s", n, 0); ok {
 				t.Fatal("it is compared while it is copied")
 			}
 			g.local(cp, errDisk)
 			if acts := g.ack("s", n, g.last("s")); !has(acts, Compare, "s") {
 				t.Fatal("nobody is told to compare what is behind")
 			}
-			at, ok := g.c.TakeChunk(g.now, "s", n)
+			at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 			if !ok || at != cp.Range {
 				t.Fatalf("%v (%t) is compared, want %v", at, ok, cp.Range)
 			}
@@ -211,7 +211,7 @@ func TestCopyThatCannotBeReadIsComparedAtOnce(t *testing.T) { // R29
 	r := g.read(good.Off, good.Len)
 	both := func() {
 		t.Helper()
-		at, ok := g.c.TakeChunk(g.now, "s", n)
+		at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 		if !ok || at.Off != chunk {
 			t.Fatalf("%v (%t) is compared, want chunk 1", at, ok)
 		}
@@ -223,7 +223,7 @@ func TestCopyThatCannotBeReadIsComparedAtOnce(t *testing.T) { // R29
 		g.wantOpen(r)
 	}
 	both()
-	at, ok := g.c.TakeChunk(g.now, "s", n)
+	at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 	if !ok || at.Off != chunk {
 		t.Fatalf("%v (%t) is compared next, want the chunk again", at, ok)
 	}
@@ -245,7 +245,7 @@ func TestCopyThatCannotBeReadTwiceIsHandedOn(t *testing.T) { // R23, R29
 	g.mapped(n, marked)
 	g.read(chunk, 4096)
 	for round := range 2 {
-		at, ok := g.c.TakeChunk(g.now, "s", n)
+		at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 		if !ok || at.Off != chunk {
 			t.Fatalf("round %d: %v (%t) is compared, want chunk 1", round, at, ok)
 		}
@@ -259,7 +259,7 @@ func TestCopyThatCannotBeReadTwiceIsHandedOn(t *testing.T) { // R23, R29
 			t.Fatalf("round %d: handed over %t", round, got)
 		}
 	}
-	if at, ok := g.c.TakeChunk(g.now, "s", n); ok && at.Off == chunk {
+	if at, ok := g.c.TakeChunk(g.now, "s", n, 0); ok && at.Off == chunk {
 		t.Error("it goes round")
 	}
 }
@@ -279,14 +279,14 @@ func TestNothingOfAFailedDiskGoesToAMember(t *testing.T) { // R23
 	}
 	g, n, marked = differ(t)
 	g.mapped(n, marked)
-	at, _ := g.c.TakeChunk(g.now, "s", n)
+	at, _ := g.c.TakeChunk(g.now, "s", n, 0)
 	g.local(g.flush(), errDisk)
 	late := g.op(0, at.Off, 4096)
 	g.c.Compared(g.now, "s", n, at, []*Op{late})
 	if g.take(); g.count(StartLocal, late) > 0 {
 		t.Error("what a comparison found is copied")
 	}
-	if at, ok := g.c.TakeChunk(g.now, "s", n); ok {
+	if at, ok := g.c.TakeChunk(g.now, "s", n, 0); ok {
 		t.Errorf("%v is handed out to be compared", at)
 	}
 }

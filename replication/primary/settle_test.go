@@ -30,7 +30,7 @@ func (g *rig) mapped(n uint64, marked []blockdev.Range) {
 // compared takes the next chunk, in which the blocks at offsets differ, and returns their copies.
 func (g *rig) compared(n uint64, offsets ...int64) (at blockdev.Range, copies []*Op) {
 	g.t.Helper()
-	at, ok := g.c.TakeChunk(g.now, "s", n)
+	at, ok := g.c.TakeChunk(g.now, "s", n, 0)
 	if !ok {
 		g.t.Fatal("nothing is handed out to compare")
 	}
@@ -75,8 +75,8 @@ func TestReadOfAnUnsettledBlockWaitsForItsCopy(t *testing.T) { // R29
 func TestReadWaitsBesideAChunkThatIsBeingCompared(t *testing.T) { // R29: settling on demand does not wait for all of it
 	g, n, marked := differ(t)
 	g.mapped(n, marked)
-	first, ok := g.c.TakeChunk(g.now, "s", n)
-	if _, more := g.c.TakeChunk(g.now, "s", n); !ok || more {
+	first, ok := g.c.TakeChunk(g.now, "s", n, 0)
+	if _, more := g.c.TakeChunk(g.now, "s", n, 0); !ok || more {
 		t.Fatal("more than one chunk of a member is compared although nobody waits")
 	}
 	r := g.read(3*chunk, 4096)
@@ -160,7 +160,7 @@ func TestWhatReadsWaitForIsPreferredAfterABreakToo(t *testing.T) { // R29
 	g, n, marked := differ(t)
 	g.mapped(n, marked)
 	r := g.read(3*chunk, 4096)
-	g.c.TakeChunk(g.now, "s", n)
+	g.c.TakeChunk(g.now, "s", n, 0)
 	g.down("s", n)
 	g.wantOpen(r)
 	n = g.up("s")

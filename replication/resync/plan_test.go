@@ -2,6 +2,7 @@ package resync
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"hacluster/blockdev"
@@ -27,7 +28,7 @@ func TestAPlanOfEverythingHasAllToCompare(t *testing.T) { // R16
 		}
 		next := int64(0)
 		for {
-			r, ok := p.Take()
+			r, ok := p.Take(0)
 			if !ok {
 				break
 			}
@@ -47,20 +48,20 @@ func TestChunkIsNotHandedOutTwice(t *testing.T) {
 	p := everything(3*chunk, chunk)
 	seen := map[int64]bool{}
 	for range 3 {
-		r, ok := p.Take()
+		r, ok := p.Take(0)
 		if !ok || seen[r.Off] {
 			t.Fatalf("took %v (%t) of %v", r, ok, seen)
 		}
 		seen[r.Off] = true
 	}
-	if r, ok := p.Take(); ok {
+	if r, ok := p.Take(0); ok {
 		t.Fatalf("took %v although everything is in work", r)
 	}
 }
 
 func TestChunkIsDoneAfterItsLastPiece(t *testing.T) {
 	p := everything(chunk, chunk)
-	r, _ := p.Take()
+	r, _ := p.Take(0)
 	p.Differs(r, 2)
 	p.Copied(r)
 	if p.Done() {
@@ -80,7 +81,7 @@ func TestTouchedChunkIsLookedAtAgain(t *testing.T) { // R17
 	} {
 		p := everything(4*chunk, chunk)
 		for range 4 {
-			r, _ := p.Take()
+			r, _ := p.Take(0)
 			if r.Off == chunk {
 				when(p, r, func() { p.Touch(blockdev.Range{Off: 2*chunk - 1, Len: 1}) })
 				continue
@@ -90,7 +91,7 @@ func TestTouchedChunkIsLookedAtAgain(t *testing.T) { // R17
 		if p.Remaining() != chunk {
 			t.Errorf("%s: %d bytes remain, want one chunk", name, p.Remaining())
 		}
-		if r, ok := p.Take(); !ok || r.Off != chunk {
+		if r, ok := p.Take(0); !ok || r.Off != chunk {
 			t.Errorf("%s: took %v (%t), want the chunk that was touched", name, r, ok)
 		}
 	}
@@ -110,7 +111,7 @@ func TestTouchReachesExactlyTheChunksOfTheRange(t *testing.T) {
 	} {
 		p := everything(3*chunk+100, chunk)
 		for {
-			r, ok := p.Take()
+			r, ok := p.Take(0)
 			if !ok {
 				break
 			}
@@ -127,8 +128,8 @@ func TestTouchReachesExactlyTheChunksOfTheRange(t *testing.T) {
 
 func TestInterruptedWorkStaysToBeDone(t *testing.T) {
 	p := everything(3*chunk, chunk)
-	comparing, _ := p.Take()
-	copying, _ := p.Take()
+	comparing, _ := p.Take(0)
+	copying, _ := p.Take(0)
 	p.Differs(copying, 2)
 	p.Copied(copying)
 	p.Interrupt()
@@ -139,7 +140,7 @@ func TestInterruptedWorkStaysToBeDone(t *testing.T) {
 	}
 	taken := 0
 	for {
-		if _, ok := p.Take(); !ok {
+		if _, ok := p.Take(0); !ok {
 			break
 		}
 		taken++
@@ -150,85 +151,111 @@ func TestInterruptedWorkStaysToBeDone(t *testing.T) {
 }
 
 func TestRandomUseAgreesWithAPlainList(t *testing.T) { // R17
-	const chunks = 9
-	for seed := range uint64(200) {
+	const pieces = 25
+	type work struct {
+		r      blockdev.Range
+		copies int // -1 while comparing
+		again  bool
+	}
+	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 9))
-		p := everything(chunks*chunk-100, chunk)
-		var todo, again [chunks]bool
-		pieces := map[int64]int{} // of chunks in work; -1 while comparing
+		p := everything(pieces*chunk-100, chunk)
+		var todo [pieces]bool
+		var working []*work
 		for i := range todo {
 			todo[i] = true
 		}
-		settle := func(i int64) {
-			if pieces[i] == 0 {
-				delete(pieces, i)
-				todo[i], again[i] = again[i], false
-			}
-		}
-		rangeOf := func(i int64) blockdev.Range {
-			return blockdev.Range{Off: i * chunk, Len: min(chunk, p.size-i*chunk)}
-		}
-		pick := func(f func(n int) bool) (int64, bool) {
-			for _, i := range rng.Perm(chunks) {
-				if n, ok := pieces[int64(i)]; ok && f(n) {
-					return int64(i), true
+		each := func(r blockdev.Range, f func(i int64)) {
+			for i := range int64(pieces) {
+				if c := (blockdev.Range{Off: i * chunk, Len: min(chunk, p.size-i*chunk)}); r.Len > 0 && c.Overlaps(r) {
+					f(i)
 				}
 			}
-			return 0, false
 		}
-		for range 300 {
+		at := func(i int64) *work {
+			for _, w := range working {
+				if w.r.Off <= i*chunk && i*chunk < w.r.End() {
+					return w
+				}
+			}
+			return nil
+		}
+		settle := func(w *work) {
+			if w.copies == 0 {
+				each(w.r, func(i int64) { todo[i] = w.again })
+				working = slices.DeleteFunc(working, func(o *work) bool { return o == w })
+			}
+		}
+		pick := func(comparing bool) *work {
+			for _, i := range rng.Perm(len(working)) {
+				if w := working[i]; w.copies < 0 == comparing {
+					return w
+				}
+			}
+			return nil
+		}
+		// part is what of a chunk is to be compared: it need not reach its first piece.
+		part := func(w *work) blockdev.Range {
+			skip := rng.Int64N(w.r.Len)
+			return blockdev.Range{Off: w.r.Off + skip, Len: 1 + rng.Int64N(w.r.Len-skip)}
+		}
+		for range 400 {
 			switch rng.IntN(12) {
 			case 0:
 				off := rng.Int64N(p.size)
 				r := blockdev.Range{Off: off, Len: rng.Int64N(min(3*chunk, p.size-off) + 1)}
 				p.Touch(r)
-				for i := range int64(chunks) {
-					if c := rangeOf(i); r.Len > 0 && c.Overlaps(r) {
-						todo[i] = true
-						if _, work := pieces[i]; work {
-							again[i] = true
-						}
+				each(r, func(i int64) {
+					todo[i] = true
+					if w := at(i); w != nil {
+						w.again = true
 					}
-				}
+				})
 			case 1:
 				if rng.IntN(5) == 0 {
 					p.Interrupt()
-					clear(pieces)
-					again = [chunks]bool{}
+					working = nil
 				}
 			case 2, 3, 4:
-				r, ok := p.Take()
-				i := r.Off / chunk
+				most := rng.Int64N(5 * chunk)
+				r, ok := p.Take(most)
 				if !ok {
 					for i := range todo {
-						if _, work := pieces[int64(i)]; todo[i] && !work {
-							t.Fatalf("seed %d: chunk %d is to be done and was not handed out", seed, i)
+						if todo[i] && at(int64(i)) == nil {
+							t.Fatalf("seed %d: piece %d is to be done and was not handed out", seed, i)
 						}
 					}
 					continue
 				}
-				if _, work := pieces[i]; work || !todo[i] || r != rangeOf(i) {
-					t.Fatalf("seed %d: took %v: to be done %t, in work %t", seed, r, todo[i], work)
+				if r.Off%chunk != 0 || r.Len > max(most, chunk) || r.Len%chunk != 0 && r.End() != p.size {
+					t.Fatalf("seed %d: took %v, want at most %d bytes of whole pieces", seed, r, max(most, chunk))
 				}
-				pieces[i] = -1
+				each(r, func(i int64) {
+					if !todo[i] || at(i) != nil {
+						t.Fatalf("seed %d: took %v: piece %d is to be done: %t", seed, r, i, todo[i])
+					}
+				})
+				if next := r.End() / chunk; r.Len+chunk <= most && r.End() < p.size && next < pieces && todo[next] && at(next) == nil {
+					t.Fatalf("seed %d: took %v of at most %d bytes: the next piece was to be done too", seed, r, most)
+				}
+				working = append(working, &work{r: r, copies: -1})
 			case 5, 6, 7:
-				if i, ok := pick(func(n int) bool { return n < 0 }); ok {
-					pieces[i] = rng.IntN(3)
-					p.Differs(rangeOf(i), pieces[i])
-					settle(i)
+				if w := pick(true); w != nil {
+					w.copies = rng.IntN(3)
+					p.Differs(part(w), w.copies)
+					settle(w)
 				}
 			default:
-				if i, ok := pick(func(n int) bool { return n > 0 }); ok {
-					p.Copied(rangeOf(i))
-					pieces[i]--
-					settle(i)
+				if w := pick(false); w != nil {
+					if got := p.Again(part(w)); got != w.again {
+						t.Fatalf("seed %d: %v is to be looked at again: %t, want %t", seed, w.r, got, w.again)
+					}
+					p.Copied(part(w))
+					w.copies--
+					settle(w)
 				}
 			}
-			left := false
-			for _, b := range todo {
-				left = left || b
-			}
-			if p.Done() == left {
+			if left := slices.Contains(todo[:], true); p.Done() == left {
 				t.Fatalf("seed %d: done %t, the list says %v", seed, p.Done(), todo)
 			}
 		}
@@ -237,29 +264,29 @@ func TestRandomUseAgreesWithAPlainList(t *testing.T) { // R17
 
 func TestWhatIsSetAsideIsNeitherDoneNorHandedOutBeforeRetry(t *testing.T) {
 	p := everything(3*10, 10)
-	a, _ := p.Take()
+	a, _ := p.Take(0)
 	p.SetAside(a)
 	p.Differs(a, 1)
 	p.Copied(a)
 	for range 2 {
-		c, ok := p.Take()
+		c, ok := p.Take(0)
 		if !ok || c == a {
 			t.Fatalf("took %v, %t", c, ok)
 		}
 		p.Differs(c, 0)
 	}
-	if c, ok := p.Take(); ok || p.Done() || p.Remaining() != 10 || !p.Aside() {
+	if c, ok := p.Take(0); ok || p.Done() || p.Remaining() != 10 || !p.Aside() {
 		t.Fatalf("took %v, done %t, remaining %d", c, p.Done(), p.Remaining())
 	}
 	next := everything(3*10, 10)
 	next.Inherit(p)
 	for range 2 {
-		if c, ok := next.Take(); !ok || c == a {
+		if c, ok := next.Take(0); !ok || c == a {
 			t.Fatalf("after a new beginning: took %v, %t", c, ok)
 		}
 	}
 	p.Retry()
-	if c, ok := p.Take(); !ok || c != a {
+	if c, ok := p.Take(0); !ok || c != a {
 		t.Fatalf("after Retry: took %v, %t", c, ok)
 	}
 	p.Differs(a, 0)
@@ -271,7 +298,7 @@ func TestWhatIsSetAsideIsNeitherDoneNorHandedOutBeforeRetry(t *testing.T) {
 func TestPreferredChunkIsHandedOutFirst(t *testing.T) {
 	p := NewPlan(8<<20, 1<<20)
 	p.Touch(blockdev.Range{Len: 4 << 20})
-	first, _ := p.Take()
+	first, _ := p.Take(0)
 	p.Prefer(blockdev.Range{Off: 3<<20 - 1, Len: 2}) // chunks 2 and 3
 	p.Prefer(blockdev.Range{Off: 6 << 20, Len: 1})   // nobody had it to be done
 	p.Prefer(first)
@@ -280,14 +307,14 @@ func TestPreferredChunkIsHandedOutFirst(t *testing.T) {
 		if !p.Preferred() {
 			t.Fatalf("chunk %d is not preferred", want)
 		}
-		if r, ok := p.Take(); !ok || r.Off != want<<20 {
+		if r, ok := p.Take(0); !ok || r.Off != want<<20 {
 			t.Fatalf("%v (%t) is handed out, want chunk %d", r, ok, want)
 		}
 	}
 	if p.Preferred() {
 		t.Fatal("something is preferred though all that was is in work")
 	}
-	if r, _ := p.Take(); r.Off != 1<<20 {
+	if r, _ := p.Take(0); r.Off != 1<<20 {
 		t.Fatalf("%v comes behind what is preferred, want chunk 1", r)
 	}
 	p.SetAside(blockdev.Range{Off: 7 << 20, Len: 1 << 20})
@@ -299,10 +326,10 @@ func TestPreferredChunkIsHandedOutFirst(t *testing.T) {
 	if p.Prefer(blockdev.Range{Off: 7 << 20, Len: 1}); !p.Preferred() {
 		t.Fatal("what is to be tried again is not preferred")
 	}
-	if r, _ := p.Take(); r.Off != 7<<20 {
+	if r, _ := p.Take(0); r.Off != 7<<20 {
 		t.Fatalf("%v is handed out, want what is to be tried again", r)
 	}
-	if _, ok := p.Take(); ok || !p.Aside() {
+	if _, ok := p.Take(0); ok || !p.Aside() {
 		t.Fatal("other chunks that are set aside are handed out too")
 	}
 }
@@ -311,19 +338,19 @@ func TestPreferredChunkIsHandedOutFirst(t *testing.T) {
 func TestPreferredChunkInWorkComesFirstWhenItIsLeft(t *testing.T) {
 	p := NewPlan(8<<20, 1<<20)
 	p.Touch(blockdev.Range{Len: 8 << 20})
-	first, _ := p.Take()
+	first, _ := p.Take(0)
 	p.Prefer(first)
 	p.Touch(first)
 	if p.Preferred() {
 		t.Fatal("it is handed out twice")
 	}
 	p.Differs(first, 0)
-	if r, ok := p.Take(); !ok || r != first {
+	if r, ok := p.Take(0); !ok || r != first {
 		t.Fatalf("%v (%t) is handed out, want %v", r, ok, first)
 	}
 	p.Prefer(first)
 	p.Differs(first, 0)
-	if r, _ := p.Take(); p.Preferred() || r == first {
+	if r, _ := p.Take(0); p.Preferred() || r == first {
 		t.Fatalf("%v is handed out although it is done", r)
 	}
 }

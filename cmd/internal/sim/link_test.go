@@ -114,7 +114,7 @@ func (l *peerLink) get(c *conn, m any) {
 func (l *peerLink) compare() {
 	s, stream := l.s, l.stream
 	for range 1 + s.w.rng.IntN(2) {
-		chunk, ok := s.core.TakeChunk(s.r.p.now(), l.peer.name, stream)
+		chunk, ok := s.core.TakeChunk(s.r.p.now(), l.peer.name, stream, s.w.rng.Int64N(3*chunkSize))
 		if !ok {
 			return
 		}

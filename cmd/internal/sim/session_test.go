@@ -57,7 +57,7 @@ type session struct {
 func newSession(r *replica) *session {
 	w := r.w
 	s := &session{r: r, w: w, epoch: r.vol.Epoch}
-	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Chunk: chunkSize, Backlog: backlog}
+	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog}
 	s.core = primary.New(cfg, r.vol, r.p.now())
 	s.link = peerLink{s: s, peer: w.nodes[1-r.n.index]}
 	w.counts.Serves++
