@@ -49,9 +49,9 @@ raced -p 4 $(go list ./... | grep -vxFf <(go list $pure ./cmd/internal/e2e/... .
 #   membership, ring3: virtual time on one processor. In a synctest bubble the race detector of Go 1.26 uses one context for
 #   all timers, from several threads at once, and crashes (runtime.(*timer).maybeRunChan).
 one_by_one() { raced ./replication && raced -cpu 1 ./heartbeat/membership ./cmd/internal/ring3; }
-step "real processes, four tests at a time; beside them ./replication, membership and ring3 with the race detector"
+step "real processes, six tests at a time; beside them ./replication, membership and ring3 with the race detector"
 beside one_by_one
-tests -vet=off ./cmd/internal/e2e/... -count=1 -parallel 4 -timeout $limit || failed=1
+tests -vet=off ./cmd/internal/e2e/... -count=1 -parallel 6 -timeout $limit || failed=1
 joined || failed=1
 [ $failed = 0 ]
 step "done; skipped: $(wc -l <"$tmp/skips")"
