@@ -30,12 +30,12 @@ const (
 	SuperblockUpdate
 	SuperblockUpdateWritten
 	SuperblockUpdated
-	// A volume grows: the backing of a replica holds the size; it is committed; a replica's metadata follows.
-	GrowEnlarged
-	GrowCommitted
-	Grow
-	GrowMarked
-	Grown
+	// A volume is resized: the backing of a replica holds the size; it is committed; a replica's metadata follows.
+	ResizeEnlarged
+	ResizeCommitted
+	Resize
+	ResizeMarked
+	Resized
 	// A node's identity and number of its process.
 	IdentitySave
 	IdentityWritten
@@ -139,7 +139,7 @@ var names = [count]string{
 	SuperblockCreate: "superblock.create", SuperblockCreateWritten: "superblock.create.written",
 	SuperblockCreateRenamed: "superblock.create.renamed", SuperblockCreated: "superblock.created",
 	SuperblockUpdate: "superblock.update", SuperblockUpdateWritten: "superblock.update.written", SuperblockUpdated: "superblock.updated",
-	GrowEnlarged: "grow.enlarged", GrowCommitted: "grow.committed", Grow: "grow.begin", GrowMarked: "grow.marked", Grown: "grow.done",
+	ResizeEnlarged: "resize.enlarged", ResizeCommitted: "resize.committed", Resize: "resize.begin", ResizeMarked: "resize.marked", Resized: "resize.done",
 	IdentitySave: "identity.save", IdentityWritten: "identity.written", IdentityRenamed: "identity.renamed", IdentitySaved: "identity.saved",
 	Register: "register", Registered: "registered",
 	RaftCreate: "raft.create", RaftCreateRenamed: "raft.create.renamed", RaftCreated: "raft.created",

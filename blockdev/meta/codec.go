@@ -31,7 +31,8 @@ const (
 	offCleanBootID     = 536 // 16
 	offCleanAttachment = 552 // 128
 	offCleanStart      = 680 // 8
-	offRest            = 688 // zero up to the checksum
+	offResized         = 688 // 8, from version 2 on
+	offRest            = 696 // zero up to the checksum
 	offChecksum        = copySize - 4
 )
 
@@ -66,7 +67,8 @@ var fields = []struct {
 	{"device path", offDevicePath, offCleanBootID},
 	{"clean-stop boot id", offCleanBootID, offCleanAttachment},
 	{"clean-stop attachment", offCleanAttachment, offCleanStart},
-	{"clean-stop start number", offCleanStart, offRest},
+	{"clean-stop start number", offCleanStart, offResized},
+	{"number of the size", offResized, offRest},
 	{"reserved bytes", offRest, offChecksum},
 	{"checksum", offChecksum, copySize},
 }
@@ -76,7 +78,7 @@ func encode(sb *Superblock) []byte {
 	p := make([]byte, copySize)
 	le := binary.LittleEndian
 	copy(p[offMagic:], magic[:])
-	le.PutUint32(p[offVersion:], Version)
+	le.PutUint32(p[offVersion:], versionOf(sb))
 	le.PutUint32(p[offFlags:], flagsOf(sb))
 	le.PutUint64(p[offGeneration:], sb.Generation)
 	le.PutUint64(p[offEpoch:], sb.Epoch)
@@ -91,8 +93,17 @@ func encode(sb *Superblock) []byte {
 	copy(p[offCleanBootID:], sb.CleanStop.BootID[:])
 	copy(p[offCleanAttachment:], sb.CleanStop.Attachment)
 	le.PutUint64(p[offCleanStart:], sb.CleanStop.Start)
+	le.PutUint64(p[offResized:], sb.Resized)
 	le.PutUint32(p[offChecksum:], checksum(p))
 	return p
+}
+
+// versionOf: an older program goes on with a superblock as long as it understands all of it.
+func versionOf(sb *Superblock) uint32 {
+	if sb.Resized > 0 {
+		return 2
+	}
+	return 1
 }
 
 func checksum(p []byte) uint32 { return crc32.Checksum(p[:offChecksum], castagnoli) }
@@ -119,7 +130,8 @@ func decode(p []byte) (*Superblock, error) {
 	if found, want := le.Uint32(p[offChecksum:]), checksum(p); found != want {
 		return nil, fmt.Errorf("checksum: found %#08x, its content has %#08x", found, want)
 	}
-	if v := le.Uint32(p[offVersion:]); v != Version {
+	v := le.Uint32(p[offVersion:])
+	if v < 1 || v > Version {
 		return nil, versionError(v)
 	}
 	flags := le.Uint32(p[offFlags:])
@@ -131,6 +143,7 @@ func decode(p []byte) (*Superblock, error) {
 		Generation:   le.Uint64(p[offGeneration:]),
 		Epoch:        le.Uint64(p[offEpoch:]),
 		ReservedGen:  le.Uint64(p[offReservedGen:]),
+		Resized:      le.Uint64(p[offResized:]),
 		Inconsistent: flags&flagInconsistent != 0,
 		Failed:       flags&flagFailed != 0,
 		CleanStop: CleanStop{
@@ -139,11 +152,11 @@ func decode(p []byte) (*Superblock, error) {
 			Start:  le.Uint64(p[offCleanStart:]),
 		},
 	}
-	return sb, decodeRest(p, sb, flags)
+	return sb, decodeRest(p, sb, flags, v)
 }
 
 // decodeRest reads the strings and refuses what no program of this version writes.
-func decodeRest(p []byte, sb *Superblock, flags uint32) error {
+func decodeRest(p []byte, sb *Superblock, flags, version uint32) error {
 	errs := []error{
 		text(p[offNode:offAttachment], "node", &sb.Node),
 		text(p[offAttachment:offDevicePath], "attachment", &sb.Attachment),
@@ -155,6 +168,9 @@ func decodeRest(p []byte, sb *Superblock, flags uint32) error {
 	}
 	if !allZero(p[offBlockSize+4:offClusterID]) || !allZero(p[offRest:offChecksum]) {
 		errs = append(errs, errors.New("reserved bytes: found some that are not zero"))
+	}
+	if version != versionOf(sb) {
+		errs = append(errs, fmt.Errorf("number of the size: found %d in version %d", sb.Resized, version))
 	}
 	return errors.Join(append(errs, sb.validate())...)
 }
@@ -169,8 +185,8 @@ func text(p []byte, field string, into *string) error {
 }
 
 func versionError(found uint32) error {
-	if found < Version {
-		return fmt.Errorf("version: found %d, the oldest that was ever written is %d", found, Version)
+	if found < 1 {
+		return fmt.Errorf("version: found %d, the oldest that was ever written is 1", found)
 	}
 	return fmt.Errorf("%w: it has version %d, this program knows up to %d: install the newer program again; nothing was written", ErrVersion, found, Version)
 }

@@ -171,8 +171,8 @@ func (f *File) Get() Superblock {
 }
 
 // Update changes the superblock durably: when it returns nil, the change survives a power cut. Concurrent ones follow
-// each other. change may set everything but the identity and the generation, and must not lower the epoch or the size; otherwise
-// nothing is written and the File stays good.
+// each other. change may set everything but the identity and the generation, and must not lower the epoch or the number of
+// the size, and the size only with a higher number; otherwise nothing is written and the File stays good.
 //
 //	1 the next generation goes over the older copy   a crash leaves the newest copy, the old superblock
 //	2 the file is synced                             a crash leaves the new superblock, or a torn copy beside the old one
@@ -221,7 +221,9 @@ func allowed(old, next *Superblock) error {
 		return err
 	}
 	was := *old
-	was.Size = max(old.Size, next.Size) // it may grow
+	if next.Resized > old.Resized || next.Resized == old.Resized && next.Size > old.Size {
+		was.Size, was.Resized = next.Size, next.Resized
+	}
 	if err := sameIdentity(next, &was); err != nil {
 		return fmt.Errorf("the identity of a replica never changes: %w", err)
 	}

@@ -12,7 +12,7 @@
 // Invariants:
 //   - the copy with the highest valid generation is the superblock
 //   - generation g lies in copy g%2, so a write never touches the newest valid copy
-//   - (ReservedGen, Epoch) never falls
+//   - (ReservedGen, Epoch) never falls, and neither does Resized; Size falls only when that rises
 //   - after a failed write nothing is written any more until the file is opened anew
 //
 // Replication opens one for each replica; the composition root creates it at the first start.
@@ -24,8 +24,8 @@ import (
 	"strings"
 )
 
-// Version is the format that this program writes, and the newest that it reads.
-const Version = 1
+// Version is the newest format that this program reads. A superblock is written in the oldest that holds it: 2 has Resized.
+const Version = 2
 
 // What the strings of a superblock may hold, in bytes.
 const (
@@ -55,12 +55,14 @@ type ID = [16]byte
 
 // Superblock is what a replica knows about itself.
 type Superblock struct {
-	// Identity, fixed by Create; Size may grow.
+	// Identity, fixed by Create; Size changes with a higher Resized, and may grow.
 	ClusterID, VolumeID ID
 	Node                string // at most MaxNode bytes
 	Size                int64
 	BlockSize           uint32
 	DevicePath          string // of the backing, at most MaxDevicePath bytes
+	// Resized is the number of Size: of two sizes that a volume had, the one with the higher number is the newer.
+	Resized uint64
 
 	// Attachment identifies the backing as it was attached when this was written, as filedev tells it.
 	Attachment string
@@ -93,6 +95,7 @@ type Binding struct {
 	ClusterID, VolumeID ID
 	Node                string
 	Size                int64
+	Resized             uint64
 	BlockSize           uint32
 	DevicePath          string
 	// Attachment of the backing now. It may differ from the stored one in what a restart changes, not in which file or
@@ -123,6 +126,7 @@ func (b *Binding) check(sb *Superblock) error {
 	differ(sb.VolumeID == b.VolumeID, "volume id", hexID(sb.VolumeID), hexID(b.VolumeID), readd+"directory of the volume: this one is of another")
 	differ(sb.Node == b.Node, "node", quote(sb.Node), quote(b.Node), "give each node a data_dir of its own; a copied one cannot be used")
 	differ(sb.Size == b.Size, "size", sb.Size, b.Size, "set the volume's size back: the sizes of a volume and its replicas must agree")
+	differ(sb.Resized == b.Resized, "number of the size", sb.Resized, b.Resized, "find out which of the two went back, the cluster's state or this replica's: neither may")
 	differ(sb.BlockSize == b.BlockSize, "block size", sb.BlockSize, b.BlockSize, readd+"metadata")
 	differ(sb.DevicePath == b.DevicePath, "device path", quote(sb.DevicePath), quote(b.DevicePath), "set the replica's device back, or remove the replica and add it anew")
 	if why, same := sameBacking(sb.Attachment, b.Attachment); !same {
@@ -134,7 +138,7 @@ func (b *Binding) check(sb *Superblock) error {
 // sameIdentity returns the mismatches between two superblocks in what never changes.
 func sameIdentity(found, expected *Superblock) error {
 	b := Binding{
-		ClusterID: expected.ClusterID, VolumeID: expected.VolumeID, Node: expected.Node, Size: expected.Size,
+		ClusterID: expected.ClusterID, VolumeID: expected.VolumeID, Node: expected.Node, Size: expected.Size, Resized: expected.Resized,
 		BlockSize: expected.BlockSize, DevicePath: expected.DevicePath,
 	}
 	return b.check(found)

@@ -80,20 +80,29 @@ func put(t testing.TB, path string, p []byte) {
 // seal makes the checksum of a changed copy right again.
 func seal(p []byte) { binary.LittleEndian.PutUint32(p[offChecksum:], checksum(p)) }
 
-func TestFormatIsThatOfTheGoldenFile(t *testing.T) {
-	got := content(t, created(t))
-	if *update {
-		put(t, golden, got)
-	}
-	if want := content(t, golden); !bytes.Equal(got, want) {
-		t.Errorf("the format changed without a new version:\n%s", cmp.Diff(want, got))
-	}
-	c, err := choose(content(t, golden))
-	if err != nil || c.damage != nil {
-		t.Fatal(err, c.damage)
-	}
-	if diff := cmp.Diff(sample(), *c.sb); diff != "" {
-		t.Errorf("the golden file reads differently:\n%s", diff)
+// What an older program can read is written as it did.
+func TestFormatsAreThoseOfTheGoldenFiles(t *testing.T) {
+	resized := sample()
+	resized.Resized = 0x0102030405060708
+	for name, sb := range map[string]Superblock{golden: sample(), "testdata/superblock-v2.bin": resized} {
+		path := filepath.Join(t.TempDir(), "superblock")
+		if err := Create(path, sb); err != nil {
+			t.Fatal(err)
+		}
+		got := content(t, path)
+		if *update {
+			put(t, name, got)
+		}
+		if want := content(t, name); !bytes.Equal(got, want) {
+			t.Errorf("%s: the format changed without a new version:\n%s", name, cmp.Diff(want, got))
+		}
+		c, err := choose(content(t, name))
+		if err != nil || c.damage != nil {
+			t.Fatal(name, err, c.damage)
+		}
+		if diff := cmp.Diff(sb, *c.sb); diff != "" {
+			t.Errorf("%s reads differently:\n%s", name, diff)
+		}
 	}
 }
 
@@ -130,7 +139,7 @@ var flips = []struct {
 	{"epoch", offEpoch}, {"formation generation", offReservedGen}, {"size", offSize + 3}, {"block size", offBlockSize + 1},
 	{"cluster id", offClusterID + 5}, {"volume id", offVolumeID}, {"node", offNode}, {"attachment", offAttachment + 6},
 	{"device path", offDevicePath + 1}, {"clean-stop boot id", offCleanBootID}, {"clean-stop attachment", offCleanAttachment},
-	{"clean-stop start number", offCleanStart}, {"reserved bytes", offRest + 100}, {"checksum", offChecksum},
+	{"clean-stop start number", offCleanStart}, {"number of the size", offResized}, {"reserved bytes", offRest + 100}, {"checksum", offChecksum},
 }
 
 func TestM57FieldFlippedInOneCopyIsRepairedFromTheOther(t *testing.T) {
@@ -296,7 +305,7 @@ func TestM65NewerVersionIsRefusedUntouched(t *testing.T) {
 		}
 		put(t, path, p)
 		_, err := Open(path, binding(sample()))
-		if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "version 2") || !strings.Contains(err.Error(), "up to 1") {
+		if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), "up to 2") {
 			t.Errorf("copies %v: %v, want ErrVersion with both versions", copies, err)
 		}
 		if !bytes.Equal(content(t, path), p) {
@@ -368,6 +377,9 @@ func FuzzSuperblock(f *testing.F) {
 	}
 	f.Add(p)
 	f.Add(p[:copySize])
+	if p, err := os.ReadFile("testdata/superblock-v2.bin"); err == nil {
+		f.Add(p)
+	}
 	f.Add(make([]byte, fileSize))
 	f.Add([]byte{})
 	for _, c := range flips {
@@ -394,16 +406,58 @@ func FuzzSuperblock(f *testing.F) {
 	})
 }
 
-func TestSizeGrowsAndDoesNotShrink(t *testing.T) {
+func TestSizeShrinksWithAHigherNumberOnly(t *testing.T) {
+	const block = 4096
 	path := created(t)
 	f := open(t, path)
-	if err := f.Update(func(sb *Superblock) { sb.Size += 4096 }); err != nil {
+	size := sample().Size
+	for _, c := range []struct {
+		what    string
+		size    int64
+		resized uint64
+		refused bool
+	}{
+		{"growth without a number", size + block, 0, false},
+		{"shrink without a number", size, 0, true},
+		{"growth with a number", size + 2*block, 1, false},
+		{"shrink with the same number", size, 1, true},
+		{"the number falls", size + 2*block, 0, true},
+		{"growth, and the number falls", size + 3*block, 0, true},
+		{"shrink with a higher number", size - block, 4, false},
+		{"growth with a lower number", size, 3, true},
+	} {
+		err := f.Update(func(sb *Superblock) { sb.Size, sb.Resized = c.size, c.resized })
+		if errors.Is(err, ErrMismatch) != c.refused || !c.refused && err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+	if sb, err := Read(path); err != nil || sb.Size != size-block || sb.Resized != 4 {
+		t.Errorf("stored: %d bytes, number %d, %v", sb.Size, sb.Resized, err)
+	}
+	b := binding(sample())
+	b.Size, b.Resized = size-block, 3
+	if _, err := Open(path, b); !errors.Is(err, ErrMismatch) {
+		t.Errorf("opened as of another number: %v", err)
+	}
+}
+
+// A crash between the two copies leaves one of each size, and versions: the newer counts.
+func TestCopiesOfTwoSizesAreTheNewerOne(t *testing.T) {
+	path := created(t)
+	f := open(t, path)
+	if err := f.Update(func(sb *Superblock) { sb.Size, sb.Resized = 4096, 1 }); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Update(func(sb *Superblock) { sb.Size -= 4096 }); !errors.Is(err, ErrMismatch) {
-		t.Errorf("it shrank: %v", err)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
 	}
-	if sb, err := Read(path); err != nil || sb.Size != sample().Size+4096 {
-		t.Errorf("stored: %d, %v", sb.Size, err)
+	b := binding(sample())
+	b.Size, b.Resized = 4096, 1
+	f, err := Open(path, b)
+	if err != nil || len(f.Repaired()) != 1 {
+		t.Fatalf("%v, repaired %v", err, f)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -120,7 +120,7 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	old := v.Primary
 	v.Epoch++
 	v.Primary, v.Process = p.Candidate, p.Member.Process
-	s.growNow(c, v)
+	s.resizeNow(c, v)
 	if p.Basis == BasisForced {
 		// Any other replica may hold acknowledged writes that this epoch lacks.
 		v.Held, v.HeldSince = nil, v.Epoch

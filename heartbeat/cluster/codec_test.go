@@ -103,9 +103,38 @@ func TestStateFormatIsPinnedAndRoundTrips(t *testing.T) {
 	golden(t, "state.json", append(pretty.Bytes(), '\n'))
 }
 
+// A program that knows no numbered sizes would take a smaller one for an old log, so it must refuse the entry and the state (G54).
+func TestNumberedSizesRaiseTheFormats(t *testing.T) {
+	c := Command{By: "p", AtMillis: 1700000000000, Configure: &Configure{Version: 2, Hash: "h", Config: []byte{1, 2}, RTOMillis: 2000,
+		Resize: []ResizeVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 1 << 19, Number: 4, Loses: 1 << 19}}}}
+	b := c.Encode()
+	golden(t, "resize.json", append(b, '\n'))
+	c.Format = commandResized
+	if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, c) {
+		t.Errorf("%+v, %v; want %+v", got, err, c)
+	}
+	c.Configure.Resize[0] = ResizeVolume{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 2 << 20}
+	if got, err := DecodeCommand(c.Encode()); err != nil || got.Format != commandFormat {
+		t.Errorf("a growth of an older program: format %d, %v", got.Format, err)
+	}
+	for name, change := range map[string]func(*Volume){"in force": func(v *Volume) { v.Resized, v.OldEnd = 3, 1<<21 }, "decided": func(v *Volume) { v.Next, v.NextResized = 4096, 1 }} {
+		s := formed(t)
+		v := s.Volumes["v"]
+		change(&v)
+		s.Volumes["v"] = v
+		b, err := s.Encode()
+		if err != nil || !bytes.Contains(b, []byte(`"format":2`)) {
+			t.Fatalf("%s: %.40s, %v", name, b, err)
+		}
+		if got, err := Decode(b); err != nil || !reflect.DeepEqual(got, s) {
+			t.Errorf("%s: %v\n got %+v\nwant %+v", name, err, got, s)
+		}
+	}
+}
+
 // faults.md M65, G54
 func TestOtherFormatsAreRefusedNamingBoth(t *testing.T) {
-	for _, format := range []string{"0", "2", "99", "-1"} {
+	for _, format := range []string{"0", "3", "99", "-1"} {
 		if _, err := DecodeCommand([]byte(`{"format":` + format + `,"drop":{"node":"s"}}`)); err == nil || !strings.Contains(err.Error(), format) || !strings.Contains(err.Error(), "1") {
 			t.Errorf("command of format %s: %v", format, err)
 		}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // Command is one entry of the Raft log. Exactly one of the pointers is set. Commands on a volume are compare-and-set:
@@ -186,17 +187,21 @@ type Configure struct {
 	RTOMillis int64          `json:"rto_ms"`
 	Create    []CreateVolume `json:"create,omitempty"`
 	Remove    []RemoveVolume `json:"remove,omitempty"`
-	Grow      []GrowVolume   `json:"grow,omitempty"`
+	Resize    []ResizeVolume `json:"grow,omitempty"`
 }
 
-// GrowVolume makes a volume larger from its next promotion on at which every replica is a member. When the volume had this
-// epoch and version, every replica was a member and its backing was found to hold that size.
-type GrowVolume struct {
+// ResizeVolume gives a volume another size from its next promotion on at which every replica is a member. When the volume had
+// this epoch and version, every replica was a member, had the present size, and its backing was found to hold the new one.
+type ResizeVolume struct {
 	Name    string `json:"name"`
 	ID      string `json:"id"`
 	Epoch   Epoch  `json:"epoch"`
 	Version uint64 `json:"version"`
 	Size    int64  `json:"size"`
+	// Number is that of the size: one more than the present one's. 0: it was decided by a program that did not number, and grows.
+	Number uint64 `json:"number,omitempty"`
+	// Loses is a person's consent to a smaller size: how many bytes behind the new end are lost.
+	Loses int64 `json:"loses,omitempty"`
 }
 
 // RemoveVolume ends a volume: from this entry on nobody is granted it.
@@ -211,11 +216,18 @@ type SettleLeases struct {
 	Version uint64 `json:"version"` // of the configuration under which the leader has waited
 }
 
-const commandFormat = 1
+// The formats of Command that this program writes and reads. What an older program understands is written in its format.
+const (
+	commandFormat  = 1
+	commandResized = 2 // a size has a number
+)
 
 // Encode is the command as the log holds it.
 func (c Command) Encode() []byte {
 	c.Format = commandFormat
+	if c.Configure != nil && slices.ContainsFunc(c.Configure.Resize, func(r ResizeVolume) bool { return r.Number > 0 }) {
+		c.Format = commandResized
+	}
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("cluster: encode command %+v: %v", c, err)) // plain data: cannot happen
@@ -229,8 +241,8 @@ func DecodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format != commandFormat {
-		return c, fmt.Errorf("command has format %d, this program reads format %d: update this node", c.Format, commandFormat)
+	if c.Format < commandFormat || c.Format > commandResized {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandResized)
 	}
 	return c, nil
 }

@@ -23,8 +23,8 @@ func (s *State) configure(c Command, n *Configure) string {
 	for _, v := range n.Create {
 		s.createVolume(c, v)
 	}
-	for _, g := range n.Grow {
-		s.growVolume(c, g)
+	for _, r := range n.Resize {
+		s.resizeVolume(c, r)
 	}
 	s.event(c, "configuration applied", nil, "", fmt.Sprintf("version %d: %d volumes added, %d removed", s.ConfigVersion, len(n.Create), len(n.Remove)))
 	return ""
@@ -42,18 +42,13 @@ func (s *State) mayConfigure(n *Configure) string {
 		}
 		names[r.Name] = true
 	}
-	for _, g := range n.Grow {
-		v, ok := s.Volumes[g.Name]
-		if !ok || v.ID != g.ID || names[g.Name] {
-			return fmt.Sprintf("volume %q with id %s does not exist", g.Name, g.ID)
+	for _, r := range n.Resize {
+		if v, ok := s.Volumes[r.Name]; !ok || v.ID != r.ID || names[r.Name] {
+			return fmt.Sprintf("volume %q with id %s does not exist", r.Name, r.ID)
+		} else if void := mayResize(&v, r); void != "" {
+			return void
 		}
-		if g.Epoch != v.Epoch || g.Version != v.Version {
-			return fmt.Sprintf("decided on epoch %d, version %d of volume %q, it has epoch %d, version %d", g.Epoch, g.Version, g.Name, v.Epoch, v.Version)
-		}
-		if g.Size <= max(v.Size, v.Grow) {
-			return fmt.Sprintf("volume %q has %d bytes and does not shrink to %d", g.Name, max(v.Size, v.Grow), g.Size)
-		}
-		names[g.Name] = true
+		names[r.Name] = true
 	}
 	for _, v := range n.Create {
 		if void := s.mayCreate(v); void != "" {
@@ -91,30 +86,6 @@ func (s *State) removeVolume(c Command, r RemoveVolume) {
 		kept = "its data is deleted"
 	}
 	s.event(c, "volume removed", &v, "", fmt.Sprintf("volume %q was removed; %s", v.Name, kept))
-}
-
-// growVolume notes the size. It is in force from the next promotion on at which every replica is a member (growNow).
-func (s *State) growVolume(c Command, g GrowVolume) {
-	v := s.Volumes[g.Name].Clone()
-	v.Grow = g.Size
-	v.Version++ // every applied command does (R7)
-	s.Volumes[g.Name] = v
-	s.event(c, "volume grows", &v, "", fmt.Sprintf("volume %q has %d bytes, and %d from the next promotion on at which every replica is a member", v.Name, v.Size, v.Grow))
-}
-
-// growNow is for a promotion, before it changes the set: within an epoch all replicas, streams and clients have one size, and
-// no primary has answered in the next epoch yet. The size waits for a promotion at which every replica is a member: one in the
-// middle of a resync has a way back, to a state of the old size (R18). A promotion by force may be by that way, and what others
-// held is kept aside from then on (R19), of the old size too: it gives the growth up.
-func (s *State) growNow(c Command, v *Volume) {
-	switch {
-	case v.Grow == 0:
-	case c.Promote.Basis == BasisForced:
-		s.event(c, "volume does not grow", v, "", fmt.Sprintf("volume %q keeps its %d bytes, for it was promoted by force before the %d were in force: resize it again when every replica is in sync", v.Name, v.Size, v.Grow))
-		v.Grow = 0
-	case len(v.Members) == len(v.Replicas):
-		v.Size, v.Grow = v.Grow, 0
-	}
 }
 
 func (s *State) settleLeases(l *SettleLeases) string {

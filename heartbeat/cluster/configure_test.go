@@ -43,11 +43,11 @@ func TestChangeIsMadeAsAWholeOrNotAtAll(t *testing.T) {
 		"an unknown node":               {Create: []CreateVolume{{Name: "u", Replicas: []Replica{{Node: "nobody"}}}}},
 		"a removal of another volume":   {Create: []CreateVolume{{Name: "u"}}, Remove: []RemoveVolume{{Name: "v", ID: "another"}}},
 		"a removal of none":             {Remove: []RemoveVolume{{Name: "nothing"}}},
-		"a volume that does not grow":   {Create: []CreateVolume{{Name: "u"}}, Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 1 << 20}}},
-		"growth of another volume":      {Grow: []GrowVolume{{Name: "v", ID: "another", Epoch: 3, Version: 10, Size: 2 << 20}}},
-		"growth in an earlier epoch":    {Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 2, Version: 10, Size: 2 << 20}}},
-		"growth before a replica left":  {Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Version: 9, Size: 2 << 20}}},
-		"growth twice":                  {Grow: []GrowVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 2 << 20}, {Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 3 << 20}}},
+		"a volume that does not grow":   {Create: []CreateVolume{{Name: "u"}}, Resize: []ResizeVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 1 << 20}}},
+		"growth of another volume":      {Resize: []ResizeVolume{{Name: "v", ID: "another", Epoch: 3, Version: 10, Size: 2 << 20}}},
+		"growth in an earlier epoch":    {Resize: []ResizeVolume{{Name: "v", ID: "i", Epoch: 2, Version: 10, Size: 2 << 20}}},
+		"growth before a replica left":  {Resize: []ResizeVolume{{Name: "v", ID: "i", Epoch: 3, Version: 9, Size: 2 << 20}}},
+		"growth twice":                  {Resize: []ResizeVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 2 << 20}, {Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 3 << 20}}},
 		"a volume removed and made new": {Remove: []RemoveVolume{{Name: "v", ID: "i"}}, Create: []CreateVolume{{Name: "v"}}},
 	} {
 		s := formed(t)

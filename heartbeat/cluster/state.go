@@ -50,9 +50,16 @@ type Volume struct {
 
 	Epoch   Epoch  `json:"epoch"`
 	Version uint64 `json:"version"`
-	// Grow, when not 0, is the size from the next promotion on at which every replica is a member: a size never changes within
+	// Next, when not 0, is the size from the next promotion on at which every replica is a member: a size never changes within
 	// an epoch.
-	Grow int64 `json:"grow,omitempty"`
+	Next int64 `json:"grow,omitempty"`
+	// Resized numbers the sizes that were in force, so that of two the newer is known, whichever is larger. 0: as it was created,
+	// or grown by a program that did not number. NextResized is that of Next.
+	Resized     uint64 `json:"resized,omitempty"`
+	NextResized uint64 `json:"next_resized,omitempty"`
+	// OldEnd is how far a replica may hold, from Size on, what an earlier and larger size had: before that is part of the volume
+	// again it has to read as zeroes on every replica. 0: there is nothing.
+	OldEnd int64 `json:"old_end,omitempty"`
 	// Primary and Process name the one process that may serve in this epoch. Empty before the first promotion.
 	Primary string `json:"primary"`
 	Process uint64 `json:"process"`
@@ -154,8 +161,11 @@ type State struct {
 	NextEvent uint64            `json:"next_event"`
 }
 
-// The format of State that this program writes and reads.
-const stateFormat = 1
+// The formats of State that this program writes and reads. One without numbered sizes is written in the older format.
+const (
+	stateFormat  = 1
+	stateResized = 2 // a volume has a numbered size
+)
 
 // How much history the state keeps; the oldest goes first.
 const (
@@ -184,7 +194,15 @@ func (s *State) Clone() *State {
 }
 
 // Encode is the state as a snapshot holds it.
-func (s *State) Encode() ([]byte, error) { return json.Marshal(s) }
+func (s *State) Encode() ([]byte, error) {
+	out := *s
+	for _, v := range s.Volumes {
+		if v.Resized > 0 || v.NextResized > 0 {
+			out.Format = stateResized
+		}
+	}
+	return json.Marshal(&out)
+}
 
 // Decode reads what Encode wrote. Another format is refused, naming both.
 func Decode(b []byte) (*State, error) {
@@ -192,9 +210,10 @@ func Decode(b []byte) (*State, error) {
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, fmt.Errorf("decode cluster state of %d bytes: %w", len(b), err)
 	}
-	if s.Format != stateFormat {
-		return nil, fmt.Errorf("cluster state has format %d, this program reads format %d: run the version that wrote it", s.Format, stateFormat)
+	if s.Format < stateFormat || s.Format > stateResized {
+		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateResized)
 	}
+	s.Format = stateFormat // what it has decides in which it is written
 	if s.Nodes == nil || s.Volumes == nil {
 		return nil, errors.New("cluster state without nodes or volumes: it is damaged")
 	}

@@ -23,8 +23,8 @@ import (
 )
 
 // Version of these messages, of the commands that they carry among them. A node refuses another one by the Hello. Version 1 knew
-// no members that stay at a promotion, and no unmarked return; version 2 no volumes that grow.
-const Version = 3
+// no members that stay at a promotion, and no unmarked return; version 2 no volumes that grow; version 3 no numbers of sizes, by which one that shrank is told from an old log.
+const Version = 4
 
 const (
 	serviceName = "hacluster.control.v1.Control"

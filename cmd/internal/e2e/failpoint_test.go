@@ -61,7 +61,7 @@ var often = map[failpoint.Point]int64{failpoint.PrimaryWrite: 200, failpoint.Pri
 func sites() (steady, fresh []site) {
 	for _, p := range failpoint.All() {
 		name := p.String()
-		if strings.HasPrefix(name, "rollback.") || strings.HasPrefix(name, "rescue.") || strings.HasPrefix(name, "grow") {
+		if strings.HasPrefix(name, "rollback.") || strings.HasPrefix(name, "rescue.") || strings.HasPrefix(name, "resize") {
 			continue // only what a person asks for goes there: make powercuts and make growcuts crash in it
 		}
 		leader := strings.HasPrefix(name, "leader.")

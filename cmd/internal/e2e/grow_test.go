@@ -119,7 +119,7 @@ func TestGrowthThatIsCutShortGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	points, roles := []failpoint.Point{failpoint.GrowEnlarged, failpoint.Grow, failpoint.GrowMarked, failpoint.Grown}, []string{"primary", "standby"}
+	points, roles := []failpoint.Point{failpoint.ResizeEnlarged, failpoint.Resize, failpoint.ResizeMarked, failpoint.Resized}, []string{"primary", "standby"}
 	if !inLong() {
 		points, roles = some(t, 1, points...), roles[:1] // TestK110PowerCutsInAGrowth crashes standbys
 	}

@@ -28,11 +28,11 @@ const growStep = 1 << 20
 // grows lists where a growth can be cut short. It is committed by the leader, which is the witness unless that is gone.
 func grows() (all []site) {
 	for _, n := range []string{"alpha", "beta"} {
-		for _, p := range []failpoint.Point{failpoint.GrowEnlarged, failpoint.Grow, failpoint.GrowMarked, failpoint.Grown} {
+		for _, p := range []failpoint.Point{failpoint.ResizeEnlarged, failpoint.Resize, failpoint.ResizeMarked, failpoint.Resized} {
 			all = append(all, site{p, n})
 		}
 	}
-	return append(all, site{failpoint.GrowCommitted, "gamma"})
+	return append(all, site{failpoint.ResizeCommitted, "gamma"})
 }
 
 // faults.md K109, K110: a node crashes at each point of a growth, half of the time with its power cut, again and again. The growth

@@ -55,8 +55,8 @@ func (n *Node) apply(ctx context.Context, r api.ApplyRequest) (out api.Applied, 
 	if err := n.mustConfigure(ctx, c); err != nil {
 		return out, err
 	}
-	if len(c.Grow) > 0 {
-		failpoint.Hit(failpoint.GrowCommitted)
+	if len(c.Resize) > 0 {
+		failpoint.Hit(failpoint.ResizeCommitted)
 	}
 	out.Applied, out.NewVersion = true, c.Version+1
 	out.WaitingFor = n.awaitConfigured(ctx, c)
@@ -104,7 +104,7 @@ func (n *Node) configuration(v *view, next *config.Config, r api.ApplyRequest) (
 			c.Create = append(c.Create, createVolume(vol))
 		}
 	}
-	c.Grow = growths(v.state, next)
+	c.Resize = resizes(v.state, next)
 	for _, name := range sortedKeys(v.state.Volumes) {
 		if _, ok := next.Volume(name); ok {
 			continue

@@ -60,7 +60,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	}
 	var was *meta.Superblock
 	if known {
-		if was, err = growing(path, vol); err != nil {
+		if was, err = resizing(path, vol); err != nil {
 			return nil, err
 		}
 	}
@@ -71,9 +71,9 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 		}
 		return nil, err
 	}
-	if !known && vol.Grow > vol.Size { // it may be a member when that size comes into force
-		if err := v.n.env.Disks.Enlarge(device, vol.Grow); err != nil {
-			return nil, errors.Join(fmt.Errorf("volume %s has %d bytes and is to have %d: %w", vol.Name, vol.Size, vol.Grow, err), file.Close())
+	if !known && vol.Next > vol.Size { // it may be a member when that size comes into force
+		if err := v.n.env.Disks.Enlarge(device, vol.Next); err != nil {
+			return nil, errors.Join(fmt.Errorf("volume %s has %d bytes and is to have %d: %w", vol.Name, vol.Size, vol.Next, err), file.Close())
 		}
 	}
 	b := &backing{fresh: fresh && vol.Epoch == 0, inline: file.Fast(),
@@ -86,7 +86,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 		b.super.suspect.mark(op, err) // it is there before the first operation
 	}})
 	if was != nil {
-		if err := v.grow(vol, device, was, b.dev, v.marksBinding(st, vol, file.Attachment(), "")); err != nil {
+		if err := v.resize(vol, device, was, b.dev, v.marksBinding(st, vol, file.Attachment(), "")); err != nil {
 			return nil, errors.Join(err, b.dev.Close())
 		}
 	}
@@ -130,13 +130,13 @@ func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, de
 		if err := makeDirs(v.n.cfg.DataDir(), dir); err != nil {
 			return nil, err
 		}
-		sb := meta.Superblock{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, BlockSize: blockdev.BlockSize,
+		sb := meta.Superblock{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, Resized: vol.Resized, BlockSize: blockdev.BlockSize,
 			DevicePath: device, Attachment: attachment, Inconsistent: vol.Epoch > 0} // it holds no state that the volume ever had
 		if err := meta.Create(path, sb); err != nil {
 			return nil, err
 		}
 	}
-	f, err := meta.Open(path, meta.Binding{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size,
+	f, err := meta.Open(path, meta.Binding{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, Resized: vol.Resized,
 		BlockSize: blockdev.BlockSize, DevicePath: device, Attachment: attachment})
 	if err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ func (v *volumes) noteShort(st *cluster.State, vol cluster.Volume, device string
 		return lost
 	}
 	v.n.log.Error("the backing has become smaller than its replica", "volume", vol.Name, "device", device, "has", short.Has, "held", sb.Size)
-	if err := v.failShort(dir, path, device, meta.Binding{ClusterID: idOf(st.ID), VolumeID: sb.VolumeID, Node: v.n.me.Name, Size: sb.Size,
+	if err := v.failShort(dir, path, device, meta.Binding{ClusterID: idOf(st.ID), VolumeID: sb.VolumeID, Node: v.n.me.Name, Size: sb.Size, Resized: sb.Resized,
 		BlockSize: blockdev.BlockSize, DevicePath: device, Attachment: short.Attachment}); err != nil {
 		return fmt.Errorf("note that the last %d bytes are lost: %w: resync this replica wholly before it is trusted again", sb.Size-short.Has, err)
 	}

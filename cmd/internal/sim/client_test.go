@@ -94,7 +94,10 @@ func (c *client) next(k *clientConn) {
 func (c *client) draw(k *clientConn) *request {
 	w := c.w
 	q := &request{conn: k, sent: w.now}
-	size := int(k.sess.r.vol.Size / blockdev.BlockSize)
+	size := countOf(k.sess.r.vol.Size)
+	if next := countOf(k.sess.r.vol.NextSize()); next < size && w.chance(0.9) {
+		size = next // it has connected since, and is shown no more
+	}
 	q.from = w.rng.IntN(size)
 	q.to = min(q.from+1+w.rng.IntN(2), size)
 	x := w.rng.Float64()

@@ -49,9 +49,9 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case 11: // a primary that cannot read its own disk
 		f.slowDisk = 0.05
 		names = []string{"standby's process", "cannot read", "hand-over", "break stream"}
-	case 12: // a volume that grows again and again
+	case 12: // a volume that grows and shrinks again and again
 		f.slowDisk, f.interrupts = 0.03, 0.5
-		names = []string{"grow", "standby's power", "standby's process", "hand-over", "force", "kill", "power"}
+		names = []string{"grow", "shrink", "standby's power", "standby's process", "hand-over", "force", "kill", "power"}
 	default:
 		return
 	}
@@ -117,6 +117,7 @@ var closeFaults = []fault{
 		}
 	}},
 	{"grow", 12, (*world).grow},
+	{"shrink", 8, (*world).shrink},
 	{"pause", 2, func(w *world) { w.pause(true) }},
 	{"end of pause", 1, func(w *world) { w.pause(false) }},
 	{"cannot read", 8, func(w *world) {

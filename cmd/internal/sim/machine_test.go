@@ -39,6 +39,7 @@ type node struct {
 type super struct {
 	epoch        cluster.Epoch
 	size         int64
+	resized      uint64
 	used         bool // no longer fresh
 	inconsistent bool
 	failed       bool

@@ -19,6 +19,7 @@ type oracle struct {
 	blocks [blocks]history
 	acked  [blocks]value // the newest acknowledged write
 	floor  [blocks]value // the newest that a flush made durable
+	inside [blocks]bool  // it was part of the volume when a session began, and was neither cut off nor cleared since
 	served cluster.Epoch // the newest epoch in which a session began
 
 	lostMemory bool // since the last session began, a promotion took place for which unflushed writes may be gone
@@ -182,6 +183,7 @@ func (o *oracle) newer(b int, v value, e cluster.Epoch) bool {
 
 // durable checks R20 and notes what no loss of power may take away.
 func (o *oracle) durable(s *session, from, to int, covered [blocks]value) {
+	to = min(to, o.size()) // what is cut off is nobody's any more
 	sound := 0
 	o.members(func(n *node) {
 		if n.super.failed || n.proc != nil && n.proc.replica.failed {
@@ -230,7 +232,7 @@ func (o *oracle) serve(s *session) {
 	o.served = s.epoch
 	w.served = w.now
 	alone := len(s.r.vol.Members) == 1
-	for b := range o.blocks {
+	for b := range countOf(s.r.vol.Size) {
 		h, v := &o.blocks[b], n.disk.cache[b]
 		switch {
 		case o.forced:
@@ -258,6 +260,7 @@ func (o *oracle) serve(s *session) {
 			h.close(w.now)
 		}
 	}
+	o.cut(countOf(s.r.vol.Size))
 	o.forced, o.lostMemory = false, false
 }
 

@@ -44,7 +44,8 @@ type replica struct {
 	stopping stopPhase
 	stopAt   int64
 	clearing bool
-	size     int64 // with which it was opened
+	size     int64  // with which it was opened
+	resized  uint64 // its number
 	resizing bool
 }
 
@@ -57,7 +58,7 @@ const (
 )
 
 func newReplica(p *proc) *replica {
-	r := &replica{w: p.w, p: p, n: p.node, size: p.node.super.size}
+	r := &replica{w: p.w, p: p, n: p.node, size: p.node.super.size, resized: p.node.super.resized}
 	s := p.node.super
 	r.recv = standby.New(s.epoch, s.inconsistent)
 	r.failed = s.failed

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ const (
 func (w *world) settle() {
 	w.heal()
 	w.becomeWhole()
-	w.growsAtLast()
+	w.resizedAtLast()
 	for _, c := range w.clients {
 		c.quiet = true
 	}
@@ -27,7 +28,7 @@ func (w *world) settle() {
 	w.becomeWhole() // a message that was very late may have moved the role once more
 	w.run(w.now+int64(time.Second), nil)
 	a, b := w.nodes[0].disk, w.nodes[1].disk
-	if a.cache != b.cache {
+	if n := w.oracle.size(); !slices.Equal(a.cache[:n], b.cache[:n]) {
 		w.violate("the members differ at rest: alpha %v, beta %v", a.cache, b.cache)
 	}
 }
@@ -51,7 +52,7 @@ func (w *world) whole() bool {
 		return false
 	}
 	for _, n := range w.nodes[:2] {
-		if p := n.proc; p == nil || n.super.failed || n.super.inconsistent || n.super.size != v.Size {
+		if p := n.proc; p == nil || n.super.failed || n.super.inconsistent || v.AgeOf(n.super.size, n.super.resized) != cluster.SizeSame {
 			return false // it could not follow
 		}
 	}

@@ -39,8 +39,8 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins         int
-	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins                 int
+	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped int
 }
 
 func (c *counts) add(o *counts) {
@@ -252,7 +252,7 @@ func describe(c *cluster.Command) string {
 	case c.PauseResync != nil:
 		return fmt.Sprintf("pause the resync of %v: %t", c.PauseResync.Nodes, c.PauseResync.Paused)
 	case c.Configure != nil:
-		return fmt.Sprintf("grow %+v", c.Configure.Grow)
+		return fmt.Sprintf("resize %+v", c.Configure.Resize)
 	case c.Init != nil:
 		return "init"
 	}

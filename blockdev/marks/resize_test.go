@@ -29,7 +29,7 @@ func openAt(t *testing.T, path string, size int64) *File {
 	return f
 }
 
-func TestMarksNumbersAndIncarnationSurviveGrowth(t *testing.T) { // R14, R16
+func TestMarksNumbersAndIncarnationSurviveAnotherSize(t *testing.T) { // R14, R16
 	for name, c := range map[string]struct {
 		size   int64
 		beyond bool
@@ -39,6 +39,10 @@ func TestMarksNumbersAndIncarnationSurviveGrowth(t *testing.T) { // R14, R16
 		"with content behind the end": {testVolume + 9*minRegion, true},
 		"to larger regions":           {3 << 40, false}, // 16 MiB
 		"to larger regions, content":  {3 << 40, true},
+		"a little less":               {testVolume - minRegion, false},
+		"less within the last region": {testVolume - 4096, false},
+		"a mark behind the new end":   {500 * minRegion, false},
+		"within a marked region":      {1000*minRegion + 4096, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "marks")
@@ -55,7 +59,7 @@ func TestMarksNumbersAndIncarnationSurviveGrowth(t *testing.T) { // R14, R16
 				t.Fatal(err)
 			}
 			for range 2 { // a crash before the superblock follows has it done again
-				if err := GrowPath(path, testBinding(), c.size, c.beyond); err != nil {
+				if err := ResizePath(path, testBinding(), c.size, c.beyond); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -84,9 +88,9 @@ func TestMarksNumbersAndIncarnationSurviveGrowth(t *testing.T) { // R14, R16
 	}
 }
 
-func TestMapThatIsNotOfTheVolumeDoesNotGrow(t *testing.T) {
+func TestMapThatIsNotOfTheVolumeIsNotResized(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "marks")
-	if err := GrowPath(path, testBinding(), 2*testVolume, false); !errors.Is(err, ErrNone) {
+	if err := ResizePath(path, testBinding(), 2*testVolume, false); !errors.Is(err, ErrNone) {
 		t.Errorf("none: %v", err)
 	}
 	if err := CreatePath(path, testNew()); err != nil {
@@ -94,14 +98,49 @@ func TestMapThatIsNotOfTheVolumeDoesNotGrow(t *testing.T) {
 	}
 	other := testBinding()
 	other.Node = "beta"
-	if err := GrowPath(path, other, 2*testVolume, false); err == nil {
+	if err := ResizePath(path, other, 2*testVolume, false); err == nil {
 		t.Error("another node's map grew")
-	}
-	if err := GrowPath(path, testBinding(), testVolume-4096, false); err == nil {
-		t.Error("it shrank")
 	}
 	f := openAt(t, path, testVolume)
 	if !f.Empty() {
 		t.Error("a refused growth changed it")
+	}
+}
+
+// What a large region was marked for, each of the small ones in it is; the last one is cut at the new end.
+func TestSmallerVolumeHasItsLargeRegionsMarkedInSmallOnes(t *testing.T) { // R14
+	const was = 3 << 40 // regions of 16 MiB
+	path := filepath.Join(t.TempDir(), "marks")
+	if err := CreatePath(path, New{Binding: grownBinding(was), Peers: []string{"beta", "gamma"}}); err != nil {
+		t.Fatal(err)
+	}
+	f := openAt(t, path, was)
+	large := f.RegionSize()
+	marked(t, f, blockdev.Range{Off: 2*large + 4096, Len: 4096}, 1)
+	marked(t, f, blockdev.Range{Off: testVolume, Len: 4096}, 2)
+	marked(t, f, blockdev.Range{Off: 1 << 40, Len: 4096}, 3)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := ResizePath(path, grownBinding(was), testVolume, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f = openAt(t, path, testVolume)
+	if large != 4*minRegion || f.RegionSize() != minRegion {
+		t.Fatalf("regions of %d, then of %d: this tests nothing", large, f.RegionSize())
+	}
+	for r := range f.Regions() {
+		want := Slots(0)
+		if r/4 == 2 {
+			want |= 1
+		}
+		if r/4 == testVolume/large {
+			want |= 2
+		}
+		if f.Marked(r) != want {
+			t.Errorf("region %d is marked for %b, want %b", r, f.Marked(r), want)
+		}
 	}
 }

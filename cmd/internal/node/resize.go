@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -38,7 +40,7 @@ import (
 
 // mayGrow refuses a growth that a replica could not follow, before anything is committed, and has the backings enlarged.
 func (n *Node) mayGrow(ctx context.Context, v *view, c *cluster.Configure) error {
-	for _, g := range c.Grow {
+	for _, g := range c.Resize {
 		vol := v.state.Volumes[g.Name]
 		if vol.Primary == "" || v.serving(&vol) == nil {
 			return api.Unavailable("volume %q is to grow and is not served at the moment: `ha-admin status %s` shows why", vol.Name, vol.Name)
@@ -49,6 +51,8 @@ func (n *Node) mayGrow(ctx context.Context, v *view, c *cluster.Configure) error
 		for _, r := range vol.Replicas {
 			if rep := v.report(r.Node, vol.Name); !vol.IsMember(r.Node) || rep == nil || !rep.Usable() {
 				return api.Refused("volume %q is to grow and the replica of %s is not in sync, or does not answer: wait until `ha-admin status %s` says healthy", vol.Name, r.Node, vol.Name)
+			} else if rep.Epoch != vol.Epoch { // it may have the size before still
+				return api.Refused("volume %q is to grow and the replica of %s takes no part in epoch %d yet: wait until `ha-admin status %s` says healthy", vol.Name, r.Node, vol.Epoch, vol.Name)
 			}
 		}
 		for _, r := range vol.Replicas {
@@ -87,13 +91,13 @@ func (n *Node) Enlarge(_ context.Context, r *control.Enlarge) (*control.Done, er
 	if err := n.env.Disks.Enlarge(rep.Device, r.Size); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
-	failpoint.Hit(failpoint.GrowEnlarged)
+	failpoint.Hit(failpoint.ResizeEnlarged)
 	return &control.Done{}, nil
 }
 
 // takeForce hands the roles of volumes that are to grow over, so that their sizes are in force when the answer goes out.
 func (n *Node) takeForce(ctx context.Context, before *cluster.State, c *cluster.Configure) error {
-	return takeForce(c.Grow, func(g cluster.GrowVolume) error {
+	return takeForce(c.Resize, func(g cluster.ResizeVolume) error {
 		epoch := before.Volumes[g.Name].Epoch
 		if _, err := n.Failover(ctx, api.FailoverRequest{Volume: g.Name, Epoch: uint64(epoch)}); err != nil {
 			return fmt.Errorf("the role was not handed over now: %w", err)
@@ -106,7 +110,7 @@ func (n *Node) takeForce(ctx context.Context, before *cluster.State, c *cluster.
 }
 
 // takeForce has each volume handed over, also when one before it could not be, and says of all that were not why.
-func takeForce(all []cluster.GrowVolume, handOver func(cluster.GrowVolume) error) error {
+func takeForce(all []cluster.ResizeVolume, handOver func(cluster.ResizeVolume) error) error {
 	var names, whys []string
 	for _, g := range all {
 		if err := handOver(g); err != nil {
@@ -138,7 +142,7 @@ func growthWaitsFor(vol *cluster.Volume, promotable []string) string {
 // overtaken are the sizes that the file and the applied configuration agree on and that the volumes do not have, and are not to
 // get: a promotion by force gave the growth up.
 func overtaken(st *cluster.State, old, next *config.Config) (steps []config.Step) {
-	for _, g := range growths(st, next) {
+	for _, g := range resizes(st, next) {
 		if o, _ := old.Volume(g.Name); o.Size == g.Size {
 			steps = append(steps, config.Step{Kind: config.StepChange, What: "volume " + g.Name + ": size",
 				Text: fmt.Sprintf("%d bytes -> %d bytes: this was applied before, and given up when the volume was promoted by force", st.Volumes[g.Name].Size, g.Size)})
@@ -147,10 +151,10 @@ func overtaken(st *cluster.State, old, next *config.Config) (steps []config.Step
 	return steps
 }
 
-func growths(st *cluster.State, next *config.Config) (all []cluster.GrowVolume) {
+func resizes(st *cluster.State, next *config.Config) (all []cluster.ResizeVolume) {
 	for _, vol := range next.Volumes {
-		if v, ok := st.Volumes[vol.Name]; ok && vol.Size > max(v.Size, v.Grow) {
-			all = append(all, cluster.GrowVolume{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Size: vol.Size})
+		if v, ok := st.Volumes[vol.Name]; ok && vol.Size > max(v.Size, v.Next) {
+			all = append(all, cluster.ResizeVolume{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Size: vol.Size, Number: v.Resized + 1})
 		}
 	}
 	return all
@@ -173,16 +177,30 @@ func (v *volumes) reopenResized(vol cluster.Volume, h *held) bool {
 }
 
 // mayLag reports whether what our log shows of a volume may be older than its replica here, and must not be acted on before the
-// start of this process is in it: a superblock is made only for a replica that is no member, and one that was growing when
+// start of this process is in it: a superblock is made only for a replica that is no member, and one that was being resized when
 // the process before died would be refused for the old size. Its map of marks has the new one before its superblock has.
 func (v *volumes) mayLag(vol cluster.Volume) bool {
 	dir, path := v.superblockPath(vol.Name)
 	sb, err := meta.Read(path)
-	if err != nil || sb.Size > vol.Size {
+	if err != nil {
 		return true
 	}
 	size, err := marks.VolumeSize(filepath.Join(dir, "marks"))
-	return err == nil && size > vol.Size // without a map, all may differ: that is no reason to wait
+	if err != nil {
+		size = sb.Size // without a map, all may differ: that is no reason to wait
+	}
+	return behind(&sb, size, vol)
+}
+
+// behind is the decision: sb is what the superblock says, marked the size that the map of marks is of.
+func behind(sb *meta.Superblock, marked int64, vol cluster.Volume) bool {
+	switch vol.AgeOf(sb.Size, sb.Resized) {
+	case cluster.SizeNewer, cluster.SizeConflict:
+		return true
+	case cluster.SizeOlder:
+		return marked != sb.Size && marked != vol.Size
+	}
+	return marked != vol.Size
 }
 
 // asLeft reports whether a superblock has the epoch with which this very process closed the replica to open it anew: then it is
@@ -195,68 +213,88 @@ func (v *volumes) asLeft(volume string, stored cluster.Epoch) bool {
 	return ok && e == stored
 }
 
-// growing is what a replica was before its volume grew; nil: it has the size of the volume.
-func growing(path string, vol cluster.Volume) (*meta.Superblock, error) {
+// resizing is what a replica was before its volume got its size; nil: it has that size.
+func resizing(path string, vol cluster.Volume) (*meta.Superblock, error) {
 	sb, err := meta.Read(path)
 	if err != nil {
 		return nil, err
 	}
-	if sb.VolumeID != idOf(vol.ID) || sb.Size >= vol.Size {
+	if sb.VolumeID != idOf(vol.ID) || vol.AgeOf(sb.Size, sb.Resized) != cluster.SizeOlder {
 		return nil, nil // what does not fit is refused with its reason
 	}
 	return &sb, nil
 }
 
-// grow makes the metadata of a replica that of a larger volume, in this order:
+// resize makes the metadata of a replica that of its volume's new size, in this order:
 //
 //	1 an undo area leads back to a state of the old size: it is removed, and a replica that is in pieces stays that until its
 //	  resync ends. All were members at the promotion, so none should be
-//	2 the map of marks has the new size. What lies behind the old end, unless it is a hole on this backing, may differ from
-//	  what the others have there: it is marked, so it is settled or resynced like after a crash (R14, R29)
-//	3 the superblock
+//	2 the map of marks has the new size. What lies behind the old end of a volume that grows, unless it is a hole on this
+//	  backing, may differ from what the others have there: it is marked, so it is settled or resynced like after a crash (R14,
+//	  R29)
+//	3 the superblock has it, and its number
 //
 // A crash in between leaves the superblock with the old size, and all of it is done again at the next opening.
-func (v *volumes) grow(vol cluster.Volume, device string, was *meta.Superblock, dev extents, b marks.Binding) error {
+func (v *volumes) resize(vol cluster.Volume, device string, was *meta.Superblock, dev extents, b marks.Binding) error {
 	dir, path := v.superblockPath(vol.Name)
-	defer v.n.disk.Begin("enlarge the metadata of volume " + vol.Name)()
-	f, err := meta.Open(path, meta.Binding{ClusterID: meta.ID(b.Cluster), VolumeID: meta.ID(b.Volume), Node: b.Node, Size: was.Size,
+	defer v.n.disk.Begin("resize the metadata of volume " + vol.Name)()
+	f, err := meta.Open(path, meta.Binding{ClusterID: meta.ID(b.Cluster), VolumeID: meta.ID(b.Volume), Node: b.Node, Size: was.Size, Resized: was.Resized,
 		BlockSize: blockdev.BlockSize, DevicePath: device, Attachment: b.Incarnation.Attachment})
 	if err != nil {
 		return err // it is another's: nothing of it is changed
 	}
-	if err := v.growInto(dir, vol, was, f, dev, b); err != nil {
+	if err := v.resizeInto(dir, vol, was, f, dev, b); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	return f.Close()
 }
 
-func (v *volumes) growInto(dir string, vol cluster.Volume, was *meta.Superblock, f *meta.File, dev extents, b marks.Binding) error {
-	beyond, err := holdsData(dev, blockdev.Range{Off: was.Size, Len: vol.Size - was.Size})
-	if err != nil {
-		return err
+func (v *volumes) resizeInto(dir string, vol cluster.Volume, was *meta.Superblock, f *meta.File, dev extents, b marks.Binding) error {
+	beyond := false
+	if vol.Size > was.Size {
+		var err error
+		if beyond, err = holdsData(dev, blockdev.Range{Off: was.Size, Len: vol.Size - was.Size}); err != nil {
+			return err
+		}
 	}
-	failpoint.Hit(failpoint.Grow)
+	failpoint.Hit(failpoint.Resize)
 	if was.Inconsistent {
-		v.n.log.Warn("the volume grew while this replica was in the middle of a resync: its way back is removed", "volume", vol.Name)
+		v.n.log.Warn("the volume was resized while this replica was in the middle of a resync: its way back is removed", "volume", vol.Name)
 		if err := removeIfThere(&undo.Dir{Path: filepath.Join(dir, "undo")}); err != nil {
 			return err
 		}
 	}
-	b.Size = was.Size
-	err = marks.GrowPath(filepath.Join(dir, "marks"), b, vol.Size, beyond)
-	if err != nil && !errors.Is(err, marks.ErrNone) && !errors.Is(err, marks.ErrCorrupt) { // then all may differ: openMarks says so
+	if err := resizeMarks(dir, vol, was, beyond, b); err != nil {
 		return err
 	}
-	failpoint.Hit(failpoint.GrowMarked)
+	failpoint.Hit(failpoint.ResizeMarked)
 	for range 2 { // both of its copies: one of another size would be taken for damaged
-		if err := f.Update(func(sb *meta.Superblock) { sb.Size = vol.Size }); err != nil {
+		if err := f.Update(func(sb *meta.Superblock) { sb.Size, sb.Resized = vol.Size, vol.Resized }); err != nil {
 			return err
 		}
 	}
-	failpoint.Hit(failpoint.Grown)
-	v.n.log.Info("the replica has grown", "volume", vol.Name, "from", was.Size, "to", vol.Size, "marked", beyond)
-	v.n.events.add("replica grown", vol.Name, fmt.Sprintf("the replica of %s has %d bytes, it had %d", v.n.me.Name, vol.Size, was.Size))
+	failpoint.Hit(failpoint.Resized)
+	v.n.log.Info("the replica has another size", "volume", vol.Name, "from", was.Size, "to", vol.Size, "marked", beyond)
+	v.n.events.add("replica resized", vol.Name, fmt.Sprintf("the replica of %s has %d bytes, it had %d", v.n.me.Name, vol.Size, was.Size))
 	return nil
+}
+
+// resizeMarks: a replica that missed a size on the way knows nothing of what became of its end meanwhile. All of it may differ
+// then, which is what no map says (R16).
+func resizeMarks(dir string, vol cluster.Volume, was *meta.Superblock, beyond bool, b marks.Binding) error {
+	path := filepath.Join(dir, "marks")
+	if vol.Resized > was.Resized+1 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return syncDir(dir)
+	}
+	b.Size = was.Size
+	err := marks.ResizePath(path, b, vol.Size, beyond)
+	if errors.Is(err, marks.ErrNone) || errors.Is(err, marks.ErrCorrupt) { // then all may differ: openMarks says so
+		return nil
+	}
+	return err
 }
 
 type extents interface {

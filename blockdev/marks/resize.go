@@ -9,46 +9,43 @@ import (
 	"path/filepath"
 )
 
-// GrowPath makes the map at path one of a volume of size bytes, b being the binding with the size that the volume had.
-// Nobody may have it open. What was marked stays so, in regions that may be larger; numbers, slots and the incarnation stay
-// as they are. beyond: what lies behind the old end may differ from every peer, and is marked (R14). One that has the
-// size already is left alone, so that it may be done again after a crash.
+// ResizePath makes the map at path one of a volume of size bytes, b being the binding with the size that the volume had.
+// Nobody may have it open. What was marked stays so, in regions that may be larger or smaller, unless all of it lies behind the
+// new end; numbers, slots and the incarnation stay as they are. beyond: what lies behind the old end may differ from every peer,
+// and is marked (R14). One that has the size already is left alone, so that it may be done again after a crash.
 //
 //	1 all of it goes to a file beside it, which is synced   a crash before 2 leaves the map of the old size
 //	2 it is renamed into place, the directory is synced     a crash leaves the one or the other, whole
-func GrowPath(path string, b Binding, size int64, beyond bool) error {
-	if err := growPath(path, b, size, beyond); err != nil {
-		return fmt.Errorf("enlarge map of marks %s: %w", path, err)
+func ResizePath(path string, b Binding, size int64, beyond bool) error {
+	if err := resizePath(path, b, size, beyond); err != nil {
+		return fmt.Errorf("resize map of marks %s: %w", path, err)
 	}
 	return nil
 }
 
-func growPath(path string, b Binding, size int64, beyond bool) error {
+func resizePath(path string, b Binding, size int64, beyond bool) error {
 	s, err := OpenPath(path)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	grown := b
-	grown.Size = size
-	if err := grown.validate(); err != nil {
+	resized := b
+	resized.Size = size
+	if err := resized.validate(); err != nil {
 		return err
 	}
-	if _, err := load(s, &grown); err == nil {
+	if _, err := load(s, &resized); err == nil {
 		return nil
 	}
 	f, err := load(s, &b)
 	if err != nil {
 		return err
 	}
-	if size < f.size {
-		return fmt.Errorf("it is of a volume of %d bytes, which is more than %d", f.size, size)
-	}
-	return replacePath(path, size, func(to Store) error { return f.growInto(to, size, beyond) })
+	return replacePath(path, size, func(to Store) error { return f.resizeInto(to, size, beyond) })
 }
 
-// growInto writes the map of a larger volume over whatever to holds.
-func (f *File) growInto(to Store, size int64, beyond bool) error {
+// resizeInto writes the map of a volume of another size over whatever to holds.
+func (f *File) resizeInto(to Store, size int64, beyond bool) error {
 	var random [8]byte
 	rand.Read(random[:]) // never fails
 	h := f.head

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"hacluster/blockdev"
 	"hacluster/blockdev/marks"
+	"hacluster/blockdev/meta"
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
@@ -19,7 +21,7 @@ import (
 // A size that is decided and not in force is shown, with what it waits for.
 func TestStatusTellsWhatAGrowthWaitsFor(t *testing.T) {
 	inc := cluster.Incarnation{Boot: "1", Attachment: "x"}
-	vol := &cluster.Volume{Name: "db", Size: 1 << 30, Grow: 2 << 30, Epoch: 3, Primary: "a", Replicas: []cluster.Replica{{Node: "a"}, {Node: "b"}},
+	vol := &cluster.Volume{Name: "db", Size: 1 << 30, Next: 2 << 30, Epoch: 3, Primary: "a", Replicas: []cluster.Replica{{Node: "a"}, {Node: "b"}},
 		Members: map[string]cluster.Member{"a": {Incarnation: inc}, "b": {Incarnation: inc}}}
 	v := &view{quorum: true, state: cluster.NewState(), local: map[string]*control.LocalReply{}}
 	if s := v.volume(vol); s.Size != 1<<30 || s.NextSize != 2<<30 || !strings.Contains(s.NextSizeWaitsFor, "no replica can take the role over now") {
@@ -33,7 +35,7 @@ func TestStatusTellsWhatAGrowthWaitsFor(t *testing.T) {
 	if s := v.volume(vol); !strings.Contains(s.NextSizeWaitsFor, "b has to be in sync first") {
 		t.Errorf("while b is being resynced: %s", s.NextSizeWaitsFor)
 	}
-	vol.Grow = 0
+	vol.Next = 0
 	if s := v.volume(vol); s.NextSize != 0 || s.NextSizeWaitsFor != "" {
 		t.Errorf("one that stays: %d: %s", s.NextSize, s.NextSizeWaitsFor)
 	}
@@ -50,7 +52,7 @@ func TestGrowthThatWasGivenUpIsOfferedAgain(t *testing.T) {
 		steps         int
 	}{"given up": {0, 2 << 30, 1}, "waiting": {2 << 30, 2 << 30, 0}, "new": {0, 1 << 30, 0}} {
 		st := cluster.NewState()
-		st.Volumes["db"] = cluster.Volume{Name: "db", Size: 1 << 30, Grow: c.grow}
+		st.Volumes["db"] = cluster.Volume{Name: "db", Size: 1 << 30, Next: c.grow}
 		if steps := overtaken(st, of(c.applied), of(2<<30)); len(steps) != c.steps {
 			t.Errorf("%s: %v", name, steps)
 		}
@@ -69,7 +71,7 @@ func TestReplicaMadeAnewHoldsTheSizeThatIsToCome(t *testing.T) {
 		}
 		st := cluster.NewState()
 		st.ID = strings.Repeat("1", 32)
-		vol := cluster.Volume{Name: "vol", ID: strings.Repeat("2", 32), Size: 1 << 20, Grow: 3 << 20, Epoch: 5, Primary: "beta",
+		vol := cluster.Volume{Name: "vol", ID: strings.Repeat("2", 32), Size: 1 << 20, Next: 3 << 20, Epoch: 5, Primary: "beta",
 			Replicas: []cluster.Replica{{Node: "alpha", Device: device}, {Node: "beta"}}, Members: map[string]cluster.Member{"beta": {}}}
 		for _, size := range []int64{1 << 20, 3 << 20} { // the second time it was promoted
 			vol.Size = size
@@ -81,7 +83,7 @@ func TestReplicaMadeAnewHoldsTheSizeThatIsToCome(t *testing.T) {
 				t.Errorf("%s: %d bytes are served, %d are in force", name, b.dev.Size(), size)
 			}
 			b.close()
-			vol.Grow = 0
+			vol.Next = 0
 		}
 	}
 }
@@ -106,7 +108,7 @@ func TestReplicaThatCrashedWhileGrowingWaitsForTheSizeToBeKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir, _ := n.vols.superblockPath("vol")
-	if err := marks.GrowPath(filepath.Join(dir, "marks"), n.vols.marksBinding(st, vol, b.incarnation.Attachment, ""), 3<<20, false); err != nil {
+	if err := marks.ResizePath(filepath.Join(dir, "marks"), n.vols.marksBinding(st, vol, b.incarnation.Attachment, ""), 3<<20, false); err != nil {
 		t.Fatal(err)
 	}
 	st.Nodes["alpha"] = cluster.Node{Start: n.dir.id.Start + 1} // not ours: our start is not in the log yet
@@ -122,11 +124,103 @@ func TestReplicaThatCrashedWhileGrowingWaitsForTheSizeToBeKnown(t *testing.T) {
 	<-h.ended
 }
 
+// Whether our log may be behind what our replica has, after each crash of a resize, in either direction.
+func TestLogIsBehindAReplicaThatWasResized(t *testing.T) {
+	const small, large = 1 << 20, 3 << 20
+	for name, c := range map[string]struct {
+		size     int64
+		number   uint64
+		marked   int64
+		recorded int64
+		recordNo uint64
+		want     bool
+	}{
+		"nothing happened":                            {large, 4, large, large, 4, false},
+		"the record is newer, nothing is done":        {large, 4, large, small, 5, false},
+		"the record is newer, the map follows":        {large, 4, small, small, 5, false},
+		"the record is newer, all is done":            {small, 5, small, small, 5, false},
+		"a shrink began, the log is old":              {large, 4, small, large, 4, true},
+		"a shrink is done, the log is old":            {small, 5, small, large, 4, true},
+		"a growth began, the log is old":              {small, 5, large, small, 5, true},
+		"a growth is done, the log is old":            {large, 6, large, small, 5, true},
+		"shrunk and grown, the log is of before both": {large, 6, large, large, 4, true},
+		"two sizes of one number":                     {large, 5, large, small, 5, true},
+		"a growth without a number, the log is old":   {large, 0, large, small, 0, true},
+		"a growth without a number, nothing is done":  {small, 0, small, large, 0, false},
+		"a growth without a number, the map follows":  {small, 0, large, large, 0, false},
+	} {
+		got := behind(&meta.Superblock{Size: c.size, Resized: c.number}, c.marked, cluster.Volume{Size: c.recorded, Resized: c.recordNo})
+		if got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+// A replica is opened with what the record says, also after a crash at each step, in both directions. Marks stay. One that missed
+// a size on the way believes nothing of its map any more (R16).
+func TestReplicaTakesTheSizeOfTheRecord(t *testing.T) {
+	const small, large = 8 << 20, 16 << 20
+	for name, c := range map[string]struct {
+		from, to int64
+		number   uint64 // of to; from has 1
+		marked   bool   // the crash came behind the map
+		all      bool   // then all may differ
+	}{
+		"shrink": {large, small, 2, false, false}, "shrink after a crash": {large, small, 2, true, false},
+		"grow": {small, large, 2, false, false}, "grow after a crash": {small, large, 2, true, false},
+		"two sizes later": {large, small, 3, false, true}, "two sizes later, the same": {large, large, 3, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, device := ofOneVolume(t)
+			st := cluster.NewState()
+			st.ID = strings.Repeat("1", 32)
+			vol := cluster.Volume{Name: "vol", ID: strings.Repeat("2", 32), Size: c.from, Resized: 1, Replicas: []cluster.Replica{{Node: "alpha", Device: device}, {Node: "beta"}}}
+			b, err := n.vols.openBacking(st, vol, device, config.Volume{}) // fresh: nothing is marked
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := make(waits, 1)
+			if done, err := b.marks.Mark(blockdev.Range{Off: 5 << 20, Len: 4096}, 1, told); err != nil || !done && <-told != nil {
+				t.Fatal(err)
+			}
+			b.close()
+			if err := os.Truncate(device, large); err != nil {
+				t.Fatal(err)
+			}
+			dir, _ := n.vols.superblockPath("vol")
+			if c.marked {
+				if err := marks.ResizePath(filepath.Join(dir, "marks"), n.vols.marksBinding(st, vol, b.incarnation.Attachment, ""), c.to, false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			vol.Size, vol.Resized, vol.Epoch, vol.Primary = c.to, c.number, 5, "beta"
+			for range 2 { // the second time there is nothing to do
+				if b, err = n.vols.openBacking(st, vol, device, config.Volume{}); err != nil {
+					t.Fatal(err)
+				}
+				sb := b.super.file.Get()
+				if b.dev.Size() != c.to || sb.Size != c.to || sb.Resized != c.number {
+					t.Errorf("%d bytes are served, the superblock has %d, number %d", b.dev.Size(), sb.Size, sb.Resized)
+				}
+				if b.marks.Marked(0) == 1 != c.all || b.marks.Marked(1) != 1 {
+					t.Errorf("marked are %b and %b", b.marks.Marked(0), b.marks.Marked(1))
+				}
+				b.close()
+			}
+		})
+	}
+}
+
+// waits is told when a mark is durable.
+type waits chan error
+
+func (w waits) Marked(err error) { w <- err }
+
 // One volume that cannot be handed over keeps no other from growing, and the answer tells of each.
 func TestVolumesGrowThatCanWhenOthersCannot(t *testing.T) {
-	all := []cluster.GrowVolume{{Name: "a", Size: 1 << 20}, {Name: "b", Size: 2 << 20}, {Name: "c", Size: 3 << 20}, {Name: "d", Size: 4 << 20}}
+	all := []cluster.ResizeVolume{{Name: "a", Size: 1 << 20}, {Name: "b", Size: 2 << 20}, {Name: "c", Size: 3 << 20}, {Name: "d", Size: 4 << 20}}
 	var asked []string
-	err := takeForce(all, func(g cluster.GrowVolume) error {
+	err := takeForce(all, func(g cluster.ResizeVolume) error {
 		asked = append(asked, g.Name)
 		if g.Name == "a" || g.Name == "c" {
 			return errors.New("nobody takes " + g.Name)
@@ -144,7 +238,7 @@ func TestVolumesGrowThatCanWhenOthersCannot(t *testing.T) {
 			t.Errorf("%q is not in: %v", part, err)
 		}
 	}
-	if err := takeForce(all, func(cluster.GrowVolume) error { return nil }); err != nil {
+	if err := takeForce(all, func(cluster.ResizeVolume) error { return nil }); err != nil {
 		t.Error(err)
 	}
 }
