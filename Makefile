@@ -56,7 +56,7 @@ fuzz: ## every fuzz target, SECONDS_EACH (60) seconds each
 failpoints: build ## crash each node of a real cluster at every fail point, half of the time with its power cut (root)
 	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_FAILPOINTS=all $(GO) test ./cmd/internal/e2e -run TestK109CrashAtFailPoints -count=1 -v -timeout 90m
 
-growcuts: build ## crash each node at every fail point of a growth, half of the time with its power cut: ROUNDS (5) of each (root)
+growcuts: build ## crash each node at every fail point of a growth and a shrink, half of the time with its power cut: ROUNDS (5) of each (root)
 	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_GROWCUTS=$(or $(ROUNDS),5) $(GO) test ./cmd/internal/e2e -run TestK110PowerCutsInAGrowth -count=1 -v -timeout 90m
 
 powercuts: ## cut the power of one or both of two replicas at named points: SEEDS (1000) histories, one again with SEED=n

@@ -81,9 +81,12 @@ func (g *gate) next() <-chan struct{} {
 type Export struct {
 	t    *Tenure
 	gone chan struct{}
+	size int64
 }
 
-func newExport(t *Tenure) *Export { return &Export{t: t, gone: make(chan struct{})} }
+func newExport(t *Tenure, size int64) *Export {
+	return &Export{t: t, gone: make(chan struct{}), size: size}
+}
 
 // Export is what a new client is served now.
 func (t *Tenure) Export() *Export {
@@ -92,14 +95,22 @@ func (t *Tenure) Export() *Export {
 	return t.export
 }
 
-// Size is the volume's size in bytes.
-func (e *Export) Size() int64 { return e.t.r.cfg.Volume.Size }
+// Size is the volume's size in bytes, or the smaller one that it is to have.
+func (e *Export) Size() int64 { return e.size }
 
 // ReadOnly is false: only a primary has exports.
 func (e *Export) ReadOnly() bool { return false }
 
-// Submit starts one operation.
-func (e *Export) Submit(req *blockdev.Request) { e.t.Submit(req) }
+// Submit starts one operation. One behind the end that the volume is to have, by a client that was shown the old one and is being
+// cut off, is refused: what was acknowledged there would be lost.
+func (e *Export) Submit(req *blockdev.Request) {
+	if end := e.t.shown.Load(); req.Range.End() > end {
+		req.Err = fmt.Errorf("volume %q shrinks to %d bytes, %v reaches behind that: %w", e.t.r.cfg.Volume.Name, end, req.Range, blockdev.ErrRange)
+		req.Done(req)
+		return
+	}
+	e.t.Submit(req)
+}
 
 // Push sends on what was submitted with More.
 func (e *Export) Push() { e.t.push() }

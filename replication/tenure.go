@@ -25,6 +25,7 @@ type Tenure struct {
 	gone      chan struct{}        // closed by cut
 	kick      chan struct{}        // to tick: look now; room for one: a reminder, not a count
 	acked     atomic.Bool          // a client's write or flush was acknowledged
+	shown     atomic.Int64         // the size that clients are shown: nothing behind it is admitted
 
 	gate gate
 	base counts // of the replica's meter when the tenure began
@@ -37,6 +38,7 @@ type Tenure struct {
 	handing handing       // how far a hand-over is
 	drained chan struct{} // closed when the Core has drained, non-nil while a hand-over waits for it
 	export  *Export       // what new clients are given
+	showing uint64        // the version of the record that it follows
 	failed  error         // why the local backing cannot be relied upon, noted already
 	giving  bool          // the role is being given up for that
 
@@ -63,7 +65,7 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 			t.core.Marked(n, r.ranges(regions))
 		}
 	}
-	t.export = newExport(t)
+	t.showLocked(vol)
 	t.gate.init(mutatePause(r.node.Now), func() cluster.Instant { return r.node.Lease(r.cfg.Volume.Name, vol.Epoch) })
 	return t
 }
@@ -117,7 +119,32 @@ func (t *Tenure) members() []string {
 
 // set takes a newer record of the volume.
 func (t *Tenure) set(v cluster.Volume) {
-	t.with(func(now primary.Instant) { t.core.Set(now, v) })
+	t.with(func(now primary.Instant) {
+		t.core.Set(now, v)
+		t.showLocked(v)
+	})
+}
+
+// showLocked has clients see what the volume is to have, if that is less, from when it is decided: then nothing behind the new end is
+// acknowledged any more while the old size is in force still, perhaps for long. Who was shown more is cut off. If it is taken
+// back, new clients see more again. Records come in any order.
+func (t *Tenure) showLocked(v cluster.Volume) {
+	if v.Version < t.showing {
+		return
+	}
+	t.showing = v.Version
+	size := min(t.r.cfg.Volume.Size, v.NextSize())
+	t.shown.Store(size)
+	switch {
+	case t.export == nil:
+		t.export = newExport(t, size)
+	case size < t.export.size:
+		close(t.export.gone)
+		t.export = newExport(t, size)
+		t.dropHeldLocked()
+	case size > t.export.size:
+		t.export = &Export{t: t, gone: t.export.gone, size: size}
+	}
 }
 
 // with runs f on the Core under the lock and carries out what it asks for. It never waits for a disk.
@@ -218,7 +245,7 @@ func (t *Tenure) cutClients() {
 		return
 	}
 	close(t.export.gone)
-	t.export = newExport(t)
+	t.export = newExport(t, t.export.size)
 	t.dropHeldLocked()
 }
 

@@ -30,8 +30,10 @@ const (
 	SuperblockUpdate
 	SuperblockUpdateWritten
 	SuperblockUpdated
-	// A volume is resized: the backing of a replica holds the size; it is committed; a replica's metadata follows.
+	// A volume is resized: the backing of a replica holds the size, and reads as zeroes where it had been cut off; it is
+	// committed; a replica's metadata follows.
 	ResizeEnlarged
+	ResizeCleared
 	ResizeCommitted
 	Resize
 	ResizeMarked
@@ -139,7 +141,7 @@ var names = [count]string{
 	SuperblockCreate: "superblock.create", SuperblockCreateWritten: "superblock.create.written",
 	SuperblockCreateRenamed: "superblock.create.renamed", SuperblockCreated: "superblock.created",
 	SuperblockUpdate: "superblock.update", SuperblockUpdateWritten: "superblock.update.written", SuperblockUpdated: "superblock.updated",
-	ResizeEnlarged: "resize.enlarged", ResizeCommitted: "resize.committed", Resize: "resize.begin", ResizeMarked: "resize.marked", Resized: "resize.done",
+	ResizeEnlarged: "resize.enlarged", ResizeCleared: "resize.cleared", ResizeCommitted: "resize.committed", Resize: "resize.begin", ResizeMarked: "resize.marked", Resized: "resize.done",
 	IdentitySave: "identity.save", IdentityWritten: "identity.written", IdentityRenamed: "identity.renamed", IdentitySaved: "identity.saved",
 	Register: "register", Registered: "registered",
 	RaftCreate: "raft.create", RaftCreateRenamed: "raft.create.renamed", RaftCreated: "raft.created",

@@ -25,13 +25,14 @@ func (a *app) applyCommand() *cobra.Command {
 	f.BoolVar(&yes, "yes", false, "do it without asking")
 	f.BoolVar(&r.PlanOnly, "plan", false, "show the plan and do nothing; ends with 3 when a step is refused")
 	f.Uint64Var(&r.OnVersion, "on-version", 0, "do it only if the configuration still has this version: that of a plan seen before")
-	f.BoolVar(&r.DisconnectClients, "disconnect-clients", false, "consent: clients of volumes that are removed are cut off")
+	f.BoolVar(&r.DisconnectClients, "disconnect-clients", false, "consent: clients of volumes that are removed or shrink are cut off")
+	f.BoolVar(&r.AcceptDataLoss, "accept-data-loss", false, "consent: what lies behind the new end of volumes that shrink is lost")
 	f.BoolVar(&r.DeleteData, "delete-data", false, "delete the data and the rescue images of volumes that are removed; without, they and the metadata are kept aside")
 	c.Long = c.Short + `.
 
-The plan is shown first. Steps are of five kinds: "add volume", "remove volume", "change online", "needs restart" (it is
-applied, and takes effect when haclusterd is started anew on each server) and "refused"; if one step is refused, nothing
-is done. The change is made only if the configuration is still the one that was planned on. Afterwards every node runs
+The plan is shown first. Steps are of six kinds: "add volume", "remove volume", "shrink volume" (wants --accept-data-loss),
+"change online", "needs restart" (it is applied, and takes effect when haclusterd is started anew on each server) and
+"refused"; if one step is refused, nothing is done. The change is made only if the configuration is still the one that was planned on. Afterwards every node runs
 with it, whatever its own file says; install the file on all servers, "config differs" in ha-admin status tells where it
 is not.`
 	return c

@@ -79,6 +79,19 @@ func TestExportPrintsTheTextAsItIs(t *testing.T) {
 	answered(t, node, "", "config", "export", "-o", "json").wantSuccess(t, `"version": 7`, `"text": "cluster`)
 }
 
+func TestConsentToASmallerVolumeIsPassedOn(t *testing.T) {
+	node := running(t, planned(config.StepShrink))
+	answered(t, node, "yes\n", "volume", "resize", "pgdata", "32MiB", "--accept-data-loss").wantSuccess(t, "shrink volume", "apply this?")
+	if calls := node.Calls(); len(calls) != 3 || !strings.Contains(calls[2], "with volume pgdata of 32MiB") || !strings.Contains(calls[2], "plan:false on:7 disconnect:false delete:false lose:true") {
+		t.Errorf("asked %q", calls)
+	}
+	node = running(t, planned(config.StepShrink))
+	answered(t, node, "", "volume", "resize", "pgdata", "32MiB", "--yes", "--disconnect-clients").wantSuccess(t, "shrink volume")
+	if calls := node.Calls(); len(calls) != 3 || !strings.Contains(calls[2], "disconnect:true delete:false lose:false") {
+		t.Errorf("asked %q", calls)
+	}
+}
+
 func TestVolumeIsMadeLargerInTheTextThatIsApplied(t *testing.T) {
 	node := running(t, planned(config.StepChange))
 	answered(t, node, "yes\n", "volume", "resize", "pgdata", "1GiB").wantSuccess(t, "apply this?", "version 8", "ha-admin config export")

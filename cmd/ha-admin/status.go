@@ -96,7 +96,11 @@ func volumeText(v api.VolumeStatus) string {
 		fmt.Fprintf(&out, "  why: %s\n", oneLine(v.Reason))
 	}
 	if v.NextSize > 0 {
-		fmt.Fprintf(&out, "  grows to %s: waits for %s\n", sizeText(v.NextSize), oneLine(v.NextSizeWaitsFor))
+		verb := "grows"
+		if v.NextSize < v.Size {
+			verb = "shrinks"
+		}
+		fmt.Fprintf(&out, "  %s to %s: waits for %s\n", verb, sizeText(v.NextSize), oneLine(v.NextSizeWaitsFor))
 	}
 	fmt.Fprintf(&out, "  promotable: %s\n", listText(v.Promotable))
 	if v.Device != "" {

@@ -81,6 +81,8 @@ func TestStatusTellsOfASizeThatWaits(t *testing.T) {
 	server := apitest.Serve(t, &apitest.Node{Doc: doc})
 	admin(t, "status", "--server", server).wantSuccess(t, "grows to 2 GiB: waits for its next promotion")
 	admin(t, "status", "--server", server, "-o", "json").wantSuccess(t, `"next_size": 2147483648`, `"next_size_waits_for": "its next promotion"`)
+	doc.Volumes[0].NextSize = 1 << 29
+	admin(t, "status", "--server", apitest.Serve(t, &apitest.Node{Doc: doc})).wantSuccess(t, "shrinks to 512 MiB: waits for its next promotion")
 	doc.Volumes[0].NextSize, doc.Volumes[0].NextSizeWaitsFor = 0, ""
 	if o := admin(t, "status", "--server", apitest.Serve(t, &apitest.Node{Doc: doc})); strings.Contains(o.out, "grows") {
 		t.Errorf("of one that stays: %s", o.out)

@@ -218,7 +218,7 @@ func (c *Client) ConfigExport(ctx context.Context) (ConfigText, error) {
 // Apply changes the running cluster to what a file says, or plans that.
 func (c *Client) Apply(ctx context.Context, r ApplyRequest) (Applied, error) {
 	reply, err := c.rpc.Apply(ctx, &adminv1.ApplyRequest{Name: r.Name, File: r.File, PlanOnly: r.PlanOnly, OnVersion: r.OnVersion,
-		DisconnectClients: r.DisconnectClients, DeleteData: r.DeleteData})
+		DisconnectClients: r.DisconnectClients, DeleteData: r.DeleteData, AcceptDataLoss: r.AcceptDataLoss})
 	if err != nil {
 		return Applied{}, err
 	}

@@ -219,7 +219,8 @@ type ApplyRequest struct {
 	File              []byte
 	PlanOnly          bool
 	OnVersion         uint64 // that was planned on; 0: the present one
-	DisconnectClients bool   // consent: clients of volumes that are removed are cut off
+	DisconnectClients bool   // consent: clients of volumes that are removed or shrink are cut off
+	AcceptDataLoss    bool   // consent: what lies behind the new end of volumes that shrink is lost
 	DeleteData        bool   // of volumes that are removed
 }
 

@@ -234,7 +234,7 @@ func (s *server) Apply(ctx context.Context, r *adminv1.ApplyRequest) (*adminv1.A
 		return nil, refuse(ctx, BadRequest("apply: the file has %d bytes, the limit is %d", len(r.GetFile()), config.MaxFile))
 	}
 	a, err := s.node.Apply(ctx, ApplyRequest{Name: r.GetName(), File: r.GetFile(), PlanOnly: r.GetPlanOnly(), OnVersion: r.GetOnVersion(),
-		DisconnectClients: r.GetDisconnectClients(), DeleteData: r.GetDeleteData()})
+		DisconnectClients: r.GetDisconnectClients(), DeleteData: r.GetDeleteData(), AcceptDataLoss: r.GetAcceptDataLoss()})
 	if err != nil {
 		return nil, refuse(ctx, err)
 	}

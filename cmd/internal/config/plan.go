@@ -15,7 +15,8 @@ const (
 	StepRestart StepKind = "needs restart" // is applied; takes effect when haclusterd is started anew on each server
 	StepAdd     StepKind = "add volume"
 	StepRemove  StepKind = "remove volume"
-	StepRefused StepKind = "refused" // nothing of the plan is done
+	StepShrink  StepKind = "shrink volume" // what lies behind its new end is lost
+	StepRefused StepKind = "refused"       // nothing of the plan is done
 )
 
 // Step is one difference between what runs and what a file says.
@@ -36,7 +37,7 @@ func (c *Config) Plan(next *Config) []Step {
 	if len(p.steps) == 0 && c.Hash() != next.Hash() {
 		p.add(StepRefused, pos{line: next.Cluster.at.line}, "file", "it differs in what cannot be changed in a running cluster yet")
 	}
-	order := map[StepKind]int{StepRefused: 0, StepChange: 1, StepRestart: 1, StepAdd: 2, StepRemove: 3}
+	order := map[StepKind]int{StepRefused: 0, StepChange: 1, StepRestart: 1, StepAdd: 2, StepShrink: 3, StepRemove: 4}
 	slices.SortStableFunc(p.steps, func(a, b Step) int { return order[a.Kind] - order[b.Kind] })
 	return p.steps
 }
@@ -156,7 +157,7 @@ func (p *plan) volumes(old, next *Config) {
 func (p *plan) volume(o, v Volume) {
 	what := "volume " + v.Name + ": "
 	if v.Size < o.Size {
-		differs(p, StepRefused, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "a volume does not shrink: the last "+bytesText(o.Size-v.Size)+" would be lost; make a smaller volume beside it and copy what is wanted")
+		differs(p, StepShrink, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "its last "+bytesText(o.Size-v.Size)+" are lost: make what is on it smaller first (resize2fs); the role is handed over once, and clients are cut off; wants --accept-data-loss")
 	} else {
 		differs(p, StepChange, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "every backing must hold it; the role is handed over once, and clients see the new size when they connect again")
 	}

@@ -74,7 +74,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 
 		{"cluster", changed(t, src, `"lab"`, `"lab2"`), []string{"refused|cluster|lab -> lab2"}},
 		{"a larger size", changed(t, src, `"64MiB"`, `"128MiB"`), []string{"change online|volume pgdata: size|64MiB -> 128MiB: every backing must hold it"}},
-		{"a smaller size", changed(t, src, `"64MiB"`, `"32MiB"`), []string{"refused|volume pgdata: size|64MiB -> 32MiB: a volume does not shrink: the last 32MiB would be lost; make a smaller volume"}},
+		{"a smaller size", changed(t, src, `"64MiB"`, `"32MiB"`), []string{"shrink volume|volume pgdata: size|64MiB -> 32MiB: its last 32MiB are lost: make what is on it smaller first"}},
 		{"mode", changed(t, src, `"sync"`, `"async"`), []string{"refused|volume pgdata: mode|sync -> async"}},
 		{"address", changed(t, src, "127.0.0.2:7400", "127.0.0.2:7499"), []string{"refused|node beta: address|127.0.0.2:7400 -> 127.0.0.2:7499"}},
 		{"links", changed(t, src, "127.0.1.2:7401", "127.0.1.2:7402"), []string{"refused|node beta: links|"}},
@@ -85,7 +85,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"a role", changed(t, src, "  role    = \"witness\"\n", ""), []string{"refused|node gamma: role|witness -> data"}},
 		{"a replica elsewhere", changed(t, src, "  replica \"beta\" {\n    device = \"/srv/${node.name}/${volume.name}.img\"\n  }\n", ""), []string{"refused|volume pgdata: replica beta|it is not in the file"}},
 		{"a service", src + "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"a.service\" {}\n}\n", []string{"refused|services and fences|"}},
-		{"one that may and one that may not", changed(t, changed(t, src, `"3s"`, `"4s"`), `"64MiB"`, `"32MiB"`), []string{"refused|volume pgdata: size|", "change online|rto|"}},
+		{"one by the way and one with consent", changed(t, changed(t, src, `"3s"`, `"4s"`), `"64MiB"`, `"32MiB"`), []string{"change online|rto|", "shrink volume|volume pgdata: size|"}},
 	} {
 		steps := running(t, src).Plan(running(t, c.next))
 		for _, st := range steps {

@@ -106,11 +106,15 @@ type (
 		To     string        `json:"to"`
 		Epoch  cluster.Epoch `json:"epoch"` // in which it was decided; in another it is void (R7)
 	}
-	// Enlarge asks a node to have the backing of its replica hold a size, before the volume gets it.
+	// Enlarge asks a node to have the backing of its replica hold a size, before the volume gets it, and read as zeroes where there
+	// may be what an earlier size had.
 	Enlarge struct {
-		Volume string `json:"volume"`
-		ID     string `json:"id"` // of the volume
-		Size   int64  `json:"size"`
+		Volume  string `json:"volume"`
+		ID      string `json:"id"`   // of the volume
+		From    int64  `json:"from"` // the size in force, and its number: with another it is void
+		Number  uint64 `json:"number"`
+		Size    int64  `json:"size"`
+		Cleared int64  `json:"cleared"` // from From to there it has to read as zeroes
 	}
 	// Verify asks a primary to begin a comparison of the volume's replicas, or to stop it.
 	Verify struct {

@@ -260,12 +260,12 @@ func TestC81RefusedPlanLeavesEverythingAsItWas(t *testing.T) {
 	for _, n := range Nodes {
 		_, before[n] = r.shown(n)
 	}
-	bad := r.edited("bad.hcl", `size = "64MiB"`, `size = "32MiB"`, `rto      = "2s"`, `rto = "3s"`)
+	bad := r.edited("bad.hcl", `/alpha.img"`, `/moved.img"`, `rto      = "2s"`, `rto = "3s"`)
 	if p := r.plan(3, bad); len(config.Refused(p.Steps)) != 1 {
 		t.Errorf("planned %+v", p)
 	}
 	out, errs := r.admin(3, "apply", bad, "--yes")
-	r.says(out, "refused", "volume vol: size", "64MiB -> 32MiB: a volume does not shrink", "change online")
+	r.says(out, "refused", "volume vol: replica alpha: device", "data does not move by itself", "change online")
 	r.says(errs, "nothing is applied")
 	_, errs = r.admin(1, "apply", r.edited("wrong.hcl", `mode = "sync"`, `mode = "fast"`), "--yes")
 	r.says(errs, "wrong.hcl:", "unknown mode")

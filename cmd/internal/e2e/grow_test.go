@@ -96,10 +96,16 @@ func TestVolumeGrowsWhileItIsWrittenAndItsPrimaryIsKilled(t *testing.T) {
 	}
 }
 
-func TestVolumeDoesNotShrink(t *testing.T) {
+func TestVolumeIsNotResizedWithoutConsentOrReplicas(t *testing.T) {
 	r := healthy(t, Config{})
+	dev := r.dial(r.URIs()...)
 	_, errs := r.admin(3, "volume", "resize", Volume, "32MiB", "--yes")
-	r.says(errs, "does not shrink")
+	r.says(errs, "its last 33554432 bytes are lost", "--accept-data-loss")
+	_, errs = r.admin(3, "volume", "resize", Volume, "32MiB", "--yes", "--accept-data-loss")
+	r.says(errs, "1 clients are connected", "--disconnect-clients")
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
 	_, errs = r.admin(1, "volume", "resize", "other", "1GiB", "--yes")
 	r.says(errs, `no volume "other"`)
 	standby := other(r.vol().Primary)

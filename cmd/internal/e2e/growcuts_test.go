@@ -15,27 +15,31 @@ import (
 	"hacluster/blockdev/failpoint"
 )
 
-// growCuts is one cluster whose volume grows again and again, each time cut short at a fail point.
+// growCuts is one cluster whose volume grows and shrinks in turn, again and again, each time cut short at a fail point.
 type growCuts struct {
 	*crashing
+	was    int64 // the size before
 	size   int64
 	stamps map[int64][]byte // written and flushed at the end of each size
 }
 
-// growStep is by how much the volume grows at a time.
-const growStep = 1 << 20
+// Between which sizes it goes to and fro: what was written behind the smaller one must never be seen again.
+const (
+	cutSmall = 32 << 20
+	cutLarge = cutSmall + 1<<20
+)
 
 // grows lists where a growth can be cut short. It is committed by the leader, which is the witness unless that is gone.
 func grows() (all []site) {
 	for _, n := range []string{"alpha", "beta"} {
-		for _, p := range []failpoint.Point{failpoint.ResizeEnlarged, failpoint.Resize, failpoint.ResizeMarked, failpoint.Resized} {
+		for _, p := range []failpoint.Point{failpoint.ResizeEnlarged, failpoint.ResizeCleared, failpoint.Resize, failpoint.ResizeMarked, failpoint.Resized} {
 			all = append(all, site{p, n})
 		}
 	}
 	return append(all, site{failpoint.ResizeCommitted, "gamma"})
 }
 
-// faults.md K109, K110: a node crashes at each point of a growth, half of the time with its power cut, again and again. The growth
+// faults.md K109, K110: a node crashes at each point of a growth or shrink, half of the time with its power cut, again and again. It
 // is made in the end, nothing acknowledged is lost, what is new is the same on both replicas, and reads as zeroes until it is
 // written. HACLUSTER_GROWCUTS (make growcuts) is how often each node is crashed at each point; without, one of the data nodes'
 // points is drawn, once.
@@ -52,7 +56,7 @@ func TestK110PowerCutsInAGrowth(t *testing.T) {
 		sites = sites[:1]
 	}
 	var cuts powerCuts
-	c := &growCuts{crasher(t, seed, &cuts), 32 << 20, map[int64][]byte{}}
+	c := &growCuts{crasher(t, seed, &cuts), cutSmall, cutSmall, map[int64][]byte{}}
 	c.start()
 	c.until("healthy", Healthy)
 	l := c.load()
@@ -83,7 +87,7 @@ func TestK110PowerCutsInAGrowth(t *testing.T) {
 	}
 }
 
-// cutAt has the volume grow once more, a node crash on the way, and the growth come to its end all the same.
+// cutAt has the volume resized once more, a node crash on the way, and the size come into force all the same.
 func (c *growCuts) cutAt(l *loading, s site) {
 	c.t.Helper()
 	before := c.count(s)
@@ -91,7 +95,6 @@ func (c *growCuts) cutAt(l *loading, s site) {
 	c.arm(s, 1)
 	c.start(s.node)
 	c.until("healthy before the growth", Healthy)
-	was := c.size
 	for try := 0; !c.dead(s.node); try++ {
 		if try == 60 {
 			c.t.Fatalf("%v: never hit", s)
@@ -100,7 +103,8 @@ func (c *growCuts) cutAt(l *loading, s site) {
 			c.lead(s.node)
 		}
 		if c.vol().Size == c.size { // the first time; later: it was made without that node, which had to be there only half of the way
-			c.size += growStep
+			c.was, c.size = c.size, cutSmall+cutLarge-c.size
+			delete(c.stamps, cutLarge-4096) // cut off, or not written yet
 		}
 		c.grow(s.node)
 	}
@@ -115,7 +119,7 @@ func (c *growCuts) cutAt(l *loading, s site) {
 		c.grow(s.node)
 	}
 	c.until("healthy with the new size", Healthy)
-	c.stamp(was)
+	c.stamp()
 	l.more(20)
 }
 
@@ -124,22 +128,22 @@ func (c *growCuts) cutAt(l *loading, s site) {
 func (c *growCuts) grow(node string) {
 	ctx, cancel := c.within()
 	defer cancel()
-	_, errs, code := c.Admin(ctx, "volume", "resize", Volume, fmt.Sprintf("%dMiB", c.size>>20), "--yes", "--timeout", "10s")
+	_, errs, code := c.Admin(ctx, "volume", "resize", Volume, fmt.Sprintf("%dMiB", c.size>>20), "--yes", "--accept-data-loss", "--disconnect-clients", "--timeout", "10s")
 	if code == 0 || code == 1 && !strings.Contains(errs, "nothing is applied") {
 		_, _, _ = c.Admin(ctx, "failover", Volume, "--timeout", "10s")
 	}
 	c.upTo(node, time.Second, c.isNow(func(s *apiStatus) bool { return Healthy(s) && s.Volumes[0].Size == c.size }))
 }
 
-// stamp checks that what is new reads as zeroes, and writes to its end.
-func (c *growCuts) stamp(was int64) {
+// stamp checks that what is new reads as zeroes, and writes to the end.
+func (c *growCuts) stamp() {
 	c.t.Helper()
 	dev := c.dial(c.URIs()...)
 	defer dev.Close()
 	if dev.Size() != c.size {
 		c.t.Fatalf("a new client sees %d bytes, %d are wanted", dev.Size(), c.size)
 	}
-	c.zeroes(dev, was, c.size)
+	c.zeroes(dev, c.was, c.size)
 	at := c.size - 4096
 	text := bytes.Repeat(binary.LittleEndian.AppendUint64(nil, uint64(c.size)), 512)
 	if _, err := dev.WriteAt(text, at); err != nil {

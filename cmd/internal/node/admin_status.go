@@ -226,8 +226,8 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 	}
 	out.State = stateOf(vol, s, out.Replicas, v.quorum)
 	out.Reason = v.reason(vol, &out)
-	if vol.Next > vol.Size {
-		out.NextSize, out.NextSizeWaitsFor = vol.Next, growthWaitsFor(vol, out.Promotable)
+	if vol.Next != 0 {
+		out.NextSize, out.NextSizeWaitsFor = vol.Next, sizeWaitsFor(vol, out.Promotable)
 	}
 	out.Verify = v.verifyOf(vol)
 	if s != nil {

@@ -49,7 +49,7 @@ func (n *Node) apply(ctx context.Context, r api.ApplyRequest) (out api.Applied, 
 	if err != nil {
 		return out, err
 	}
-	if err := n.mayGrow(ctx, &v, c); err != nil {
+	if err := n.mayResize(ctx, &v, c, r); err != nil {
 		return out, err
 	}
 	if err := n.mustConfigure(ctx, c); err != nil {

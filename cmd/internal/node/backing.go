@@ -72,7 +72,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 		return nil, err
 	}
 	if !known && vol.Next > vol.Size { // it may be a member when that size comes into force
-		if err := v.n.env.Disks.Enlarge(device, vol.Next); err != nil {
+		if err := v.prepare(&vol, device); err != nil {
 			return nil, errors.Join(fmt.Errorf("volume %s has %d bytes and is to have %d: %w", vol.Name, vol.Size, vol.Next, err), file.Close())
 		}
 	}

@@ -31,6 +31,8 @@ type Disks interface {
 	// Enlarge makes a file that is shorter than size a sparse one of that length, durably, also while it is held; anything else
 	// that is shorter is refused.
 	Enlarge(path string, size int64) error
+	// Clear has a range read as zeroes, durably, also while the backing is held: it lies behind the end of what is in use.
+	Clear(path string, r blockdev.Range) error
 	// Open opens and holds it.
 	Open(path string, c filedev.Config) (Disk, error)
 }
@@ -64,6 +66,8 @@ type files struct{}
 func (files) Fresh(path string) (bool, error) { return filedev.Fresh(path) }
 
 func (files) Enlarge(path string, size int64) error { return filedev.Enlarge(path, size) }
+
+func (files) Clear(path string, r blockdev.Range) error { return filedev.Clear(path, r) }
 
 func (files) Open(path string, c filedev.Config) (Disk, error) {
 	d, err := filedev.Open(path, c)

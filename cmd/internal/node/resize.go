@@ -23,47 +23,88 @@ import (
 	"hacluster/heartbeat/cluster"
 )
 
-// How a volume grows. A size belongs to an epoch, so that within one all replicas, streams, maps and clients have the same.
+// How a volume grows and shrinks. A size belongs to an epoch, so that within one all replicas, streams, maps and clients have the
+// same.
 //
-//	1 every replica is a member and keeps no rescue image, which would be of the old size, and its backing holds the new size (Enlarge): a larger backing is served as before
+//	1 every replica is a member, takes part in the epoch, so has the present size, and keeps no rescue image, which would be of
+//	  that size. To grow: its backing holds the new size, and reads as zeroes where the volume was larger before (Enlarge): a
+//	  larger backing is served as before. To shrink: a person consented to the loss of what lies behind the new end, by how much
+//	  it is, and no client is connected, or he consented to cut them off
 //	2 the applied configuration, with the size that the volume has from the next promotion on at which every replica is a
-//	  member, is committed. A promotion by force gives it up
+//	  member, is committed. A promotion by force gives it up. From here on clients are shown the smaller of the two sizes
+//	  (replication.Export), so that nothing is acknowledged that the promotion takes away
 //	3 the role is handed over. Writes go on until then; a failover instead does as well
-//	4 the promotion is committed: its epoch has the new size. Whoever serves then stops, as at any promotion
-//	5 each replica that finds itself open with another size is closed, flushed, and opened anew (backing.grow) before it
-//	  acts in the epoch: the promoted one before it serves, the others before they take a stream, a node that was away at
-//	  its next start
+//	4 the promotion is committed: its epoch has the new size, with the next number. Whoever serves then stops, as at any promotion
+//	5 each replica that finds itself open with another size, or an older number, is closed, flushed, and opened anew
+//	  (backing.resize) before it acts in the epoch: the promoted one before it serves, the others before they take a stream, a
+//	  node that was away at its next start
 //
-// A crash before 2 leaves larger backings, between 2 and 4 a volume of the old size that grows with its next promotion,
+// A crash before 2 leaves larger backings, between 2 and 4 a volume of the old size that gets the new one with its next promotion,
 // after 4 one of the new size. A member that cannot be opened with the new size answers nothing, and is dropped before any
-// write is acknowledged without it (R4); if it is the promoted one, it gives the role up (R23).
+// write is acknowledged without it (R4); if it is the promoted one, it gives the role up (R23). Nothing is written to what a
+// smaller size cuts off, and no backing is made shorter: what lay there is there until the volume grows over it.
 
-// mayGrow refuses a growth that a replica could not follow, before anything is committed, and has the backings enlarged.
-func (n *Node) mayGrow(ctx context.Context, v *view, c *cluster.Configure) error {
-	for _, g := range c.Resize {
-		vol := v.state.Volumes[g.Name]
-		if vol.Primary == "" || v.serving(&vol) == nil {
-			return api.Unavailable("volume %q is to grow and is not served at the moment: `ha-admin status %s` shows why", vol.Name, vol.Name)
+// mayResize refuses what a replica could not follow, or a person has not consented to, before anything is committed, and has the
+// backings prepared.
+func (n *Node) mayResize(ctx context.Context, v *view, c *cluster.Configure, r api.ApplyRequest) error {
+	for _, to := range c.Resize {
+		vol := v.state.Volumes[to.Name]
+		if err := v.mayResize(&vol, to, r); err != nil {
+			return err
 		}
-		if len(vol.Replicas) < 2 {
-			return api.Refused("volume %q is to grow and has one replica only: nobody could take the role over with the new size", vol.Name)
-		}
-		for _, r := range vol.Replicas {
-			if rep := v.report(r.Node, vol.Name); !vol.IsMember(r.Node) || rep == nil || !rep.Usable() {
-				return api.Refused("volume %q is to grow and the replica of %s is not in sync, or does not answer: wait until `ha-admin status %s` says healthy", vol.Name, r.Node, vol.Name)
-			} else if rep.Epoch != vol.Epoch { // it may have the size before still
-				return api.Refused("volume %q is to grow and the replica of %s takes no part in epoch %d yet: wait until `ha-admin status %s` says healthy", vol.Name, r.Node, vol.Epoch, vol.Name)
-			}
+	}
+	for _, to := range c.Resize {
+		vol := v.state.Volumes[to.Name]
+		if to.Size <= vol.Size {
+			continue
 		}
 		for _, r := range vol.Replicas {
-			if kept := v.rescued(vol.Name, r.Node); len(kept) > 0 {
-				return api.Refused("volume %q is to grow and %s keeps %d rescue images of it, which are of its present size (R19): export what is wanted of them and delete them, `ha-admin volume rescue list %s` shows them",
-					vol.Name, r.Node, len(kept), vol.Name)
-			}
-			if err := n.askEnlarge(ctx, r.Node, &control.Enlarge{Volume: g.Name, ID: g.ID, Size: g.Size}); err != nil {
-				return api.Failed("nothing is applied: the replica of %q on %s cannot have %d bytes: %s", vol.Name, r.Node, g.Size, status.Convert(err).Message())
+			ask := &control.Enlarge{Volume: vol.Name, ID: vol.ID, From: vol.Size, Number: vol.Resized, Size: to.Size, Cleared: vol.Cleared(to.Size)}
+			if err := n.askEnlarge(ctx, r.Node, ask); err != nil {
+				return api.Failed("nothing is applied: the replica of %q on %s cannot have %d bytes: %s", vol.Name, r.Node, to.Size, status.Convert(err).Message())
 			}
 		}
+	}
+	return nil
+}
+
+func (v *view) mayResize(vol *cluster.Volume, to cluster.ResizeVolume, r api.ApplyRequest) error {
+	if to.Size == vol.Size {
+		return nil // what was decided and is not in force is taken back
+	}
+	if vol.Primary == "" || v.serving(vol) == nil {
+		return api.Unavailable("volume %q is to be resized and is not served at the moment: `ha-admin status %s` shows why", vol.Name, vol.Name)
+	}
+	if len(vol.Replicas) < 2 {
+		return api.Refused("volume %q is to be resized and has one replica only: nobody could take the role over with the new size", vol.Name)
+	}
+	for _, r := range vol.Replicas {
+		rep := v.report(r.Node, vol.Name)
+		switch {
+		case !vol.IsMember(r.Node) || rep == nil || !rep.Usable():
+			return api.Refused("volume %q is to be resized and the replica of %s is not in sync, or does not answer: wait until `ha-admin status %s` says healthy", vol.Name, r.Node, vol.Name)
+		case rep.Epoch != vol.Epoch: // it may have the size before still
+			return api.Refused("volume %q is to be resized and the replica of %s takes no part in epoch %d yet: wait until `ha-admin status %s` says healthy", vol.Name, r.Node, vol.Epoch, vol.Name)
+		}
+		if kept := v.rescued(vol.Name, r.Node); len(kept) > 0 {
+			return api.Refused("volume %q is to be resized and %s keeps %d rescue images of it, which are of its present size (R19): export what is wanted of them and delete them, `ha-admin volume rescue list %s` shows them",
+				vol.Name, r.Node, len(kept), vol.Name)
+		}
+	}
+	if to.Size < vol.Size {
+		return mayShrink(vol, to, v.serving(vol).Clients, r)
+	}
+	return nil
+}
+
+// mayShrink is about consent.
+func mayShrink(vol *cluster.Volume, to cluster.ResizeVolume, clients int, r api.ApplyRequest) error {
+	if !r.AcceptDataLoss {
+		return api.Refused("volume %q is to shrink from %d to %d bytes, and its last %d bytes are lost: make what is on it smaller first (`resize2fs`), then consent with --accept-data-loss; to keep them, have size = %d in the configuration",
+			vol.Name, vol.Size, to.Size, vol.Size-to.Size, vol.Size)
+	}
+	if clients > 0 && !r.DisconnectClients {
+		return api.Refused("volume %q is to shrink and %d clients are connected to it, which use its present size: disconnect them, or consent with --disconnect-clients", vol.Name, clients)
 	}
 	return nil
 }
@@ -82,27 +123,38 @@ func (n *Node) askEnlarge(ctx context.Context, node string, ask *control.Enlarge
 }
 
 // Enlarge implements control.Handler.
-func (n *Node) Enlarge(_ context.Context, r *control.Enlarge) (*control.Done, error) {
+func (n *Node) Enlarge(ctx context.Context, r *control.Enlarge) (*control.Done, error) {
 	vol, ok := n.state.get().Volumes[r.Volume]
 	rep, here := vol.Replica(n.me.Name)
 	if !ok || !here || vol.ID != r.ID {
 		return nil, status.Errorf(codes.FailedPrecondition, "no replica of volume %q with id %s here", r.Volume, r.ID)
 	}
+	if vol.Size != r.From || vol.Resized != r.Number {
+		return nil, status.Errorf(codes.FailedPrecondition, "volume %q has %d bytes here (size %d), asked was on %d (size %d)", r.Volume, vol.Size, vol.Resized, r.From, r.Number)
+	}
 	if err := n.env.Disks.Enlarge(rep.Device, r.Size); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	failpoint.Hit(failpoint.ResizeEnlarged)
+	if r.Cleared > r.From {
+		if err := n.vols.clearTail(ctx, &vol, rep.Device, blockdev.Range{Off: r.From, Len: min(r.Cleared, r.Size) - r.From}); err != nil {
+			return nil, status.Error(codes.FailedPrecondition, err.Error())
+		}
+	}
 	return &control.Done{}, nil
 }
 
-// takeForce hands the roles of volumes that are to grow over, so that their sizes are in force when the answer goes out.
+// takeForce hands the roles of volumes that are resized over, so that their sizes are in force when the answer goes out.
 func (n *Node) takeForce(ctx context.Context, before *cluster.State, c *cluster.Configure) error {
 	return takeForce(c.Resize, func(g cluster.ResizeVolume) error {
+		if g.Size == before.Volumes[g.Name].Size {
+			return nil // taken back
+		}
 		epoch := before.Volumes[g.Name].Epoch
 		if _, err := n.Failover(ctx, api.FailoverRequest{Volume: g.Name, Epoch: uint64(epoch)}); err != nil {
 			return fmt.Errorf("the role was not handed over now: %w", err)
 		}
-		if has := n.state.get().Volumes[g.Name].Size; has < g.Size {
+		if has := n.state.get().Volumes[g.Name].Size; has != g.Size {
 			return errors.New("a replica had left the set when the role was handed over")
 		}
 		return nil
@@ -121,12 +173,12 @@ func takeForce(all []cluster.ResizeVolume, handOver func(cluster.ResizeVolume) e
 	if len(names) == 0 {
 		return nil
 	}
-	return api.Failed("the change is applied, and %d of %d volumes that grow have their old size until their next promotion at which every replica is in sync (%s): wait until `ha-admin status` says healthy, then `ha-admin failover VOLUME`; %s",
+	return api.Failed("the change is applied, and %d of %d volumes that are resized have their old size until their next promotion at which every replica is in sync (%s): wait until `ha-admin status` says healthy, then `ha-admin failover VOLUME`; %s",
 		len(names), len(all), strings.Join(names, ", "), strings.Join(whys, "; "))
 }
 
-// growthWaitsFor says why a volume that is to grow has its old size still.
-func growthWaitsFor(vol *cluster.Volume, promotable []string) string {
+// sizeWaitsFor says why a volume that is to have another size has its old one still.
+func sizeWaitsFor(vol *cluster.Volume, promotable []string) string {
 	const next = "its next promotion, for within an epoch its size stays"
 	for _, r := range vol.Replicas {
 		if !vol.IsMember(r.Node) {
@@ -144,17 +196,22 @@ func growthWaitsFor(vol *cluster.Volume, promotable []string) string {
 func overtaken(st *cluster.State, old, next *config.Config) (steps []config.Step) {
 	for _, g := range resizes(st, next) {
 		if o, _ := old.Volume(g.Name); o.Size == g.Size {
-			steps = append(steps, config.Step{Kind: config.StepChange, What: "volume " + g.Name + ": size",
+			kind := config.StepChange
+			if g.Loses > 0 {
+				kind = config.StepShrink
+			}
+			steps = append(steps, config.Step{Kind: kind, What: "volume " + g.Name + ": size",
 				Text: fmt.Sprintf("%d bytes -> %d bytes: this was applied before, and given up when the volume was promoted by force", st.Volumes[g.Name].Size, g.Size)})
 		}
 	}
 	return steps
 }
 
+// resizes are the sizes that the configuration has and the volumes neither have nor are to get.
 func resizes(st *cluster.State, next *config.Config) (all []cluster.ResizeVolume) {
 	for _, vol := range next.Volumes {
-		if v, ok := st.Volumes[vol.Name]; ok && vol.Size > max(v.Size, v.Next) {
-			all = append(all, cluster.ResizeVolume{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Size: vol.Size, Number: v.Resized + 1})
+		if v, ok := st.Volumes[vol.Name]; ok && vol.Size != v.NextSize() {
+			all = append(all, cluster.ResizeVolume{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Size: vol.Size, Number: v.Resized + 1, Loses: max(0, v.Size-vol.Size)})
 		}
 	}
 	return all
@@ -164,7 +221,7 @@ func resizes(st *cluster.State, next *config.Config) (all []cluster.ResizeVolume
 func (v *volumes) reopenResized(vol cluster.Volume, h *held) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if h.size == vol.Size {
+	if h.size == vol.Size && h.resized == vol.Resized {
 		return h.retired
 	}
 	if !h.retired && !v.done {

@@ -1,11 +1,14 @@
 package node
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -202,8 +205,8 @@ func TestReplicaTakesTheSizeOfTheRecord(t *testing.T) {
 				if b.dev.Size() != c.to || sb.Size != c.to || sb.Resized != c.number {
 					t.Errorf("%d bytes are served, the superblock has %d, number %d", b.dev.Size(), sb.Size, sb.Resized)
 				}
-				if b.marks.Marked(0) == 1 != c.all || b.marks.Marked(1) != 1 {
-					t.Errorf("marked are %b and %b", b.marks.Marked(0), b.marks.Marked(1))
+				if all := b.marks.Slots()[0].Everything; all != c.all || !all && (b.marks.Marked(0) != 0 || b.marks.Marked(1) != 1) {
+					t.Errorf("all may differ: %t; marked are %b and %b", all, b.marks.Marked(0), b.marks.Marked(1))
 				}
 				b.close()
 			}
@@ -241,6 +244,132 @@ func TestVolumesGrowThatCanWhenOthersCannot(t *testing.T) {
 	if err := takeForce(all, func(cluster.ResizeVolume) error { return nil }); err != nil {
 		t.Error(err)
 	}
+}
+
+// What is on a person's consent, and whose.
+func TestVolumeShrinksWithConsentOnly(t *testing.T) {
+	for name, c := range map[string]struct {
+		clients    int
+		lose, cut  bool
+		wants, kit string
+	}{
+		"no consent":                    {0, false, false, "last 4096 bytes are lost", "--accept-data-loss"},
+		"consent to cut off only":       {1, false, true, "last 4096 bytes are lost", "--accept-data-loss"},
+		"clients, no consent to that":   {2, true, false, "2 clients are connected", "--disconnect-clients"},
+		"clients, and consent":          {2, true, true, "", ""},
+		"no clients, and consent":       {0, true, false, "", ""},
+		"no clients, consent to all":    {0, true, true, "", ""},
+		"no consent, and clients, both": {1, false, false, "last 4096 bytes are lost", "--accept-data-loss"},
+	} {
+		err := mayShrink(&cluster.Volume{Name: "db", Size: 12288}, cluster.ResizeVolume{Name: "db", Size: 8192}, c.clients, api.ApplyRequest{AcceptDataLoss: c.lose, DisconnectClients: c.cut})
+		switch {
+		case c.wants == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.wants != "" && (err == nil || api.KindOf(err) != api.KindRefused || !strings.Contains(err.Error(), c.wants) || !strings.Contains(err.Error(), c.kit)):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What keeps a volume from being resized: a replica that could not follow, or that has something of the present size.
+func TestVolumeIsResizedOnlyWhenEveryReplicaHasItsPresentSize(t *testing.T) {
+	inc := cluster.Incarnation{Boot: "1", Attachment: "x"}
+	for name, c := range map[string]struct {
+		change func(vol *cluster.Volume, b *control.LocalReply)
+		wants  string
+	}{
+		"all is well":                     {func(*cluster.Volume, *control.LocalReply) {}, ""},
+		"b is no member":                  {func(vol *cluster.Volume, _ *control.LocalReply) { delete(vol.Members, "b") }, "b is not in sync"},
+		"b is silent":                     {func(_ *cluster.Volume, b *control.LocalReply) { b.Reports = nil }, "b is not in sync"},
+		"b failed":                        {func(_ *cluster.Volume, b *control.LocalReply) { b.Reports[0].Failed = true }, "b is not in sync"},
+		"b is in pieces":                  {func(_ *cluster.Volume, b *control.LocalReply) { b.Reports[0].Inconsistent = true }, "b is not in sync"},
+		"b has not taken the epoch":       {func(_ *cluster.Volume, b *control.LocalReply) { b.Reports[0].Epoch = 2 }, "no part in epoch 3"},
+		"b keeps what a force overruled":  {func(_ *cluster.Volume, b *control.LocalReply) { b.Rescued = []control.Rescued{{Volume: "db"}} }, "1 rescue images"},
+		"nobody could take the role over": {func(vol *cluster.Volume, _ *control.LocalReply) { vol.Replicas = vol.Replicas[:1] }, "one replica only"},
+	} {
+		for _, size := range []int64{1 << 20, 3 << 20} {
+			vol := &cluster.Volume{Name: "db", Size: 2 << 20, Epoch: 3, Primary: "a", Replicas: []cluster.Replica{{Node: "a"}, {Node: "b"}},
+				Members: map[string]cluster.Member{"a": {Incarnation: inc}, "b": {Incarnation: inc}}}
+			report := cluster.Report{Volume: "db", Incarnation: inc, Epoch: 3, Held: true}
+			b := &control.LocalReply{Reports: []cluster.Report{report}}
+			v := &view{quorum: true, state: cluster.NewState(), local: map[string]*control.LocalReply{"b": b,
+				"a": {Reports: []cluster.Report{report}, Serving: []control.Serving{{Volume: "db", Epoch: 3}}}}}
+			c.change(vol, b)
+			err := v.mayResize(vol, cluster.ResizeVolume{Name: "db", Size: size}, api.ApplyRequest{AcceptDataLoss: true})
+			if (err == nil) != (c.wants == "") || err != nil && (api.KindOf(err) != api.KindRefused || !strings.Contains(err.Error(), c.wants)) {
+				t.Errorf("%s, to %d: %v", name, size, err)
+			}
+			if err := v.mayResize(vol, cluster.ResizeVolume{Name: "db", Size: vol.Size}, api.ApplyRequest{}); err != nil {
+				t.Errorf("%s: a size that waits cannot be taken back: %v", name, err)
+			}
+		}
+	}
+}
+
+func TestSizesThatAFileChanges(t *testing.T) {
+	for name, c := range map[string]struct {
+		size, next, file int64
+		want             []cluster.ResizeVolume
+	}{
+		"the size that it has":        {8192, 0, 8192, nil},
+		"the size that it is to have": {8192, 4096, 4096, nil},
+		"larger":                      {8192, 0, 12288, []cluster.ResizeVolume{{Name: "db", Size: 12288, Number: 5}}},
+		"smaller":                     {8192, 0, 4096, []cluster.ResizeVolume{{Name: "db", Size: 4096, Number: 5, Loses: 4096}}},
+		"a growth is taken back":      {8192, 12288, 8192, []cluster.ResizeVolume{{Name: "db", Size: 8192, Number: 5}}},
+		"a shrink is taken back":      {8192, 4096, 8192, []cluster.ResizeVolume{{Name: "db", Size: 8192, Number: 5}}},
+		"a growth becomes a shrink":   {8192, 12288, 4096, []cluster.ResizeVolume{{Name: "db", Size: 4096, Number: 5, Loses: 4096}}},
+	} {
+		st := cluster.NewState()
+		st.Volumes["db"] = cluster.Volume{Name: "db", Size: c.size, Next: c.next, Resized: 4}
+		if got := resizes(st, &config.Config{Volumes: []config.Volume{{Name: "db", Size: c.file}}}); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// Clearing and closing exclude each other, and what was asked on another size clears nothing: it may be in use by now.
+func TestOnlyWhatIsBehindTheEndIsCleared(t *testing.T) {
+	const size, end = 8 << 20, 16 << 20
+	n, device := ofOneVolume(t)
+	vol := cluster.Volume{Name: "vol", ID: strings.Repeat("2", 32), Size: size, Resized: 2, OldEnd: end, Replicas: []cluster.Replica{{Node: "alpha", Device: device}, {Node: "beta"}}}
+	old := bytes.Repeat([]byte("old."), end/4)
+	if err := os.WriteFile(device, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := &held{id: vol.ID, size: size, resized: 2, tail: make(chan struct{}, 1)}
+	n.vols.all["vol"] = h
+	tail := blockdev.Range{Off: size, Len: end - size}
+	holds := func(want []byte) {
+		t.Helper()
+		if p, err := os.ReadFile(device); err != nil || !bytes.Equal(p, want) {
+			t.Errorf("the backing has changed, or has not, %v", err)
+		}
+	}
+	for name, change := range map[string]func(*held){"another size": func(h *held) { h.size = end }, "another number": func(h *held) { h.resized = 4 },
+		"being closed": func(h *held) { h.retired = true }, "not open": func(h *held) { h.broken = "gone" }, "another volume": func(h *held) { h.id = "3" }} {
+		other := *h
+		change(&other)
+		n.vols.all["vol"] = &other
+		if err := n.vols.clearTail(t.Context(), &vol, device, tail); err == nil {
+			t.Errorf("%s: it was cleared", name)
+		}
+	}
+	n.vols.all["vol"] = h
+	over, end1 := context.WithCancel(t.Context())
+	end1()
+	if err := n.vols.clearTail(over, &vol, device, tail); err == nil {
+		t.Error("who asked has gone: it was cleared")
+	}
+	h.tail <- struct{}{} // it is being closed
+	if err := n.vols.clearTail(over, &vol, device, tail); !errors.Is(err, context.Canceled) {
+		t.Errorf("while it is being closed: %v", err)
+	}
+	<-h.tail
+	holds(old)
+	if err := n.vols.clearTail(t.Context(), &vol, device, tail); err != nil || len(h.tail) != 0 {
+		t.Errorf("%v, %d hold it", err, len(h.tail))
+	}
+	holds(append(bytes.Clone(old[:size]), make([]byte, end-size)...))
 }
 
 // ofOneVolume is the node alpha, which does not run, and where its replica would lie.

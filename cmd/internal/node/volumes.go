@@ -48,8 +48,11 @@ type volumes struct {
 
 // held is one replica and what belongs to it. broken: its backing could not be opened; it is tried again.
 type held struct {
-	id       string // of the volume
-	size     int64  // with which it was opened
+	id      string // of the volume
+	size    int64  // with which it was opened
+	resized uint64 // the number of that
+	// tail has room for one: who clears what lies behind the end, or, for good, who closes the replica.
+	tail     chan struct{}
 	replica  *replication.Replica
 	broken   string
 	retired  bool // the volume was removed, or has another size: it is being closed
@@ -189,7 +192,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 	conf, _ := v.n.conf().Volume(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
 		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Log: v.n.log}
-	h := &held{id: vol.ID, size: vol.Size, ended: make(chan struct{})}
+	h := &held{id: vol.ID, size: vol.Size, resized: vol.Resized, tail: make(chan struct{}, 1), ended: make(chan struct{})}
 	b, err := v.openBacking(st, vol, rep.Device, conf)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
@@ -223,6 +226,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 				return // closing would wait for the hung operation (R26)
 			}
 		}
+		h.tail <- struct{}{}
 		h.close()
 	})
 	return h

@@ -1,12 +1,14 @@
 package ring3
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"syscall"
 	"time"
 
+	"hacluster/blockdev"
 	"hacluster/blockdev/backend/faultdev"
 	"hacluster/blockdev/backend/filedev"
 	"hacluster/blockdev/backend/memdev"
@@ -72,6 +74,16 @@ func (d *disk) Enlarge(path string, size int64) error {
 		return fmt.Errorf("enlarge %s to %d bytes: %w", path, size, syscall.ENOSPC)
 	}
 	return nil
+}
+
+// Clear writes the zeroes, and has them durable.
+func (d *disk) Clear(path string, r blockdev.Range) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mem == nil || d.gone != nil {
+		return fmt.Errorf("clear %v of %s: %w", r, path, syscall.EIO)
+	}
+	return errors.Join(d.mem.Zero(r, true), d.mem.Flush())
 }
 
 // diskTime is how long an operation takes on a healthy disk.

@@ -2045,8 +2045,9 @@ type ApplyRequest struct {
 	File              []byte                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"` // its content
 	PlanOnly          bool                   `protobuf:"varint,3,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"`
 	OnVersion         uint64                 `protobuf:"varint,4,opt,name=on_version,json=onVersion,proto3" json:"on_version,omitempty"`                         // the configuration's version that was planned on; 0: the present one
-	DisconnectClients bool                   `protobuf:"varint,5,opt,name=disconnect_clients,json=disconnectClients,proto3" json:"disconnect_clients,omitempty"` // consent: clients of volumes that are removed are cut off
+	DisconnectClients bool                   `protobuf:"varint,5,opt,name=disconnect_clients,json=disconnectClients,proto3" json:"disconnect_clients,omitempty"` // consent: clients of volumes that are removed or shrink are cut off
 	DeleteData        bool                   `protobuf:"varint,6,opt,name=delete_data,json=deleteData,proto3" json:"delete_data,omitempty"`                      // the data of volumes that are removed is deleted
+	AcceptDataLoss    bool                   `protobuf:"varint,7,opt,name=accept_data_loss,json=acceptDataLoss,proto3" json:"accept_data_loss,omitempty"`        // consent: what lies behind the new end of volumes that shrink is lost
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2119,6 +2120,13 @@ func (x *ApplyRequest) GetDisconnectClients() bool {
 func (x *ApplyRequest) GetDeleteData() bool {
 	if x != nil {
 		return x.DeleteData
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetAcceptDataLoss() bool {
+	if x != nil {
+		return x.AcceptDataLoss
 	}
 	return false
 }
@@ -2292,7 +2300,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x13ConfigExportRequest\"A\n" +
 	"\x11ConfigExportReply\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\fR\x04text\"\xc2\x01\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\"\xec\x01\n" +
 	"\fApplyRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\fR\x04file\x12\x1b\n" +
@@ -2301,7 +2309,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"on_version\x18\x04 \x01(\x04R\tonVersion\x12-\n" +
 	"\x12disconnect_clients\x18\x05 \x01(\bR\x11disconnectClients\x12\x1f\n" +
 	"\vdelete_data\x18\x06 \x01(\bR\n" +
-	"deleteData\"(\n" +
+	"deleteData\x12(\n" +
+	"\x10accept_data_loss\x18\a \x01(\bR\x0eacceptDataLoss\"(\n" +
 	"\n" +
 	"ApplyReply\x12\x1a\n" +
 	"\bdocument\x18\x01 \x01(\fR\bdocument2\xba\f\n" +

@@ -182,7 +182,7 @@ func (n *Node) ConfigExport(ctx context.Context) (api.ConfigText, error) {
 
 // Apply answers Plan.
 func (n *Node) Apply(ctx context.Context, r api.ApplyRequest) (api.Applied, error) {
-	return n.Plan, n.called(ctx, "Apply", fmt.Sprintf("{%s %d bytes plan:%t on:%d disconnect:%t delete:%t}", r.Name, len(r.File), r.PlanOnly, r.OnVersion, r.DisconnectClients, r.DeleteData))
+	return n.Plan, n.called(ctx, "Apply", fmt.Sprintf("{%s %d bytes plan:%t on:%d disconnect:%t delete:%t lose:%t}", r.Name, len(r.File), r.PlanOnly, r.OnVersion, r.DisconnectClients, r.DeleteData, r.AcceptDataLoss))
 }
 
 // Serve serves n on a unix socket, for as long as the test runs, and gives its path.
