@@ -3,7 +3,7 @@
 //
 //	whole      a replica whose disk was replaced, and one that differs wholly and keeps its way back, beside dd with O_DIRECT
 //	           between the same two folders
-//	beside     what clients feel of a resync
+//	beside     what clients feel of a resync, and of its target, which is on the same disk
 //	scattered  what is copied where single blocks differ, over what differs
 //	crash      what is compared after a crash of the standby and of the primary, over the regions that were written
 //	marking    writes to random blocks of a sparse volume, over those of a daemon that marks nothing
@@ -58,7 +58,7 @@ func run() int {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	var failed error
 	for _, p := range parts {

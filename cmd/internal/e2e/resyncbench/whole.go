@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"hacluster/blockdev/frontend/nbd/nbdclient"
@@ -57,6 +58,10 @@ func (b *bench) whole(ctx context.Context, size int64, copyTo, profiles string) 
 	if err != nil {
 		return err
 	}
+	twiceBefore, err := b.ddTwice(ctx, copyTo)
+	if err != nil {
+		return err
+	}
 	if began, err = b.costs(); err != nil {
 		return err
 	}
@@ -69,6 +74,10 @@ func (b *bench) whole(ctx context.Context, size int64, copyTo, profiles string) 
 		return err
 	}
 	keptCost = keptCost.less(began)
+	twiceAfter, err := b.ddTwice(ctx, copyTo)
+	if err != nil {
+		return err
+	}
 	after, err := b.dd(ctx, copyTo)
 	if err != nil {
 		return err
@@ -77,15 +86,24 @@ func (b *bench) whole(ctx context.Context, size int64, copyTo, profiles string) 
 	fmt.Printf("dd with O_DIRECT between the backings: %.0f, %.0f, %.0f MB/s, before, between and after what follows\n", rate(before), rate(between), rate(after))
 	fmt.Printf("resync to an empty disk:               %.0f MB/s, %.2f of dd; copied %.3f of the bytes that differ\n", rate(empty.took),
 		(before+between).Seconds()/2/empty.took.Seconds(), float64(empty.copied)/float64(size))
-	fmt.Printf("resync that keeps a way back:          %.0f MB/s, %.2f of dd; copied %.3f of the bytes that differ\n", rate(kept.took),
-		(between+after).Seconds()/2/kept.took.Seconds(), float64(kept.copied)/float64(size))
+	fmt.Printf("dd of both backings at a time, which reads and writes what one with a way back does: %.0f, %.0f MB/s\n", rate(twiceBefore), rate(twiceAfter))
+	fmt.Printf("resync that keeps a way back:          %.0f MB/s, %.2f of dd, %.2f of dd of both; copied %.3f of the bytes that differ\n", rate(kept.took),
+		(between+after).Seconds()/2/kept.took.Seconds(), (twiceBefore+twiceAfter).Seconds()/2/kept.took.Seconds(), float64(kept.copied)/float64(size))
 	show := func(what string, c cost) {
 		fmt.Printf("%s took, of both nodes together: %.2f s of processor, %.2f times what differs read from disks, %.2f times written\n", what,
 			c.processor.Seconds(), float64(c.read)/float64(size), float64(c.wrote)/float64(size))
 	}
 	show("the one to an empty disk", emptyCost)
 	show("the one with a way back", keptCost)
-	return judgeCopied(max(empty.copied, kept.copied), size)
+	return errors.Join(judgeCopied(max(empty.copied, kept.copied), size), b.alike(ctx))
+}
+
+// alike holds the backings against each other, byte by byte, while nobody writes.
+func (b *bench) alike(ctx context.Context) error {
+	if out, err := exec.CommandContext(ctx, "cmp", b.Disk(b.primary), b.Disk(b.standby)).CombinedOutput(); err != nil {
+		return fmt.Errorf("after the resyncs the replicas are not the same: %w: %s", err, out)
+	}
+	return nil
 }
 
 // fill writes what does not compress and is nowhere zero.
@@ -115,11 +133,29 @@ func scribble(w interface {
 // dd copies the primary's backing to a file beside it, and tells how long that took.
 func (b *bench) dd(ctx context.Context, to string) (time.Duration, error) {
 	began := time.Now()
-	dd := exec.CommandContext(ctx, "dd", "if="+b.Disk(b.primary), "of="+to, "bs=1M", "iflag=direct", "oflag=direct", "conv=fsync", "status=none")
-	if out, err := dd.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("%w: %s: -d names a folder whose filesystem has O_DIRECT", err, out)
+	err := b.copy(ctx, b.primary, to)
+	return time.Since(began), errors.Join(err, os.Remove(to))
+}
+
+// ddTwice copies both backings at the same time.
+func (b *bench) ddTwice(ctx context.Context, to string) (time.Duration, error) {
+	began := time.Now()
+	var errs [2]error
+	var goes sync.WaitGroup
+	for i, node := range []string{b.primary, b.standby} {
+		goes.Go(func() { errs[i] = b.copy(ctx, node, to+node) })
 	}
-	return time.Since(began), os.Remove(to)
+	goes.Wait()
+	took := time.Since(began)
+	return took, errors.Join(errs[0], errs[1], os.Remove(to+b.primary), os.Remove(to+b.standby))
+}
+
+func (b *bench) copy(ctx context.Context, node, to string) error {
+	dd := exec.CommandContext(ctx, "dd", "if="+b.Disk(node), "of="+to, "bs=1M", "iflag=direct", "oflag=direct", "conv=fsync", "status=none")
+	if out, err := dd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s: -d names a folder whose filesystem has O_DIRECT", err, out)
+	}
+	return nil
 }
 
 // replace gives the standby an empty disk.
