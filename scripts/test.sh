@@ -12,7 +12,7 @@ go build -o bin/ ./scripts/tools/testreport
 limit=20m
 [ -z "${HACLUSTER_LONG:-}" ] || limit=60m
 
-# tests takes the arguments of go test. make lint has vetted all that has no other build tags.
+# tests takes the arguments of go test. make lint vets all that has no other build tags.
 tests() { go test -json "$@" | bin/testreport -skips "$tmp/skips"; }
 raced() { CGO_ENABLED=1 tests -race -vet=off -timeout $limit "$@"; }
 
