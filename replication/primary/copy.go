@@ -111,9 +111,11 @@ func (c *Core) AskedAgain(node string, stream uint64) {
 func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.Range, copies []*Op) {
 	p := c.peers[node]
 	clean := false
+	var bad []blockdev.Range
 	if stream == p.stream && p.connected {
 		p.reading = max(p.reading-1, 0)
 		clean = c.endReading(p, chunk)
+		bad, p.bad = p.bad, nil // also where nothing comes of it: it is of this chunk only
 	}
 	if stream != p.stream || !p.connected || p.plan == nil || c.failing(p) {
 		for _, op := range copies {
@@ -126,9 +128,8 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 		return
 	}
 	if !p.plan.Again(chunk) {
-		p.equal(chunk, copies)
+		p.equal(chunk, copies, bad)
 	}
-	p.bad = nil
 	p.compared += chunk.Len
 	p.plan.Differs(chunk, len(copies))
 	for _, op := range copies {
@@ -150,8 +151,8 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 
 // equal tells the map that all of the chunk is alike but for what is copied and what cannot be read, both in ascending
 // order.
-func (p *peer) equal(chunk blockdev.Range, copies []*Op) {
-	at, bad := chunk.Off, p.bad
+func (p *peer) equal(chunk blockdev.Range, copies []*Op, bad []blockdev.Range) {
+	at := chunk.Off
 	for len(copies) > 0 || len(bad) > 0 {
 		var next blockdev.Range
 		if len(bad) == 0 || len(copies) > 0 && copies[0].Range.Off < bad[0].Off {

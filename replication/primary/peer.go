@@ -270,6 +270,7 @@ func (c *Core) disconnect(now Instant, p *peer, why string) {
 
 func (c *Core) lost(now Instant, p *peer) {
 	p.connected, p.sent, p.pinged, p.since, p.mapping, p.reading = false, 0, false, now, false, 0
+	p.bad = nil
 	c.endReadings(p)
 	c.unask(now, p.node)
 	if p.plan != nil {

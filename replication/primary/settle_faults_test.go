@@ -38,6 +38,40 @@ func TestMemberIsNotDroppedForWhatCannotBeReadHere(t *testing.T) { // R4, R23, R
 	g.wantOpen(r)
 }
 
+// What cannot be read of one chunk is forgotten with it, also when its comparison came to nothing because the role was to be handed
+// over for that: the next resync took blocks of another chunk for alike.
+func TestWhatCannotBeReadIsOfItsChunkOnly(t *testing.T) { // R14, R5
+	g, n, marked := differ(t)
+	g.mapped(n, marked)
+	last := blockdev.Range{Off: 2*chunk - 4096, Len: 4096}
+	g.read(last.Off, last.Len)
+	for g.c.DiskError() == nil {
+		c, ok := g.c.TakeChunk(g.now, "s", n, 0)
+		if !ok {
+			t.Fatal("nothing is to be compared")
+		}
+		if c.Off == chunk {
+			g.c.Unreadable(g.now, "s", n, c, []blockdev.Range{last}, []blockdev.Range{last})
+		}
+		g.c.Compared(g.now, "s", n, c, nil)
+		g.take()
+	}
+	g.drop("s")
+	n = g.greet("s", Greeting{Incarnation: bootB, Process: 2})
+	g.mapped(n, []blockdev.Range{{Len: volSize}})
+	at, ok := g.c.TakeChunk(g.now, "s", n, 0)
+	if !ok || at.Overlaps(blockdev.Range{Off: chunk, Len: chunk}) {
+		t.Fatalf("%v (%t) is compared first", at, ok)
+	}
+	g.c.Compared(g.now, "s", n, at, nil)
+	g.take()
+	for _, left := range []blockdev.Range{{Off: chunk, Len: 4096}, last, {Off: 2 * chunk, Len: 4096}} {
+		if !g.c.peers["s"].m.Unsettled(left) {
+			t.Errorf("%v counts as alike, and was not compared", left)
+		}
+	}
+}
+
 // What was given up unseen behind too many bad blocks is tried when a read waits for it.
 func TestReadBehindManyBadBlocksIsTriedByItself(t *testing.T) { // R29
 	for name, late := range map[string]bool{"it waits before": false, "it comes when the chunk is set aside": true} {
