@@ -144,6 +144,9 @@ func (m *mutation) mustFail(t *testing.T, root string) {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	run := exec.Command(bin, args...)
+	if m.tests != "" { // where its golden files are: else those fail, whatever the mutation
+		run.Dir = filepath.Join(root, strings.TrimPrefix(m.tests, "hacluster/"))
+	}
 	out, err := run.CombinedOutput()
 	if err == nil {
 		t.Fatalf("nothing notices: %v", run.Args)
