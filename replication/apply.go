@@ -8,6 +8,7 @@ import (
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
 	"hacluster/blockdev/undo"
+	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
 	"hacluster/replication/order"
 	"hacluster/replication/wire"
@@ -21,6 +22,7 @@ type entry struct {
 	frame *wire.Frame
 	// unmarked is why it must not change the backing: its region could not be marked.
 	unmarked error
+	early    bool     // it counts as received: who waits for that does not wait for the device too
 	undo     bool     // what it overwrites must be logged before (R18)
 	old      undo.Old // that, as far as it is known
 	unlogged error    // why it is not
@@ -39,7 +41,7 @@ func newEntry(s *session, b *link.Batch, f *wire.Frame) *entry {
 func (e *entry) free() {
 	e.batch.Free()
 	e.forgetOld()
-	e.s, e.batch, e.frame, e.unmarked, e.undo, e.unlogged = nil, nil, nil, nil, false, nil
+	e.s, e.batch, e.frame, e.unmarked, e.early, e.undo, e.unlogged = nil, nil, nil, nil, false, false, nil
 	entries.Put(e)
 }
 
@@ -96,6 +98,9 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 		r.seen.Overwrites(f.Range)
 		r.hole.Overwrites(f.Range)
 	}
+	if e.early = r.vol.Mode == cluster.ModeSemisync; e.early && !s.silent.Load() {
+		s.box.Received(f.Seq)
+	}
 	r.taken += int64(f.PayloadLen())
 	ready := r.queue.Admit(&e.Item)
 	r.mu.Unlock()
@@ -130,7 +135,7 @@ func (r *Replica) start(e *entry) {
 	if !e.begins() {
 		return
 	}
-	if r.cfg.Inline && e.frame.Kind == wire.Write && e.frame.Flags&wire.FUA == 0 {
+	if r.cfg.Inline && e.frame.Kind == wire.Write && e.frame.Flags&wire.FUA == 0 && !e.early {
 		e.carryOut() // the acknowledgement goes with those of all that the reader has
 		return
 	}

@@ -55,6 +55,7 @@ type labConfig struct {
 	rescue   bool   // and rescue images
 	kernel   bool   // backings lose what a failed flush was to make durable
 	files    string // where superblocks are real ones, in files; empty: they are in memory
+	mode     string // default sync
 }
 
 func newLab(t testing.TB, conf labConfig, names ...string) *lab {
@@ -68,8 +69,11 @@ func newLab(t testing.TB, conf labConfig, names ...string) *lab {
 	if conf.suspend == 0 {
 		conf.suspend = time.Hour
 	}
+	if conf.mode == "" {
+		conf.mode = cluster.ModeSync
+	}
 	l := &lab{t: t, conf: conf, nodes: map[string]*labNode{}, state: cluster.NewState(), base: time.Now()}
-	create := cluster.CreateVolume{Name: "v", ID: fmt.Sprintf("%032x", 7), Size: conf.size, Mode: "sync"}
+	create := cluster.CreateVolume{Name: "v", ID: fmt.Sprintf("%032x", 7), Size: conf.size, Mode: conf.mode}
 	init := cluster.Init{ID: fmt.Sprintf("%032x", 1), Name: "lab"}
 	for _, n := range names {
 		init.Nodes = append(init.Nodes, cluster.Node{Name: n, DataDir: n})

@@ -215,6 +215,8 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 	case wire.Ack:
 		core.Acked(now, p.node, stream, r.Seq)
 		p.probe.acked(r.Seq, p.t.r.meter.acks[p.node])
+	case wire.Received:
+		core.Received(now, p.node, stream, r.Seq)
 	case wire.Pong:
 		core.Alive(now, p.node, stream)
 	case wire.ReadReply:

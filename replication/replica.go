@@ -96,6 +96,8 @@ type Config struct {
 	SuspendLimit time.Duration
 	// Workers bounds the disk operations of the volume that run at a time beside inline ones. Default 64.
 	Workers int
+	// Room is shared by all replicas of the node, for writes in semisync; nil: one of its own.
+	Room *Room
 	// Marks is where this replica keeps on stable storage what may differ from the others; nil: nowhere. It is the
 	// caller's to close, after Run has returned.
 	Marks *marks.File
@@ -194,6 +196,9 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	}
 	if cfg.Workers == 0 {
 		cfg.Workers = 64
+	}
+	if cfg.Room == nil {
+		cfg.Room = new(Room)
 	}
 	if cfg.Rescue != nil && dev != nil {
 		dev = &keptBacking{dev, cfg.Rescue}

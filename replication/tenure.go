@@ -57,7 +57,7 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	now := r.node.Now()
 	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
 		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
-	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop()}, vol, now)
+	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop(), Room: r.cfg.Room}, vol, now)
 	t.regs, t.clearAt = r.newRegions(), now.Add(clearEvery)
 	for _, n := range t.core.Peers() {
 		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1)}
@@ -90,6 +90,7 @@ func (t *Tenure) cut() (left int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
+	t.core.End()
 	t.abortClearingLocked()
 	t.dropHeldLocked()
 	close(t.export.gone)

@@ -103,6 +103,9 @@ func volumeText(v api.VolumeStatus) string {
 		fmt.Fprintf(&out, "  %s to %s: waits for %s\n", verb, sizeText(v.NextSize), oneLine(v.NextSizeWaitsFor))
 	}
 	fmt.Fprintf(&out, "  promotable: %s\n", listText(v.Promotable))
+	if v.Mode == "semisync" {
+		out.WriteString("  semisync: " + semisyncText + "\n")
+	}
 	if v.Device != "" {
 		fmt.Fprintf(&out, "  device: %s\n", oneLine(v.Device))
 	}
@@ -127,6 +130,10 @@ func volumeText(v api.VolumeStatus) string {
 	}
 	return out.String()
 }
+
+// semisyncText is what the mode protects, and what not.
+const semisyncText = "one lost node loses no write, and flushed writes are on both disks; what counts as LAG is not on that standby's disk yet, " +
+	"and at risk if the primary's machine is lost for good and the standby's process ends before it is"
 
 func listText(names []string) string {
 	if len(names) == 0 {

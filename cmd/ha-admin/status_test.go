@@ -75,6 +75,19 @@ last failover: pgdata from beta to alpha, epoch 7, at 2026-11-22T10:00:00Z (leas
 	}
 }
 
+// Who chose the weaker mode sees what it does not protect.
+func TestStatusSaysWhatSemisyncProtects(t *testing.T) {
+	for mode, told := range map[string]bool{"sync": false, "semisync": true} {
+		st, _ := contract(t)
+		st.Volumes[0].Mode = mode
+		o := admin(t, "status", "--server", apitest.Serve(t, &apitest.Node{Doc: st}))
+		o.wantSuccess(t)
+		if !strings.Contains(o.out, ", "+mode+", primary") || strings.Contains(o.out, "  semisync: one lost node loses no write") != told {
+			t.Errorf("%s:\n%s", mode, o.out)
+		}
+	}
+}
+
 // Nobody is to wonder why a volume that was resized has its old size.
 func TestStatusTellsOfASizeThatWaits(t *testing.T) {
 	doc := api.Status{Cluster: "shop", Volumes: []api.VolumeStatus{{Name: "pgdata", Size: 1 << 30, NextSize: 2 << 30, NextSizeWaitsFor: "its next promotion"}}}

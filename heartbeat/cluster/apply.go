@@ -150,6 +150,9 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	if old != "" && old != p.Candidate && v.IsMember(old) && p.Basis != BasisHandOver {
 		v.Previous = old
 	}
+	if v.Mode == ModeSemisync && (p.Basis == BasisFirst || p.Basis == BasisHandOver || p.Basis == BasisForced) {
+		v.Served = p.Candidate
+	}
 	if v.Promotions == nil {
 		v.Promotions = map[Basis]uint64{}
 	}
@@ -185,7 +188,7 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 		}
 		return fmt.Sprintf("the clean-stop mark of %s is not of the member that the set names", p.Candidate)
 	case BasisUnmarked:
-		if member && p.Unmarked.Matches(m) {
+		if member && p.Unmarked.Matches(m) && !v.IsProcess(p.Candidate) {
 			return ""
 		}
 		return fmt.Sprintf("the empty maps of %s were not kept by the member that the set names", p.Candidate)
@@ -205,10 +208,10 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 		}
 		return fmt.Sprintf("%s is no member, or the volume was promoted before", p.Candidate)
 	case BasisHandOver, BasisUnchanged:
-		if member && m.Incarnation == p.Member.Incarnation {
+		if member && v.Unchanged(p.Candidate, &Report{Incarnation: p.Member.Incarnation, Process: p.Member.Process}) {
 			return ""
 		}
-		return fmt.Sprintf("%s is no member under the incarnation named", p.Candidate)
+		return fmt.Sprintf("%s is no member under the incarnation or process named", p.Candidate)
 	}
 	return fmt.Sprintf("unknown basis %q", p.Basis)
 }
@@ -249,6 +252,9 @@ func (s *State) drop(c Command, v *Volume) string {
 	if v.Previous == d.Node {
 		v.Previous = ""
 	}
+	if v.Mode == ModeSemisync && c.By == v.Primary {
+		v.Served = v.Primary // it proposes when it has the lease, and nothing of an older epoch on its device (role)
+	}
 	if v.IsMember(d.Node) { // else nothing to do, but the version rises: a late admission is void
 		delete(v.Members, d.Node)
 		v.Drops++
@@ -287,7 +293,7 @@ func (s *State) admit(c Command, v *Volume) string {
 
 func (s *State) rejoin(c Command, v *Volume) string {
 	r := c.Rejoin
-	m, member := v.Members[r.Node]
+	_, member := v.Members[r.Node]
 	switch {
 	case c.By != r.Node:
 		return fmt.Sprintf("%s speaks for %s", c.By, r.Node)
@@ -295,8 +301,10 @@ func (s *State) rejoin(c Command, v *Volume) string {
 		return fmt.Sprintf("%s is no member", r.Node)
 	case r.Node == v.Primary:
 		return "a new process of the primary is promoted anew" // R2
-	case m.Incarnation != r.Member.Incarnation && !r.Clean.Matches(m) && !r.Unmarked.Matches(m):
-		return fmt.Sprintf("%s has another incarnation, no clean-stop mark of the member, and no empty maps that the member kept", r.Node)
+	}
+	as := Report{Incarnation: r.Member.Incarnation, Process: r.Member.Process, Clean: r.Clean, Unmarked: r.Unmarked}
+	if !v.Unchanged(r.Node, &as) && !v.Kept(r.Node, &as) {
+		return fmt.Sprintf("%s is another than the member, without a clean-stop mark of that, and without empty maps that it kept", r.Node)
 	}
 	v.Members[r.Node] = r.Member
 	return ""

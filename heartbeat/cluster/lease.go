@@ -32,6 +32,7 @@ type Report struct {
 	Process     uint64      `json:"process"`
 	Epoch       Epoch       `json:"epoch"`    // stored durably
 	LastSeq     uint64      `json:"last_seq"` // prefix of the stream written in that epoch by this process
+	Taken       uint64      `json:"taken"`    // last entry of that stream that this process took; LastSeq or more
 	// Held: the backing is open under the locks of R24, so no older process of this node can write it.
 	Held bool `json:"held"`
 	// Fresh: the backing was absent or wholly sparse at first start, so it equals every other fresh one.
@@ -71,13 +72,9 @@ func (r *Report) Usable() bool {
 	return r.Held && !r.Failed && !r.Inconsistent && !r.Stalled && r.Problem == ""
 }
 
-// Kept reports whether a replica of another incarnation than member says that its memory held nothing that counts: it had
-// stopped cleanly as that member, or its own maps were empty at its start (R25).
-func (r *Report) Kept(m Member) bool { return r.Clean.Matches(m) || r.Unmarked.Matches(m) }
-
-// LostMemory reports whether the replica's own word is that what member had in memory is gone. One that could not open
-// its backing does not know, unless its machine was restarted.
-func (r *Report) LostMemory(m Member) bool {
+// LostKernel reports whether the replica's own word is that what member had in its kernel's memory is gone. One that could not
+// open its backing does not know, unless its machine was restarted.
+func (r *Report) LostKernel(m Member) bool {
 	switch i := r.Incarnation; {
 	case i == m.Incarnation || i.Boot == "":
 		return false

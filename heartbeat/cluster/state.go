@@ -66,6 +66,10 @@ type Volume struct {
 	// Previous is the old primary, still a member: it must be removed by a second entry before the new one answers
 	// anything (R6). Empty when there is none or when it handed over.
 	Previous string `json:"previous,omitempty"`
+	// Served, in semisync, is the node that was let act as primary last. It has written all that was acknowledged before, which of
+	// the others only their present process may have (IsProcess). It is the primary from its own entry on, or at once if nothing was
+	// unwritten: a hand-over, a first promotion, one by force.
+	Served string `json:"served,omitempty"`
 	// Members is the in-sync set, keyed by node.
 	Members map[string]Member `json:"members"`
 	// Held names the replicas that may hold acknowledged writes which this epoch lacks: what a resync overwrites of them is
@@ -85,6 +89,12 @@ type Volume struct {
 	Admissions uint64           `json:"admissions,omitempty"`
 	Promotions map[Basis]uint64 `json:"promotions,omitempty"`
 }
+
+// The modes of a volume: when a write is acknowledged (R3).
+const (
+	ModeSync     = "sync"     // every member has written it
+	ModeSemisync = "semisync" // the primary has written it, and every other member has it in memory
+)
 
 // Replica reports whether node holds a replica of the volume, and which.
 func (v *Volume) Replica(node string) (Replica, bool) {

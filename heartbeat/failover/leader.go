@@ -83,6 +83,27 @@ type account struct {
 	asked    Instant   // when the reports were last asked for on this volume's account
 	ended    Instant   // since when the lease is known to have ended; zero: not
 	after    uint64    // the newest round then: what later ones bring was said after the end (R25)
+	took     map[string]took
+}
+
+// took is what a process had taken from the primary when it was heard first after the end of the lease.
+type took struct {
+	process uint64
+	epoch   cluster.Epoch
+	entry   uint64
+}
+
+// tookFirst notes what a report tells, if it is the first one of its process, and is what the first one told.
+func (a *account) tookFirst(node string, r *cluster.Report) uint64 {
+	t, ok := a.took[node]
+	if !ok || t.process != r.Process || t.epoch != r.Epoch {
+		t = took{r.Process, r.Epoch, r.Taken}
+		if a.took == nil {
+			a.took = map[string]took{}
+		}
+		a.took[node] = t
+	}
+	return t.entry
 }
 
 type decision struct {

@@ -59,7 +59,7 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 		return nil
 	}
 	if a.ended == 0 {
-		a.ended, a.after, a.asked = now, l.lastNum, 0 // only reports asked for from here on count (R25)
+		a.ended, a.after, a.asked, a.took = now, l.lastNum, 0, nil // only reports asked for from here on count (R25)
 	}
 	c := l.choose(now, v, a, why)
 	if c == nil {
@@ -148,7 +148,7 @@ func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.C
 	}
 	p := &cluster.Promote{On: cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}, Term: l.cfg.Term, Candidate: to,
 		Member: cluster.Member{Incarnation: rep.Incarnation, Process: rep.Process}, Basis: cluster.BasisForced, Reason: why}
-	if m, member := v.Members[to]; healthy && member && m.Incarnation == rep.Incarnation {
+	if healthy && v.IsMember(to) && v.Unchanged(to, &rep) {
 		return nil // no force needed: the ordinary way
 	}
 	return &cluster.Command{Promote: p}
@@ -165,11 +165,14 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 	all := len(reports) == len(v.Members)
 	for _, n := range names {
 		r := reports[n]
-		if r.Incarnation == v.Members[n].Incarnation && n != v.Primary {
+		if v.Unchanged(n, &r) && n != v.Primary {
 			return promotion(v, a, reports, n, cluster.BasisUnchanged, waited)
 		}
 	}
-	if r, ok := reports[v.Primary]; ok && r.Usable() && !a.failed && r.Incarnation == v.Members[v.Primary].Incarnation && (all || waited) {
+	if a.released == givenUp && !waited && writes(v, a, reports) {
+		return nil // it was given up for one that follows in a moment
+	}
+	if r, ok := reports[v.Primary]; ok && r.Usable() && !a.failed && v.Unchanged(v.Primary, &r) && (all || waited) {
 		return promotion(v, a, reports, v.Primary, cluster.BasisUnchanged, waited)
 	}
 	if !all && !waited {
@@ -188,7 +191,7 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 	// which they were. A clean-stop mark would name an older process then.
 	for _, n := range names {
 		r := reports[n]
-		if r.Unmarked.Matches(v.Members[n]) {
+		if r.Unmarked.Matches(v.Members[n]) && !v.IsProcess(n) {
 			return promotion(v, a, reports, n, cluster.BasisUnmarked, waited)
 		}
 	}
@@ -196,8 +199,8 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 		return promotion(v, a, reports, names[0], cluster.BasisFirst, waited) // nothing was written yet that memory could lose
 	}
 	for n, r := range reports {
-		if !r.LostMemory(v.Members[n]) {
-			return nil // unchanged but unusable, or it cannot tell: a person decides
+		if !r.LostKernel(v.Members[n]) {
+			return nil // unchanged but unusable, it cannot tell, or only its process ended: a person decides
 		}
 	}
 	last, ok := reports[v.Primary]
@@ -211,12 +214,22 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 	return nil
 }
 
+// writes reports whether a member that is to follow has yet to write what it took.
+func writes(v *cluster.Volume, a *account, reports map[string]cluster.Report) bool {
+	for n, r := range reports {
+		if n != v.Primary && r.Usable() && v.Unchanged(n, &r) && !v.MayLead(n, &r, a.tookFirst(n, &r)) {
+			return true
+		}
+	}
+	return false
+}
+
 // candidates are the usable members, the wanted successor first, then in a fixed order. A primary that gave the
 // volume up for its own failed disk is none.
 func candidates(v *cluster.Volume, a *account, reports map[string]cluster.Report) []string {
 	var names []string
 	for _, n := range v.MemberNames() {
-		if r, ok := reports[n]; ok && r.Usable() && !(n == v.Primary && a.failed) {
+		if r, ok := reports[n]; ok && r.Usable() && v.MayLead(n, &r, a.tookFirst(n, &r)) && !(n == v.Primary && a.failed) {
 			names = append(names, n)
 		}
 	}
@@ -246,7 +259,7 @@ func promotion(v *cluster.Volume, a *account, reports map[string]cluster.Report,
 	alike := basis == cluster.BasisLastPrimary || basis == cluster.BasisAllLost
 	for _, m := range v.MemberNames() {
 		o, heard := reports[m]
-		lost := heard && o.LostMemory(v.Members[m]) && !o.Kept(v.Members[m])
+		lost := heard && v.LostMemory(m, &o) && !v.Kept(m, &o)
 		switch {
 		case m == n:
 		case alike && m != v.Primary && o.Usable():

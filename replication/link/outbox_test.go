@@ -335,6 +335,28 @@ func TestReplyBoxSendsOnlyTheNewestAck(t *testing.T) {
 		t.Errorf("third message: %v", brief(rs))
 	}
 	proceed <- struct{}{}
+	b.Drain(t.Context())
+	b.Received(101) // an ack said as much
+	b.Flush()
+	b.Received(103)
+	b.Received(102)
+	b.Flush()
+	if rs := receive(t, "what was received", got); len(rs) != 1 || rs[0].Kind != wire.Received || rs[0].Seq != 103 {
+		t.Errorf("fourth message: %v", brief(rs))
+	}
+	b.Received(105)
+	b.Ack(104)
+	proceed <- struct{}{}
+	if rs := receive(t, "both", got); len(rs) != 2 || rs[0].Kind != wire.Ack || rs[0].Seq != 104 || rs[1].Kind != wire.Received || rs[1].Seq != 105 {
+		t.Errorf("fifth message: %v", brief(rs))
+	}
+	b.Received(105)
+	b.Ack(105)
+	proceed <- struct{}{}
+	if rs := receive(t, "the ack of what was received", got); len(rs) != 1 || rs[0].Kind != wire.Ack || rs[0].Seq != 105 {
+		t.Errorf("sixth message: %v", brief(rs))
+	}
+	proceed <- struct{}{}
 	if err := stop(); err != nil {
 		t.Error(err)
 	}

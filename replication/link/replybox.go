@@ -8,20 +8,19 @@ import (
 	"hacluster/replication/wire"
 )
 
-// maxWaitingReplies bounds a ReplyBox, besides its one acknowledgement. A primary that does not read its replies has
+// maxWaitingReplies bounds a ReplyBox, besides its two acknowledgements. A primary that does not read its replies has
 // no claim to more; 1024 digest replies of the largest range are 64 MiB.
 const maxWaitingReplies = 1024
 
-// ReplyBox collects a standby's replies and sends all that wait as one message. Acknowledgements are prefixes, so
-// only the newest waits.
+// ReplyBox collects a standby's replies and sends all that wait as one message. Acknowledgements are prefixes, of what is
+// written and of what is received, so only the newest of either waits.
 type ReplyBox struct {
 	to    replier
 	pump  pump
 	begun atomic.Bool // by Run: the answer to the greeting is through
 
 	mu      sync.Mutex
-	ack     uint64 // newest
-	sentAck uint64 // last one taken to be sent
+	acks    [2]prefix // of what is written, and of what is received: sent only if it tells more than the first
 	waiting []wire.Reply
 	under   int // replies of the message that is on its way
 	ended   bool
@@ -29,6 +28,15 @@ type ReplyBox struct {
 
 	now []wire.Reply // the owner's of pump: the message that is on its way
 }
+
+// The places of ReplyBox.acks.
+const (
+	ackWritten = iota
+	ackReceived
+)
+
+// prefix is an acknowledgement of all up to a sequence number.
+type prefix struct{ newest, sent uint64 }
 
 // replier makes messages of replies: a Session.
 type replier interface {
@@ -48,17 +56,47 @@ func newReplyBox(to replier) *ReplyBox {
 
 // Ack says that all frames up to seq are written. It never waits; a seq below an earlier one says nothing new. It goes
 // with the next Flush.
-func (b *ReplyBox) Ack(seq uint64) {
+func (b *ReplyBox) Ack(seq uint64) { b.acknowledge(ackWritten, seq) }
+
+// Received says that all frames up to seq are taken. It is told like Ack, and not at all when an Ack says as much.
+func (b *ReplyBox) Received(seq uint64) { b.acknowledge(ackReceived, seq) }
+
+func (b *ReplyBox) acknowledge(what int, seq uint64) {
 	b.mu.Lock()
-	b.ack = max(b.ack, seq)
+	b.acks[what].newest = max(b.acks[what].newest, seq)
 	b.mu.Unlock()
+}
+
+// acksLocked appends what the newest acknowledgements say that was not said before.
+func (b *ReplyBox) acksLocked(to []wire.Reply) []wire.Reply {
+	w, r := &b.acks[ackWritten], &b.acks[ackReceived]
+	if w.newest > w.sent {
+		w.sent = w.newest
+		to = append(to, wire.Reply{Kind: wire.Ack, Seq: w.sent})
+	}
+	r.sent = max(r.sent, w.sent)
+	if r.newest > r.sent {
+		r.sent = r.newest
+		to = append(to, wire.Reply{Kind: wire.Received, Seq: r.sent})
+	}
+	return to
+}
+
+// unsaidLocked reports whether acksLocked would append anything.
+func (b *ReplyBox) unsaidLocked() bool {
+	w, r := b.acks[ackWritten], b.acks[ackReceived]
+	return w.newest > w.sent || r.newest > max(r.sent, w.sent)
 }
 
 // Put adds another reply and never waits. It goes with the next Flush. The error is ErrFull at the limit and ErrClosed
 // after Run has returned.
 func (b *ReplyBox) Put(r wire.Reply) error {
-	if r.Kind == wire.Ack {
+	switch r.Kind {
+	case wire.Ack:
 		b.Ack(r.Seq)
+		return nil
+	case wire.Received:
+		b.Received(r.Seq)
 		return nil
 	}
 	b.mu.Lock()
@@ -112,11 +150,7 @@ func (b *ReplyBox) out() output { return b.to.output() }
 // load takes what fits into one message, the acknowledgement first.
 func (b *ReplyBox) load() (bool, error) {
 	b.mu.Lock()
-	b.now = b.now[:0]
-	if b.ack > b.sentAck {
-		b.sentAck = b.ack
-		b.now = append(b.now, wire.Reply{Kind: wire.Ack, Seq: b.ack})
-	}
+	b.now = b.acksLocked(b.now[:0])
 	n, blobs := 0, 0
 	for n < len(b.waiting) && len(b.now)+n < wire.MaxFrames {
 		r := &b.waiting[n]
@@ -146,7 +180,7 @@ func (b *ReplyBox) sent() (more bool) {
 	if len(b.waiting) == 0 {
 		b.emptyLocked()
 	}
-	return len(b.waiting) > 0 || b.ack > b.sentAck
+	return len(b.waiting) > 0 || b.unsaidLocked()
 }
 
 func (b *ReplyBox) drop() {

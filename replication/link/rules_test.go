@@ -39,7 +39,10 @@ func TestG52AckOutOfPlaceIsAProtocolError(t *testing.T) {
 		}
 		return rs
 	}
+	received := func(seq uint64) []wire.Reply { return []wire.Reply{{Kind: wire.Received, Seq: seq}} }
 	for name, replies := range map[string][][]wire.Reply{
+		"received, not sent":  {received(11)},
+		"received twice":      {received(9), received(9)},
 		"not sent":            {ack(11)},
 		"twice":               {ack(9), ack(9)},
 		"twice in a message":  {ack(9, 9)},

@@ -27,9 +27,10 @@ type Sender struct {
 	pieces [][]byte
 
 	// Recv's own:
-	in      *input
-	acked   uint64
-	replies wire.Replies
+	in       *input
+	acked    uint64
+	received uint64
+	replies  wire.Replies
 }
 
 // Dial greets the standby at the other end of conn, and owns conn from then on. ctx bounds the greeting only: a peer
@@ -158,16 +159,21 @@ func (s *Sender) checkReplies() error {
 	sent := s.sent.Load()
 	for i := range r.Items {
 		item := &r.Items[i]
-		if item.Kind != wire.Ack {
+		prefix := &s.acked
+		switch item.Kind {
+		case wire.Ack:
+		case wire.Received:
+			prefix = &s.received
+		default:
 			continue
 		}
 		if item.Seq > sent {
-			return protocolError("frame %d is acknowledged, the last one sent is %d", item.Seq, sent)
+			return protocolError("frame %d is acknowledged (%v), the last one sent is %d", item.Seq, item.Kind, sent)
 		}
-		if item.Seq <= s.acked {
-			return protocolError("frame %d is acknowledged after frame %d", item.Seq, s.acked)
+		if item.Seq <= *prefix {
+			return protocolError("frame %d is acknowledged after frame %d (%v)", item.Seq, *prefix, item.Kind)
 		}
-		s.acked = item.Seq
+		*prefix = item.Seq
 	}
 	return nil
 }

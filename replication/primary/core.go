@@ -14,7 +14,8 @@
 // committed member, or one whose admission has been proposed and not decided (R5).
 //
 // Invariants:
-//   - minSeen is the least seq that every required peer has acknowledged; an operation behind it is not complete
+//   - minSeen is the least seq that every required peer has written; an operation behind it is not complete, save that in
+//     semisync a write that need not be durable may be up to minGot, which every required peer has in memory (early.go)
 //   - inflight has a place for each seq from the oldest operation that is not complete; the places of those behind it
 //     that are complete are empty, so that one slow write does not hold the memory of a million later ones
 //   - what a peer may lack is marked in its map, and leaves it only when it is durable on both (maps)
@@ -47,6 +48,8 @@ type Config struct {
 	Backlog int64
 	// Piece is the unit of a resync; default resync.PieceSize.
 	Piece int64
+	// Room is what all volumes of the node may have acknowledged early; nil: each has its own limit only.
+	Room Room
 }
 
 // Op is one operation of a client, or one piece that a resync copies. Owner is the Op itself or what embeds it; it is
@@ -63,6 +66,7 @@ type Op struct {
 	local    bool   // returned from the local backing
 	complete bool
 	refs     int   // outboxes that hold it, and inflight
+	early    int64 // bytes that it counts since it was acknowledged before every member had written it
 	readers  []*Op // finished reads that wait for it (R29)
 	waits    int   // of a finished read: incomplete writes that it overlaps
 
@@ -142,6 +146,8 @@ type Core struct {
 	maps      *maps.Primary
 	open      int // operations in inflight
 	minSeen   uint64
+	minGot    uint64 // not less than minSeen; the same in sync
+	early     int64  // bytes of operations that were acknowledged early and are held
 	peers     map[string]*peer
 	names     []string // of peers, in the order of the configuration
 	diskErr   error    // the first failure of the local backing
@@ -261,10 +267,15 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 	} else {
 		c.maps.Returned(op.id, op.Range, op.Err == nil)
 	}
-	if op.seq <= c.minSeen {
+	if c.covered(op) {
 		c.finish(op)
 	}
 	c.settle()
+}
+
+// covered reports whether no required peer is waited for any more.
+func (c *Core) covered(op *Op) bool {
+	return op.seq <= c.minSeen || op.seq <= c.minGot && op.Kind != blockdev.OpFlush && !op.FUA
 }
 
 // noteOutcome keeps what a failure means: the content of op's range is undefined, and after a failed flush none
@@ -340,7 +351,7 @@ func (c *Core) told(op *Op) {
 // finish completes an operation that the local backing and every required peer have. A primary whose own disk failed
 // completes nothing while another member may be waited for: the outcome is the next primary's to give (R23, R27).
 func (c *Core) finish(op *Op) {
-	if op.complete || !op.local || c.diskErr != nil && c.required() > 0 {
+	if op.complete || !op.local || c.diskErr != nil && c.required() > 0 || op.seq > c.minSeen && !c.beginEarly(op) {
 		return
 	}
 	op.complete = true
@@ -366,22 +377,31 @@ func (c *Core) sweep() {
 	if c.setting {
 		return
 	}
-	least := uint64(math.MaxUint64)
+	seen, got := uint64(math.MaxUint64), uint64(math.MaxUint64)
 	for _, p := range c.peers {
 		if p.required() && !mutateAckEarly {
-			least = min(least, p.seen)
+			seen, got = min(seen, p.seen), min(got, max(p.got, p.seen))
 		}
 	}
-	seq := c.minSeen // what is behind it was looked at when it returned locally
-	c.minSeen = least
-	if c.diskErr != nil || seq > c.lastSeq {
-		seq = 0
+	if c.vol.Mode != cluster.ModeSemisync {
+		got = seen
 	}
+	wasSeen, wasGot := c.minSeen, c.minGot
+	c.minSeen, c.minGot = seen, got
 	if c.required() == 0 {
 		c.tellUnread()
 	}
+	c.sweepFrom(wasSeen, seen)
+	c.sweepFrom(max(wasGot, seen), got)
+}
+
+// sweepFrom looks at what is behind seq, up to least; what is before was looked at when it returned locally.
+func (c *Core) sweepFrom(seq, least uint64) {
+	if c.diskErr != nil || seq > c.lastSeq {
+		seq = 0
+	}
 	for seq = max(seq+1, c.first()); seq <= min(least, c.lastSeq); seq = max(seq+1, c.first()) {
-		if op := c.inflight.at(int(seq - c.first())); op != nil {
+		if op := c.inflight.at(int(seq - c.first())); op != nil && c.covered(op) {
 			c.finish(op)
 		}
 	}

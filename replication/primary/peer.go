@@ -33,6 +33,7 @@ type peer struct {
 	copying   int    // copies in out
 	copyBytes int64  // of those
 	seen      uint64 // seq of the newest client operation that it acknowledged, with all before
+	got       uint64 // the same of what it has in memory, in this stream
 	catch     uint64 // catching: the num that it has to reach
 
 	m            *maps.Peer
@@ -192,13 +193,15 @@ func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 
 // upMember goes on where the member's acknowledgements ended: every entry after the last acknowledged one, in order.
 func (c *Core) upMember(now Instant, p *peer, g Greeting) {
-	want := p.incarnation
-	if p.member {
-		want = c.vol.Members[p.node].Incarnation
+	want := identity{p.incarnation, p.process}
+	if m, ok := c.vol.Members[p.node]; ok && p.member {
+		want = identity{m.Incarnation, m.Process}
 	}
-	if g.Incarnation != want || g.Inconsistent || g.Failed || g.WentBack != "" {
+	other := g.Incarnation != want.incarnation || g.Process != want.process && c.vol.IsProcess(p.node)
+	if other || g.Inconsistent || g.Failed || g.WentBack != "" {
 		c.act(Action{Kind: Disconnect, Node: p.node, Reason: "it is not the replica that is a member"})
-		c.proposeDrop(now, p, fmt.Sprintf("it came back changed: incarnation %v, the set names %v; inconsistent %t, failed %t %s", g.Incarnation, want, g.Inconsistent, g.Failed, g.WentBack))
+		c.proposeDrop(now, p, fmt.Sprintf("it came back changed: incarnation %v, process %d, the set names %v, process %d; inconsistent %t, failed %t %s",
+			g.Incarnation, g.Process, want.incarnation, want.process, g.Inconsistent, g.Failed, g.WentBack))
 		return
 	}
 	if g.LastNum >= p.next {
@@ -270,7 +273,7 @@ func (c *Core) disconnect(now Instant, p *peer, why string) {
 
 func (c *Core) lost(now Instant, p *peer) {
 	p.connected, p.sent, p.pinged, p.since, p.mapping, p.reading = false, 0, false, now, false, 0
-	p.bad = nil
+	p.got, p.bad = 0, nil // its process may have ended
 	c.endReadings(p)
 	c.unask(now, p.node)
 	if p.plan != nil {
@@ -279,8 +282,8 @@ func (c *Core) lost(now Instant, p *peer) {
 	if p.admitting == 0 && !p.member {
 		p.catching = false
 		c.backToPlan(p)
-		c.sweep()
 	}
+	c.sweep()
 }
 
 // backToPlan leaves to the next resync what a replica that is no member did not acknowledge, and what is not durable on
@@ -304,6 +307,7 @@ func (c *Core) unref(op *Op) {
 	if op.refs > 0 {
 		return
 	}
+	c.endEarly(op)
 	if op.complete || op.closing || op.IsCopy() && op.local {
 		c.act(Action{Kind: Release, Op: op})
 	}
@@ -326,6 +330,28 @@ func (c *Core) Acked(now Instant, node string, stream, num uint64) {
 		c.pump(p)
 	}
 	c.progress(now, p)
+}
+
+// Received tells that node has taken every entry up to num in this stream: they are in the memory of its process.
+func (c *Core) Received(now Instant, node string, stream, num uint64) {
+	p := c.peers[node]
+	if stream != p.stream || !p.connected {
+		return
+	}
+	if num > p.acked+uint64(p.sent) {
+		c.disconnect(now, p, fmt.Sprintf("it received entry %d; %d is the last that was sent", num, p.acked+uint64(p.sent)))
+		return
+	}
+	p.since, p.pinged = now, false
+	for i := int(num) - int(p.acked) - 1; i >= 0; i-- { // the newest that is a client's
+		if op := p.out.at(i).op; op.seq != 0 {
+			p.got = max(p.got, op.seq)
+			break
+		}
+	}
+	if p.required() {
+		c.sweep()
+	}
 }
 
 func (c *Core) pop(now Instant, p *peer, num uint64) {

@@ -10,11 +10,12 @@ func (w *world) complete(op *Op) {
 			}
 		} else {
 			w.everyMember(func(s *side) {
+				has := w.has(s)
 				for b, v := range w.waiting[op] {
-					if s.dev[b] < v {
-						w.fail("R29: a read saw write %d of block %d, member %s holds %d", v, b, s.name, s.dev[b])
+					if has[b] < v {
+						w.fail("R29: a read saw write %d of block %d, member %s holds %d", v, b, s.name, has[b])
 					}
-					if s.dev[b] == other && op.Range.Off == int64(b)*worldBlock {
+					if has[b] == other && op.Range.Off == int64(b)*worldBlock {
 						w.fail("R29: a read of block %d, which member %s has from before the tenure in another state, was answered", b, s.name)
 					}
 				}
@@ -29,6 +30,9 @@ func (w *world) complete(op *Op) {
 	}
 	delete(w.open, op)
 	w.completed++
+	if op.early > 0 {
+		w.early++
+	}
 	others := len(w.vol().Members) - 1
 	if w.c.DiskError() != nil && !w.c.readsOnly && others > 0 {
 		w.fail("R23: operation %d was answered by a primary whose disk failed, with %d other members", op.seq, others)
@@ -51,17 +55,32 @@ func (w *world) complete(op *Op) {
 func (w *world) everyMember(f func(*side)) {
 	vol := w.vol()
 	for _, s := range w.sides {
-		if m, ok := vol.Members[s.name]; ok && m.Incarnation == s.inc && !s.failed {
+		if m, ok := vol.Members[s.name]; ok && m.Incarnation == s.inc && (w.room == nil || m.Process == s.process) && !s.failed {
 			f(s)
 		}
 	}
 }
 
+// has is what a member has: in semisync also what only its process has, in memory.
+func (w *world) has(s *side) content {
+	has := s.dev
+	if w.room == nil {
+		return has
+	}
+	for _, e := range s.holding {
+		if op := e.f.op; op.Kind != blockdev.OpFlush && !op.IsVoid() && !op.Closing() {
+			w.put(&has, op, e.f.data)
+		}
+	}
+	return has
+}
+
 func (w *world) check() {
 	w.everyMember(func(s *side) {
+		has := w.has(s)
 		for b := range s.dev {
-			if s.dev[b] < w.acked[b] {
-				w.fail("R4: block %d of member %s holds %d, %d was acknowledged", b, s.name, s.dev[b], w.acked[b])
+			if has[b] < w.acked[b] {
+				w.fail("R4: block %d of member %s holds %d, %d was acknowledged", b, s.name, has[b], w.acked[b])
 			}
 			if s.dur[b] < w.flushed[b] {
 				w.fail("R20: block %d of member %s holds %d durably, %d was flushed", b, s.name, s.dur[b], w.flushed[b])
@@ -69,6 +88,7 @@ func (w *world) check() {
 		}
 	})
 	least, n := ^uint64(0), 0
+	early := map[*Op]int64{}
 	for _, p := range w.c.peers {
 		if p.required() {
 			least = min(least, p.seen)
@@ -79,11 +99,19 @@ func (w *world) check() {
 				w.fail("operation %d is released and in the outbox of %s", op.seq, p.node)
 			} else {
 				sum += weight(op)
+				early[op] = op.early
 			}
 		}
 		if sum != p.bytes {
 			w.fail("the outbox of %s holds %d bytes and counts %d", p.node, sum, p.bytes)
 		}
+	}
+	held := int64(0)
+	for _, n := range early {
+		held += n
+	}
+	if held != w.c.early || w.room != nil && held != w.room.used {
+		w.fail("R28: %d bytes are held of what was acknowledged early, %d counted", held, w.c.early)
 	}
 	if least != w.c.minSeen {
 		w.fail("minSeen is %d, the peers have %d", w.c.minSeen, least)

@@ -84,7 +84,10 @@ func (w *world) restart(s *side) {
 	if s.conn != nil {
 		s.conn.dead, s.conn.frames = true, nil
 	}
-	s.recv, s.queue, s.running = standby.New(3, false), order.Queue{}, nil
+	s.recv, s.queue, s.running, s.holding = standby.New(3, false), order.Queue{}, nil, nil
+	if w.room != nil {
+		s.process++
+	}
 }
 
 func (w *world) admit() {
@@ -230,9 +233,13 @@ func (w *world) sideStep(s *side) {
 	case k == 5 && len(s.chunks) > 0:
 		w.compared(s)
 	case len(c.acks) > 0:
-		num := c.acks[0]
+		a := c.acks[0]
 		c.acks = c.acks[1:]
-		w.c.Acked(w.now, s.name, c.stream, num)
+		if a.got {
+			w.c.Received(w.now, s.name, c.stream, a.num)
+		} else {
+			w.c.Acked(w.now, s.name, c.stream, a.num)
+		}
 	}
 }
 
@@ -250,7 +257,7 @@ func (w *world) connect(s *side) {
 		return
 	}
 	s.conn, s.chunks = &conn{stream: stream}, nil
-	w.c.Up(w.now, s.name, stream, Greeting{Incarnation: s.inc, Process: 1, LastNum: s.recv.LastNum(), Failed: s.failed})
+	w.c.Up(w.now, s.name, stream, Greeting{Incarnation: s.inc, Process: s.process, LastNum: s.recv.LastNum(), Failed: s.failed})
 }
 
 func (w *world) arrive(s *side, f frame) {
@@ -266,11 +273,15 @@ func (w *world) arrive(s *side, f frame) {
 	case err != nil:
 		w.fail("%s: %v", s.name, err)
 	case dup:
-		s.conn.acks = append(s.conn.acks, min(f.num, s.recv.LastNum()))
+		s.conn.acks = append(s.conn.acks, answer{num: min(f.num, s.recv.LastNum())})
 	default:
 		e := &entryOf{f: f}
 		e.Owner, e.Range = e, f.op.Range
 		e.Barrier = f.op.Closing() || f.op.Kind == blockdev.OpFlush || f.op.IsVoid()
+		s.holding = append(s.holding, e)
+		if w.room != nil {
+			s.conn.acks = append(s.conn.acks, answer{f.num, true})
+		}
 		if s.queue.Admit(&e.Item) {
 			s.running = append(s.running, e)
 		}
@@ -281,6 +292,7 @@ func (w *world) entryReturns(s *side) {
 	i := w.rng.IntN(len(s.running))
 	e := s.running[i]
 	s.running = slices.Delete(s.running, i, i+1)
+	s.holding = slices.DeleteFunc(s.holding, func(h *entryOf) bool { return h == e })
 	op := e.f.op
 	flush := op.Closing() || op.Kind == blockdev.OpFlush || op.IsVoid()
 	bad := !w.calm && w.rng.IntN(150) == 0 || s.recv.Broken() && op.Closing()
@@ -307,7 +319,7 @@ func (w *world) entryReturns(s *side) {
 		return
 	}
 	if prefix := s.recv.Returned(e.f.num); s.recv.MayAck(s.conn.stream) {
-		s.conn.acks = append(s.conn.acks, prefix)
+		s.conn.acks = append(s.conn.acks, answer{num: prefix})
 	}
 }
 

@@ -25,9 +25,15 @@ type frame struct {
 type conn struct {
 	stream uint64
 	frames []frame
-	acks   []uint64
+	acks   []answer
 	dead   bool // broken; Down was not called yet
 	over   bool // Down was called
+}
+
+// answer is an acknowledgement on its way; got: of what was received only.
+type answer struct {
+	num uint64
+	got bool
 }
 
 type entryOf struct {
@@ -41,6 +47,8 @@ type side struct {
 	inc      cluster.Incarnation
 	before   []blockdev.Range // of a member: blocks that hold what the primary lacks, since before the tenure
 	boots    int
+	process  uint64     // another one after a restart, in semisync
+	holding  []*entryOf // taken and not returned: in the memory of the process
 	failed   bool
 	recv     *standby.Receiver
 	queue    order.Queue
@@ -94,6 +102,8 @@ type world struct {
 	acked     content // newest acknowledged write of each block
 	flushed   content // what an acknowledged flush promised
 	completed int
+	room      *room // in semisync
+	early     int   // completed before every member had written it
 	admitted  int
 	drops     int
 	calm      bool
@@ -109,12 +119,16 @@ func newWorld(seed uint64) *world {
 	w.state.ID = "c"
 	vol := cluster.Volume{Name: "v", Size: worldBlocks * worldBlock, Epoch: 3, Version: 7, Primary: "p", Process: 1,
 		Members: map[string]cluster.Member{"p": {Process: 1}}}
+	if seed%3 == 2 {
+		vol.Mode, vol.Served = cluster.ModeSemisync, "p"
+		w.room = &room{max: w.rng.Int64N(32 * worldBlock)}
+	}
 	for _, n := range []string{"p", "s", "x"} {
 		vol.Replicas = append(vol.Replicas, cluster.Replica{Node: n})
 		w.state.Nodes[n] = cluster.Node{Name: n, Start: 1}
 	}
 	for _, n := range []string{"s", "x"} {
-		s := &side{name: n, inc: bootA, recv: standby.New(3, false)}
+		s := &side{name: n, inc: bootA, process: 1, recv: standby.New(3, false)}
 		if w.rng.IntN(2) == 0 {
 			vol.Members[n] = cluster.Member{Incarnation: bootA, Process: 1}
 			for range w.rng.IntN(4) {
@@ -130,7 +144,11 @@ func newWorld(seed uint64) *world {
 		w.sides = append(w.sides, s)
 	}
 	w.state.Volumes["v"] = vol
-	w.c = New(Config{Self: "p", DropAfter: dropAfter, Piece: worldChunk, Backlog: 40 * worldBlock}, vol, w.now)
+	cfg := Config{Self: "p", DropAfter: dropAfter, Piece: worldChunk, Backlog: 40 * worldBlock}
+	if w.room != nil {
+		cfg.Room = w.room
+	}
+	w.c = New(cfg, vol, w.now)
 	return w
 }
 

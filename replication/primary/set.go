@@ -32,7 +32,7 @@ func (c *Core) applySet(now Instant, p *peer) {
 	case member && !p.member:
 		p.member, p.admitting, p.catching, p.plan = true, 0, false, nil
 		c.admitted()
-		if m.Incarnation != p.incarnation { // admitted by nobody here: its writes are unknown to us
+		if m.Incarnation != p.incarnation || m.Process != p.process && c.vol.IsProcess(p.node) { // admitted by nobody here: its writes are unknown to us
 			c.proposeDrop(now, p, "it was admitted under an incarnation that this primary did not resync")
 		}
 	case !member && p.member:

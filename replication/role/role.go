@@ -16,6 +16,7 @@
 package role
 
 import (
+	"cmp"
 	"fmt"
 
 	"hacluster/heartbeat/cluster"
@@ -65,9 +66,9 @@ func Next(f Facts) Action {
 	if f.Serving != 0 || v.Epoch == 0 || f.Report.Epoch > v.Epoch {
 		return nil // a record older than the epoch that we stored is not acted upon
 	}
-	if mine(f) && !f.Report.Usable() && len(v.Members) > 1 {
-		if !f.Lease {
-			return nil
+	if mine(f) && !f.Report.Usable() && (len(v.Members) > 1 || v.IsProcess(f.Self)) {
+		if !f.Lease || len(v.Members) == 1 {
+			return nil // alone, and in semisync what failed may be what only it was to have: a person decides
 		}
 		return GiveUp{Epoch: v.Epoch, Why: "the replica failed before it could serve"}
 	}
@@ -97,8 +98,8 @@ func activate(f Facts) Action {
 	if !f.Lease || f.Busy > 0 {
 		return nil
 	}
-	if v.Previous != "" {
-		d := &cluster.Drop{On: on(v), Node: v.Previous, Reason: "its epoch ended"}
+	if !v.Acts() {
+		d := &cluster.Drop{On: on(v), Node: cmp.Or(v.Previous, v.Served), Reason: "its epoch ended"}
 		return Propose{Command: cluster.Command{By: f.Self, Drop: d}}
 	}
 	return Serve{Epoch: v.Epoch}
@@ -112,7 +113,7 @@ func confirm(f Facts) Action {
 	if !ok || v.Primary == f.Self || m.Process == f.Report.Process || !f.Report.Usable() {
 		return nil
 	}
-	if m.Incarnation != f.Report.Incarnation && !f.Report.Kept(m) {
+	if !v.Unchanged(f.Self, &f.Report) && !v.Kept(f.Self, &f.Report) {
 		return nil // the primary drops it, or the next promotion does
 	}
 	r := &cluster.Rejoin{On: on(v), Node: f.Self, Clean: f.Report.Clean, Unmarked: f.Report.Unmarked,

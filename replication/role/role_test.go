@@ -36,6 +36,8 @@ func with(f Facts, change func(*Facts)) Facts {
 
 func alone(f *Facts) { f.Volume.Previous = ""; delete(f.Volume.Members, "p") }
 
+func semi(f *Facts, served string) { f.Volume.Mode, f.Volume.Served = cluster.ModeSemisync, served }
+
 func TestNext(t *testing.T) {
 	drop := Propose{cluster.Command{By: "s", Drop: &cluster.Drop{On: cluster.On{Volume: "v", Epoch: 6, Version: 20}, Node: "p", Reason: "its epoch ended"}}}
 	giveUp := GiveUp{Epoch: 6, Why: "the replica failed before it could serve"}
@@ -78,12 +80,20 @@ func TestNext(t *testing.T) {
 		"epoch not stored, another size":           {promoted(), func(f *Facts) { f.Report.Epoch, f.Volume.Size = 5, 4096 }, nil},
 		"serving an older epoch, another size now": {standby(), func(f *Facts) { f.Serving, f.Volume.Size = 5, 4096 }, Stop{"epoch 6 belongs to p"}},
 		// R23: the replica failed between its report and its first answer.
-		"promoted and failed":                       {promoted(), func(f *Facts) { f.Report.Failed = true }, giveUp},
-		"promoted and stalled before storing":       {promoted(), func(f *Facts) { f.Report.Epoch, f.Report.Stalled = 5, true }, giveUp},
-		"promoted and out of service":               {promoted(), func(f *Facts) { f.Report.Problem = "no superblock" }, giveUp},
-		"handed over and failed":                    {promoted(), func(f *Facts) { f.Volume.Previous, f.Report.Failed = "", true }, giveUp},
-		"promoted and failed, nothing to give up":   {promoted(), func(f *Facts) { f.Report.Failed, f.Lease = true, false }, nil},
-		"forced although failed, nobody else":       {promoted(), func(f *Facts) { alone(f); f.Report.Failed = true }, Serve{6}},
+		"promoted and failed":                     {promoted(), func(f *Facts) { f.Report.Failed = true }, giveUp},
+		"promoted and stalled before storing":     {promoted(), func(f *Facts) { f.Report.Epoch, f.Report.Stalled = 5, true }, giveUp},
+		"promoted and out of service":             {promoted(), func(f *Facts) { f.Report.Problem = "no superblock" }, giveUp},
+		"handed over and failed":                  {promoted(), func(f *Facts) { f.Volume.Previous, f.Report.Failed = "", true }, giveUp},
+		"promoted and failed, nothing to give up": {promoted(), func(f *Facts) { f.Report.Failed, f.Lease = true, false }, nil},
+		"forced although failed, nobody else":     {promoted(), func(f *Facts) { alone(f); f.Report.Failed = true }, Serve{6}},
+		// R6, R25: in semisync it says by an entry of its own that nothing is unwritten, also where nobody is left to be removed.
+		"semisync, alone, has not acted":            {promoted(), func(f *Facts) { alone(f); semi(f, "p") }, drop},
+		"semisync, alone, something is written":     {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Busy = 1 }, nil},
+		"semisync, the last one in the set":         {promoted(), func(f *Facts) { semi(f, "p") }, drop},
+		"semisync, promoted again":                  {promoted(), func(f *Facts) { alone(f); semi(f, "s") }, Serve{6}},
+		"semisync, failed before it could act":      {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Report.Failed = true }, nil},
+		"semisync, forced although failed":          {promoted(), func(f *Facts) { alone(f); semi(f, "s"); f.Report.Failed = true }, Serve{6}},
+		"semisync, failed, another may have all":    {promoted(), func(f *Facts) { semi(f, "p"); f.Report.Failed = true }, giveUp},
 		"standby and failed":                        {standby(), func(f *Facts) { f.Report.Failed = true }, nil},
 		"standby, confirmed":                        {standby(), func(*Facts) {}, nil},
 		"standby without a lease of the volume, ok": {standby(), func(f *Facts) { f.Lease = false }, nil},
@@ -158,6 +168,9 @@ func TestRandomFactsNeverServeTooEarly(t *testing.T) {
 			alone(&f)
 		}
 		if flip() {
+			semi(&f, []string{"p", "s"}[rng.IntN(2)])
+		}
+		if flip() {
 			f.Volume.Process = uint64(3 + rng.IntN(3))
 		}
 		if flip() {
@@ -202,7 +215,7 @@ func TestRandomFactsNeverServeTooEarly(t *testing.T) {
 				switch {
 				case !f.Lease, f.Busy > 0, v.Previous != "", f.Report.Epoch != v.Epoch, a.Epoch != v.Epoch, v.Primary != "s",
 					v.Process != f.Report.Process, m.Incarnation != f.Report.Incarnation, m.Process != f.Report.Process,
-					!f.Report.Usable() && len(v.Members) > 1:
+					!f.Report.Usable() && len(v.Members) > 1, v.Mode == cluster.ModeSemisync && v.Served != "s":
 					t.Fatalf("serves too early: %+v", f)
 				}
 				f.Serving = a.Epoch

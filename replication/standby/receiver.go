@@ -134,6 +134,14 @@ func (r *Receiver) LastNum() uint64 {
 // Epoch is the one stored.
 func (r *Receiver) Epoch() cluster.Epoch { return r.epoch }
 
+// Taken is the last entry that this process took in this epoch; 0: it took none.
+func (r *Receiver) Taken() uint64 {
+	if !r.known {
+		return 0
+	}
+	return r.received
+}
+
 // Outstanding is how many taken entries are still on the device.
 func (r *Receiver) Outstanding() int { return r.pending }
 

@@ -72,6 +72,8 @@ func FuzzDecodeStandby(f *testing.F) {
 	reply, _ := AppendHelloReply(nil, sampleReply())
 	replies, _ := AppendReplies(nil, sampleReplies())
 	data, _ := AppendReplies(nil, sampleData())
+	received, _ := AppendReplies(nil, sampleReceived())
+	f.Add(received)
 	f.Add(data)
 	f.Add(reply)
 	f.Add(replies)

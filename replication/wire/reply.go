@@ -21,6 +21,7 @@ const (
 	MarksReply                       // a piece of the map, from region ID on, or a Code why there is none
 	Promised                         // clearing ID is promised, on stable storage
 	ReadReply                        // the content of Range, or a Code why there is none
+	Received                         // all frames up to Seq are taken and in memory; the next Ack tells what of them is written
 )
 
 func (k ReplyKind) String() string {
@@ -39,6 +40,8 @@ func (k ReplyKind) String() string {
 		return "promised"
 	case ReadReply:
 		return "read reply"
+	case Received:
+		return "received"
 	}
 	return fmt.Sprintf("reply kind %d", uint8(k))
 }
@@ -78,7 +81,7 @@ func (c Code) String() string {
 type Reply struct {
 	Kind    ReplyKind
 	Code    Code           // of a Nack, DigestReply, MarksReply or ReadReply
-	Seq     uint64         // of an Ack or Nack
+	Seq     uint64         // of an Ack, Received or Nack
 	ID      uint64         // of the frame that is answered
 	Range   blockdev.Range // of a DigestReply or ReadReply
 	Digests []byte         // of a DigestReply without Code: DigestSize bytes for each block of Range
@@ -274,14 +277,14 @@ func (r Reply) withBlob(blobs *cursor, n int, sum uint32) (Reply, error) {
 
 // check refuses what no reply may say; blob is the length of its digests or text.
 func (r *Reply) check(blob int) error {
-	if r.Kind < Ack || r.Kind > ReadReply {
+	if r.Kind < Ack || r.Kind > Received {
 		return malformed("unknown kind %d", uint8(r.Kind))
 	}
 	if r.Code >= codes {
 		return malformed("a %v with the unknown code %d", r.Kind, uint8(r.Code))
 	}
-	sequenced := r.Kind == Ack || r.Kind == Nack
-	if (sequenced && r.ID != 0) || (!sequenced && r.Seq != 0) || (r.Kind == Ack && r.Seq == 0) {
+	sequenced := r.Kind == Ack || r.Kind == Nack || r.Kind == Received
+	if (sequenced && r.ID != 0) || (!sequenced && r.Seq != 0) || (sequenced && r.Kind != Nack && r.Seq == 0) {
 		return malformed("a %v has sequence number %d and id %d", r.Kind, r.Seq, r.ID)
 	}
 	if (r.Kind == Nack) != (r.Code != OK) && r.Kind != DigestReply && r.Kind != MarksReply && r.Kind != ReadReply {

@@ -30,7 +30,7 @@ import (
 
 // Version is the newest protocol version that this package speaks; the greeting offers [VersionMin, Version], and a stream
 // speaks the newest that both sides know. Version 2 knew no reads at a member, no digests in the order of entries and past the
-// page cache, and had longer frames. Version 3 knew no sums in the place of digests (Sums), and is the same otherwise.
+// page cache, and had longer frames. Version 3 knew no sums in the place of digests (Sums) and no mode semisync (Received), and is the same otherwise.
 const (
 	Version     = 4
 	VersionMin  = 3

@@ -97,6 +97,10 @@ func sampleData() Replies {
 	}}
 }
 
+func sampleReceived() Replies {
+	return Replies{Epoch: 7, Stream: 3, Items: []Reply{{Kind: Ack, Seq: 14}, {Kind: Received, Seq: 15}}}
+}
+
 // encode returns a batch as it travels: the head with the payloads behind it.
 func encode(t testing.TB, b Batch, size int64) []byte {
 	t.Helper()
@@ -161,12 +165,13 @@ func TestGoldenBytes(t *testing.T) {
 	reply, err2 := AppendHelloReply(nil, sampleReply())
 	replies, err3 := AppendReplies(nil, sampleReplies())
 	data, err4 := AppendReplies(nil, sampleData())
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	received, err5 := AppendReplies(nil, sampleReceived())
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		t.Fatal(err)
 	}
 	for name, msg := range map[string][]byte{
 		"hello": hello, "helloreply": reply, "batch": encode(t, sampleBatch(), 20<<30), "replies": replies,
-		"read": encode(t, sampleRead(), 20<<30), "data": data, "sums": encode(t, sampleSums(), 20<<30),
+		"read": encode(t, sampleRead(), 20<<30), "data": data, "received": received, "sums": encode(t, sampleSums(), 20<<30),
 	} {
 		golden(t, name, Version, msg)
 	}

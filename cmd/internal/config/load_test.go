@@ -199,8 +199,8 @@ func TestInsecureTakesNoNameButLocalhost(t *testing.T) {
 func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 	third := "node \"delta\" {\n  address = \"127.0.0.4:7400\"\n}\nvolume \"pgdata\" {\n  replica \"delta\" { device = \"/srv/d.img\" }"
 	tests := []struct{ name, old, new, want string }{
-		{"mode", `mode = "sync"`, `mode = "semisync"`,
-			`cluster.hcl:23: not supported yet, mode = "semisync", mode = "sync" is wanted: the daemon refuses to start with it`},
+		{"mode", `mode = "sync"`, `mode = "async"`,
+			`cluster.hcl:23: not supported yet, mode = "async", mode = "sync" or "semisync" is wanted: the daemon refuses to start with it`},
 		{"attach", `attach = "none"`, `attach = "nbd"`,
 			`cluster.hcl:31: not supported yet, attach = "nbd", attach = "none" is wanted: the daemon refuses to start with it`},
 		{"one replica", "  replica \"alpha\" { device = \"/srv/${node.name}/${volume.name}.img\" }\n", "",

@@ -53,8 +53,8 @@ func (c *Config) unsupportedShape(r *refusal) {
 }
 
 func (v Volume) unsupported(r *refusal) {
-	if v.Mode != ModeSync {
-		r.not(v.modeAt, `mode = "sync" is wanted`)
+	if v.Mode == ModeAsync {
+		r.not(v.modeAt, `mode = "sync" or "semisync" is wanted`)
 	}
 	if len(v.Replicas) < 2 {
 		r.not(v.at, "two replicas are wanted, not one")

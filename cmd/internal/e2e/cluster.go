@@ -28,6 +28,7 @@ type Config struct {
 	Bin     string // folder of haclusterd and ha-admin
 	RTO     string // default "2s"
 	Size    string // of the one volume, "vol"; default "1GiB"
+	Mode    string // sync or semisync; default sync
 	IO      string // auto, buffered or direct; default auto
 	Disks   string // folder of the backings; default Dir, and below it when not absolute. ${node.name} in it stands for the node
 	Extra   string // more lines of the volume block
@@ -77,7 +78,7 @@ const file = `cluster "{{.Name}}" {
 }
 {{end}}volume "vol" {
   size = "{{.Size}}"
-  mode = "sync"
+  mode = "{{.Mode}}"
   io   = "{{.IO}}"
   replica "alpha" { device = "{{.Disks}}/alpha.img" }
   replica "beta" { device = "{{.Disks}}/beta.img" }
@@ -98,6 +99,7 @@ func New(cfg Config) (*Cluster, error) {
 	}
 	def(&cfg.RTO, "2s")
 	def(&cfg.Size, "1GiB")
+	def(&cfg.Mode, "sync")
 	def(&cfg.IO, "auto")
 	def(&cfg.Disks, cfg.Dir)
 	if !filepath.IsAbs(cfg.Disks) {
@@ -116,7 +118,7 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	err = t.Execute(f, map[string]any{"Name": clusterName, "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": Nodes, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
-		"NBD": c.port + 2, "Size": cfg.Size, "IO": cfg.IO, "Disks": cfg.Disks, "Extra": cfg.Extra, "Cluster": cfg.Cluster})
+		"NBD": c.port + 2, "Size": cfg.Size, "Mode": cfg.Mode, "IO": cfg.IO, "Disks": cfg.Disks, "Extra": cfg.Extra, "Cluster": cfg.Cluster})
 	if err := errors.Join(err, f.Close()); err != nil || !cfg.TLS {
 		return c, err
 	}

@@ -96,7 +96,7 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if s := v.serving(vol); r.To == vol.Primary && s != nil && !(r.Force && s.Suspended && v.diskFailed(vol)) {
 		return api.Failed("node %q is primary of volume %q already", r.To, vol.Name)
 	}
-	m, member := vol.Members[r.To]
+	member := vol.IsMember(r.To)
 	rep := v.report(r.To, vol.Name)
 	if s := v.serving(vol); !member && s != nil && !s.Suspended { // also when it is gone: no answer of it would change that
 		do := "wait for its resync"
@@ -117,12 +117,15 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if !member && rep.Epoch == 0 && vol.Epoch > 0 {
 		return api.Refused("the replica of %q on %s never held the volume's data; it cannot be promoted, also not by force", vol.Name, r.To)
 	}
-	if member && m.Incarnation == rep.Incarnation && !rep.Failed && !rep.Inconsistent {
+	if member && vol.Unchanged(r.To, rep) && !rep.Failed && !rep.Inconsistent {
 		return nil
 	}
 	what := "it is not a member of the in-sync set, so it lacks acknowledged writes"
-	if member {
-		what = "it restarted with its machine or failed, so writes since its last flush may be missing"
+	switch {
+	case member && rep.Failed:
+		what = "its disk failed, so writes since its last flush may be missing"
+	case member:
+		what = lostText(vol, r.To, rep)
 	}
 	point := v.point(vol, r.To)
 	if rep.Inconsistent {
@@ -141,9 +144,8 @@ func (v *view) point(vol *cluster.Volume, node string) *api.PointStatus {
 	if rep == nil || len(vol.Members) == 0 || !rep.Promotable() || rep.Epoch == 0 && vol.Epoch > 0 {
 		return nil
 	}
-	m, member := vol.Members[node]
 	peer := v.peer(vol, node)
-	if member && m.Incarnation == rep.Incarnation && rep.Usable() {
+	if vol.IsMember(node) && vol.Unchanged(node, rep) && rep.Usable() {
 		now := wallClock()
 		p := &api.PointStatus{Epoch: uint64(vol.Epoch), At: &now}
 		if peer != nil {

@@ -220,7 +220,7 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 		rs := v.replica(vol, s, r.Node)
 		out.Replicas = append(out.Replicas, rs)
 		if rep := v.report(r.Node, vol.Name); r.Node != vol.Primary && vol.IsMember(r.Node) && rep != nil && rep.Usable() &&
-			rep.Incarnation == vol.Members[r.Node].Incarnation {
+			vol.Unchanged(r.Node, rep) {
 			out.Promotable = append(out.Promotable, r.Node)
 		}
 	}

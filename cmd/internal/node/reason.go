@@ -74,14 +74,24 @@ func (v *view) notServed(vol *cluster.Volume) string {
 			why = append(why, m+": "+rep.Doing)
 		case !rep.Usable():
 			why = append(why, fmt.Sprintf("the replica on %s cannot be used: %s", m, problemOf(rep)))
-		case rep.LostMemory(vol.Members[m]) && !rep.Kept(vol.Members[m]):
-			why = append(why, m+" restarted with its machine, so writes since its last flush are at risk")
+		case vol.LostMemory(m, rep) && !vol.Kept(m, rep):
+			why = append(why, lostText(vol, m, rep))
+		case vol.IsProcess(m) && rep.LastSeq < rep.Taken:
+			why = append(why, fmt.Sprintf("%s follows when its disk has written what it received (%d of %d entries are)", m, rep.LastSeq, rep.Taken))
 		}
 	}
 	if len(why) == 0 {
 		return "a primary is being chosen"
 	}
 	return fmt.Sprintf("only %s may serve: %s%s", strings.Join(vol.MemberNames(), ", "), strings.Join(why, "; "), v.advice(vol))
+}
+
+// lostText says how a member lost its memory.
+func lostText(vol *cluster.Volume, node string, rep *cluster.Report) string {
+	if rep.Incarnation == vol.Members[node].Incarnation {
+		return node + " is a new process, so writes that the last one had in memory (mode semisync) are at risk"
+	}
+	return node + " restarted with its machine, so writes since its last flush are at risk"
 }
 
 func (v *view) diskFailed(vol *cluster.Volume) bool {
@@ -119,9 +129,9 @@ func (v *view) advice(vol *cluster.Volume) string {
 		switch {
 		case rep == nil:
 			away++
-		case rep.Usable() && (!rep.LostMemory(vol.Members[m]) || rep.Kept(vol.Members[m])), rep.Doing != "":
+		case rep.Usable() && (!vol.LostMemory(m, rep) || vol.Kept(m, rep)), rep.Doing != "":
 			return ""
-		case rep.LostMemory(vol.Members[m]):
+		case rep.LostKernel(vol.Members[m]):
 			lost++
 		}
 	}

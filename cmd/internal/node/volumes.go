@@ -33,6 +33,8 @@ type volumes struct {
 	end  context.CancelFunc
 	// space is what undo areas and rescue images of all volumes take room of: they lie in one file system.
 	space undo.Space
+	// early is what the volumes of this node may hold in memory of writes that were acknowledged early (semisync).
+	early replication.Room
 
 	mu   sync.Mutex
 	nbd  *nbd.Server // nil before run
@@ -191,7 +193,7 @@ func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.R
 func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
 	conf, _ := v.n.conf().Volume(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
-		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Log: v.n.log}
+		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Log: v.n.log}
 	h := &held{id: vol.ID, size: vol.Size, resized: vol.Resized, tail: make(chan struct{}, 1), ended: make(chan struct{})}
 	b, err := v.openBacking(st, vol, rep.Device, conf)
 	if err != nil {

@@ -22,6 +22,7 @@ type disk struct {
 	running []*diskOp      // in the kernel
 	failing int            // so many operations from now on fail
 	stalls  int            // so many operations from now on take very long
+	drags   int            // so many take as long as they may, just not too long
 	bad     [blocks]bool   // clients cannot read it until it is written anew
 	unseen  []*diskOp      // failed, and the process has not heard yet
 	broken  *proc          // whose opening of the backing had a flush fail of which it has not heard yet: none succeeds any more
@@ -84,6 +85,10 @@ func (d *disk) start(p *proc, o *diskOp, done func(*diskOp)) {
 	lat := w.between(50*time.Microsecond, 2*time.Millisecond)
 	if w.chance(w.faults.slowDisk) {
 		lat += w.between(10*time.Millisecond, 600*time.Millisecond)
+	}
+	if d.drags > 0 {
+		d.drags--
+		lat = w.between(diskDeadline*3/4, diskDeadline)
 	}
 	if d.stalls > 0 {
 		d.stalls--

@@ -225,7 +225,7 @@ func (w *world) heal() {
 	w.tracef("HEAL")
 	for _, n := range w.nodes {
 		if n.data {
-			n.disk.failing, n.disk.stalls, n.disk.bad = 0, 0, [blocks]bool{}
+			n.disk.failing, n.disk.stalls, n.disk.drags, n.disk.bad = 0, 0, 0, [blocks]bool{}
 		}
 		w.revive(n)
 	}

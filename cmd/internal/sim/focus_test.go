@@ -11,7 +11,7 @@ import (
 func (w *world) focus(mine *[]fault, total *int) {
 	f := &w.faults
 	names := []string{"hand-over", "cut", "election", "isolate"}
-	one := w.rng.IntN(24)
+	one := w.rng.IntN(28)
 	if *focusOn >= 0 {
 		one = *focusOn
 	}
@@ -52,6 +52,9 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case 12: // a volume that grows and shrinks again and again
 		f.slowDisk, f.interrupts = 0.03, 0.5
 		names = []string{"grow", "shrink", "standby's power", "standby's process", "hand-over", "force", "kill", "power"}
+	case 13: // what a standby had in memory only
+		f.slowDisk = 0.2
+		names = []string{"standby's process, then the primary's", "standby's disk drags, the primary's power, the standby's process", "hand-over"}
 	default:
 		return
 	}
@@ -118,6 +121,34 @@ var closeFaults = []fault{
 	}},
 	{"grow", 12, (*world).grow},
 	{"shrink", 8, (*world).shrink},
+	{"standby's process, then the primary's", 3, func(w *world) {
+		n := w.primary()
+		if n == nil {
+			return
+		}
+		s := w.nodes[1-n.index]
+		s.kill("killed")
+		n.kill("killed")
+		w.after(w.between(0, 300*time.Millisecond), s.startProc)
+		w.after(w.between(lease, 4*lease), n.startProc)
+	}},
+	{"standby's disk drags, the primary's power, the standby's process", 6, func(w *world) {
+		n := w.primary()
+		if n == nil {
+			return
+		}
+		s := w.nodes[1-n.index]
+		s.disk.drags = 30
+		w.after(w.between(0, lease/2), func() {
+			n.crash()
+			w.after(w.between(4*lease, 8*lease), n.boots)
+			w.after(w.between(lease/2, 2*lease), func() {
+				s.disk.drags = 0
+				s.kill("killed")
+				w.after(w.between(0, 300*time.Millisecond), s.startProc)
+			})
+		})
+	}},
 	{"pause", 2, func(w *world) { w.pause(true) }},
 	{"end of pause", 1, func(w *world) { w.pause(false) }},
 	{"cannot read", 8, func(w *world) {

@@ -95,6 +95,8 @@ func (l *peerLink) get(c *conn, m any) {
 		s.core.Up(now, name, l.stream, m.Greeting)
 	case ackMsg:
 		s.core.Acked(now, name, l.stream, m.num)
+	case gotMsg:
+		s.core.Received(now, name, l.stream, m.num)
 	case pongMsg:
 		s.core.Alive(now, name, l.stream)
 	case refuseMsg:

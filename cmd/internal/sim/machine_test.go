@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
 )
 
@@ -63,6 +64,27 @@ type proc struct {
 	leader  *leader
 	holder  *cluster.Holder
 	replica *replica
+	room    room
+}
+
+// room is what a process may hold of writes that were acknowledged early, in every other semisync run nearly nothing.
+type room struct {
+	w    *world
+	used int64
+}
+
+func (r *room) Take(bytes int64) bool {
+	if r.w.seed%8 == 3 && r.used+bytes > 4*blockdev.BlockSize {
+		return false
+	}
+	r.used += bytes
+	return true
+}
+
+func (r *room) Give(bytes int64) {
+	if r.used -= bytes; r.used < 0 {
+		r.w.violate("R28: %d bytes were given back that nobody had", -r.used)
+	}
 }
 
 // now is what CLOCK_BOOTTIME shows.
@@ -99,7 +121,7 @@ func (n *node) startProc() {
 		}
 		n.starting = false
 		n.start++
-		p := &proc{w: n.w, node: n, number: n.start, state: cluster.NewState()}
+		p := &proc{w: n.w, node: n, number: n.start, state: cluster.NewState(), room: room{w: n.w}}
 		n.proc = p
 		n.w.tracef("START %s process %d boot %d super %+v", n.name, p.number, n.boot, n.super)
 		p.raft.p = p

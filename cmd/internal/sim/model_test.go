@@ -134,7 +134,10 @@ func (w *world) build() {
 
 func (w *world) initCommand() cluster.Command {
 	i := &cluster.Init{ID: "c1", Name: "sim"}
-	v := cluster.CreateVolume{Name: volumeName, ID: "v1", Size: sizeOf(firstBlocks), Mode: "sync"}
+	v := cluster.CreateVolume{Name: volumeName, ID: "v1", Size: sizeOf(firstBlocks), Mode: cluster.ModeSync}
+	if w.seed%4 == 3 {
+		v.Mode = cluster.ModeSemisync
+	}
 	for k, name := range voters {
 		i.Nodes = append(i.Nodes, cluster.Node{Name: name, Witness: k == 2, DataDir: "dir-" + name})
 		if k < 2 {

@@ -158,19 +158,45 @@ func (o *oracle) members(fn func(*node)) {
 	}
 }
 
+// holders is members, with what each has of block b: in semisync a standby is one process, and has what that has in memory.
+func (o *oracle) holders(b int, fn func(n *node, has value)) {
+	v := o.w.truth.state.Volumes[volumeName]
+	o.members(func(n *node) {
+		has := n.disk.cache[b]
+		if v.IsProcess(n.name) {
+			if n.proc == nil || n.proc.number != v.Members[n.name].Process || n.proc.replica.failed {
+				return // it follows nobody: its process is gone, or what it received could not be written (R23, R25)
+			}
+			for _, e := range n.proc.replica.holding {
+				if m := &e.msg; m.kind != blockdev.OpFlush && m.from <= b && b < m.to {
+					has = m.valueOf(b)
+				}
+			}
+		}
+		fn(n, has)
+	})
+}
+
+func (m *entryMsg) valueOf(b int) value {
+	if m.values != nil {
+		return m.values[b-m.from]
+	}
+	return m.value
+}
+
 // written checks R3 to R5: what is acknowledged is on every member.
 func (o *oracle) written(b int, v value) {
-	o.members(func(n *node) {
-		if n.disk.cache[b] < v {
-			o.w.violate("R4: write %d of block %d is acknowledged and member %s holds %d", v, b, n.name, n.disk.cache[b])
+	o.holders(b, func(n *node, has value) {
+		if has < v {
+			o.w.violate("R4: write %d of block %d is acknowledged and member %s holds %d", v, b, n.name, has)
 		}
 	})
 }
 
 // same checks R29: what was read is on every member, unless something newer of this session is.
 func (o *oracle) same(b int, v value, s *session) {
-	o.members(func(n *node) {
-		if c := n.disk.cache[b]; c != v && !n.super.failed && !o.newer(b, c, s.epoch) {
+	o.holders(b, func(n *node, c value) {
+		if c != v && !n.super.failed && !o.newer(b, c, s.epoch) {
 			o.w.violate("R29: a read of block %d gives write %d, member %s holds %d", b, v, n.name, c)
 		}
 	})

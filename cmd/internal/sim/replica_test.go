@@ -24,6 +24,7 @@ type replica struct {
 	queue    order.Queue // of what the Receiver took
 	seen     standby.Sights
 	taken    []*entry // taken and not in the queue yet: a mark is being stored
+	holding  []*entry // in the queue: in this process's memory
 	marking  bool
 	area     *undo.Area
 	logs     []*entry    // whose old content is being logged, in order
@@ -111,7 +112,7 @@ func (r *replica) storeNext() {
 func (r *replica) report() cluster.Report {
 	s := &r.n.super
 	return cluster.Report{Volume: volumeName, Incarnation: r.n.incarnation(), Process: r.p.number, Epoch: r.recv.Epoch(), LastSeq: r.recv.LastNum(),
-		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean, Point: r.point()}
+		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean, Point: r.point(), Taken: r.recv.Taken()}
 }
 
 func (r *replica) facts() role.Facts {

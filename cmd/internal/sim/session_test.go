@@ -57,7 +57,7 @@ type session struct {
 func newSession(r *replica) *session {
 	w := r.w
 	s := &session{r: r, w: w, epoch: r.vol.Epoch}
-	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog}
+	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog, Room: &r.p.room}
 	s.core = primary.New(cfg, r.vol, r.p.now())
 	s.link = peerLink{s: s, peer: w.nodes[1-r.n.index]}
 	w.counts.Serves++
@@ -72,6 +72,7 @@ func newSession(r *replica) *session {
 func (s *session) end(why string) {
 	s.w.tracef("STOP %s/%d epoch %d: %s", s.r.n.name, s.r.p.number, s.epoch, why)
 	s.ended = true
+	s.core.End()
 	s.cutClients()
 	if c := s.link.conn; c != nil {
 		c.close(0)

@@ -65,6 +65,24 @@ func (w *world) whole() bool {
 	return false
 }
 
+// lostUnlike reports whether one member lost the memory of its machine and another that of its process only, so that each may
+// have what the other lacks, and a person decides (R25).
+func (w *world) lostUnlike(v *cluster.Volume) bool {
+	machine, process := false, false
+	for _, n := range w.nodes[:2] {
+		if !v.IsMember(n.name) || n.proc == nil {
+			continue
+		}
+		r := n.proc.replica.report()
+		if v.Unchanged(n.name, &r) || v.Kept(n.name, &r) {
+			return false
+		}
+		machine = machine || r.LostKernel(v.Members[n.name])
+		process = process || !r.LostKernel(v.Members[n.name])
+	}
+	return machine && process
+}
+
 // person does what waits for a person: allows the resync of a held replica, and forces a promotion when nobody may be
 // promoted without.
 func (w *world) person(healed int64) {
@@ -82,7 +100,7 @@ func (w *world) person(healed int64) {
 		return
 	}
 	w.helped = w.now
-	if !w.badDisk && w.counts.Forced == 0 {
+	if !w.badDisk && w.counts.Forced == 0 && !w.lostUnlike(&v) {
 		w.violate("the volume is not served %v after the last fault, although no disk failed and nobody was forced: %s", helpAfter, w.describe())
 	}
 	w.counts.Helped++

@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/undo"
+	"hacluster/heartbeat/cluster"
 	"hacluster/replication/order"
 	"hacluster/replication/primary"
 	"hacluster/replication/role"
@@ -35,6 +37,7 @@ type (
 	pingMsg   struct{}
 	pongMsg   struct{}
 	ackMsg    struct{ num uint64 }
+	gotMsg    struct{ num uint64 }
 	refuseMsg struct{ text string }
 	// stoppingMsg: the standby's process stops in order.
 	stoppingMsg struct{}
@@ -222,6 +225,10 @@ func (r *replica) takeOn() {
 			}
 			r.seen.Overwrites(e.Range)
 		}
+		r.holding = append(r.holding, e)
+		if r.vol.Mode == cluster.ModeSemisync {
+			e.in.send(gotMsg{e.msg.num})
+		}
 		if r.queue.Admit(&e.Item) {
 			r.startEntry(e)
 		}
@@ -266,6 +273,7 @@ func (r *replica) endEntry(e *entry, err error) {
 		in.failed = true
 		in.send(refuseMsg{err.Error()})
 	}
+	r.holding = slices.DeleteFunc(r.holding, func(h *entry) bool { return h == e })
 	ready := r.queue.Return(&e.Item, nil)
 	var prefix uint64
 	if err != nil {

@@ -1,0 +1,40 @@
+package cluster
+
+// A member is one incarnation of a replica, for a write that was acknowledged may be in the memory of its kernel only. In
+// semisync it may be in the memory of its process only: there a standby is one process, and of another one only a mark of a
+// clean stop tells that nothing was lost with it (R25). Who served has written all that was acknowledged; who was promoted
+// serves by an entry of its own, when nothing that it took is unwritten (Served).
+
+// IsProcess reports whether node's membership is of its process.
+func (v *Volume) IsProcess(node string) bool {
+	return v.Mode == ModeSemisync && v.Primary != "" && node != v.Served
+}
+
+// Acts reports whether the primary has been let act by the entry that follows its promotion: the last one is removed, and in
+// semisync nothing is unwritten of what the new one took from it (R6).
+func (v *Volume) Acts() bool { return v.Previous == "" && !v.IsProcess(v.Primary) }
+
+// MayLead reports whether a usable replica may be promoted by what it has in memory: it has written all up to taken, which it
+// had taken when it was asked first after the last primary's lease had ended. So a queue that its disk never gets through takes the
+// role from nobody who may come back.
+func (v *Volume) MayLead(node string, r *Report, taken uint64) bool {
+	return !v.IsProcess(node) || r.LastSeq >= taken
+}
+
+// Unchanged reports whether the replica is still the member that the set names.
+func (v *Volume) Unchanged(node string, r *Report) bool {
+	m := v.Members[node]
+	return r.Incarnation == m.Incarnation && (r.Process == m.Process || !v.IsProcess(node))
+}
+
+// Kept reports whether a replica that is not the member any more says that nothing was lost with it.
+func (v *Volume) Kept(node string, r *Report) bool {
+	m := v.Members[node]
+	return r.Clean.Matches(m) || r.Unmarked.Matches(m) && !v.IsProcess(node)
+}
+
+// LostMemory reports whether the replica's own word is that what the member had in memory is gone.
+func (v *Volume) LostMemory(node string, r *Report) bool {
+	m := v.Members[node]
+	return r.LostKernel(m) || v.IsProcess(node) && r.Process != m.Process
+}
