@@ -19,6 +19,7 @@ import (
 	"hacluster/blockdev/backend/faultdev"
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/blockdev/failpoint"
+	"hacluster/heartbeat/cluster"
 )
 
 // Power cuts at named points, faults.md K110 and K111. Two nodes with real superblocks, maps of marks, undo areas and links,
@@ -122,7 +123,11 @@ func newCutRun(t *testing.T, seed uint64) *cutRun {
 	r := &cutRun{rng: rand.New(rand.NewPCG(seed, 110)), off: make(chan struct{})}
 	r.point = cutPoints[seed%uint64(len(cutPoints))]
 	r.left.Store(-1 << 62)
-	r.lab = formed(t, labConfig{size: cutVolume, inline: r.rng.IntN(2) == 0, files: dir, undo: true, rescue: true}, "a", "b")
+	mode := cluster.ModeSync
+	if seed%3 == 2 {
+		mode = cluster.ModeSemisync
+	}
+	r.lab = formed(t, labConfig{size: cutVolume, mode: mode, inline: r.rng.IntN(2) == 0, files: dir, undo: true, rescue: true}, "a", "b")
 	switch a, b := r.lab.nodes["a"], r.lab.nodes["b"]; r.rng.IntN(3) {
 	case 0:
 		r.nodes = []*labNode{a}

@@ -33,7 +33,7 @@ func (r *cutRun) heal() {
 		if n, how := r.follows(v); n != nil {
 			leave := []string{}
 			for m := range v.Members {
-				if rep := r.lab.nodes[m].get().Report(); m != n.name && (rep.LostMemory(v.Members[m]) && !rep.Clean.Matches(v.Members[m]) || how == cluster.BasisAllLost) {
+				if rep := r.lab.nodes[m].get().Report(); m != n.name && (v.LostMemory(m, &rep) && !rep.Clean.Matches(v.Members[m]) || how == cluster.BasisAllLost) {
 					leave = append(leave, m)
 				}
 			}
@@ -58,12 +58,12 @@ func (r *cutRun) follows(v *cluster.Volume) (*labNode, cluster.Basis) {
 		}
 		n := r.lab.nodes[name]
 		rep := n.get().Report()
-		if rep.Usable() {
+		if rep.Usable() && v.MayLead(name, &rep, rep.Taken) {
 			usable = append(usable, n)
 		}
 	}
 	for _, n := range usable {
-		if v.Members[n.name].Incarnation == n.incarnation() {
+		if rep := n.get().Report(); v.Unchanged(n.name, &rep) {
 			return n, cluster.BasisUnchanged
 		}
 	}
