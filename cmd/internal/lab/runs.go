@@ -182,7 +182,7 @@ func inLab(ctx context.Context, c *call, s scenario.Scenario, name string, seed 
 	if err != nil {
 		return r, err
 	}
-	cfg.RTO, cfg.Disks, cfg.Clocks = s.RTO, s.Disks, s.Clocks
+	cfg.RTO, cfg.Mode, cfg.Disks, cfg.Clocks = s.RTO, s.Mode, s.Disks, s.Clocks
 	if s.Clocks {
 		if cfg.Bin, err = steppable(ctx, cfg.Bin); err != nil {
 			return r, err

@@ -49,6 +49,7 @@ type Scenario struct {
 	Covers string // numbers of faults.md
 	What   string
 	RTO    string // of the cluster; default "2s"
+	Mode   string // of the volume; default "sync"
 	FUA    bool   // each write is durable before it counts: what must survive when all nodes lose power
 	Disks  bool   // the nodes' files lie on disks that can lose power, fail and hang
 	Clocks bool   // the daemons have clocks of their own that can be stepped

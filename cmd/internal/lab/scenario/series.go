@@ -49,7 +49,7 @@ func Soak(d time.Duration) Scenario {
 // soakChoice leaves out what needs another cluster, takes long, or may cost data by right: that has runs of its own.
 func soakChoice() (choice []Scenario) {
 	for _, s := range Table() {
-		if s.RTO == "" && s.Hold <= 12*time.Second && !s.Alone && !s.Clocks {
+		if s.RTO == "" && s.Mode == "" && s.Hold <= 12*time.Second && !s.Alone && !s.Clocks {
 			choice = append(choice, s)
 		}
 	}

@@ -216,5 +216,28 @@ func Table() []Scenario {
 				return []topology.Rule{{From: r.Primary(), To: r.Standby(), Network: topology.Replication, Percent: 100, Longer: 1000}}
 			}),
 			Expect: Expect{Service: GoesOn}},
+		// In semisync, where a standby's process has writes in memory that count.
+		{Name: "semisync-kill-primary", Covers: "K109", What: "semisync: SIGKILL on the primary", Mode: "semisync", Fault: Kill(P), Hold: 2 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "semisync-kill-standby", Covers: "K109", What: "semisync: SIGKILL on the standby: it is dropped, and resynced", Mode: "semisync", Fault: Kill(S), Hold: 2 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "semisync-kill-all", Covers: "K109 K111", What: "semisync: all daemons killed at once: the primary alone has all that was acknowledged", Mode: "semisync", Fault: Kill(P, S, W), Hold: 3 * time.Second,
+			Expect: Expect{Service: Suspends, Changes: 1}},
+		{Name: "semisync-promoted-kill", Covers: "K109", What: "semisync: the new primary is killed as soon as it is promoted, the old one comes back", Mode: "semisync", Fault: Promoting(Kill(P), Kill(S)), Hold: time.Second,
+			Expect: Expect{Service: Suspends, Changes: 2}},
+		{Name: "semisync-pause-primary", Covers: "T83", What: "semisync: SIGSTOP on the primary for many leases, then SIGCONT", Mode: "semisync", Fault: Pause(P), Hold: 5 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "semisync-pause-standby", Covers: "T84", What: "semisync: SIGSTOP on the standby", Mode: "semisync", Fault: Pause(S), Hold: 5 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "semisync-cut-primary", Covers: "X98", What: "semisync: P | S W: the primary alone", Mode: "semisync", Fault: Cut("", P, S, W), Hold: 5 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "semisync-power-primary", Covers: "K110", What: "semisync: the primary loses power, unflushed writes torn", Mode: "semisync", Disks: true, Fault: PowerCut(disk.Torn, P), Hold: 2 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1}},
+		{Name: "semisync-power-standby", Covers: "K110", What: "semisync: the standby loses power, unflushed writes by the sector", Mode: "semisync", Disks: true, Fault: PowerCut(disk.Random, S), Hold: 2 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "semisync-power-all", Covers: "K110 K111", What: "semisync: all lose power under writes with FUA", Mode: "semisync", Disks: true, FUA: true, Fault: PowerCut(disk.Drop, P, S, W), Hold: 2 * time.Second,
+			Expect: Expect{Service: Suspends, Changes: 1}},
+		{Name: "semisync-slow-standby", Covers: "D93", What: "semisync: each write of the standby takes 100 ms longer", Mode: "semisync", Disks: true, Fault: Disk(disk.Fault{Kind: disk.Slow, Op: disk.Write, Delay: 100 * time.Millisecond}, topology.DiskVolume, S), Hold: 4 * time.Second,
+			Expect: Expect{Service: GoesOn}},
 	}
 }

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"os"
 	"strings"
 	"text/template"
@@ -19,7 +20,7 @@ const file = `cluster "lab" {
 }
 {{end}}volume "vol" {
   size = "{{.Size}}"
-  mode = "sync"
+  mode = "{{.Mode}}"
   replica "alpha" { device = "{{.Dir}}/nodes/alpha/vol.img" }
   replica "beta" { device = "{{.Dir}}/nodes/beta/vol.img" }
   export {
@@ -46,7 +47,7 @@ func (l *Lab) writeConfig(s *State) error {
 	}
 	var text strings.Builder
 	err := template.Must(template.New("cluster.hcl").Parse(file)).Execute(&text, map[string]any{
-		"RTO": s.Config.RTO, "Dir": l.Dir, "Nodes": nodes, "Size": s.Config.Size, "Extra": s.Config.Extra,
+		"RTO": s.Config.RTO, "Dir": l.Dir, "Nodes": nodes, "Size": s.Config.Size, "Mode": cmp.Or(s.Config.Mode, "sync"), "Extra": s.Config.Extra,
 	})
 	if err != nil {
 		return err

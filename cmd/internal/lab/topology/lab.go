@@ -51,6 +51,7 @@ type Config struct {
 	Witnesses int    // default 1
 	RTO       string // default "2s"
 	Size      string // of the volume, default "64MiB"
+	Mode      string // of the volume, default "sync"
 	Extra     string // more lines of the volume block
 	Clocks    bool   // the daemons in Bin have clocks that can be stepped (package wallclock)
 	Disks     bool   // the nodes' folders lie on disks that can lose power, fail and hang
