@@ -67,9 +67,11 @@ func Next(f Facts) Action {
 		return nil // a record older than the epoch that we stored is not acted upon
 	}
 	if mine(f) && !f.Report.Usable() && (len(v.Members) > 1 || v.IsProcess(f.Self)) {
-		if !f.Lease || len(v.Members) == 1 {
-			return nil // alone, and in semisync what failed may be what only it was to have: a person decides
+		if !f.Lease {
+			return nil
 		}
+		// Alone, and in semisync, what failed may be what only it was to have: a person decides, whose word is acted upon when no lease
+		// is in force any more.
 		return GiveUp{Epoch: v.Epoch, Why: "the replica failed before it could serve"}
 	}
 	if f.Report.Epoch < v.Epoch {

@@ -91,7 +91,8 @@ func TestNext(t *testing.T) {
 		"semisync, alone, something is written":     {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Busy = 1 }, nil},
 		"semisync, the last one in the set":         {promoted(), func(f *Facts) { semi(f, "p") }, drop},
 		"semisync, promoted again":                  {promoted(), func(f *Facts) { alone(f); semi(f, "s") }, Serve{6}},
-		"semisync, failed before it could act":      {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Report.Failed = true }, nil},
+		"semisync, failed before it could act":      {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Report.Failed = true }, giveUp}, // a person's word waits for its lease
+		"semisync, failed, nothing to give up":      {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Report.Failed, f.Lease = true, false }, nil},
 		"semisync, forced although failed":          {promoted(), func(f *Facts) { alone(f); semi(f, "s"); f.Report.Failed = true }, Serve{6}},
 		"semisync, failed, another may have all":    {promoted(), func(f *Facts) { semi(f, "p"); f.Report.Failed = true }, giveUp},
 		"standby and failed":                        {standby(), func(f *Facts) { f.Report.Failed = true }, nil},
