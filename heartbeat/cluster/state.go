@@ -94,6 +94,7 @@ type Volume struct {
 const (
 	ModeSync     = "sync"     // every member has written it
 	ModeSemisync = "semisync" // the primary has written it, and every other member has it in memory
+	ModeAsync    = "async"    // the primary has written it, and what the other members lack stays within a bound (R13)
 )
 
 // Replica reports whether node holds a replica of the volume, and which.
