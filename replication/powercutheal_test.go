@@ -52,14 +52,20 @@ func (r *cutRun) heal() {
 // disk has failed and the other has lost what was not flushed.
 func (r *cutRun) follows(v *cluster.Volume) (*labNode, cluster.Basis) {
 	var usable []*labNode
+	writes := false // an unchanged member has yet to write what it took: nobody with less goes before it
 	for _, name := range append([]string{v.Primary}, v.MemberNames()...) {
 		if !v.IsMember(name) {
 			continue
 		}
 		n := r.lab.nodes[name]
 		rep := n.get().Report()
-		if rep.Usable() && v.MayLead(name, &rep, rep.Taken) {
+		if !rep.Usable() {
+			continue
+		}
+		if v.MayLead(name, &rep, rep.Taken) {
 			usable = append(usable, n)
+		} else if v.Unchanged(name, &rep) {
+			writes = true
 		}
 	}
 	for _, n := range usable {
@@ -71,6 +77,9 @@ func (r *cutRun) follows(v *cluster.Volume) (*labNode, cluster.Basis) {
 		if rep := n.get().Report(); rep.Clean.Matches(v.Members[n.name]) {
 			return n, cluster.BasisClean
 		}
+	}
+	if writes {
+		return nil, ""
 	}
 	for _, n := range usable {
 		if n.name == v.Primary {
