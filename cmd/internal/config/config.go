@@ -117,6 +117,7 @@ type Volume struct {
 	UndoLimit int64 `json:",omitempty"` // so that files without it have the hash that they had before there was this key
 
 	at, modeAt, sizeAt, ioAt, suspendAt, undoAt, verifyAt, resyncAt pos
+	asyncAt                                                         asyncAt
 }
 
 // Replica is one node's copy of a volume.
@@ -158,9 +159,9 @@ type Listener struct {
 
 // Async is the enforced bound on what may be lost; it counts only in async mode.
 type Async struct {
-	MaxLagBytes int64         // default 64 MiB
-	MaxLag      time.Duration // default 5s
-	Patience    time.Duration // default 10s: at the bound for this long, the standby is dropped
+	MaxLagBytes int64         // default 64 MiB; all of it may lie in the primary's memory
+	MaxLag      time.Duration // default 5s; age of the oldest acknowledged write that a standby lacks
+	Patience    time.Duration // default 10s: writers held at the bound for so long, the standby is dropped
 }
 
 // Verify is when the replicas of a volume are compared by themselves. The zero value: never.

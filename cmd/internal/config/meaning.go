@@ -9,6 +9,7 @@ func (c *Config) checkMeaning(r *report) {
 	c.checkLoopback(r)
 	c.checkListeners(r)
 	c.checkDevices(r)
+	c.checkAsync(r)
 }
 
 // onOneMachine: all nodes share this machine, because they are reached by loopback addresses.

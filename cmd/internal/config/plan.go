@@ -154,6 +154,14 @@ func (p *plan) volumes(old, next *Config) {
 	}
 }
 
+// asyncTaken is when another bound counts.
+func asyncTaken(m Mode) string {
+	if m != ModeAsync {
+		return "it counts in async mode only"
+	}
+	return "for the next write; what was acknowledged before may exceed a tighter bound until the standby has it"
+}
+
 func (p *plan) volume(o, v Volume) {
 	what := "volume " + v.Name + ": "
 	if v.Size < o.Size {
@@ -165,7 +173,7 @@ func (p *plan) volume(o, v Volume) {
 	differs(p, StepRestart, v.ioAt, what+"io", o.IO, v.IO, "when haclusterd is started anew")
 	differs(p, StepChange, v.suspendAt, what+"suspend_limit", o.SuspendLimit, v.SuspendLimit, "")
 	differs(p, StepRestart, v.undoAt, what+"undo_limit", undoText(o.UndoLimit), undoText(v.UndoLimit), "when haclusterd is started anew")
-	differs(p, StepChange, v.at, what+"async", o.Async, v.Async, "it counts in async mode only")
+	differs(p, StepChange, v.asyncAt.bytes, what+"async", o.Async, v.Async, asyncTaken(v.Mode))
 	differs(p, StepChange, v.verifyAt, what+"verify", o.Verify, v.Verify, "from the next minute on")
 	differs(p, StepChange, v.resyncAt, what+"resync", o.Resync.String(), v.Resync.String(), "")
 	for _, r := range v.Replicas {

@@ -61,7 +61,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"undo limit", changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`), []string{"needs restart|volume pgdata: undo_limit|none -> 10GiB: when haclusterd is started anew"}},
 		{"a schedule", changed(t, src, "  async {", "  verify { schedule = \"30 2 * * sun\" }\n  async {"), []string{`change online|volume pgdata: verify|none -> "30 2 * * SUN": from the next minute on`}},
 		{"repair", changed(t, src, "  async {", "  verify {\n    schedule = \"30 2 * * 0\"\n    repair = true\n  }\n  async {"), []string{`change online|volume pgdata: verify|none -> "30 2 * * 0" with repair`}},
-		{"async", changed(t, src, `max_lag       = "5s"`, `max_lag = "6s"`), []string{"change online|volume pgdata: async|"}},
+		{"async", changed(t, src, `max_lag       = "5s"`, `max_lag = "6s"`), []string{"change online|volume pgdata: async|max_lag_bytes 64MiB, max_lag 5s, patience 10s -> max_lag_bytes 64MiB, max_lag 6s, patience 10s: it counts in async mode only"}},
 		{"a listener less and one more", changed(t, src, "10809", "10810"), []string{
 			"change online|volume pgdata: replica alpha: nbd|tcp://127.0.0.1:10810 is listened on", "change online|volume pgdata: replica alpha: nbd|tcp://127.0.0.1:10809 is closed",
 			"change online|volume pgdata: replica beta: nbd|tcp://127.0.0.2:10810 is listened on", "change online|volume pgdata: replica beta: nbd|tcp://127.0.0.2:10809 is closed"}},

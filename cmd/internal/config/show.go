@@ -60,7 +60,20 @@ type DocumentVolume struct {
 	VerifySchedule string            `json:"verify_schedule"` // in UTC; empty: none
 	VerifyRepair   bool              `json:"verify_repair"`
 	Resync         DocumentResync    `json:"resync"`
+	Async          DocumentAsync     `json:"async"` // counts while the mode is async
 	Replicas       []DocumentReplica `json:"replicas"`
+}
+
+// DocumentAsync is the bound on what a standby may lack.
+type DocumentAsync struct {
+	MaxLagBytes int64 `json:"max_lag_bytes"`
+	MaxLagMs    int64 `json:"max_lag_ms"`
+	PatienceMs  int64 `json:"patience_ms"`
+}
+
+// String shows the bound to people.
+func (d DocumentAsync) String() string {
+	return Async{MaxLagBytes: d.MaxLagBytes, MaxLag: time.Duration(d.MaxLagMs) * time.Millisecond, Patience: time.Duration(d.PatienceMs) * time.Millisecond}.String()
 }
 
 // DocumentResync is what resyncs of a volume may take, in bytes a second; 0: the default, for max_rate no limit.
@@ -124,6 +137,7 @@ func (l Limits) document() map[string]int64 {
 func (v Volume) document() DocumentVolume {
 	d := DocumentVolume{Name: v.Name, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
 		SuspendLimitMs: v.SuspendLimit.Milliseconds(), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Resync: DocumentResync(v.Resync),
+		Async:    DocumentAsync{MaxLagBytes: v.Async.MaxLagBytes, MaxLagMs: v.Async.MaxLag.Milliseconds(), PatienceMs: v.Async.Patience.Milliseconds()},
 		Replicas: []DocumentReplica{}}
 	for _, r := range v.Replicas {
 		rep := DocumentReplica{Node: r.Node, Device: r.Device, NBD: []string{}, Attach: string(r.Export.Attach)}
@@ -178,6 +192,9 @@ func (d Document) Table() string {
 			p("  verify %q in UTC, repair %t", v.VerifySchedule, v.VerifyRepair)
 		}
 		p("  resync: %s", Resync(v.Resync))
+		if v.Mode == string(ModeAsync) {
+			p("  async: %s", v.Async)
+		}
 		for _, r := range v.Replicas {
 			p("  replica %s: %s, nbd %s, attach %s", r.Node, r.Device, orNone(strings.Join(r.NBD, " ")), r.Attach)
 		}

@@ -60,7 +60,7 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	v.SuspendLimit = b.duration("suspend_limit", defaultSuspendLimit)
 	v.UndoLimit = b.undoLimit()
 	v.Replicas = r.replicas(b, nodes)
-	v.Async = r.async(b)
+	v.Async, v.asyncAt = r.async(b)
 	v.Verify, v.verifyAt = r.verify(b)
 	v.Resync, v.resyncAt = r.resync(b)
 	return volumeView{Volume: v, export: r.export(b)}
@@ -137,19 +137,6 @@ func (r *reader) export(volume *body) Export {
 		string(AttachNone))
 	e.Attach, e.at = Attach(attach), at
 	return e
-}
-
-func (r *reader) async(volume *body) Async {
-	b := volume.one(false, "async")
-	if b == nil {
-		return Async{MaxLagBytes: 64 << 20, MaxLag: 5 * time.Second, Patience: 10 * time.Second}
-	}
-	defer b.finish()
-	return Async{
-		MaxLagBytes: b.size("max_lag_bytes", defaultMaxLagBytes),
-		MaxLag:      b.duration("max_lag", defaultMaxLag),
-		Patience:    b.duration("patience", defaultPatience),
-	}
 }
 
 // verify reads when the replicas are compared by themselves.
