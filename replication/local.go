@@ -57,7 +57,7 @@ func (t *Tenure) doLocal(o *op, by caller) {
 	}
 	var now cluster.Instant
 	if err != nil || o.IsCopy() {
-		now = t.r.node.Now() // a write that succeeded decides nothing by the time
+		now = t.r.node.Now() // a write that succeeded decides nothing by the time, save in async
 	}
 	var failed error
 	if !o.IsCopy() {
@@ -65,6 +65,9 @@ func (t *Tenure) doLocal(o *op, by caller) {
 	}
 	if !t.returnedLocked(failed) {
 		return
+	}
+	if now == 0 && t.core.Timed() {
+		now = t.r.node.Now()
 	}
 	t.core.LocalDone(now, &o.Op, err)
 	acts := t.takeLocked()

@@ -26,6 +26,7 @@ import (
 	"hacluster/replication/link"
 	"hacluster/replication/maps"
 	"hacluster/replication/order"
+	"hacluster/replication/primary"
 	"hacluster/replication/resync"
 	"hacluster/replication/standby"
 	"hacluster/replication/wire"
@@ -96,8 +97,10 @@ type Config struct {
 	SuspendLimit time.Duration
 	// Workers bounds the disk operations of the volume that run at a time beside inline ones. Default 64.
 	Workers int
-	// Room is shared by all replicas of the node, for writes in semisync; nil: one of its own.
+	// Room is shared by all replicas of the node, for writes in semisync and async; nil: one of its own.
 	Room *Room
+	// Bound is what may be lost in async; it counts in no other mode. SetBound changes it.
+	Bound primary.Bound
 	// Marks is where this replica keeps on stable storage what may differ from the others; nil: nowhere. It is the
 	// caller's to close, after Run has returned.
 	Marks *marks.File
@@ -153,7 +156,8 @@ type Replica struct {
 	width   func(region int64) int64 // missed, as a value made once: one for each write would be an allocation
 	runs    func(region int64) int64 // runsOn, likewise
 
-	mu        sync.Mutex     // taken before the mutex of a Tenure where both are held
+	mu        sync.Mutex // taken before the mutex of a Tenure where both are held
+	bound     primary.Bound
 	vol       cluster.Volume // the newest record: applied here, or the leader's word
 	applied   cluster.Volume // as our own log shows it
 	recv      *standby.Receiver
@@ -203,7 +207,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	if cfg.Rescue != nil && dev != nil {
 		dev = &keptBacking{dev, cfg.Rescue}
 	}
-	r := &Replica{cfg: cfg, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
+	r := &Replica{cfg: cfg, bound: cfg.Bound, node: node, dev: dev, super: super, vol: cfg.Volume, applied: cfg.Volume, problem: cfg.Problem,
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxAnswers), work: newWorkers(cfg.Workers)}
 	r.regs, r.width, r.runs = r.newRegions(), r.missed, r.runsOn

@@ -22,7 +22,7 @@ type Serving struct {
 type PeerStatus struct {
 	Node string
 	primary.Progress
-	Lag             time.Duration // age of the oldest entry that it has not acknowledged
+	Lag             time.Duration // age of the oldest entry that it has not acknowledged; in async, of those that clients were told of
 	RateBytesPerSec int64         // of the resync, over its last seconds
 	ETA             time.Duration // until it ends; negative: not known
 	Reason          string        // why there is no stream, or the last one ended
@@ -48,8 +48,8 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 		p := t.peers[n]
 		g := t.core.Peer(n)
 		var lag time.Duration
-		if g.UnackedSince != 0 {
-			lag = max(now.Sub(g.UnackedSince), 0)
+		if since := g.Oldest(); since != 0 {
+			lag = max(now.Sub(since), 0)
 		}
 		p.mu.Lock()
 		eta := time.Duration(-1)

@@ -53,11 +53,12 @@ type Tenure struct {
 	idle     int64           // regions that wait for a flush only, as the last round found, until one comes
 }
 
+// newTenure is called with the mutex of the Replica held.
 func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	now := r.node.Now()
 	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
 		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
-	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop(), Room: r.cfg.Room}, vol, now)
+	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop(), Room: r.cfg.Room, Bound: r.bound}, vol, now)
 	t.regs, t.clearAt = r.newRegions(), now.Add(clearEvery)
 	for _, n := range t.core.Peers() {
 		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1)}

@@ -264,6 +264,24 @@ type Progress struct {
 	ComparedBytes, CopiedBytes int64
 	UnackedBytes               int64
 	UnackedSince               Instant // when the oldest unacknowledged entry was queued; zero: there is none
+
+	// In async, of what clients were told of and it has not written: the bytes of the volume, and when a client was told of the
+	// oldest; zero: there is nothing. That is what a failover would lose now.
+	Async    bool
+	LagBytes int64
+	LagSince Instant
+	// Slowed: so much of the bound is used that writers are slowed; AtBound: the bound is reached, or operations wait for it.
+	// Filled is how much is used, in thousandths of the bound.
+	Slowed, AtBound bool
+	Filled          int64
+}
+
+// Oldest is since when there is something that it lacks: in async, that a client was told of; 0: there is nothing.
+func (g *Progress) Oldest() Instant {
+	if g.Async {
+		return g.LagSince
+	}
+	return g.UnackedSince
 }
 
 // Peer tells how it stands with node.
@@ -281,6 +299,7 @@ func (c *Core) Peer(node string) Progress {
 		g.Resyncing, g.Unreadable = p.connected && !p.mapping && !c.paused(p), p.plan.Aside()
 	}
 	g.Paused = c.paused(p)
+	c.lagOf(p, &g)
 	return g
 }
 

@@ -15,7 +15,8 @@
 //
 // Invariants:
 //   - minSeen is the least seq that every required peer has written; an operation behind it is not complete, save that in
-//     semisync a write that need not be durable may be up to minGot, which every required peer has in memory (early.go)
+//     semisync a write that need not be durable may be up to minGot, which every required peer has in memory (early.go), and
+//     that in async all may be that are within the bound (async.go)
 //   - inflight has a place for each seq from the oldest operation that is not complete; the places of those behind it
 //     that are complete are empty, so that one slow write does not hold the memory of a million later ones
 //   - what a peer may lack is marked in its map, and leaves it only when it is durable on both (maps)
@@ -50,6 +51,8 @@ type Config struct {
 	Piece int64
 	// Room is what all volumes of the node may have acknowledged early; nil: each has its own limit only.
 	Room Room
+	// Bound is what may be lost in async; it counts in no other mode.
+	Bound Bound
 }
 
 // Op is one operation of a client, or one piece that a resync copies. Owner is the Op itself or what embeds it; it is
@@ -69,6 +72,8 @@ type Op struct {
 	early    int64 // bytes that it counts since it was acknowledged before every member had written it
 	readers  []*Op // finished reads that wait for it (R29)
 	waits    int   // of a finished read: incomplete writes that it overlaps
+
+	lateSince Instant // since when only the bound holds it; 0: it does not
 
 	copyTo  string         // of a copy: the target
 	chunk   blockdev.Range // of a copy: the chunk it belongs to
@@ -148,6 +153,10 @@ type Core struct {
 	minSeen   uint64
 	minGot    uint64 // not less than minSeen; the same in sync
 	early     int64  // bytes of operations that were acknowledged early and are held
+	bound     Bound
+	late      int     // operations in inflight that only the bound holds
+	now       Instant // as far as it was told
+	quiet     bool    // from Drain to Resume: nothing is acknowledged that a member lacks
 	peers     map[string]*peer
 	names     []string // of peers, in the order of the configuration
 	diskErr   error    // the first failure of the local backing
@@ -179,7 +188,7 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	if cfg.Piece == 0 {
 		cfg.Piece = resync.PieceSize
 	}
-	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}, flushedAt: now}
+	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}, flushedAt: now, bound: cfg.Bound, now: now}
 	for _, r := range vol.Replicas {
 		if r.Node != cfg.Self {
 			c.peers[r.Node] = newPeer(r.Node, vol.IsMember(r.Node), now)
@@ -215,6 +224,7 @@ func (c *Core) act(a Action) { c.actions = append(c.actions, a) }
 
 // Admit takes a client's write, zeroing or flush. Range, Kind, FUA, Unmap and Owner are set by the caller.
 func (c *Core) Admit(now Instant, op *Op) {
+	c.time(now)
 	c.lastSeq++
 	op.seq = c.lastSeq
 	op.id = c.nextID()
@@ -243,8 +253,9 @@ func (c *Core) nextID() uint64 {
 	return c.lastID
 }
 
-// LocalDone tells that the local part of op returned.
+// LocalDone tells that the local part of op returned. now may be 0 where it succeeded, unless the Core is Timed.
 func (c *Core) LocalDone(now Instant, op *Op, err error) {
+	c.time(now)
 	op.local, op.Err = true, err
 	if op.Kind != blockdev.OpFlush {
 		c.ready = c.queue.Return(&op.Item, c.ready[:0])
@@ -267,8 +278,11 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 	} else {
 		c.maps.Returned(op.id, op.Range, op.Err == nil)
 	}
-	if c.covered(op) {
+	switch {
+	case c.covered(op):
 		c.finish(op)
+	case c.isAsync():
+		c.ahead(op)
 	}
 	c.settle()
 }
@@ -351,11 +365,18 @@ func (c *Core) told(op *Op) {
 // finish completes an operation that the local backing and every required peer have. A primary whose own disk failed
 // completes nothing while another member may be waited for: the outcome is the next primary's to give (R23, R27).
 func (c *Core) finish(op *Op) {
-	if op.complete || !op.local || c.diskErr != nil && c.required() > 0 || op.seq > c.minSeen && !c.beginEarly(op) {
+	if op.complete || !op.local || c.diskErr != nil && c.required() > 0 || op.seq > c.minSeen && op.early == 0 && !c.beginEarly(op) {
 		return
 	}
 	op.complete = true
 	c.open--
+	if op.lateSince != 0 {
+		op.lateSince = 0
+		c.late--
+	}
+	if op.seq > c.minSeen && c.isAsync() {
+		c.tellAhead(op)
+	}
 	c.act(Action{Kind: Complete, Op: op})
 	for i, r := range op.readers {
 		op.readers[i] = nil
@@ -393,6 +414,7 @@ func (c *Core) sweep() {
 	}
 	c.sweepFrom(wasSeen, seen)
 	c.sweepFrom(max(wasGot, seen), got)
+	c.letGo()
 }
 
 // sweepFrom looks at what is behind seq, up to least; what is before was looked at when it returned locally.
@@ -419,18 +441,21 @@ func (c *Core) required() (n int) {
 	return n
 }
 
-// Drain asks to be told, by Drained, when nothing is in flight. The caller admits no client's operation before Resume
-// but may admit one flush after Drained (R30).
+// Drain asks to be told, by Drained, when nothing is in flight, and no member lacks what clients were told of. The caller
+// admits no client's operation before Resume but may admit one flush after Drained, which is complete when it is durable on
+// every member (R30).
 func (c *Core) Drain() {
-	c.draining = true
+	c.draining, c.quiet = true, true
 	c.drained()
 }
 
-// Resume takes Drain back: the hand-over was void.
-func (c *Core) Resume() { c.draining = false }
+// Resume takes Drain back: the hand-over was void. What the bound holds goes on with the next Tick.
+func (c *Core) Resume() {
+	c.draining, c.quiet = false, false
+}
 
 func (c *Core) drained() {
-	if c.draining && c.open == 0 {
+	if c.draining && c.open == 0 && !c.isLacking() {
 		c.draining = false
 		c.act(Action{Kind: Drained})
 	}

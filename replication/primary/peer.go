@@ -35,6 +35,10 @@ type peer struct {
 	seen      uint64 // seq of the newest client operation that it acknowledged, with all before
 	got       uint64 // the same of what it has in memory, in this stream
 	catch     uint64 // catching: the num that it has to reach
+	reach     uint64 // the newest num that went out in any stream
+
+	lag     lag    // of what clients were told of, in async
+	lagFrom uint64 // seq from which on that counts
 
 	m            *maps.Peer
 	known        bool         // m has what both had on stable storage when the process knownAs was asked
@@ -149,6 +153,7 @@ func (c *Core) pump(p *peer) {
 			return
 		}
 		p.sent++
+		p.reach = max(p.reach, p.acked+uint64(p.sent))
 		c.act(Action{Kind: Send, Node: p.node, Op: op, Num: p.acked + uint64(p.sent)})
 	}
 }
@@ -180,6 +185,7 @@ func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 	if stream != p.stream || p.connected {
 		return
 	}
+	c.time(now)
 	p.pinged, p.leaving, p.sent = false, false, 0
 	switch {
 	case p.required():
@@ -197,7 +203,7 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 	if m, ok := c.vol.Members[p.node]; ok && p.member {
 		want = identity{m.Incarnation, m.Process}
 	}
-	other := g.Incarnation != want.incarnation || g.Process != want.process && c.vol.IsProcess(p.node)
+	other := g.Incarnation != want.incarnation || g.Process != want.process && c.vol.IsProcess(p.node) || c.inParts(p, g)
 	if other || g.Inconsistent || g.Failed || g.WentBack != "" {
 		c.act(Action{Kind: Disconnect, Node: p.node, Reason: "it is not the replica that is a member"})
 		c.proposeDrop(now, p, fmt.Sprintf("it came back changed: incarnation %v, process %d, the set names %v, process %d; inconsistent %t, failed %t %s",
@@ -224,6 +230,12 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 	c.pump(p)
 	c.fetch(now)
 	c.progress(now, p)
+}
+
+// inParts reports whether a member in async may have been sent what it has neither acknowledged nor says that it wrote, in
+// another process: sent again to what may be there of it, that would be no prefix until its end is reached (R13).
+func (c *Core) inParts(p *peer, g Greeting) bool {
+	return c.isAsync() && p.process != 0 && g.Process != p.process && p.reach > max(p.acked, g.LastNum)
 }
 
 // upResync begins a resync, or goes on with one of the same process. What a failed flush of the target may have lost is in
@@ -272,6 +284,7 @@ func (c *Core) disconnect(now Instant, p *peer, why string) {
 }
 
 func (c *Core) lost(now Instant, p *peer) {
+	c.time(now)
 	p.connected, p.sent, p.pinged, p.since, p.mapping, p.reading = false, 0, false, now, false, 0
 	p.got, p.bad = 0, nil // its process may have ended
 	c.endReadings(p)
@@ -300,6 +313,7 @@ func (c *Core) discard(p *peer) {
 		c.unref(p.out.pop().op)
 	}
 	p.sent, p.bytes, p.copying, p.copyBytes, p.closing = 0, 0, 0, 0, false
+	p.lag.clear()
 }
 
 func (c *Core) unref(op *Op) {
@@ -323,6 +337,7 @@ func (c *Core) Acked(now Instant, node string, stream, num uint64) {
 		c.disconnect(now, p, fmt.Sprintf("it acknowledged entry %d; %d to %d are outstanding", num, p.acked+1, p.acked+uint64(p.sent)))
 		return
 	}
+	c.time(now)
 	p.since, p.pinged = now, false
 	if num > p.acked {
 		p.badSums = 0
@@ -338,6 +353,7 @@ func (c *Core) Received(now Instant, node string, stream, num uint64) {
 	if stream != p.stream || !p.connected {
 		return
 	}
+	c.time(now)
 	if num > p.acked+uint64(p.sent) {
 		c.disconnect(now, p, fmt.Sprintf("it received entry %d; %d is the last that was sent", num, p.acked+uint64(p.sent)))
 		return
@@ -366,6 +382,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 			// Closed on its stable storage (R18): from here on it is waited for, and admitted once it has every
 			// write that was acknowledged without it (R5).
 			p.closing, p.catching, p.catch = false, true, p.next-1
+			c.lagBegins(p)
 		case op.IsCopy():
 			p.copying--
 			p.copyBytes -= op.Range.Len
@@ -375,6 +392,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 			}
 		default:
 			p.seen = op.seq
+			c.hasNow(p, op)
 		}
 		c.unref(op)
 	}
@@ -383,6 +401,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 	c.fetch(now)
 	if p.required() {
 		c.sweep() // also when it has just become required: what it lacks is not complete from now on
+		c.drained()
 	}
 	c.settle()
 }

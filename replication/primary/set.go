@@ -13,7 +13,11 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 	if vol.Epoch != c.vol.Epoch || vol.Version <= c.vol.Version {
 		return
 	}
-	c.vol = vol.Clone()
+	c.time(now)
+	was := c.vol.Mode
+	if c.vol = vol.Clone(); c.vol.Mode != was {
+		c.countLag()
+	}
 	c.setting = true // who leaves may have been the last to ask for a mend: then the disk has failed before anything is answered (R23)
 	for _, n := range c.names {
 		c.applySet(now, c.peers[n])
@@ -30,6 +34,9 @@ func (c *Core) applySet(now Instant, p *peer) {
 	p.leaving = p.leaving && !c.succeeded(p)
 	switch {
 	case member && !p.member:
+		if !p.required() {
+			c.lagBegins(p)
+		}
 		p.member, p.admitting, p.catching, p.plan = true, 0, false, nil
 		c.admitted()
 		if m.Incarnation != p.incarnation || m.Process != p.process && c.vol.IsProcess(p.node) { // admitted by nobody here: its writes are unknown to us
@@ -61,7 +68,7 @@ func (c *Core) admissionVoid(now Instant, p *peer) {
 	next := c.vol.Version == p.admitting+1
 	p.admitting = 0
 	switch {
-	case p.connected && next && c.silence(now, p) < c.cfg.DropAfter:
+	case p.connected && next && c.silence(now, p) < c.longest():
 		c.progress(now, p)
 	case p.connected:
 		c.disconnect(now, p, "its admission was overtaken: it is looked at once more")
@@ -125,6 +132,8 @@ func (c *Core) proposeAdmit(now Instant, p *peer) {
 
 // Tick lets time act: members that do not answer are dropped, silent connections are asked for a sign of life.
 func (c *Core) Tick(now Instant) {
+	c.time(now)
+	c.letGo()
 	for _, n := range c.names {
 		c.tickPeer(now, c.peers[n])
 	}
@@ -135,19 +144,16 @@ func (c *Core) tickPeer(now Instant, p *peer) {
 	c.retryUnreadable(now, p)
 	c.sendAway(now, p)
 	silent := c.silence(now, p)
+	why := c.mustGo(now, p, silent)
 	switch {
-	case p.required() && (silent >= c.cfg.DropAfter || p.leaving && p.owes()):
+	case why != "":
 		if now.Sub(p.proposed) >= c.cfg.Retry {
-			why := fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
-			if p.leaving {
-				why = stopping
-			}
 			c.proposeDrop(now, p, why)
 		}
-		if p.connected && silent >= 2*c.cfg.DropAfter {
+		if p.connected && silent >= 2*c.longest() {
 			c.disconnect(now, p, "it does not answer")
 		}
-	case p.connected && silent >= 4*c.cfg.DropAfter:
+	case p.connected && silent >= c.deadAfter():
 		c.disconnect(now, p, "it does not answer")
 	case p.admitting != 0 && now.Sub(p.proposed) >= c.cfg.Retry && !p.member:
 		c.proposeAdmit(now, p)
@@ -155,6 +161,21 @@ func (c *Core) tickPeer(now Instant, p *peer) {
 		p.pinged = true
 		c.act(Action{Kind: Ping, Node: p.node})
 	}
+}
+
+// mustGo is why p is to be dropped now; empty: it is not.
+func (c *Core) mustGo(now Instant, p *peer, silent time.Duration) string {
+	switch {
+	case !p.required():
+		return ""
+	case p.leaving && (p.owes() || silent >= c.longest()):
+		return stopping
+	case silent >= c.longest():
+		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
+	case c.isAsync():
+		return c.heldTooLong(now, p)
+	}
+	return ""
 }
 
 // silence is for how long the peer has owed us an answer, or has not been there.

@@ -1,0 +1,191 @@
+package primary
+
+import (
+	"fmt"
+	"time"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// In async an operation is acknowledged when this replica has carried it out and no required peer comes to lack more than the
+// bound by it (R13). A flush or durable write waits for this replica's disk only, and travels in the stream. One that the bound
+// holds keeps its place in inflight, late, and is looked at again with each acknowledgement, record and tick, in the order of
+// admission: the first that has to wait has all behind it wait, so that a large one is not overtaken for ever.
+//
+// What was acknowledged and is on its way keeps its memory, and counts as in semisync (early.go): of a volume it is no more
+// than the bound and maxAhead, of a node what the volumes share.
+//
+// A read waits for operations that are not complete, not for what a member lacks: that may be lost with the bound, and a
+// read of it with it (R29 is about what a member is to have).
+//
+// The moment of an acknowledgement is the one at which it is decided; what is between that and the client is the gate's (R11).
+
+func (c *Core) isAsync() bool { return c.vol.Mode == cluster.ModeAsync }
+
+// SetBound changes what may be lost in async. A smaller one counts for what is acknowledged from now on.
+func (c *Core) SetBound(now Instant, b Bound) {
+	c.time(now)
+	c.bound = b
+	c.sweep()
+}
+
+// Timed reports whether LocalDone is to be told the time also of what succeeded.
+func (c *Core) Timed() bool { return c.isAsync() }
+
+// time lets the Core know how late it is. Two that tell at once may come in either order.
+func (c *Core) time(now Instant) { c.now = max(c.now, now) }
+
+// ahead acknowledges what the local backing has carried out before every required peer has written it, or has it wait.
+func (c *Core) ahead(op *Op) {
+	if c.late == 0 && c.mayLag(op) {
+		c.finish(op)
+		return
+	}
+	if op.lateSince == 0 && c.diskErr == nil {
+		op.lateSince = max(c.now, 1)
+		c.late++
+	}
+}
+
+// letGo looks again at what the bound has held.
+func (c *Core) letGo() {
+	if c.late == 0 || !c.isAsync() {
+		return
+	}
+	for seq := c.first(); seq <= c.lastSeq && c.late > 0; seq = max(seq+1, c.first()) {
+		op := c.inflight.at(int(seq - c.first()))
+		if op == nil || op.lateSince == 0 {
+			continue
+		}
+		if !c.mayLag(op) {
+			return
+		}
+		c.finish(op)
+	}
+}
+
+// mayLag reports whether op may be acknowledged although required peers lack it; then it counts.
+func (c *Core) mayLag(op *Op) bool {
+	if c.quiet || c.diskErr != nil {
+		return false
+	}
+	for _, p := range c.peers {
+		if p.lacks(op) && !p.lag.allows(c.now, op, c.bound) {
+			return false
+		}
+	}
+	return c.beginEarly(op)
+}
+
+// lacks reports whether op, if it is acknowledged now, counts to the lag of p.
+func (p *peer) lacks(op *Op) bool { return p.required() && op.seq > max(p.seen, p.lagFrom) }
+
+// isLacking reports whether a required peer has not written all that was admitted.
+func (c *Core) isLacking() bool {
+	for _, p := range c.peers {
+		if c.isAsync() && p.required() && p.out.len() > p.copying {
+			return true
+		}
+	}
+	return false
+}
+
+// tellAhead counts what a client is told of before every required peer has it.
+func (c *Core) tellAhead(op *Op) {
+	for _, p := range c.peers {
+		if p.lacks(op) {
+			p.lag.tell(c.now, op, c.bound)
+		}
+	}
+}
+
+// hasNow counts off an operation that p has written.
+func (c *Core) hasNow(p *peer, op *Op) {
+	if op.complete && op.seq > p.lagFrom && c.isAsync() {
+		p.lag.has(c.now, op, c.bound)
+	}
+}
+
+// lagBegins counts from here on what p lacks, which has just become required: of what was acknowledged before, it has all when
+// its admission is proposed (catch).
+func (c *Core) lagBegins(p *peer) {
+	p.lag.clear()
+	p.lagFrom = c.lastSeq
+}
+
+// countLag begins to count when the mode has become async: what clients were told of before counts from now on.
+func (c *Core) countLag() {
+	for _, p := range c.peers {
+		p.lag.clear()
+		if !c.isAsync() || !p.required() {
+			continue
+		}
+		p.lagFrom = 0
+		for i := range p.out.len() {
+			if op := p.out.at(i).op; op.seq != 0 && op.complete {
+				p.lag.tell(c.now, op, c.bound)
+			}
+		}
+	}
+}
+
+// longest is how long a member in async may be silent, or lack what a client was told of: the bound, and the patience. Silence
+// alone is nothing that writers feel. In the other modes they wait for it, and it is DropAfter.
+func (c *Core) longest() time.Duration {
+	if !c.isAsync() {
+		return c.cfg.DropAfter
+	}
+	return max(c.bound.Time+c.bound.Patience, c.cfg.DropAfter)
+}
+
+// deadAfter is when a connection is given up on which nothing moves: in async early enough for another one before the patience
+// is over, and not because one large operation takes its time on a slow line.
+func (c *Core) deadAfter() time.Duration {
+	if !c.isAsync() {
+		return 4 * c.cfg.DropAfter
+	}
+	return max(4*c.cfg.DropAfter, c.bound.Patience/2)
+}
+
+// heldTooLong is why p is to be dropped in async; empty: it is not.
+func (c *Core) heldTooLong(now Instant, p *peer) string {
+	held, behind := c.heldFor(now, p), p.lag.age(now)
+	switch {
+	case held < max(c.bound.Patience, c.cfg.DropAfter) && behind < c.longest():
+		return ""
+	case behind > held:
+		return fmt.Sprintf("what clients were told of %v ago is not written there yet: it lacks %d bytes, with the bound at %d bytes or %v, and patience of %v",
+			behind.Round(time.Millisecond), p.lag.bytes, c.bound.Bytes, c.bound.Time, c.bound.Patience)
+	}
+	return fmt.Sprintf("writers waited %v for it at the bound: it lacks %d bytes that clients were told of, the oldest for %v; the bound is %d bytes or %v, patience %v",
+		held.Round(time.Millisecond), p.lag.bytes, behind.Round(time.Millisecond), c.bound.Bytes, c.bound.Time, c.bound.Patience)
+}
+
+// heldFor is for how long the operation that has to go first has been held while p lacks it.
+func (c *Core) heldFor(now Instant, p *peer) time.Duration {
+	if c.late == 0 || c.diskErr != nil {
+		return 0
+	}
+	for i := range c.inflight.len() {
+		if op := c.inflight.at(i); op != nil && op.lateSince != 0 {
+			if p.lacks(op) {
+				return now.Sub(op.lateSince)
+			}
+			return 0
+		}
+	}
+	return 0
+}
+
+// lagOf is what status shows of it.
+func (c *Core) lagOf(p *peer, g *Progress) {
+	if !c.isAsync() || !p.required() {
+		return
+	}
+	g.Async = true
+	g.LagBytes, g.Filled = p.lag.bytes, p.lag.fill(c.now, c.bound)
+	if p.lag.told.len() > 0 {
+		g.LagSince = p.lag.told.at(0).at
+	}
+	g.Slowed, g.AtBound = g.Filled >= slowedFrom, g.Filled >= 1000 || c.late > 0
+}
