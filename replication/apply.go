@@ -41,7 +41,7 @@ func newEntry(s *session, b *link.Batch, f *wire.Frame) *entry {
 func (e *entry) free() {
 	e.batch.Free()
 	e.forgetOld()
-	e.s, e.batch, e.frame, e.unmarked, e.early, e.undo, e.unlogged = nil, nil, nil, nil, false, false, nil
+	e.s, e.batch, e.frame, e.unmarked, e.early, e.undo, e.unlogged, e.Fence = nil, nil, nil, nil, false, false, nil, false
 	entries.Put(e)
 }
 
@@ -101,6 +101,8 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 	if e.early = r.vol.Mode == cluster.ModeSemisync; e.early && !s.silent.Load() {
 		s.box.Received(f.Seq)
 	}
+	// In async a client may have been told that it is durable: what it wrote after that must not be on a disk without it (R13).
+	e.Fence = r.vol.Mode == cluster.ModeAsync && (f.Kind == wire.Flush || f.Flags&wire.FUA != 0)
 	r.taken += int64(f.PayloadLen())
 	ready := r.queue.Admit(&e.Item)
 	r.mu.Unlock()

@@ -10,6 +10,7 @@ const MaxBound = maxEarlyBytes / 2
 
 // SetBound changes Config.Bound, by one caller at a time. A smaller one counts for what is acknowledged from now on.
 func (r *Replica) SetBound(b primary.Bound) {
+	b.Bytes = min(b.Bytes, MaxBound)
 	r.mu.Lock()
 	r.bound = b
 	t := r.tenure

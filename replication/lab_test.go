@@ -14,6 +14,7 @@ import (
 
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/primary"
 	"hacluster/replication/wire"
 )
 
@@ -49,13 +50,14 @@ type labConfig struct {
 	workers  int
 	suspend  time.Duration
 	deadline time.Duration
-	tmpfs    bool   // backings are files; without faults, and read by nobody else
-	unmarked bool   // nothing is marked on stable storage
-	undo     bool   // there are undo areas
-	rescue   bool   // and rescue images
-	kernel   bool   // backings lose what a failed flush was to make durable
-	files    string // where superblocks are real ones, in files; empty: they are in memory
-	mode     string // default sync
+	tmpfs    bool          // backings are files; without faults, and read by nobody else
+	unmarked bool          // nothing is marked on stable storage
+	undo     bool          // there are undo areas
+	rescue   bool          // and rescue images
+	kernel   bool          // backings lose what a failed flush was to make durable
+	files    string        // where superblocks are real ones, in files; empty: they are in memory
+	mode     string        // default sync
+	bound    primary.Bound // in async
 }
 
 func newLab(t testing.TB, conf labConfig, names ...string) *lab {

@@ -204,6 +204,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	if cfg.Room == nil {
 		cfg.Room = new(Room)
 	}
+	cfg.Bound.Bytes = min(cfg.Bound.Bytes, MaxBound)
 	if cfg.Rescue != nil && dev != nil {
 		dev = &keptBacking{dev, cfg.Rescue}
 	}

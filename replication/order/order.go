@@ -8,8 +8,10 @@ import "hacluster/blockdev"
 // Item is one operation in a Queue. Embed it. The zero Item with a Range is ready for Admit.
 type Item struct {
 	Range blockdev.Range
-	// Barrier makes the item wait for everything earlier, whatever its range; nothing waits for a barrier.
+	// Barrier makes the item wait for everything earlier, whatever its range; nothing waits for a barrier that is no fence.
 	Barrier bool
+	// Fence makes everything later wait for the item, whatever its range.
+	Fence bool
 
 	slot    int     // index in Queue.active, while queued
 	waits   int     // earlier items that have not returned yet
@@ -41,7 +43,7 @@ func (q *Queue) Holds(r blockdev.Range) bool {
 func (q *Queue) Admit(it *Item) (ready bool) {
 	it.waits, it.blocked = 0, it.blocked[:0]
 	for _, o := range q.active {
-		if it.Barrier || !o.Barrier && o.Range.Overlaps(it.Range) {
+		if it.Barrier || o.Fence || !o.Barrier && o.Range.Overlaps(it.Range) {
 			o.blocked = append(o.blocked, it)
 			it.waits++
 		}

@@ -15,17 +15,20 @@ func TestOverlapDecidesWhoWaits(t *testing.T) { // R33
 		a, b *Item
 		wait bool
 	}{
-		"same range":       {item(0, 8), item(0, 8), true},
-		"last byte":        {item(0, 8), item(7, 8), true},
-		"first byte":       {item(8, 8), item(1, 8), true},
-		"inside":           {item(0, 100), item(50, 1), true},
-		"around":           {item(50, 1), item(0, 100), true},
-		"just behind":      {item(0, 8), item(8, 8), false},
-		"just before":      {item(8, 8), item(0, 8), false},
-		"empty":            {item(0, 8), item(8, 0), false},
-		"barrier behind":   {item(0, 8), &Item{Barrier: true}, true},
-		"behind a barrier": {&Item{Barrier: true, Range: blockdev.Range{Off: 0, Len: 8}}, item(0, 8), false},
-		"two barriers":     {&Item{Barrier: true}, &Item{Barrier: true}, true},
+		"same range":        {item(0, 8), item(0, 8), true},
+		"last byte":         {item(0, 8), item(7, 8), true},
+		"first byte":        {item(8, 8), item(1, 8), true},
+		"inside":            {item(0, 100), item(50, 1), true},
+		"around":            {item(50, 1), item(0, 100), true},
+		"just behind":       {item(0, 8), item(8, 8), false},
+		"just before":       {item(8, 8), item(0, 8), false},
+		"empty":             {item(0, 8), item(8, 0), false},
+		"barrier behind":    {item(0, 8), &Item{Barrier: true}, true},
+		"behind a barrier":  {&Item{Barrier: true, Range: blockdev.Range{Off: 0, Len: 8}}, item(0, 8), false},
+		"behind a fence":    {&Item{Fence: true}, item(0, 8), true},
+		"fence behind":      {item(0, 8), &Item{Fence: true}, false},
+		"barrier and fence": {&Item{Barrier: true, Fence: true}, &Item{Barrier: true}, true},
+		"two barriers":      {&Item{Barrier: true}, &Item{Barrier: true}, true},
 	} {
 		var q Queue
 		if !q.Admit(c.a) {

@@ -1,0 +1,268 @@
+package replication
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"hacluster/blockdev"
+	"hacluster/blockdev/backend/faultdev"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication/primary"
+)
+
+// wide is a bound that no test reaches by chance.
+var wide = primary.Bound{Bytes: 32 << 20, Time: 24 * time.Hour, Patience: 24 * time.Hour}
+
+func formedAsync(t testing.TB, conf labConfig) (l *lab, a, b *labNode, c *clientConn) {
+	t.Helper()
+	conf.mode = cluster.ModeAsync
+	if conf.bound == (primary.Bound{}) {
+		conf.bound = wide
+	}
+	l = formed(t, conf, "a", "b")
+	a, b = l.nodes["a"], l.nodes["b"]
+	c = a.serving().client(t)
+	a.settled("b")
+	return l, a, b, c
+}
+
+// status is what the primary n tells of another node.
+func (n *labNode) status(name string) PeerStatus {
+	s, _ := n.get().Serving()
+	for _, p := range s.Peers {
+		if p.Node == name {
+			return p
+		}
+	}
+	return PeerStatus{}
+}
+
+func stays(t *testing.T, w <-chan error, why string) {
+	t.Helper()
+	select {
+	case err := <-w:
+		t.Fatalf("answered (%v) %s", err, why)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// R3, R20: in async nothing waits for the standby, and a flush for the primary's disk only.
+func TestAsyncWaitsForThePrimaryAlone(t *testing.T) {
+	for _, inline := range []bool{false, true} {
+		l, a, b, c := formedAsync(t, labConfig{inline: inline})
+		held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+		for i := range int64(20) {
+			if err := c.write(i*4096, pattern(4096, byte(1+i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fua := writeReq(20*4096, pattern(4096, 21))
+		fua.FUA = true
+		if err := c.do(fua); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.flush(); err != nil {
+			t.Fatal(err)
+		}
+		l.await("the standby to be at its disk", func() bool { return held.Waiting() > 0 })
+		if p, err := c.read(4096, 4096); err != nil || p[0] != 2 {
+			t.Fatalf("read of what was acknowledged: %v, %v", p[:1], err)
+		}
+		if p := a.status("b"); p.LagBytes != 21*4096 || p.LagSince == 0 {
+			t.Errorf("%+v", p)
+		}
+		held.Remove()
+		l.await("the standby to have all", func() bool { return a.status("b").LagBytes == 0 && a.status("b").Lag == 0 })
+		l.same("a", "b")
+		l.await("all to be given back", func() bool { return a.get().cfg.Room.used.Load() == 0 })
+	}
+}
+
+// R13: what follows a flush of the stream, or a durable write, is written when that is durable.
+func TestAsyncFlushOfTheStreamIsDurableBeforeWhatFollows(t *testing.T) {
+	for _, inline := range []bool{false, true} {
+		for name, rule := range map[string]faultdev.Rule{
+			"flush":         {Op: blockdev.OpFlush, Stall: true},
+			"durable write": {Op: blockdev.OpWrite, Range: blockdev.Range{Off: 4096, Len: 4096}, Stall: true},
+		} {
+			t.Run(name, func(t *testing.T) {
+				l, a, b, c := formedAsync(t, labConfig{inline: inline, unmarked: true}) // marks are flushed for, too
+				held := b.faults.Add(rule)
+				if err := c.write(0, pattern(4096, 1)); err != nil {
+					t.Fatal(err)
+				}
+				barrier := &blockdev.Request{Op: blockdev.OpFlush}
+				if name != "flush" {
+					barrier = writeReq(4096, pattern(4096, 2))
+					barrier.FUA = true
+				}
+				if err := c.do(barrier); err != nil {
+					t.Fatal(err)
+				}
+				for i := range int64(8) {
+					if err := c.write((2+i)*4096, pattern(4096, 3)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				l.await("the standby to have taken all, and to be at its disk", func() bool { return held.Waiting() > 0 && b.get().Report().Taken >= 10 })
+				time.Sleep(10 * time.Millisecond) // enough for one that does not wait
+				if p := b.at(2*4096, 8*4096); !bytes.Equal(p, make([]byte, len(p))) {
+					t.Error("what followed is written, and what it followed is not durable")
+				}
+				if p := b.at(0, 4096); p[0] != 1 {
+					t.Error("what came before is not written")
+				}
+				held.Remove()
+				l.await("the standby to have all", func() bool { return a.status("b").LagBytes == 0 && b.get().Report().LastSeq >= 10 })
+				l.same("a", "b")
+			})
+		}
+	}
+}
+
+// R11: in async another replica may be promoted without what is acknowledged, so everything is answered by a valid lease only.
+func TestAsyncAnswersByALeaseOnly(t *testing.T) {
+	l, a, b, c := formedAsync(t, labConfig{})
+	before := a.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+	write := c.begin(writeReq(0, pattern(4096, 1)))
+	l.await("the write to be at the disk", func() bool { return before.Waiting() > 0 })
+	read := a.faults.Add(faultdev.Rule{Op: blockdev.OpRead, Stall: true})
+	reading := c.begin(&blockdev.Request{Op: blockdev.OpRead, Range: blockdev.Range{Off: 8192, Len: 4096}, Buf: blockdev.NewBuf(4096)})
+	flush := c.begin(&blockdev.Request{Op: blockdev.OpFlush})
+	l.await("the read to be at the disk", func() bool { return read.Waiting() > 0 })
+	select {
+	case err := <-flush: // it may have been answered by the lease that was
+		if err != nil {
+			t.Fatal(err)
+		}
+		flush = nil
+	case <-time.After(5 * time.Millisecond):
+	}
+	a.expire()
+	before.Remove()
+	read.Remove()
+	l.await("the standby to have it", func() bool { return b.at(0, 4096)[0] == 1 })
+	stays(t, write, "without a lease")
+	stays(t, reading, "without a lease")
+	a.grant()
+	for _, w := range []<-chan error{write, reading} {
+		if err := <-w; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if flush != nil {
+		if err := <-flush; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// R13: to the byte, held against what is on the standby's disk.
+func TestAsyncStandbyNeverLacksMoreThanTheBound(t *testing.T) {
+	const each, bound = 4096, 64 << 10
+	l, a, b, c := formedAsync(t, labConfig{bound: primary.Bound{Bytes: bound, Time: 24 * time.Hour, Patience: 24 * time.Hour}})
+	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+	var all []<-chan error
+	for i := range int64(100) {
+		all = append(all, c.begin(writeReq(i*each, pattern(each, byte(1+i)))))
+	}
+	told := func() (n int) {
+		for _, w := range all {
+			n += len(w)
+		}
+		return n
+	}
+	l.await("the bound to hold them", func() bool { return a.status("b").AtBound && told() >= bound/2/each })
+	time.Sleep(20 * time.Millisecond)
+	if n := told(); n*each > bound {
+		t.Errorf("%d bytes were acknowledged, and the standby has none of them", n*each)
+	}
+	p := a.status("b")
+	if p.LagBytes != int64(told()*each) || !p.Slowed {
+		t.Errorf("%+v, %d were acknowledged", p, told())
+	}
+	a.get().SetBound(primary.Bound{Bytes: 80 * each, Time: 24 * time.Hour, Patience: 24 * time.Hour}) // changed online
+	l.await("as many as half of the new bound", func() bool { return told() >= 40 })
+	held.Remove()
+	for _, w := range all {
+		if err := <-w; err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.await("the standby to have all", func() bool { return a.status("b").LagBytes == 0 })
+	l.same("a", "b")
+	if n := l.drops(); n != 0 {
+		t.Errorf("%d drops", n)
+	}
+}
+
+// R4: writers are not kept waiting for longer than the patience, and what they waited with is acknowledged when the standby has left.
+func TestAsyncStandbyIsDroppedAfterPatience(t *testing.T) {
+	l, _, b, c := formedAsync(t, labConfig{bound: primary.Bound{Bytes: 4096, Time: 24 * time.Hour, Patience: 2 * dropAfter}})
+	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+	if err := c.write(0, pattern(4096, 1)); err != nil {
+		t.Fatal(err)
+	}
+	waits := c.begin(writeReq(4096, pattern(4096, 2)))
+	l.await("the standby to be at its disk", func() bool { return held.Waiting() > 0 })
+	l.pass(dropAfter)
+	stays(t, waits, "beyond the bound")
+	if l.drops() != 0 {
+		t.Fatal("dropped before its patience")
+	}
+	var why string
+	l.decide(func(cmd cluster.Command) error {
+		if cmd.Drop != nil {
+			why = cmd.Drop.Reason
+		}
+		return nil
+	})
+	l.pass(dropAfter + time.Second)
+	l.await("the standby to be dropped", func() bool { return !l.volume().IsMember("b") })
+	if err := <-waits; err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(why, "4096 bytes") {
+		t.Errorf("dropped, for %q", why)
+	}
+	held.Remove()
+	l.await("it to be admitted", func() bool { return l.volume().IsMember("b") })
+	if err := c.write(8192, pattern(4096, 3)); err != nil {
+		t.Fatal(err)
+	}
+	l.await("it to have all", func() bool { return b.at(8192, 1)[0] == 3 && b.at(4096, 1)[0] == 2 })
+}
+
+// R30: nothing that was acknowledged is lost by a hand-over.
+func TestAsyncHandOverLosesNothing(t *testing.T) {
+	l, a, b, c := formedAsync(t, labConfig{})
+	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+	for i := range int64(30) {
+		if err := c.write(i*4096, pattern(4096, byte(1+i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.await("the standby to be at its disk", func() bool { return held.Waiting() > 0 })
+	done := make(chan error, 1)
+	go func() { done <- a.get().HandOver(t.Context(), "b") }()
+	select {
+	case err := <-done:
+		t.Fatalf("handed over (%v) while the standby lacks what was acknowledged", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	held.Remove()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(30) {
+		if p := b.at(i*4096, 1); p[0] != byte(1+i) {
+			t.Errorf("write %d is not there: %d", i, p[0])
+		}
+	}
+	l.durable("b")
+	if v := l.volume(); v.Primary != "b" || !v.IsMember("a") {
+		t.Errorf("%+v", v)
+	}
+}
