@@ -57,7 +57,7 @@ func failoversTable(past []api.Failover) string {
 	t := newTable("AT", "VOLUME", "EPOCH", "FROM", "TO", "RTO", "TARGET", "RPO", "REASON", "STAGES")
 	for _, f := range past {
 		t.row(f.At.Format(time.RFC3339), f.Volume, f.Epoch, f.From, f.To, fmt.Sprintf("%dms", f.RTOMs), fmt.Sprintf("%dms", f.RTOTargetMs),
-			sizeText(f.RPOBytes), f.Reason, stagesText(f.Stages))
+			rpoText(f), f.Reason, stagesText(f.Stages))
 	}
 	return t.String()
 }
@@ -68,8 +68,8 @@ func failoverText(f api.Failover) string {
 	if f.RTOMs > f.RTOTargetMs {
 		met = "missed"
 	}
-	return oneLine(fmt.Sprintf("%s from %s to %s, epoch %d, at %s (%s): %d ms, target %d ms %s, %s lost; %s", f.Volume, orNone(f.From), orNone(f.To),
-		f.Epoch, f.At.Format(time.RFC3339), f.Reason, f.RTOMs, f.RTOTargetMs, met, sizeText(f.RPOBytes), stagesText(f.Stages)))
+	return oneLine(fmt.Sprintf("%s from %s to %s, epoch %d, at %s (%s): %d ms, target %d ms %s, %s; %s", f.Volume, orNone(f.From), orNone(f.To),
+		f.Epoch, f.At.Format(time.RFC3339), f.Reason, f.RTOMs, f.RTOTargetMs, met, lossText(f), stagesText(f.Stages)))
 }
 
 func stagesText(stages []api.Stage) string {

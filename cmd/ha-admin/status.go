@@ -106,6 +106,9 @@ func volumeText(v api.VolumeStatus) string {
 	if v.Mode == "semisync" {
 		out.WriteString("  semisync: " + semisyncText + "\n")
 	}
+	if v.Async != nil {
+		out.WriteString(asyncText(v))
+	}
 	if v.Device != "" {
 		fmt.Fprintf(&out, "  device: %s\n", oneLine(v.Device))
 	}
@@ -120,6 +123,9 @@ func volumeText(v api.VolumeStatus) string {
 		}
 		if p := r.Point; p != nil && r.State != api.ReplicaInSync {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), pointText(p))
+		}
+		if k := r.Rescue; k != nil {
+			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), rescueText(v.Name, k))
 		}
 	}
 	if v.Verify != nil {

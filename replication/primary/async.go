@@ -183,7 +183,7 @@ func (c *Core) lagOf(p *peer, g *Progress) {
 		return
 	}
 	g.Async = true
-	g.LagBytes, g.Filled = p.lag.bytes, p.lag.fill(c.now, c.bound)
+	g.LagBytes, g.Filled, g.Held = p.lag.bytes, p.lag.fill(c.now, c.bound), c.heldFor(c.now, p)
 	if p.lag.told.len() > 0 {
 		g.LagSince = p.lag.told.at(0).at
 	}

@@ -111,6 +111,10 @@ func TestAsyncNeverAcknowledgesBeyondTheBoundInTime(t *testing.T) { // R13
 	if p := g.lagOf("s"); p.LagSince != first || !p.AtBound {
 		t.Errorf("%+v, the first was at %v", p, first)
 	}
+	g.pass(300 * time.Millisecond)
+	if p := g.lagOf("s"); p.Held != 300*time.Millisecond {
+		t.Errorf("held for %v, want 300 ms", p.Held)
+	}
 	g.ack("s", s, 1) // the second is 1.1 s old, and what was acknowledged pays for one more
 	g.wantDone(c)
 	g.ack("s", s, 2)

@@ -274,6 +274,8 @@ type Progress struct {
 	// Filled is how much is used, in thousandths of the bound.
 	Slowed, AtBound bool
 	Filled          int64
+	// Held is for how long the operation that has to go first has waited for it at the bound.
+	Held time.Duration
 }
 
 // Oldest is since when there is something that it lacks: in async, that a client was told of; 0: there is nothing.

@@ -111,8 +111,8 @@ func TestStatusDocumentHasNoNullLists(t *testing.T) {
 
 func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 5, time.UTC)
-	moved := api.Failover{Volume: "v", From: "a", To: "b", Reason: "asked", Epoch: 1 << 40, At: at, RTOMs: 1, RTOTargetMs: 2, RPOBytes: 3,
-		Stages: []api.Stage{{Name: "decide", Ms: 4}}}
+	moved := api.Failover{Volume: "v", From: "a", To: "b", Reason: "asked", Epoch: 1 << 40, At: at, RTOMs: 1, RTOTargetMs: 2, RPOBytes: 3, RPOMs: 5,
+		Lag: &api.FailoverLag{Bytes: 6, Ms: 7, AgeMs: 8}, Stages: []api.Stage{{Name: "decide", Ms: 4}}}
 	node := &apitest.Node{
 		Moved: moved, Past: []api.Failover{moved, {Volume: "w", At: at, Stages: []api.Stage{}}},
 		Volumes:  []api.Volume{{Name: "v", Size: 1 << 50, Mode: "sync", State: "healthy", Primary: "a", Epoch: 3, Replicas: []string{"a", "b"}}},

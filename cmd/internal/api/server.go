@@ -247,7 +247,10 @@ func (s *server) Apply(ctx context.Context, r *adminv1.ApplyRequest) (*adminv1.A
 
 func failoverToProto(f Failover) *adminv1.Failover {
 	p := &adminv1.Failover{Volume: f.Volume, From: f.From, To: f.To, Reason: f.Reason, Epoch: f.Epoch,
-		At: timestamppb.New(f.At), RtoMs: f.RTOMs, RtoTargetMs: f.RTOTargetMs, RpoBytes: f.RPOBytes}
+		At: timestamppb.New(f.At), RtoMs: f.RTOMs, RtoTargetMs: f.RTOTargetMs, RpoBytes: f.RPOBytes, RpoMs: f.RPOMs}
+	if l := f.Lag; l != nil {
+		p.Lag = &adminv1.FailoverLag{Bytes: l.Bytes, Ms: l.Ms, AgeMs: l.AgeMs}
+	}
 	for _, s := range f.Stages {
 		p.Stages = append(p.Stages, &adminv1.Stage{Name: s.Name, Ms: s.Ms})
 	}
@@ -256,7 +259,10 @@ func failoverToProto(f Failover) *adminv1.Failover {
 
 func failoverFromProto(p *adminv1.Failover) Failover {
 	f := Failover{Volume: p.GetVolume(), From: p.GetFrom(), To: p.GetTo(), Reason: p.GetReason(), Epoch: p.GetEpoch(),
-		At: p.GetAt().AsTime(), RTOMs: p.GetRtoMs(), RTOTargetMs: p.GetRtoTargetMs(), RPOBytes: p.GetRpoBytes()}
+		At: p.GetAt().AsTime(), RTOMs: p.GetRtoMs(), RTOTargetMs: p.GetRtoTargetMs(), RPOBytes: p.GetRpoBytes(), RPOMs: p.GetRpoMs()}
+	if l := p.GetLag(); l != nil {
+		f.Lag = &FailoverLag{Bytes: l.GetBytes(), Ms: l.GetMs(), AgeMs: l.GetAgeMs()}
+	}
 	for _, s := range p.GetStages() {
 		f.Stages = append(f.Stages, Stage{Name: s.GetName(), Ms: s.GetMs()})
 	}

@@ -7,8 +7,8 @@ import (
 )
 
 // Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key but a reason,
-// a point, rescue images, a comparison that there was none of and one that no schedule asks for is always there; lists are empty
-// rather than null.
+// a point, rescue images, a comparison that there was none of and one that no schedule asks for, and what only a volume in async
+// has, is always there; lists are empty rather than null.
 type Status struct {
 	Cluster       string          `json:"cluster"`
 	Quorum        bool            `json:"quorum"`
@@ -64,9 +64,33 @@ type VolumeStatus struct {
 	NextSize         int64  `json:"next_size,omitempty"`
 	NextSizeWaitsFor string `json:"next_size_waits_for,omitempty"`
 
+	Async      *AsyncStatus  `json:"async,omitempty"` // left out in other modes
 	IO         IOStatus      `json:"io"`
 	Verify     *VerifyStatus `json:"verify,omitempty"`      // the comparison that runs, or the last one that a node remembers; left out: none
 	VerifyNext *time.Time    `json:"verify_next,omitempty"` // when the schedule begins the next one, in UTC; left out: there is no schedule
+}
+
+// How a volume in async takes writes.
+const (
+	WritersFree   = "free"   // as fast as the primary's disk
+	WritersSlowed = "slowed" // beyond half of the bound: down to the speed of the standby
+	WritersHeld   = "held"   // at the bound: until the standby has written more, or is dropped
+)
+
+// AsyncStatus is what a failover of a volume in async would lose of what clients were told is done.
+type AsyncStatus struct {
+	// The bound, never exceeded, and how long writers may be held at it before the standby is dropped.
+	MaxLagBytes int64 `json:"max_lag_bytes"`
+	MaxLagMs    int64 `json:"max_lag_ms"`
+	PatienceMs  int64 `json:"patience_ms"`
+	// LossBytes and LossMs are what would be lost if the primary were lost at this moment, at most; LossMs is the age of the oldest
+	// of it. Null: nobody serves, or no standby would be promoted without a person's word.
+	LossBytes *int64 `json:"loss_bytes"`
+	LossMs    *int64 `json:"loss_ms"`
+	// UsedPercent is how much of the bound is used, of bytes or time whichever is more.
+	UsedPercent int64  `json:"used_percent"`
+	Writers     string `json:"writers"`          // free | slowed | held; free as well while nobody serves
+	Reason      string `json:"reason,omitempty"` // why they are not free, and what comes of it
 }
 
 // The states of a comparison.
@@ -212,8 +236,20 @@ type Failover struct {
 	At          time.Time `json:"at"`
 	RTOMs       int64     `json:"rto_ms"`
 	RTOTargetMs int64     `json:"rto_target_ms"`
-	RPOBytes    int64     `json:"rpo_bytes"`
-	Stages      []Stage   `json:"stages"`
+	// RPOBytes and RPOMs are the most of what clients were told is done that may be lost: bytes, and the age of the oldest write.
+	// In async they are the bound, for the old primary may have gone on to there unheard. -1: nobody knew it.
+	RPOBytes int64 `json:"rpo_bytes"`
+	RPOMs    int64 `json:"rpo_ms,omitempty"`
+	// Lag is what the new primary lacked when the old one was heard last; left out: nothing could be lost, or it was not heard.
+	Lag    *FailoverLag `json:"lag,omitempty"`
+	Stages []Stage      `json:"stages"`
+}
+
+// FailoverLag is what the old primary said last of what it had acknowledged and the other had not written.
+type FailoverLag struct {
+	Bytes int64 `json:"bytes"`
+	Ms    int64 `json:"ms"`
+	AgeMs int64 `json:"age_ms"` // how long before the decision it was so
 }
 
 // Stage is one step of a failover and how long it took.

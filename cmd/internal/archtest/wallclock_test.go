@@ -16,7 +16,7 @@ var wall = regexp.MustCompile(`\.(Unix|UnixMilli|UnixMicro|UnixNano)\(\)|time\.N
 
 // wallPlaces may read it: for people, or against the dates of a certificate, which are of that kind.
 var wallPlaces = []string{
-	"cmd/internal/node/clock_linux.go", "cmd/internal/node/journal.go", "cmd/internal/node/node.go", "cmd/internal/node/admin_failover.go", // stamps
+	"cmd/internal/node/clock_linux.go", "cmd/internal/node/journal.go", "cmd/internal/node/node.go", "cmd/internal/node/admin_failover.go", "cmd/internal/node/admin_async.go", // stamps
 	"blockdev/rescue/find.go",                              // when an image that no resync belongs to was found
 	"blockdev/rescue/shelf.go", "blockdev/rescue/early.go", // when the resync of a rescue image ended, or went on without it
 	"cmd/internal/metrics/node.go", "cmd/internal/metrics/volume.go", // stamps of events and certificates, shown as they are

@@ -11,9 +11,9 @@ const (
 	// minMaxLagBytes is more than what clients usually write in one request. A write that is larger than max_lag_bytes is
 	// acknowledged when the standby has written it, as in sync.
 	minMaxLagBytes = 1 << 20
-	// maxMaxLagBytes is what the volumes of a node may hold together of writes that were acknowledged early
-	// (replication.Room): all that a standby lacks is kept in memory until it has it.
-	maxMaxLagBytes = 256 << 20
+	// maxMaxLagBytes is replication.MaxBound: what a standby lacks is kept in memory until it has it, and all volumes of a node
+	// share what there is for that.
+	maxMaxLagBytes = 128 << 20
 	// minMaxLag is what a long line and a busy disk take of themselves: with less, every write would wait for the standby.
 	minMaxLag = 100 * time.Millisecond
 )

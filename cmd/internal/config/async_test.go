@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hacluster/replication"
 )
 
 const asyncBlock = `  async {
@@ -27,11 +29,17 @@ func TestBoundsOfAsyncAreTakenAtTheirEdges(t *testing.T) {
 	for bound, want := range map[string]Async{
 		"": {64 << 20, 5 * time.Second, 10 * time.Second},
 		"max_lag_bytes = \"1MiB\"\nmax_lag = \"100ms\"\npatience = \"750ms\"": {1 << 20, 100 * time.Millisecond, 750 * time.Millisecond},
-		"max_lag_bytes = \"256MiB\"\nmax_lag = \"1h\"\npatience = \"24h\"":    {256 << 20, time.Hour, 24 * time.Hour},
+		"max_lag_bytes = \"128MiB\"\nmax_lag = \"1h\"\npatience = \"24h\"":    {128 << 20, time.Hour, 24 * time.Hour},
 	} {
 		if got := running(t, inAsync(t, bound)).Volumes[0].Async; got != want {
 			t.Errorf("%s: %v, want %v", bound, got, want)
 		}
+	}
+}
+
+func TestLargestBoundIsWhatMemoryThereIs(t *testing.T) {
+	if maxMaxLagBytes != replication.MaxBound {
+		t.Errorf("%d is taken, %d makes sense", maxMaxLagBytes, replication.MaxBound)
 	}
 }
 

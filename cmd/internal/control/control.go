@@ -190,7 +190,23 @@ type (
 		WriteOps  uint64        `json:"write_ops"`
 		ReadBytes uint64        `json:"read_bytes"`
 		WriteByte uint64        `json:"write_bytes"`
-		Clients   int           `json:"clients"` // connections that have chosen it
+		Clients   int           `json:"clients"`         // connections that have chosen it
+		Bound     *Bound        `json:"bound,omitempty"` // in async; nil in the other modes
+	}
+	// Bound is what a volume in async may lose, as it is in force.
+	Bound struct {
+		Bytes      int64 `json:"bytes"`
+		Ms         int64 `json:"ms"`
+		PatienceMs int64 `json:"patience_ms"`
+	}
+	// Lag is what a standby lacks of what clients were told is done, and how much of the bound that is.
+	Lag struct {
+		Bytes    int64 `json:"bytes"`
+		Ms       int64 `json:"ms"`        // since a client was told of the oldest
+		PerMille int64 `json:"per_mille"` // of the bound
+		Slowed   bool  `json:"slowed"`    // writers are
+		Held     bool  `json:"held"`      // a write waits at the bound, and not for a moment
+		HeldMs   int64 `json:"held_ms"`   // if so, for how long
 	}
 	// Peer is how the primary sees one standby.
 	Peer struct {
@@ -201,7 +217,8 @@ type (
 		RemainingBytes  int64  `json:"remaining_bytes"`
 		TotalBytes      int64  `json:"total_bytes"` // what RemainingBytes was when the resync began
 		UnackedBytes    int64  `json:"unacked_bytes"`
-		LagMs           int64  `json:"lag_ms"` // age of the oldest unacknowledged entry
+		LagMs           int64  `json:"lag_ms"`        // age of the oldest unacknowledged entry; in async, since a client was told of it
+		Lag             *Lag   `json:"lag,omitempty"` // in async, of one that writers may have to wait for
 		RateBytesPerSec int64  `json:"rate_bytes_per_s"`
 		ETAMs           int64  `json:"eta_ms"` // until the resync ends; negative: not known
 		Reason          string `json:"reason"`

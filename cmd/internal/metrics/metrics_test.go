@@ -33,11 +33,11 @@ func full() Snapshot {
 		Certificates:      []Certificate{{Name: "node", NotAfter: time.Unix(1700000000, 0)}},
 		Volumes: []Volume{{
 			Name: "pgdata", Size: 1 << 30, Epoch: 7, Primary: "alpha", Drops: 1, Admissions: 2, Promotions: map[string]uint64{"hand-over": 3},
-			LastFailover: &Failover{At: time.Unix(1700000000, 5e8), RTO: time.Second, Target: 2 * time.Second, Stages: map[string]time.Duration{"detect": time.Millisecond}},
+			LastFailover: &Failover{At: time.Unix(1700000000, 5e8), RTO: time.Second, Target: 2 * time.Second, RPOBytes: 64 << 20, RPO: 5 * time.Second, Stages: map[string]time.Duration{"detect": time.Millisecond}},
 			Replicas:     []Replica{{"alpha", true}, {"beta", false}},
 			Local: &Local{Ops: byOp, Bytes: byOp, Errors: 1, ChecksumErrors: 2, DiskErrors: 3, Failed: true, Verified: Verified{Different: 4, Unreadable: 3, Repaired: 2, Runs: 1}, Stages: map[string]Latency{"write": l},
 				Acks: map[string]Latency{"beta": l}},
-			Serving: &Serving{Suspended: true, Peers: []Peer{{Node: "beta", Connected: true, Resyncing: true, LagBytes: 4096, Lag: time.Second, DirtyBytes: 8192,
+			Serving: &Serving{Suspended: true, Async: &Async{MaxLagBytes: 64 << 20, MaxLag: 5 * time.Second, Held: true}, Peers: []Peer{{Node: "beta", Connected: true, Resyncing: true, LagBytes: 4096, Lag: time.Second, DirtyBytes: 8192,
 				ResyncTotal: 1 << 30, ResyncDone: 1 << 20, ResyncRate: 1 << 10}}},
 		}},
 	}
@@ -157,5 +157,25 @@ func TestG56TooManyScrapesAreTurnedAway(t *testing.T) {
 	}
 	if !slices.Equal(got, []int{200, 200, 200, 200}) {
 		t.Errorf("the others: %v", got)
+	}
+}
+
+// A loss that nobody knows is no loss of -1 bytes, nor of none; and a bound that does not count is not shown.
+func TestWhatIsNotKnownIsAbsent(t *testing.T) {
+	names := func(s Snapshot) (all []string) {
+		for _, f := range gather(t, s) {
+			all = append(all, f.GetName())
+		}
+		return all
+	}
+	for _, name := range []string{"hacluster_last_failover_rpo_bytes", "hacluster_last_failover_rpo_seconds", "hacluster_volume_lag_bound_bytes", "hacluster_volume_writers_held"} {
+		s := full()
+		if !slices.Contains(names(s), name) {
+			t.Errorf("%s is not there", name)
+		}
+		s.Volumes[0].LastFailover.RPOBytes, s.Volumes[0].Serving.Async = -1, nil
+		if slices.Contains(names(s), name) {
+			t.Errorf("%s is there", name)
+		}
 	}
 }

@@ -90,10 +90,12 @@ type Volume struct {
 
 // Failover is the newest one of a volume.
 type Failover struct {
-	At     time.Time
-	RTO    time.Duration
-	Target time.Duration
-	Stages map[string]time.Duration
+	At       time.Time
+	RTO      time.Duration
+	Target   time.Duration
+	RPOBytes int64 // at most; -1: not known
+	RPO      time.Duration
+	Stages   map[string]time.Duration
 }
 
 // Replica is one copy of a volume as the replicated state has it.
@@ -123,6 +125,14 @@ type Verified struct{ Different, Unreadable, Repaired, Runs uint64 }
 type Serving struct {
 	Suspended bool
 	Peers     []Peer
+	Async     *Async // nil in other modes
+}
+
+// Async is the bound on what a failover may lose, and how writers fare by it.
+type Async struct {
+	MaxLagBytes  int64
+	MaxLag       time.Duration
+	Slowed, Held bool
 }
 
 // Peer is one standby as its primary sees it.

@@ -12,6 +12,8 @@ var (
 	failoverAt     = gauge("last_failover_timestamp_seconds", "When the newest failover of the volume was decided, Unix time; the same on every node.", "volume")
 	failoverRTO    = gauge("last_failover_rto_seconds", "From the old primary's last sign of life to the first acknowledged write, in the newest failover; the same on every node.", "volume")
 	failoverTarget = gauge("last_failover_rto_target_seconds", "The RTO target at the newest failover; the same on every node.", "volume")
+	failoverRPO    = gauge("last_failover_rpo_bytes", "The most that the newest failover may have lost of what clients were told is done; absent when that is not known; the same on every node.", "volume")
+	failoverRPOAge = gauge("last_failover_rpo_seconds", "The most that the oldest write which the newest failover may have lost had been acknowledged for; 0 when nothing was lost, or by force; absent when that is not known; the same on every node.", "volume")
 	failoverStage  = gauge("last_failover_stage_seconds", "How long each stage of the newest failover took; the same on every node.", "volume", "stage")
 
 	ioOps       = counter("io_operations_total", "Operations that clients submitted to this node as primary, over all its tenures.", "volume", "op")
@@ -36,8 +38,12 @@ var (
 
 	suspended   = gauge("volume_suspended", "1 while this node is primary and may not answer, for want of a lease.", "volume")
 	connected   = gauge("replica_connected", "1 while this primary has a stream to the standby.", "volume", "replica")
-	lagBytes    = gauge("replica_lag_bytes", "Bytes sent or queued to the standby and not acknowledged.", "volume", "replica")
-	lagSeconds  = gauge("replica_lag_seconds", "Age of the oldest entry that the standby has not acknowledged.", "volume", "replica")
+	lagBytes    = gauge("replica_lag_bytes", "Bytes sent or queued to the standby and not acknowledged; in async those that clients were told are written and the standby lacks, which a failover would lose.", "volume", "replica")
+	lagSeconds  = gauge("replica_lag_seconds", "Age of the oldest entry that the standby has not acknowledged; in async since its client was told.", "volume", "replica")
+	boundBytes  = gauge("volume_lag_bound_bytes", "The most that a standby may lack, in async.", "volume")
+	boundTime   = gauge("volume_lag_bound_seconds", "The longest that a standby may lack what a client was told is written, in async.", "volume")
+	slowed      = gauge("volume_writers_slowed", "1 while a standby is behind by half of the bound or more and writers are slowed, in async.", "volume")
+	heldUp      = gauge("volume_writers_held", "1 while writers wait at the bound, in async.", "volume")
 	dirtyBytes  = gauge("replica_dirty_bytes", "What a resync of the standby would have to look at.", "volume", "replica")
 	resyncing   = gauge("replica_resyncing", "1 while a resync to the standby runs.", "volume", "replica")
 	resyncDone  = gauge("replica_resync_done_bytes", "How much of the volume the running resync has looked at.", "volume", "replica")
@@ -61,6 +67,10 @@ func (e emitter) volume(v *Volume) {
 		e.set(failoverAt, float64(f.At.UnixMilli())/1000, v.Name)
 		e.seconds(failoverRTO, f.RTO, v.Name)
 		e.seconds(failoverTarget, f.Target, v.Name)
+		if f.RPOBytes >= 0 {
+			e.set(failoverRPO, float64(f.RPOBytes), v.Name)
+			e.seconds(failoverRPOAge, f.RPO, v.Name)
+		}
 		for stage, d := range f.Stages {
 			e.seconds(failoverStage, d, v.Name, stage)
 		}
@@ -107,6 +117,12 @@ func (e emitter) serving(v *Volume) {
 	}
 	if v.Serving == nil {
 		return
+	}
+	if a := v.Serving.Async; a != nil {
+		e.set(boundBytes, float64(a.MaxLagBytes), v.Name)
+		e.seconds(boundTime, a.MaxLag, v.Name)
+		e.flag(slowed, a.Slowed, v.Name)
+		e.flag(heldUp, a.Held, v.Name)
 	}
 	for _, p := range v.Serving.Peers {
 		e.flag(connected, p.Connected, v.Name, p.Node)

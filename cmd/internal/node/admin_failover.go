@@ -145,6 +145,9 @@ func (v *view) point(vol *cluster.Volume, node string) *api.PointStatus {
 		return nil
 	}
 	peer := v.peer(vol, node)
+	if vol.IsMember(node) && vol.Unchanged(node, rep) && rep.Usable() && vol.Mode == cluster.ModeAsync {
+		return v.pointOfMember(vol, node)
+	}
 	if vol.IsMember(node) && vol.Unchanged(node, rep) && rep.Usable() {
 		now := wallClock()
 		p := &api.PointStatus{Epoch: uint64(vol.Epoch), At: &now}

@@ -19,6 +19,7 @@ type view struct {
 	leader string
 	voters map[string]bool // Raft ids
 	local  map[string]*control.LocalReply
+	bounds map[string]*control.Bound // of volumes, as the node that looks has them configured
 }
 
 // localTime bounds the wait for one node's own part of a status.
@@ -26,7 +27,10 @@ const localTime = 500 * time.Millisecond
 
 // look gathers a view: linearizable with quorum (the leader answers behind a barrier), what is known here without.
 func (n *Node) look(ctx context.Context) view {
-	v := view{state: n.state.get(), leader: n.leaderName(), voters: map[string]bool{}, local: map[string]*control.LocalReply{}}
+	v := view{state: n.state.get(), leader: n.leaderName(), voters: map[string]bool{}, local: map[string]*control.LocalReply{}, bounds: map[string]*control.Bound{}}
+	for _, c := range n.conf().Volumes {
+		v.bounds[c.Name] = boundFrom(c.Async)
+	}
 	if reply, err := n.leaderState(ctx); err == nil {
 		if st, err := cluster.Decode(reply.State); err == nil {
 			v.state, v.quorum = st, true
@@ -230,6 +234,7 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 		out.NextSize, out.NextSizeWaitsFor = vol.Next, sizeWaitsFor(vol, out.Promotable)
 	}
 	out.Verify = v.verifyOf(vol)
+	out.Async = v.async(vol, out.Promotable)
 	if s != nil {
 		out.IO = api.IOStatus{ReadOps: s.ReadOps, WriteOps: s.WriteOps, ReadBytes: s.ReadBytes, WriteBytes: s.WriteByte, Suspended: s.Suspended}
 	}
@@ -285,6 +290,9 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 	}
 	if peer != nil {
 		out.LagBytes, out.LagMs = peer.UnackedBytes, peer.LagMs
+		if l := peer.Lag; l != nil {
+			out.LagBytes, out.LagMs = l.Bytes, l.Ms
+		}
 	}
 	if !vol.IsMember(node) {
 		out.DirtyBytes = dirtyBytes(vol, peer)

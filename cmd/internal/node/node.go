@@ -196,6 +196,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.followConfig(life) })
 	g.Go(func() error { return n.watchExpiry(life) })
 	g.Go(func() error { return n.followSchedules(life) })
+	g.Go(func() error { return n.followLags(life) })
 	g.Go(func() error {
 		select {
 		case <-n.failed:

@@ -88,7 +88,11 @@ func (v *view) notServed(vol *cluster.Volume) string {
 
 // lostText says how a member lost its memory.
 func lostText(vol *cluster.Volume, node string, rep *cluster.Report) string {
-	if rep.Incarnation == vol.Members[node].Incarnation {
+	switch {
+	case rep.Incarnation != vol.Members[node].Incarnation:
+	case vol.Mode == cluster.ModeAsync:
+		return node + " is a new process, and the last one may have ended between writes that it made beside each other, or before writes that it had in memory (mode async), so writes are at risk beyond the bound"
+	default:
 		return node + " is a new process, so writes that the last one had in memory (mode semisync) are at risk"
 	}
 	return node + " restarted with its machine, so writes since its last flush are at risk"
@@ -188,6 +192,8 @@ func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report,
 		return peer.Blocked
 	case state == api.ReplicaInSync || state == api.ReplicaResyncing:
 		return ""
+	case rep == nil && vol.IsHeld(node):
+		return "the node does not answer; it may hold acknowledged writes that the others lack: when it is back, its resync keeps what it overwrites as a rescue image"
 	case rep == nil:
 		return "the node does not answer"
 	case rep.Problem != "":

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"hacluster/blockdev"
+	"hacluster/cmd/internal/control"
 	"hacluster/cmd/internal/metrics"
 	"hacluster/heartbeat"
 	"hacluster/heartbeat/cluster"
@@ -32,7 +33,7 @@ func (n *Node) snapshot() metrics.Snapshot {
 				v.Local.RescueImages++
 				v.Local.RescueBytes += i.File
 			}
-			v.Serving = servingFigures(r, &vol)
+			v.Serving = servingFigures(r, &vol, n.vols.boundInForce(r))
 			s.Queues = append(s.Queues,
 				metrics.Queue{Name: "standby entries", Volume: name, Length: float64(f.Taken), Limit: replication.MaxTaken},
 				metrics.Queue{Name: "standby bytes", Volume: name, Length: float64(f.TakenBytes), Limit: replication.MaxTakenBytes})
@@ -140,7 +141,7 @@ func clusterFigures(st *cluster.State, vol *cluster.Volume) metrics.Volume {
 }
 
 func failoverFigures(f cluster.Failover) *metrics.Failover {
-	out := &metrics.Failover{At: time.UnixMilli(f.AtMillis), RTO: millis(f.RTOMillis), Target: millis(f.TargetMillis), Stages: map[string]time.Duration{}}
+	out := &metrics.Failover{At: time.UnixMilli(f.AtMillis), RTO: millis(f.RTOMillis), Target: millis(f.TargetMillis), RPOBytes: f.RPOBytes, Stages: map[string]time.Duration{}}
 	for _, s := range f.Stages {
 		out.Stages[s.Name] = millis(s.Millis)
 	}
@@ -177,14 +178,22 @@ func latencyOf(l replication.Latency) metrics.Latency {
 	return metrics.Latency{Bounds: replication.BoundsSeconds(), Cumulative: l.Cumulative, Count: l.Count, SumSeconds: l.SumSeconds}
 }
 
-func servingFigures(r *replication.Replica, vol *cluster.Volume) *metrics.Serving {
+func servingFigures(r *replication.Replica, vol *cluster.Volume, bound *control.Bound) *metrics.Serving {
 	s, ok := r.Serving()
 	if !ok {
 		return nil
 	}
 	out := &metrics.Serving{Suspended: s.Suspended}
+	if bound != nil {
+		out.Async = &metrics.Async{MaxLagBytes: bound.Bytes, MaxLag: millis(bound.Ms)}
+	}
 	for _, p := range s.Peers {
 		m := metrics.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing, LagBytes: p.UnackedBytes, Lag: p.Lag}
+		if a := out.Async; a != nil && p.Async {
+			l := lagBehind(p)
+			m.LagBytes, m.Lag = l.Bytes, p.Lag
+			a.Slowed, a.Held = a.Slowed || l.Slowed, a.Held || l.Held
+		}
 		if p.Resyncing {
 			m.ResyncTotal, m.ResyncDone, m.ResyncRate = p.TotalBytes, p.TotalBytes-p.RemainingBytes, p.RateBytesPerSec
 		}

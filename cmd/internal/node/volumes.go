@@ -21,6 +21,7 @@ import (
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
 	"hacluster/replication/link"
+	"hacluster/replication/primary"
 	"hacluster/replication/resync"
 	"hacluster/replication/wire"
 )
@@ -50,9 +51,10 @@ type volumes struct {
 
 // held is one replica and what belongs to it. broken: its backing could not be opened; it is tried again.
 type held struct {
-	id      string // of the volume
-	size    int64  // with which it was opened
-	resized uint64 // the number of that
+	id      string        // of the volume
+	size    int64         // with which it was opened
+	resized uint64        // the number of that
+	bound   primary.Bound // in force in async
 	// tail has room for one: who clears what lies behind the end, or, for good, who closes the replica.
 	tail     chan struct{}
 	replica  *replication.Replica
@@ -121,6 +123,8 @@ func (v *volumes) configure(cfg *config.Config) {
 		if conf, ok := cfg.Volume(name); ok {
 			h.replica.SetTimers(cfg.Timers.DropAfter, conf.SuspendLimit)
 			h.replica.SetResync(resync.Limits{Min: conf.Resync.MinRate, Max: conf.Resync.MaxRate})
+			h.bound = boundOf(conf.Async)
+			h.replica.SetBound(h.bound)
 		}
 		if h.deadline != nil {
 			h.deadline(cfg.Cluster.DiskDeadline)
@@ -193,8 +197,8 @@ func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.R
 func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
 	conf, _ := v.n.conf().Volume(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
-		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Log: v.n.log}
-	h := &held{id: vol.ID, size: vol.Size, resized: vol.Resized, tail: make(chan struct{}, 1), ended: make(chan struct{})}
+		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Bound: boundOf(conf.Async), Log: v.n.log}
+	h := &held{bound: cfg.Bound, id: vol.ID, size: vol.Size, resized: vol.Resized, tail: make(chan struct{}, 1), ended: make(chan struct{})}
 	b, err := v.openBacking(st, vol, rep.Device, conf)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
@@ -315,20 +319,33 @@ func (v *volumes) leaseChanged() {
 
 func (v *volumes) serving() (all []control.Serving) {
 	for _, r := range v.replicas() {
-		if s, ok := r.Serving(); ok {
-			out := control.Serving{Volume: s.Volume, Epoch: s.Epoch, Suspended: s.Suspended, ReadOps: s.ReadOps, WriteOps: s.WriteOps,
-				ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes}
-			if server := v.server(); server != nil {
-				out.Clients = server.Clients(s.Volume)
-			}
-			for _, p := range s.Peers {
-				out.Peers = append(out.Peers, control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
-					Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, ETAMs: p.ETA.Milliseconds(), Reason: p.Reason, Blocked: p.Blocked})
-			}
-			all = append(all, out)
+		if s, ok := v.servingOf(r); ok {
+			all = append(all, s)
 		}
 	}
 	return all
+}
+
+func (v *volumes) servingOf(r *replication.Replica) (out control.Serving, ok bool) {
+	bound := v.boundInForce(r)
+	s, ok := r.Serving()
+	if !ok {
+		return out, false
+	}
+	out = control.Serving{Volume: s.Volume, Epoch: s.Epoch, Suspended: s.Suspended, ReadOps: s.ReadOps, WriteOps: s.WriteOps,
+		ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes, Bound: bound}
+	if server := v.server(); server != nil {
+		out.Clients = server.Clients(s.Volume)
+	}
+	for _, p := range s.Peers {
+		peer := control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
+			Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, ETAMs: p.ETA.Milliseconds(), Reason: p.Reason, Blocked: p.Blocked}
+		if bound != nil && p.Async {
+			peer.Lag = lagBehind(p)
+		}
+		out.Peers = append(out.Peers, peer)
+	}
+	return out, true
 }
 
 // Replicate implements link.Handler.

@@ -362,6 +362,8 @@ type Failover struct {
 	RtoTargetMs   int64                  `protobuf:"varint,8,opt,name=rto_target_ms,json=rtoTargetMs,proto3" json:"rto_target_ms,omitempty"`
 	RpoBytes      int64                  `protobuf:"varint,9,opt,name=rpo_bytes,json=rpoBytes,proto3" json:"rpo_bytes,omitempty"`
 	Stages        []*Stage               `protobuf:"bytes,10,rep,name=stages,proto3" json:"stages,omitempty"`
+	RpoMs         int64                  `protobuf:"varint,11,opt,name=rpo_ms,json=rpoMs,proto3" json:"rpo_ms,omitempty"`
+	Lag           *FailoverLag           `protobuf:"bytes,12,opt,name=lag,proto3" json:"lag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,6 +468,80 @@ func (x *Failover) GetStages() []*Stage {
 	return nil
 }
 
+func (x *Failover) GetRpoMs() int64 {
+	if x != nil {
+		return x.RpoMs
+	}
+	return 0
+}
+
+func (x *Failover) GetLag() *FailoverLag {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+type FailoverLag struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         int64                  `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Ms            int64                  `protobuf:"varint,2,opt,name=ms,proto3" json:"ms,omitempty"`
+	AgeMs         int64                  `protobuf:"varint,3,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverLag) Reset() {
+	*x = FailoverLag{}
+	mi := &file_admin_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverLag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverLag) ProtoMessage() {}
+
+func (x *FailoverLag) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverLag.ProtoReflect.Descriptor instead.
+func (*FailoverLag) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FailoverLag) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *FailoverLag) GetMs() int64 {
+	if x != nil {
+		return x.Ms
+	}
+	return 0
+}
+
+func (x *FailoverLag) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
 type Stage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -476,7 +552,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_admin_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +564,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[7]
+	mi := &file_admin_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +577,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Stage) GetName() string {
@@ -526,7 +602,7 @@ type VolumeListRequest struct {
 
 func (x *VolumeListRequest) Reset() {
 	*x = VolumeListRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_admin_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +614,7 @@ func (x *VolumeListRequest) String() string {
 func (*VolumeListRequest) ProtoMessage() {}
 
 func (x *VolumeListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[8]
+	mi := &file_admin_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +627,7 @@ func (x *VolumeListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeListRequest.ProtoReflect.Descriptor instead.
 func (*VolumeListRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 type VolumeListReply struct {
@@ -563,7 +639,7 @@ type VolumeListReply struct {
 
 func (x *VolumeListReply) Reset() {
 	*x = VolumeListReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_admin_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +651,7 @@ func (x *VolumeListReply) String() string {
 func (*VolumeListReply) ProtoMessage() {}
 
 func (x *VolumeListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[9]
+	mi := &file_admin_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +664,7 @@ func (x *VolumeListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeListReply.ProtoReflect.Descriptor instead.
 func (*VolumeListReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VolumeListReply) GetVolumes() []*Volume {
@@ -613,7 +689,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_admin_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +701,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[10]
+	mi := &file_admin_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +714,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Volume) GetName() string {
@@ -701,7 +777,7 @@ type VolumeCreateRequest struct {
 
 func (x *VolumeCreateRequest) Reset() {
 	*x = VolumeCreateRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_admin_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +789,7 @@ func (x *VolumeCreateRequest) String() string {
 func (*VolumeCreateRequest) ProtoMessage() {}
 
 func (x *VolumeCreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[11]
+	mi := &file_admin_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +802,7 @@ func (x *VolumeCreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeCreateRequest.ProtoReflect.Descriptor instead.
 func (*VolumeCreateRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VolumeCreateRequest) GetVolume() string {
@@ -758,7 +834,7 @@ type VolumeCreateReply struct {
 
 func (x *VolumeCreateReply) Reset() {
 	*x = VolumeCreateReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +846,7 @@ func (x *VolumeCreateReply) String() string {
 func (*VolumeCreateReply) ProtoMessage() {}
 
 func (x *VolumeCreateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +859,7 @@ func (x *VolumeCreateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeCreateReply.ProtoReflect.Descriptor instead.
 func (*VolumeCreateReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 type VolumeResyncRequest struct {
@@ -799,7 +875,7 @@ type VolumeResyncRequest struct {
 
 func (x *VolumeResyncRequest) Reset() {
 	*x = VolumeResyncRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +887,7 @@ func (x *VolumeResyncRequest) String() string {
 func (*VolumeResyncRequest) ProtoMessage() {}
 
 func (x *VolumeResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +900,7 @@ func (x *VolumeResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeResyncRequest.ProtoReflect.Descriptor instead.
 func (*VolumeResyncRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *VolumeResyncRequest) GetVolume() string {
@@ -870,7 +946,7 @@ type VolumeResyncReply struct {
 
 func (x *VolumeResyncReply) Reset() {
 	*x = VolumeResyncReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +958,7 @@ func (x *VolumeResyncReply) String() string {
 func (*VolumeResyncReply) ProtoMessage() {}
 
 func (x *VolumeResyncReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +971,7 @@ func (x *VolumeResyncReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeResyncReply.ProtoReflect.Descriptor instead.
 func (*VolumeResyncReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 type VolumePauseRequest struct {
@@ -909,7 +985,7 @@ type VolumePauseRequest struct {
 
 func (x *VolumePauseRequest) Reset() {
 	*x = VolumePauseRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -921,7 +997,7 @@ func (x *VolumePauseRequest) String() string {
 func (*VolumePauseRequest) ProtoMessage() {}
 
 func (x *VolumePauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -934,7 +1010,7 @@ func (x *VolumePauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumePauseRequest.ProtoReflect.Descriptor instead.
 func (*VolumePauseRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VolumePauseRequest) GetVolume() string {
@@ -966,7 +1042,7 @@ type VolumePauseReply struct {
 
 func (x *VolumePauseReply) Reset() {
 	*x = VolumePauseReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1054,7 @@ func (x *VolumePauseReply) String() string {
 func (*VolumePauseReply) ProtoMessage() {}
 
 func (x *VolumePauseReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1067,7 @@ func (x *VolumePauseReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumePauseReply.ProtoReflect.Descriptor instead.
 func (*VolumePauseReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type VolumeVerifyRequest struct {
@@ -1005,7 +1081,7 @@ type VolumeVerifyRequest struct {
 
 func (x *VolumeVerifyRequest) Reset() {
 	*x = VolumeVerifyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1093,7 @@ func (x *VolumeVerifyRequest) String() string {
 func (*VolumeVerifyRequest) ProtoMessage() {}
 
 func (x *VolumeVerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1106,7 @@ func (x *VolumeVerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeVerifyRequest.ProtoReflect.Descriptor instead.
 func (*VolumeVerifyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VolumeVerifyRequest) GetVolume() string {
@@ -1064,7 +1140,7 @@ type VolumeVerifyReply struct {
 
 func (x *VolumeVerifyReply) Reset() {
 	*x = VolumeVerifyReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1152,7 @@ func (x *VolumeVerifyReply) String() string {
 func (*VolumeVerifyReply) ProtoMessage() {}
 
 func (x *VolumeVerifyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1165,7 @@ func (x *VolumeVerifyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeVerifyReply.ProtoReflect.Descriptor instead.
 func (*VolumeVerifyReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VolumeVerifyReply) GetPrimary() string {
@@ -1115,7 +1191,7 @@ type RescueListRequest struct {
 
 func (x *RescueListRequest) Reset() {
 	*x = RescueListRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1203,7 @@ func (x *RescueListRequest) String() string {
 func (*RescueListRequest) ProtoMessage() {}
 
 func (x *RescueListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1216,7 @@ func (x *RescueListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescueListRequest.ProtoReflect.Descriptor instead.
 func (*RescueListRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RescueListRequest) GetVolume() string {
@@ -1159,7 +1235,7 @@ type RescueListReply struct {
 
 func (x *RescueListReply) Reset() {
 	*x = RescueListReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1247,7 @@ func (x *RescueListReply) String() string {
 func (*RescueListReply) ProtoMessage() {}
 
 func (x *RescueListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1260,7 @@ func (x *RescueListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescueListReply.ProtoReflect.Descriptor instead.
 func (*RescueListReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RescueListReply) GetDocument() []byte {
@@ -1205,7 +1281,7 @@ type RescueExportRequest struct {
 
 func (x *RescueExportRequest) Reset() {
 	*x = RescueExportRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1293,7 @@ func (x *RescueExportRequest) String() string {
 func (*RescueExportRequest) ProtoMessage() {}
 
 func (x *RescueExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1306,7 @@ func (x *RescueExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescueExportRequest.ProtoReflect.Descriptor instead.
 func (*RescueExportRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RescueExportRequest) GetVolume() string {
@@ -1267,7 +1343,7 @@ type RescuePart struct {
 
 func (x *RescuePart) Reset() {
 	*x = RescuePart{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1355,7 @@ func (x *RescuePart) String() string {
 func (*RescuePart) ProtoMessage() {}
 
 func (x *RescuePart) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1368,7 @@ func (x *RescuePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescuePart.ProtoReflect.Descriptor instead.
 func (*RescuePart) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RescuePart) GetSize() int64 {
@@ -1340,7 +1416,7 @@ type RescueDeleteRequest struct {
 
 func (x *RescueDeleteRequest) Reset() {
 	*x = RescueDeleteRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1428,7 @@ func (x *RescueDeleteRequest) String() string {
 func (*RescueDeleteRequest) ProtoMessage() {}
 
 func (x *RescueDeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1441,7 @@ func (x *RescueDeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescueDeleteRequest.ProtoReflect.Descriptor instead.
 func (*RescueDeleteRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RescueDeleteRequest) GetVolume() string {
@@ -1390,7 +1466,7 @@ type RescueDeleteReply struct {
 
 func (x *RescueDeleteReply) Reset() {
 	*x = RescueDeleteReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1478,7 @@ func (x *RescueDeleteReply) String() string {
 func (*RescueDeleteReply) ProtoMessage() {}
 
 func (x *RescueDeleteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1491,7 @@ func (x *RescueDeleteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RescueDeleteReply.ProtoReflect.Descriptor instead.
 func (*RescueDeleteReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type NodeListRequest struct {
@@ -1426,7 +1502,7 @@ type NodeListRequest struct {
 
 func (x *NodeListRequest) Reset() {
 	*x = NodeListRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1514,7 @@ func (x *NodeListRequest) String() string {
 func (*NodeListRequest) ProtoMessage() {}
 
 func (x *NodeListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1527,7 @@ func (x *NodeListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeListRequest.ProtoReflect.Descriptor instead.
 func (*NodeListRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type NodeListReply struct {
@@ -1463,7 +1539,7 @@ type NodeListReply struct {
 
 func (x *NodeListReply) Reset() {
 	*x = NodeListReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1551,7 @@ func (x *NodeListReply) String() string {
 func (*NodeListReply) ProtoMessage() {}
 
 func (x *NodeListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1564,7 @@ func (x *NodeListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeListReply.ProtoReflect.Descriptor instead.
 func (*NodeListReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NodeListReply) GetNodes() []*Node {
@@ -1511,7 +1587,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1599,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1612,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Node) GetName() string {
@@ -1583,7 +1659,7 @@ type NodeAddRequest struct {
 
 func (x *NodeAddRequest) Reset() {
 	*x = NodeAddRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1671,7 @@ func (x *NodeAddRequest) String() string {
 func (*NodeAddRequest) ProtoMessage() {}
 
 func (x *NodeAddRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1684,7 @@ func (x *NodeAddRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddRequest.ProtoReflect.Descriptor instead.
 func (*NodeAddRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeAddRequest) GetName() string {
@@ -1626,7 +1702,7 @@ type NodeAddReply struct {
 
 func (x *NodeAddReply) Reset() {
 	*x = NodeAddReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1714,7 @@ func (x *NodeAddReply) String() string {
 func (*NodeAddReply) ProtoMessage() {}
 
 func (x *NodeAddReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1727,7 @@ func (x *NodeAddReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddReply.ProtoReflect.Descriptor instead.
 func (*NodeAddReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 type NodeRemoveRequest struct {
@@ -1663,7 +1739,7 @@ type NodeRemoveRequest struct {
 
 func (x *NodeRemoveRequest) Reset() {
 	*x = NodeRemoveRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1751,7 @@ func (x *NodeRemoveRequest) String() string {
 func (*NodeRemoveRequest) ProtoMessage() {}
 
 func (x *NodeRemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1764,7 @@ func (x *NodeRemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRemoveRequest.ProtoReflect.Descriptor instead.
 func (*NodeRemoveRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NodeRemoveRequest) GetName() string {
@@ -1706,7 +1782,7 @@ type NodeRemoveReply struct {
 
 func (x *NodeRemoveReply) Reset() {
 	*x = NodeRemoveReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1794,7 @@ func (x *NodeRemoveReply) String() string {
 func (*NodeRemoveReply) ProtoMessage() {}
 
 func (x *NodeRemoveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1807,7 @@ func (x *NodeRemoveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRemoveReply.ProtoReflect.Descriptor instead.
 func (*NodeRemoveReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type EventsRequest struct {
@@ -1743,7 +1819,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1831,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1844,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -1794,7 +1870,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +1882,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +1895,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1879,7 +1955,7 @@ type ConfigShowRequest struct {
 
 func (x *ConfigShowRequest) Reset() {
 	*x = ConfigShowRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1967,7 @@ func (x *ConfigShowRequest) String() string {
 func (*ConfigShowRequest) ProtoMessage() {}
 
 func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +1980,7 @@ func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowRequest.ProtoReflect.Descriptor instead.
 func (*ConfigShowRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 type ConfigShowReply struct {
@@ -1916,7 +1992,7 @@ type ConfigShowReply struct {
 
 func (x *ConfigShowReply) Reset() {
 	*x = ConfigShowReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2004,7 @@ func (x *ConfigShowReply) String() string {
 func (*ConfigShowReply) ProtoMessage() {}
 
 func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2017,7 @@ func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowReply.ProtoReflect.Descriptor instead.
 func (*ConfigShowReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConfigShowReply) GetDocument() []byte {
@@ -1959,7 +2035,7 @@ type ConfigExportRequest struct {
 
 func (x *ConfigExportRequest) Reset() {
 	*x = ConfigExportRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2047,7 @@ func (x *ConfigExportRequest) String() string {
 func (*ConfigExportRequest) ProtoMessage() {}
 
 func (x *ConfigExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2060,7 @@ func (x *ConfigExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigExportRequest.ProtoReflect.Descriptor instead.
 func (*ConfigExportRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 type ConfigExportReply struct {
@@ -1997,7 +2073,7 @@ type ConfigExportReply struct {
 
 func (x *ConfigExportReply) Reset() {
 	*x = ConfigExportReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2085,7 @@ func (x *ConfigExportReply) String() string {
 func (*ConfigExportReply) ProtoMessage() {}
 
 func (x *ConfigExportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2098,7 @@ func (x *ConfigExportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigExportReply.ProtoReflect.Descriptor instead.
 func (*ConfigExportReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConfigExportReply) GetVersion() uint64 {
@@ -2054,7 +2130,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2142,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2155,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -2140,7 +2216,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2228,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2241,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ApplyReply) GetDocument() []byte {
@@ -2197,7 +2273,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\bfailover\x18\x01 \x01(\v2\x1c.hacluster.admin.v1.FailoverR\bfailover\"\x12\n" +
 	"\x10FailoversRequest\"L\n" +
 	"\x0eFailoversReply\x12:\n" +
-	"\tfailovers\x18\x01 \x03(\v2\x1c.hacluster.admin.v1.FailoverR\tfailovers\"\xab\x02\n" +
+	"\tfailovers\x18\x01 \x03(\v2\x1c.hacluster.admin.v1.FailoverR\tfailovers\"\xf5\x02\n" +
 	"\bFailover\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -2209,7 +2285,13 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\rrto_target_ms\x18\b \x01(\x03R\vrtoTargetMs\x12\x1b\n" +
 	"\trpo_bytes\x18\t \x01(\x03R\brpoBytes\x121\n" +
 	"\x06stages\x18\n" +
-	" \x03(\v2\x19.hacluster.admin.v1.StageR\x06stages\"+\n" +
+	" \x03(\v2\x19.hacluster.admin.v1.StageR\x06stages\x12\x15\n" +
+	"\x06rpo_ms\x18\v \x01(\x03R\x05rpoMs\x121\n" +
+	"\x03lag\x18\f \x01(\v2\x1f.hacluster.admin.v1.FailoverLagR\x03lag\"J\n" +
+	"\vFailoverLag\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x0e\n" +
+	"\x02ms\x18\x02 \x01(\x03R\x02ms\x12\x15\n" +
+	"\x06age_ms\x18\x03 \x01(\x03R\x05ageMs\"+\n" +
 	"\x05Stage\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02ms\x18\x02 \x01(\x03R\x02ms\"\x13\n" +
@@ -2350,7 +2432,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: hacluster.admin.v1.StatusRequest
 	(*StatusReply)(nil),           // 1: hacluster.admin.v1.StatusReply
@@ -2359,91 +2441,93 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*FailoversRequest)(nil),      // 4: hacluster.admin.v1.FailoversRequest
 	(*FailoversReply)(nil),        // 5: hacluster.admin.v1.FailoversReply
 	(*Failover)(nil),              // 6: hacluster.admin.v1.Failover
-	(*Stage)(nil),                 // 7: hacluster.admin.v1.Stage
-	(*VolumeListRequest)(nil),     // 8: hacluster.admin.v1.VolumeListRequest
-	(*VolumeListReply)(nil),       // 9: hacluster.admin.v1.VolumeListReply
-	(*Volume)(nil),                // 10: hacluster.admin.v1.Volume
-	(*VolumeCreateRequest)(nil),   // 11: hacluster.admin.v1.VolumeCreateRequest
-	(*VolumeCreateReply)(nil),     // 12: hacluster.admin.v1.VolumeCreateReply
-	(*VolumeResyncRequest)(nil),   // 13: hacluster.admin.v1.VolumeResyncRequest
-	(*VolumeResyncReply)(nil),     // 14: hacluster.admin.v1.VolumeResyncReply
-	(*VolumePauseRequest)(nil),    // 15: hacluster.admin.v1.VolumePauseRequest
-	(*VolumePauseReply)(nil),      // 16: hacluster.admin.v1.VolumePauseReply
-	(*VolumeVerifyRequest)(nil),   // 17: hacluster.admin.v1.VolumeVerifyRequest
-	(*VolumeVerifyReply)(nil),     // 18: hacluster.admin.v1.VolumeVerifyReply
-	(*RescueListRequest)(nil),     // 19: hacluster.admin.v1.RescueListRequest
-	(*RescueListReply)(nil),       // 20: hacluster.admin.v1.RescueListReply
-	(*RescueExportRequest)(nil),   // 21: hacluster.admin.v1.RescueExportRequest
-	(*RescuePart)(nil),            // 22: hacluster.admin.v1.RescuePart
-	(*RescueDeleteRequest)(nil),   // 23: hacluster.admin.v1.RescueDeleteRequest
-	(*RescueDeleteReply)(nil),     // 24: hacluster.admin.v1.RescueDeleteReply
-	(*NodeListRequest)(nil),       // 25: hacluster.admin.v1.NodeListRequest
-	(*NodeListReply)(nil),         // 26: hacluster.admin.v1.NodeListReply
-	(*Node)(nil),                  // 27: hacluster.admin.v1.Node
-	(*NodeAddRequest)(nil),        // 28: hacluster.admin.v1.NodeAddRequest
-	(*NodeAddReply)(nil),          // 29: hacluster.admin.v1.NodeAddReply
-	(*NodeRemoveRequest)(nil),     // 30: hacluster.admin.v1.NodeRemoveRequest
-	(*NodeRemoveReply)(nil),       // 31: hacluster.admin.v1.NodeRemoveReply
-	(*EventsRequest)(nil),         // 32: hacluster.admin.v1.EventsRequest
-	(*Event)(nil),                 // 33: hacluster.admin.v1.Event
-	(*ConfigShowRequest)(nil),     // 34: hacluster.admin.v1.ConfigShowRequest
-	(*ConfigShowReply)(nil),       // 35: hacluster.admin.v1.ConfigShowReply
-	(*ConfigExportRequest)(nil),   // 36: hacluster.admin.v1.ConfigExportRequest
-	(*ConfigExportReply)(nil),     // 37: hacluster.admin.v1.ConfigExportReply
-	(*ApplyRequest)(nil),          // 38: hacluster.admin.v1.ApplyRequest
-	(*ApplyReply)(nil),            // 39: hacluster.admin.v1.ApplyReply
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*FailoverLag)(nil),           // 7: hacluster.admin.v1.FailoverLag
+	(*Stage)(nil),                 // 8: hacluster.admin.v1.Stage
+	(*VolumeListRequest)(nil),     // 9: hacluster.admin.v1.VolumeListRequest
+	(*VolumeListReply)(nil),       // 10: hacluster.admin.v1.VolumeListReply
+	(*Volume)(nil),                // 11: hacluster.admin.v1.Volume
+	(*VolumeCreateRequest)(nil),   // 12: hacluster.admin.v1.VolumeCreateRequest
+	(*VolumeCreateReply)(nil),     // 13: hacluster.admin.v1.VolumeCreateReply
+	(*VolumeResyncRequest)(nil),   // 14: hacluster.admin.v1.VolumeResyncRequest
+	(*VolumeResyncReply)(nil),     // 15: hacluster.admin.v1.VolumeResyncReply
+	(*VolumePauseRequest)(nil),    // 16: hacluster.admin.v1.VolumePauseRequest
+	(*VolumePauseReply)(nil),      // 17: hacluster.admin.v1.VolumePauseReply
+	(*VolumeVerifyRequest)(nil),   // 18: hacluster.admin.v1.VolumeVerifyRequest
+	(*VolumeVerifyReply)(nil),     // 19: hacluster.admin.v1.VolumeVerifyReply
+	(*RescueListRequest)(nil),     // 20: hacluster.admin.v1.RescueListRequest
+	(*RescueListReply)(nil),       // 21: hacluster.admin.v1.RescueListReply
+	(*RescueExportRequest)(nil),   // 22: hacluster.admin.v1.RescueExportRequest
+	(*RescuePart)(nil),            // 23: hacluster.admin.v1.RescuePart
+	(*RescueDeleteRequest)(nil),   // 24: hacluster.admin.v1.RescueDeleteRequest
+	(*RescueDeleteReply)(nil),     // 25: hacluster.admin.v1.RescueDeleteReply
+	(*NodeListRequest)(nil),       // 26: hacluster.admin.v1.NodeListRequest
+	(*NodeListReply)(nil),         // 27: hacluster.admin.v1.NodeListReply
+	(*Node)(nil),                  // 28: hacluster.admin.v1.Node
+	(*NodeAddRequest)(nil),        // 29: hacluster.admin.v1.NodeAddRequest
+	(*NodeAddReply)(nil),          // 30: hacluster.admin.v1.NodeAddReply
+	(*NodeRemoveRequest)(nil),     // 31: hacluster.admin.v1.NodeRemoveRequest
+	(*NodeRemoveReply)(nil),       // 32: hacluster.admin.v1.NodeRemoveReply
+	(*EventsRequest)(nil),         // 33: hacluster.admin.v1.EventsRequest
+	(*Event)(nil),                 // 34: hacluster.admin.v1.Event
+	(*ConfigShowRequest)(nil),     // 35: hacluster.admin.v1.ConfigShowRequest
+	(*ConfigShowReply)(nil),       // 36: hacluster.admin.v1.ConfigShowReply
+	(*ConfigExportRequest)(nil),   // 37: hacluster.admin.v1.ConfigExportRequest
+	(*ConfigExportReply)(nil),     // 38: hacluster.admin.v1.ConfigExportReply
+	(*ApplyRequest)(nil),          // 39: hacluster.admin.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 40: hacluster.admin.v1.ApplyReply
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: hacluster.admin.v1.FailoverReply.failover:type_name -> hacluster.admin.v1.Failover
 	6,  // 1: hacluster.admin.v1.FailoversReply.failovers:type_name -> hacluster.admin.v1.Failover
-	40, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
-	7,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
-	10, // 4: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
-	40, // 5: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
-	27, // 6: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
-	40, // 7: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
-	0,  // 8: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
-	2,  // 9: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
-	4,  // 10: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
-	8,  // 11: hacluster.admin.v1.Admin.VolumeList:input_type -> hacluster.admin.v1.VolumeListRequest
-	11, // 12: hacluster.admin.v1.Admin.VolumeCreate:input_type -> hacluster.admin.v1.VolumeCreateRequest
-	13, // 13: hacluster.admin.v1.Admin.VolumeResync:input_type -> hacluster.admin.v1.VolumeResyncRequest
-	15, // 14: hacluster.admin.v1.Admin.VolumePause:input_type -> hacluster.admin.v1.VolumePauseRequest
-	17, // 15: hacluster.admin.v1.Admin.VolumeVerify:input_type -> hacluster.admin.v1.VolumeVerifyRequest
-	19, // 16: hacluster.admin.v1.Admin.RescueList:input_type -> hacluster.admin.v1.RescueListRequest
-	21, // 17: hacluster.admin.v1.Admin.RescueExport:input_type -> hacluster.admin.v1.RescueExportRequest
-	23, // 18: hacluster.admin.v1.Admin.RescueDelete:input_type -> hacluster.admin.v1.RescueDeleteRequest
-	25, // 19: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
-	28, // 20: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
-	30, // 21: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
-	32, // 22: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
-	34, // 23: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
-	36, // 24: hacluster.admin.v1.Admin.ConfigExport:input_type -> hacluster.admin.v1.ConfigExportRequest
-	38, // 25: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
-	1,  // 26: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
-	3,  // 27: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
-	5,  // 28: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
-	9,  // 29: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
-	12, // 30: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
-	14, // 31: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
-	16, // 32: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
-	18, // 33: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
-	20, // 34: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
-	22, // 35: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
-	24, // 36: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
-	26, // 37: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
-	29, // 38: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
-	31, // 39: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
-	33, // 40: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
-	35, // 41: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
-	37, // 42: hacluster.admin.v1.Admin.ConfigExport:output_type -> hacluster.admin.v1.ConfigExportReply
-	39, // 43: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
-	26, // [26:44] is the sub-list for method output_type
-	8,  // [8:26] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	41, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
+	8,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
+	7,  // 4: hacluster.admin.v1.Failover.lag:type_name -> hacluster.admin.v1.FailoverLag
+	11, // 5: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
+	41, // 6: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
+	28, // 7: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
+	41, // 8: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	0,  // 9: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
+	2,  // 10: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
+	4,  // 11: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
+	9,  // 12: hacluster.admin.v1.Admin.VolumeList:input_type -> hacluster.admin.v1.VolumeListRequest
+	12, // 13: hacluster.admin.v1.Admin.VolumeCreate:input_type -> hacluster.admin.v1.VolumeCreateRequest
+	14, // 14: hacluster.admin.v1.Admin.VolumeResync:input_type -> hacluster.admin.v1.VolumeResyncRequest
+	16, // 15: hacluster.admin.v1.Admin.VolumePause:input_type -> hacluster.admin.v1.VolumePauseRequest
+	18, // 16: hacluster.admin.v1.Admin.VolumeVerify:input_type -> hacluster.admin.v1.VolumeVerifyRequest
+	20, // 17: hacluster.admin.v1.Admin.RescueList:input_type -> hacluster.admin.v1.RescueListRequest
+	22, // 18: hacluster.admin.v1.Admin.RescueExport:input_type -> hacluster.admin.v1.RescueExportRequest
+	24, // 19: hacluster.admin.v1.Admin.RescueDelete:input_type -> hacluster.admin.v1.RescueDeleteRequest
+	26, // 20: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
+	29, // 21: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
+	31, // 22: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
+	33, // 23: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
+	35, // 24: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
+	37, // 25: hacluster.admin.v1.Admin.ConfigExport:input_type -> hacluster.admin.v1.ConfigExportRequest
+	39, // 26: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
+	1,  // 27: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
+	3,  // 28: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
+	5,  // 29: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
+	10, // 30: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
+	13, // 31: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
+	15, // 32: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
+	17, // 33: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
+	19, // 34: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
+	21, // 35: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
+	23, // 36: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
+	25, // 37: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
+	27, // 38: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
+	30, // 39: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
+	32, // 40: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
+	34, // 41: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
+	36, // 42: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
+	38, // 43: hacluster.admin.v1.Admin.ConfigExport:output_type -> hacluster.admin.v1.ConfigExportReply
+	40, // 44: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
+	27, // [27:45] is the sub-list for method output_type
+	9,  // [9:27] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -2457,7 +2541,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

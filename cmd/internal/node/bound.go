@@ -1,0 +1,58 @@
+package node
+
+import (
+	"time"
+
+	"hacluster/cmd/internal/config"
+	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication"
+	"hacluster/replication/primary"
+)
+
+// What a volume in async may lose comes from the configuration and is kept by the replica that serves.
+
+// boundOf is the configured bound as replicas take it. It counts while the mode is async.
+func boundOf(a config.Async) primary.Bound {
+	return primary.Bound{Bytes: a.MaxLagBytes, Time: a.MaxLag, Patience: a.Patience}
+}
+
+// boundInForce is what a replica was given last; nil in another mode.
+func (v *volumes) boundInForce(r *replication.Replica) *control.Bound {
+	vol := r.Volume()
+	if vol.Mode != cluster.ModeAsync {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	h := v.all[vol.Name]
+	if h == nil {
+		return nil
+	}
+	return &control.Bound{Bytes: h.bound.Bytes, Ms: h.bound.Time.Milliseconds(), PatienceMs: h.bound.Patience.Milliseconds()}
+}
+
+// heldFrom is how long a write waits before writers count as held: shorter waits are how they are slowed.
+const heldFrom = time.Second
+
+// lagBehind is how far a member is behind.
+func lagBehind(p replication.PeerStatus) *control.Lag {
+	l := &control.Lag{Bytes: p.LagBytes, Ms: p.Lag.Milliseconds(), PerMille: p.Filled, Slowed: p.Slowed}
+	if p.Held >= heldFrom {
+		l.Held, l.HeldMs = true, p.Held.Milliseconds()
+	}
+	return l
+}
+
+// lags tells of what this node serves in async.
+func (v *volumes) lags() (all []control.Serving) {
+	for _, r := range v.replicas() {
+		if r.Volume().Mode != cluster.ModeAsync {
+			continue
+		}
+		if s, ok := v.servingOf(r); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}
