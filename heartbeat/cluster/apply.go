@@ -121,14 +121,8 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	v.Epoch++
 	v.Primary, v.Process = p.Candidate, p.Member.Process
 	s.resizeNow(c, v)
+	v.hold(p)
 	if p.Basis == BasisForced {
-		// Any other replica may hold acknowledged writes that this epoch lacks.
-		v.Held, v.HeldSince = nil, v.Epoch
-		for _, r := range v.Replicas {
-			if r.Node != p.Candidate {
-				v.Held = append(v.Held, r.Node)
-			}
-		}
 		v.Members = map[string]Member{}
 	}
 	for _, n := range p.Leave {
@@ -150,7 +144,7 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	if old != "" && old != p.Candidate && v.IsMember(old) && p.Basis != BasisHandOver {
 		v.Previous = old
 	}
-	if v.Mode == ModeSemisync && (p.Basis == BasisFirst || p.Basis == BasisHandOver || p.Basis == BasisForced) {
+	if v.ahead() && (p.Basis == BasisFirst || p.Basis == BasisHandOver || p.Basis == BasisForced) {
 		v.Served = p.Candidate
 	}
 	if v.Promotions == nil {
@@ -193,11 +187,14 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 		}
 		return fmt.Sprintf("the empty maps of %s were not kept by the member that the set names", p.Candidate)
 	case BasisLastPrimary:
-		if member && p.Candidate == v.Primary {
+		if member && p.Candidate == v.whole() {
 			return ""
 		}
 		return fmt.Sprintf("%s is not the last primary", p.Candidate)
 	case BasisAllLost:
+		if v.Mode == ModeAsync {
+			return "in async the others may lack more than the bound of what was flushed: a person decides"
+		}
 		if member && p.Candidate != v.Primary && slices.Contains(p.Leave, v.Primary) {
 			return ""
 		}
@@ -223,7 +220,7 @@ func mayStay(p *Promote, v *Volume) string {
 		m, member := v.Members[n]
 		alike := p.Basis == BasisLastPrimary || p.Basis == BasisAllLost
 		switch {
-		case !member || n == v.Primary || p.Basis == BasisForced:
+		case !member || n == v.Primary || p.Basis == BasisForced || v.Mode == ModeAsync:
 			return fmt.Sprintf("%s is no member that could stay", n)
 		case m != stays && !alike:
 			return fmt.Sprintf("%s would stay as another than the member that the set names", n)
@@ -252,7 +249,7 @@ func (s *State) drop(c Command, v *Volume) string {
 	if v.Previous == d.Node {
 		v.Previous = ""
 	}
-	if v.Mode == ModeSemisync && c.By == v.Primary {
+	if v.ahead() && c.By == v.Primary {
 		v.Served = v.Primary // it proposes when it has the lease, and nothing of an older epoch on its device (role)
 	}
 	if v.IsMember(d.Node) { // else nothing to do, but the version rises: a late admission is void
@@ -303,8 +300,8 @@ func (s *State) rejoin(c Command, v *Volume) string {
 		return "a new process of the primary is promoted anew" // R2
 	}
 	as := Report{Incarnation: r.Member.Incarnation, Process: r.Member.Process, Clean: r.Clean, Unmarked: r.Unmarked}
-	if !v.Unchanged(r.Node, &as) && !v.Kept(r.Node, &as) {
-		return fmt.Sprintf("%s is another than the member, without a clean-stop mark of that, and without empty maps that it kept", r.Node)
+	if !v.MayRejoin(r.Node, &as) {
+		return fmt.Sprintf("%s is another than the member, and has to be resynced: without a clean-stop mark of that and without empty maps that it kept, or, in async, a standby", r.Node)
 	}
 	v.Members[r.Node] = r.Member
 	return ""

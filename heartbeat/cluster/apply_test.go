@@ -471,6 +471,11 @@ func TestRandomLogsKeepTheInvariants(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 8))
 		s, twin := formed(t), formed(t)
+		for _, st := range []*State{s, twin} {
+			v := st.Volumes["v"]
+			v.Mode, v.Served = []string{ModeSync, ModeSemisync, ModeAsync}[seed%3], "p"
+			st.Volumes["v"] = v
+		}
 		names := []string{"p", "s", "x", "w", "y"}
 		pick := func() string { return names[rng.IntN(len(names))] }
 		applied := 0
@@ -531,6 +536,11 @@ func TestRandomLogsKeepTheInvariants(t *testing.T) {
 				t.Fatalf("seed %d: epoch %d changed its primary to %s/%d", seed, now.Epoch, now.Primary, now.Process)
 			case !now.IsMember(now.Primary):
 				t.Fatalf("seed %d: the primary %s is not in %v after %+v", seed, now.Primary, now.Members, c)
+			case now.IsHeld(now.Primary):
+				t.Fatalf("seed %d: the primary %s is held after %+v", seed, now.Primary, c)
+			case c.Promote != nil && r.Void == "" && v.Mode == ModeAsync && now.Primary != v.Served && c.Promote.Basis != BasisHandOver &&
+				(len(now.Held) != len(now.Replicas)-1 || now.HeldSince != now.Epoch):
+				t.Fatalf("seed %d: only %v are held since %d after %+v", seed, now.Held, now.HeldSince, c)
 			case now.Previous != "" && !now.IsMember(now.Previous):
 				t.Fatalf("seed %d: previous %s is not in %v", seed, now.Previous, now.Members)
 			case now.Version < v.Version, r.Void == "" && r.Volume != nil && now.Version != v.Version+1:

@@ -119,6 +119,11 @@ type Promote struct {
 	Reason string            `json:"reason"`
 	// SilentMillis is how long the leader had not heard the old primary, for the record of the failover.
 	SilentMillis int64 `json:"silent_ms,omitempty"`
+	// Lag is what the last primary said last of what others lacked, and LagAgeMillis how long ago; Bound is the one that is
+	// configured. In async, for the record too; nil: not known to the leader.
+	Lag          *Lag  `json:"lag,omitempty"`
+	LagAgeMillis int64 `json:"lag_age_ms,omitempty"`
+	Bound        *Lag  `json:"bound,omitempty"`
 }
 
 // Clean is a clean-stop mark: everything this incarnation and process had written was flushed before it ended.

@@ -47,6 +47,8 @@ type Report struct {
 	// Unmarked: the replica's own maps were empty when this process started, so nothing that was written was unflushed; it
 	// names who had kept them.
 	Unmarked *Keeper `json:"unmarked,omitempty"`
+	// Lag, of a primary that serves in async, is what it had acknowledged and another member not written; nil of any other.
+	Lag *Lag `json:"lag,omitempty"`
 	// Problem says why the backing cannot be used, for the operator; empty when it can.
 	Problem string `json:"problem,omitempty"`
 	// Doing says what the replica is at before it can take its role, for the operator; mostly empty.

@@ -1,17 +1,21 @@
 package cluster
 
 // A member is one incarnation of a replica, for a write that was acknowledged may be in the memory of its kernel only. In
-// semisync it may be in the memory of its process only: there a standby is one process, and of another one only a mark of a
-// clean stop tells that nothing was lost with it (R25). Who served has written all that was acknowledged; who was promoted
-// serves by an entry of its own, when nothing that it took is unwritten (Served).
+// semisync it may be in the memory of its process only, and in async a process that ended between writes that it made beside
+// each other left no prefix of their order: there a standby is one process, and of another one only a mark of a clean stop tells
+// that nothing was lost with it (R25). Who served has written all that was acknowledged; who was promoted serves by an entry of
+// its own, when nothing that it took is unwritten (Served).
+
+// ahead reports whether more may be acknowledged than every member has written.
+func (v *Volume) ahead() bool { return v.Mode == ModeSemisync || v.Mode == ModeAsync }
 
 // IsProcess reports whether node's membership is of its process.
 func (v *Volume) IsProcess(node string) bool {
-	return v.Mode == ModeSemisync && v.Primary != "" && node != v.Served
+	return v.ahead() && v.Primary != "" && node != v.Served
 }
 
 // Acts reports whether the primary has been let act by the entry that follows its promotion: the last one is removed, and in
-// semisync nothing is unwritten of what the new one took from it (R6).
+// semisync and async nothing is unwritten of what the new one took from it (R6).
 func (v *Volume) Acts() bool { return v.Previous == "" && !v.IsProcess(v.Primary) }
 
 // MayLead reports whether a usable replica may be promoted by what it has in memory: it has written all up to taken, which it
@@ -31,6 +35,12 @@ func (v *Volume) Unchanged(node string, r *Report) bool {
 func (v *Volume) Kept(node string, r *Report) bool {
 	m := v.Members[node]
 	return r.Clean.Matches(m) || r.Unmarked.Matches(m) && !v.IsProcess(node)
+}
+
+// MayRejoin reports whether a new process of a member goes on as that. In async not one of a standby, also after a clean stop: it is
+// sent again what it had not been heard to have, the older first, and would be no prefix of anything meanwhile.
+func (v *Volume) MayRejoin(node string, r *Report) bool {
+	return v.Unchanged(node, r) || v.Kept(node, r) && !(v.Mode == ModeAsync && v.IsProcess(node))
 }
 
 // LostMemory reports whether the replica's own word is that what the member had in memory is gone.

@@ -91,8 +91,12 @@ func (s *State) beganFailover(c Command, v *Volume, from string) {
 	silent := c.Promote.SilentMillis
 	f := Failover{Volume: v.Name, From: from, To: v.Primary, Reason: c.Promote.Reason, Epoch: v.Epoch, AtMillis: c.AtMillis,
 		RTOMillis: silent, TargetMillis: s.RTOMillis, Stages: []Stage{{Name: "detect", Millis: silent}}}
-	if c.Promote.Basis == BasisForced {
+	switch p := c.Promote; {
+	case p.Basis == BasisForced:
 		f.RPOBytes = v.Size // what the person was told is at risk
+	case v.leavesBehind(p):
+		f.RPOBytes, f.RPOMillis = p.Lag.atMost(p.Bound)
+		f.Lag, f.LagAgeMillis = p.Lag, p.LagAgeMillis
 	}
 	s.recordFailover(f)
 }

@@ -66,15 +66,15 @@ type Volume struct {
 	// Previous is the old primary, still a member: it must be removed by a second entry before the new one answers
 	// anything (R6). Empty when there is none or when it handed over.
 	Previous string `json:"previous,omitempty"`
-	// Served, in semisync, is the node that was let act as primary last. It has written all that was acknowledged before, which of
-	// the others only their present process may have (IsProcess). It is the primary from its own entry on, or at once if nothing was
-	// unwritten: a hand-over, a first promotion, one by force.
+	// Served, in semisync and async, is the node that was let act as primary last. It has written all that was acknowledged before,
+	// which of the others only their present process may have, and in async perhaps none (IsProcess). It is the primary from its
+	// own entry on, or at once if nothing was unwritten: a hand-over, a first promotion, one by force.
 	Served string `json:"served,omitempty"`
 	// Members is the in-sync set, keyed by node.
 	Members map[string]Member `json:"members"`
 	// Held names the replicas that may hold acknowledged writes which this epoch lacks: what a resync overwrites of them is
 	// kept aside before, unless a person says by name that it need not be (R19). HeldSince is the epoch of the promotion by
-	// force that they are held for; what was kept aside before it does not count.
+	// force, or in async of another than who had served, that they are held for; what was kept aside before it does not count.
 	Held      []string `json:"held,omitempty"`
 	HeldSince Epoch    `json:"held_since,omitempty"`
 	// Paused names the replicas that an operator has nothing copied to while they are no members; Full those that are to be
@@ -241,19 +241,29 @@ type Removed struct {
 
 // Failover is one past change of primary, with its stages.
 type Failover struct {
-	Volume       string  `json:"volume"`
-	From         string  `json:"from"`
-	To           string  `json:"to"`
-	Reason       string  `json:"reason"`
-	Epoch        Epoch   `json:"epoch"`
-	AtMillis     int64   `json:"at_ms"` // wall clock of the leader when it decided
-	RTOMillis    int64   `json:"rto_ms"`
-	TargetMillis int64   `json:"rto_target_ms"`
-	RPOBytes     int64   `json:"rpo_bytes"`
+	Volume       string `json:"volume"`
+	From         string `json:"from"`
+	To           string `json:"to"`
+	Reason       string `json:"reason"`
+	Epoch        Epoch  `json:"epoch"`
+	AtMillis     int64  `json:"at_ms"` // wall clock of the leader when it decided
+	RTOMillis    int64  `json:"rto_ms"`
+	TargetMillis int64  `json:"rto_target_ms"`
+	// RPOBytes and RPOMillis are the most of what was acknowledged that may be lost: in async the bound, for the primary may
+	// have gone on to there after it last spoke; by force the whole volume. RPOUnknown: nobody knew the bound.
+	RPOBytes  int64 `json:"rpo_bytes"`
+	RPOMillis int64 `json:"rpo_ms,omitempty"`
+	// Lag is what the last primary said last, if that may be lost: the loss itself when it acknowledged nothing and sent nothing
+	// afterwards. LagAgeMillis is how long before the decision that was. Nil: it had said nothing to the leader that decided.
+	Lag          *Lag    `json:"lag,omitempty"`
+	LagAgeMillis int64   `json:"lag_age_ms,omitempty"`
 	Stages       []Stage `json:"stages"`
 	// Amended: rto_ms counts to the first acknowledged write of a client; until one came, to readiness.
 	Amended bool `json:"amended"`
 }
+
+// RPOUnknown stands for a loss that is not known.
+const RPOUnknown = -1
 
 // Stage is how long one step of a failover took.
 type Stage struct {

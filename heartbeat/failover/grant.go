@@ -28,6 +28,7 @@ func (l *Leader) Request(now Instant, r cluster.LeaseRequest) []Action {
 		return nil
 	}
 	l.noteNewProcess(r)
+	l.noteLag(now, r.Node, r.Reports)
 	if len(l.pending) == 0 {
 		l.waiting = now
 	}
@@ -148,6 +149,7 @@ func (l *Leader) Answer(now Instant, node string, number, term uint64, reports [
 		a.reports[rep.Volume] = rep
 	}
 	l.reports[node] = a
+	l.noteLag(r.asked, node, reports)
 	if r.open && term == l.cfg.Term {
 		r.said[node] = true
 	}

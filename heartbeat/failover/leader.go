@@ -84,6 +84,9 @@ type account struct {
 	ended    Instant   // since when the lease is known to have ended; zero: not
 	after    uint64    // the newest round then: what later ones bring was said after the end (R25)
 	took     map[string]took
+	first    Instant      // when a member was heard first of those, in async; zero: none yet
+	lag      *cluster.Lag // what the primary said last of what others lack, in async
+	lagAt    Instant      // when that was
 }
 
 // took is what a process had taken from the primary when it was heard first after the end of the lease.

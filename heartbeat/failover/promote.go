@@ -59,11 +59,11 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 		return nil
 	}
 	if a.ended == 0 {
-		a.ended, a.after, a.asked, a.took = now, l.lastNum, 0, nil // only reports asked for from here on count (R25)
+		a.ended, a.after, a.asked, a.took, a.first = now, l.lastNum, 0, nil, 0 // only reports asked for from here on count (R25)
 	}
 	c := l.choose(now, v, a, why)
 	if c == nil {
-		l.want(now, a)
+		l.want(now, v, a)
 		return nil
 	}
 	a.deciding = &decision{v.Epoch, v.Version}
@@ -71,9 +71,14 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 	return []Action{Propose{Command: *c}}
 }
 
-// want has the reports asked for again, at most four times a lease.
-func (l *Leader) want(now Instant, a *account) {
-	if a.asked == 0 || now.Sub(a.asked) >= l.cfg.Lease/4 {
+// want has the reports asked for again, at most four times a lease; in async twice as often, for what the last primary is given to
+// be heard is a quarter of one.
+func (l *Leader) want(now Instant, v *cluster.Volume, a *account) {
+	every := l.cfg.Lease / 4
+	if v.Mode == cluster.ModeAsync {
+		every /= 2
+	}
+	if a.asked == 0 || now.Sub(a.asked) >= every {
 		a.asked = now
 		l.round.wanted = true
 	}
@@ -110,7 +115,7 @@ func (l *Leader) choose(now Instant, v *cluster.Volume, a *account, why string) 
 	if o, ok := l.orders[v.Name]; ok {
 		a.handTo = o.To
 	}
-	p := pick(v, a, reports, waited)
+	p := l.pick(now, v, a, reports, waited)
 	if p == nil {
 		return nil
 	}
@@ -152,6 +157,13 @@ func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.C
 		return nil // no force needed: the ordinary way
 	}
 	return &cluster.Command{Promote: p}
+}
+
+func (l *Leader) pick(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
+	if v.Mode == cluster.ModeAsync && v.Primary != "" {
+		return l.pickAsync(now, v, a, reports, waited)
+	}
+	return pick(v, a, reports, waited)
 }
 
 // pick is R6 and R25: which member follows, given the reports that were asked for after the lease had ended.

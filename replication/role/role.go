@@ -115,7 +115,7 @@ func confirm(f Facts) Action {
 	if !ok || v.Primary == f.Self || m.Process == f.Report.Process || !f.Report.Usable() {
 		return nil
 	}
-	if !v.Unchanged(f.Self, &f.Report) && !v.Kept(f.Self, &f.Report) {
+	if !v.MayRejoin(f.Self, &f.Report) {
 		return nil // the primary drops it, or the next promotion does
 	}
 	r := &cluster.Rejoin{On: on(v), Node: f.Self, Clean: f.Report.Clean, Unmarked: f.Report.Unmarked,

@@ -39,7 +39,7 @@ const (
 //
 // and two sums must hold (protocol.md, section 5):
 //
-//	lease x 1.01 + tick + 2 commits + promotion <= RTO target
+//	lease x 1.01 + tick + 2 commits + promotion <= RTO target; in async + a quarter of a lease
 //	2/3 lease > election + barrier + one renewal, where election = 2 heartbeats + one round of votes
 type Timers struct {
 	RTO             time.Duration
@@ -90,6 +90,9 @@ func (t Timers) check() error {
 	if t.Failover() > t.RTO {
 		return fmt.Errorf("%s > RTO target %s", t.sum(), ms(t.RTO))
 	}
+	if t.FailoverAsync() > t.RTO {
+		return fmt.Errorf("%s > RTO target %s", t.sumAsync(), ms(t.RTO))
+	}
 	if left, need := t.Lease*2/3, t.Election()+barrierTime+renewalTime; left <= need {
 		return fmt.Errorf("2/3 of the lease %s = %s must be longer than election %s + barrier %s + renewal %s = %s",
 			ms(t.Lease), ms(left), ms(t.Election()), ms(barrierTime), ms(renewalTime), ms(need))
@@ -105,16 +108,24 @@ func (t Timers) Failover() time.Duration {
 	return t.LeaseWithDrift() + t.Tick + 2*commitTime + promoteTime
 }
 
+// FailoverAsync is the first figure in async, where a standby is promoted only when the last primary, which has every
+// acknowledged write, was not heard for a quarter of a lease more.
+func (t Timers) FailoverAsync() time.Duration { return t.Failover() + t.Lease/4 }
+
 // Election is how long the choice of a new leader takes when no vote is split.
 func (t Timers) Election() time.Duration { return 2*t.RaftHeartbeat + voteTime }
 
 // FailoverWithElection is the second figure: when the leader is lost with the primary.
 func (t Timers) FailoverWithElection() time.Duration { return t.Failover() + t.Election() }
 
-// Explain shows both figures with their arithmetic, one line each.
+// Explain shows the figures with their arithmetic, one line each.
 func (t Timers) Explain() string {
-	return fmt.Sprintf("%s <= RTO target %s\nwhen the leader is lost with the primary: %s + election %s = %s",
-		t.sum(), ms(t.RTO), ms(t.Failover()), ms(t.Election()), ms(t.FailoverWithElection()))
+	return fmt.Sprintf("%s <= RTO target %s\nwhen the leader is lost with the primary: %s + election %s = %s\n%s",
+		t.sum(), ms(t.RTO), ms(t.Failover()), ms(t.Election()), ms(t.FailoverWithElection()), t.sumAsync())
+}
+
+func (t Timers) sumAsync() string {
+	return fmt.Sprintf("in async, where the last primary is waited for: %s + 1/4 lease %s = %s", ms(t.Failover()), ms(t.Lease/4), ms(t.FailoverAsync()))
 }
 
 func (t Timers) sum() string {

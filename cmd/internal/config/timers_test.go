@@ -20,7 +20,8 @@ func TestTimersOfTheSampleByHand(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	const sum = "lease 1260ms x 1.01 + tick 31.5ms + 2 commits x 50ms + promotion 100ms = 1504.1ms <= RTO target 3000ms\n" +
-		"when the leader is lost with the primary: 1504.1ms + election 735.6ms = 2239.7ms"
+		"when the leader is lost with the primary: 1504.1ms + election 735.6ms = 2239.7ms\n" +
+		"in async, where the last primary is waited for: 1504.1ms + 1/4 lease 315ms = 1819.1ms"
 	if got.Explain() != sum {
 		t.Errorf("Explain says\n%s\nwant\n%s", got.Explain(), sum)
 	}
@@ -35,6 +36,9 @@ func TestTimersKeepTheirPromisesForEveryTarget(t *testing.T) {
 		}
 		if whole := m.Lease*101/100 + m.Tick + 2*commitTime + promoteTime; whole > rto || whole != m.Failover() {
 			t.Errorf("%v: a failover takes %v (Failover says %v)", rto, whole, m.Failover())
+		}
+		if whole := m.FailoverAsync(); whole > rto || whole != m.Failover()+m.Renew {
+			t.Errorf("%v: a failover in async takes %v", rto, whole)
 		}
 		if m.Lease*2/3 <= 2*m.RaftHeartbeat+voteTime+barrierTime+renewalTime {
 			t.Errorf("%v: an election outlasts two thirds of the lease %v", rto, m.Lease)

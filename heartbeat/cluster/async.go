@@ -1,0 +1,76 @@
+package cluster
+
+// In async the others lack what the last primary acknowledged last. What a promotion may lose of it, by what it rests on:
+//
+//	first start, hand-over       nothing: there is nothing yet; every member had written all before it was given up (R30)
+//	unchanged, clean, unmarked   of who served: nothing. Of another: at most the bound, which counted what that one had not
+//	                             written; whatever more it had in memory was not acknowledged beyond the bound either
+//	last primary                 nothing that was flushed: it is who served, and a flush is durable there (R20)
+//	every member lost its memory nobody is promoted without a person: what a standby has flushed may be older than the bound,
+//	                             which counts what is written
+//	forced                       what the person was told
+//
+// Who served may have what the new epoch lacks, so it is held (R19), with every other replica: of several standbys one may
+// have more than another. The last primary stays promotable until the new one has it removed (R6): if that one ends before
+// it acts, nothing is lost after all. All others leave with the promotion itself. Nothing is settled: nobody stays but at a
+// hand-over.
+
+// Lag is what the last primary had acknowledged of a volume in async, and another member not yet written.
+type Lag struct {
+	Bytes int64 `json:"bytes,omitempty"`
+	Ms    int64 `json:"ms,omitempty"` // since the oldest of it was acknowledged
+	// MaxBytes and MaxMs are the bounds within which it acknowledges.
+	MaxBytes int64 `json:"max_bytes"`
+	MaxMs    int64 `json:"max_ms"`
+}
+
+// atMost is the most that may be lost when this was said last and bound is configured; both may be nil, for not known. The
+// primary may have gone on until its bound after it spoke, and one that was just changed may not be in force there yet.
+func (l *Lag) atMost(bound *Lag) (bytes, ms int64) {
+	if bound == nil {
+		return RPOUnknown, RPOUnknown
+	}
+	bytes, ms = bound.MaxBytes, bound.MaxMs
+	if l != nil {
+		bytes, ms = max(bytes, l.MaxBytes, l.Bytes), max(ms, l.MaxMs, l.Ms)
+	}
+	return bytes, ms
+}
+
+// whole is the member that has all that was acknowledged, as far as its memory is not lost: in async who served, otherwise the
+// primary, though it need not be the only one.
+func (v *Volume) whole() string {
+	if v.Mode == ModeAsync {
+		return v.Served
+	}
+	return v.Primary
+}
+
+// leavesBehind reports whether a promotion in async is of one that may lack what was acknowledged.
+func (v *Volume) leavesBehind(p *Promote) bool {
+	return v.Mode == ModeAsync && p.Basis != BasisFirst && p.Basis != BasisHandOver && p.Basis != BasisForced && p.Candidate != v.Served
+}
+
+// hold notes who may hold acknowledged writes that the epoch which begins lacks (R19).
+func (v *Volume) hold(p *Promote) {
+	switch {
+	case p.Basis == BasisForced || v.leavesBehind(p):
+		v.Held, v.HeldSince = nil, v.Epoch
+		for _, r := range v.Replicas {
+			if r.Node != p.Candidate {
+				v.Held = append(v.Held, r.Node)
+			}
+		}
+	case v.Mode != ModeAsync:
+	case p.Basis == BasisLastPrimary:
+		// It lost what it had not flushed, and what a member wrote back of that is there.
+		for _, n := range v.MemberNames() {
+			if n != p.Candidate && !v.IsHeld(n) {
+				v.Held = append(v.Held, n)
+			}
+		}
+		v.Held, v.HeldSince = without(v.Held, p.Candidate), v.Epoch
+	default:
+		v.Held = without(v.Held, p.Candidate) // back before another had acted: there is nothing that it lacks
+	}
+}
