@@ -74,7 +74,7 @@ func TestBoundIsShownAndChangesOnline(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	const line = "  async: max_lag_bytes 8MiB, max_lag 2s, patience 10s\n"
-	if got := b.Document().Table(); !strings.Contains(got, line) {
+	if got := b.Document().Table(); !strings.Contains(got, line) || !strings.Contains(got, "in async, where the last primary is waited for: ") {
 		t.Errorf("%s", got)
 	}
 	if got := running(t, loopback(t)).Document().Table(); strings.Contains(got, "async") {

@@ -119,6 +119,9 @@ func (c *Config) Document() Document {
 	for _, v := range c.Volumes {
 		d.Volumes = append(d.Volumes, v.document())
 	}
+	if slices.ContainsFunc(c.Volumes, func(v Volume) bool { return v.Mode == ModeAsync }) {
+		d.Timers.Arithmetic += "\n" + c.Timers.ExplainAsync()
+	}
 	return d
 }
 

@@ -327,7 +327,7 @@ func (l *leading) decided(c cluster.Command) {
 	}
 	rec.silent = now.Sub(heard)
 	p.SilentMillis = rec.silent.Milliseconds()
-	p.Bound = l.bound(p.Volume)
+	p.Bound = l.n.bound(p.Volume)
 	l.n.log.Info("promoting", "volume", p.Volume, "node", p.Candidate, "epoch", p.Epoch+1, "from", from, "why", p.Reason, "basis", p.Basis)
 	l.mu.Lock()
 	for k := range l.records {
@@ -343,15 +343,6 @@ func (l *leading) decided(c cluster.Command) {
 		l.mu.Unlock()
 		l.retry(p.Volume, err)
 	})
-}
-
-// bound is how much of a volume in async may be acknowledged beyond what the others have, by the configuration; nil: not known.
-func (l *leading) bound(volume string) *cluster.Lag {
-	v, ok := l.n.conf().Volume(volume)
-	if !ok || v.Mode != config.ModeAsync {
-		return nil
-	}
-	return &cluster.Lag{MaxBytes: v.Async.MaxLagBytes, MaxMs: v.Async.MaxLag.Milliseconds()}
 }
 
 // retry has a decision taken anew whose command certainly never reached the log, as when a transfer of leadership was

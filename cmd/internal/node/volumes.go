@@ -305,7 +305,7 @@ func (v *volumes) server() *nbd.Server {
 
 func (v *volumes) reports() (all []cluster.Report) {
 	for _, r := range v.replicas() {
-		all = append(all, r.Report())
+		all = append(all, v.report(r))
 	}
 	slices.SortFunc(all, func(a, b cluster.Report) int { return strings.Compare(a.Volume, b.Volume) })
 	return all

@@ -1,0 +1,41 @@
+package node
+
+import (
+	"hacluster/cmd/internal/config"
+	"hacluster/heartbeat/cluster"
+	"hacluster/replication"
+)
+
+// bound is how much of a volume in async may be acknowledged beyond what the others have, by the configuration here; nil: it is in
+// no such mode, or not known.
+func (n *Node) bound(volume string) *cluster.Lag {
+	v, ok := n.conf().Volume(volume)
+	if !ok || v.Mode != config.ModeAsync {
+		return nil
+	}
+	return &cluster.Lag{MaxBytes: v.Async.MaxLagBytes, MaxMs: v.Async.MaxLag.Milliseconds()}
+}
+
+// lag is what the primary of a volume in async tells the leader with each report, so that the record of a failover can say what
+// was lost at most: the most that any member lacks of what clients were told. nil: it does not serve.
+func lag(s replication.Serving, bound *cluster.Lag) *cluster.Lag {
+	l := *bound
+	for _, p := range s.Peers {
+		if p.Async {
+			l.Bytes, l.Ms = max(l.Bytes, p.LagBytes), max(l.Ms, p.Lag.Milliseconds())
+		}
+	}
+	return &l
+}
+
+func (v *volumes) report(r *replication.Replica) cluster.Report {
+	rep := r.Report()
+	b := v.n.bound(rep.Volume)
+	if b == nil {
+		return rep
+	}
+	if s, serves := r.Serving(); serves && s.Epoch == rep.Epoch {
+		rep.Lag = lag(s, b)
+	}
+	return rep
+}
