@@ -220,7 +220,7 @@ func mayStay(p *Promote, v *Volume) string {
 		m, member := v.Members[n]
 		alike := p.Basis == BasisLastPrimary || p.Basis == BasisAllLost
 		switch {
-		case !member || n == v.Primary || p.Basis == BasisForced || v.Mode == ModeAsync:
+		case !member || n == v.Primary || p.Basis == BasisForced || v.Mode == ModeAsync && p.Basis != BasisFirst:
 			return fmt.Sprintf("%s is no member that could stay", n)
 		case m != stays && !alike:
 			return fmt.Sprintf("%s would stay as another than the member that the set names", n)

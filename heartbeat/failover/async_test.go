@@ -285,3 +285,15 @@ func TestAsyncLagIsKeptForTheRecord(t *testing.T) {
 		t.Errorf("%+v, and the primary said nothing", p.Lag)
 	}
 }
+
+// At the first start nothing was acknowledged, and all stay.
+func TestAsyncFirstStart(t *testing.T) {
+	g := newRig(t)
+	g.change(func(v *cluster.Volume) { v.Mode, v.Epoch, v.Primary, v.Process = cluster.ModeAsync, 0, "", 0 })
+	g.pass(full)
+	g.wantPromotion("p", cluster.BasisFirst)
+	g.promote()
+	if v := g.vol(); !v.IsMember("s") || v.Served != "p" || !v.Acts() || len(v.Held) != 0 {
+		t.Fatalf("set %v, served %q, held %v", v.MemberNames(), v.Served, v.Held)
+	}
+}
