@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -377,20 +376,7 @@ func ofOneVolume(t *testing.T) (n *Node, device string) {
 	t.Helper()
 	dir := t.TempDir()
 	device = filepath.Join(dir, "disk")
-	text := fmt.Sprintf("cluster \"c\" {\n  rto = \"10s\"\n  data_dir = \"%s/${node.name}\"\n}\n", dir)
-	for i, name := range []string{"alpha", "beta", "gamma"} {
-		role := ""
-		if name == "gamma" {
-			role = "role = \"witness\"\n  "
-		}
-		text += fmt.Sprintf("node %q {\n  %saddress = %q\n}\n", name, role, freeAddress(t, i+1))
-	}
-	text += fmt.Sprintf("volume \"vol\" {\n  size = \"1MiB\"\n  mode = \"sync\"\n  replica \"alpha\" { device = %q }\n"+
-		"  replica \"beta\" { device = \"%s.beta\" }\n  export {\n    nbd = [\"unix://%s/${node.name}.sock\"]\n    attach = \"none\"\n  }\n}\n", device, device, dir)
-	file := filepath.Join(dir, "cluster.hcl")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := trioConfig(t, dir, "1MiB", device, device+".beta", "")
 	cfg, err := config.Load(file, config.Options{Node: "alpha", Insecure: true})
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,27 @@ type trio struct {
 	stops []context.CancelFunc // each node's own
 }
 
+// trioConfig writes the configuration of three nodes below dir, whose volume has a replica in alpha and one in beta. more stands in
+// the volume's block.
+func trioConfig(t *testing.T, dir, size, alpha, beta, more string) (file string) {
+	t.Helper()
+	text := fmt.Sprintf("cluster \"c\" {\n  rto = \"10s\"\n  data_dir = \"%s/${node.name}\"\n}\n", dir)
+	for i, name := range []string{"alpha", "beta", "gamma"} {
+		role := ""
+		if name == "gamma" {
+			role = "role = \"witness\"\n  "
+		}
+		text += fmt.Sprintf("node %q {\n  %saddress = %q\n}\n", name, role, freeAddress(t, i+1))
+	}
+	text += fmt.Sprintf("volume \"vol\" {\n  size = %q\n  mode = \"sync\"\n  replica \"alpha\" { device = %q }\n  replica \"beta\" { device = %q }\n"+
+		"  export {\n    nbd = [\"unix://%s/${node.name}.sock\"]\n    attach = \"none\"\n  }\n%s}\n", size, alpha, beta, dir, more)
+	file = filepath.Join(dir, "cluster.hcl")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // startTrio founds a cluster with a target that a busy machine does not miss, and waits until its volume is healthy.
 // more stands in the volume's block.
 func startTrio(t *testing.T, more string) *trio {
@@ -33,20 +54,7 @@ func startTrio(t *testing.T, more string) *trio {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("cluster \"clock\" {\n  rto = \"10s\"\n  data_dir = \"%s/${node.name}\"\n}\n", dir)
-	for i, name := range []string{"alpha", "beta", "gamma"} {
-		role := ""
-		if name == "gamma" {
-			role = "role = \"witness\"\n  "
-		}
-		text += fmt.Sprintf("node %q {\n  %saddress = %q\n}\n", name, role, freeAddress(t, i+1))
-	}
-	text += fmt.Sprintf("volume \"vol\" {\n  size = \"8MiB\"\n  mode = \"sync\"\n  replica \"alpha\" { device = \"%[1]s/alpha.img\" }\n"+
-		"  replica \"beta\" { device = \"%[1]s/beta.img\" }\n  export {\n    nbd = [\"unix://%[1]s/${node.name}.sock\"]\n    attach = \"none\"\n  }\n%[2]s}\n", dir, more)
-	file := filepath.Join(dir, "cluster.hcl")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := trioConfig(t, dir, "8MiB", filepath.Join(dir, "alpha.img"), filepath.Join(dir, "beta.img"), more)
 	c := &trio{t: t, dir: dir}
 	ctx, stop := context.WithCancel(context.Background())
 	var runs sync.WaitGroup
