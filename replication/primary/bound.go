@@ -40,9 +40,9 @@ type told struct {
 	at  Instant
 }
 
-// lost is what of a volume is lost with op.
+// lost is what of a volume is lost with op. A mend writes what is there.
 func lost(op *Op) int64 {
-	if op.Kind == blockdev.OpFlush || op.void {
+	if op.Kind == blockdev.OpFlush || op.mend != nil || op.void {
 		return 0
 	}
 	return op.Range.Len

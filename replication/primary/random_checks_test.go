@@ -11,6 +11,9 @@ func (w *world) complete(op *Op) {
 		} else {
 			w.everyMember(func(s *side) {
 				has := w.has(s)
+				if w.async != nil {
+					has = w.waiting[op] // what a member lacks within the bound may be read
+				}
 				for b, v := range w.waiting[op] {
 					if has[b] < v {
 						w.fail("R29: a read saw write %d of block %d, member %s holds %d", v, b, s.name, has[b])
@@ -20,6 +23,9 @@ func (w *world) complete(op *Op) {
 					}
 				}
 			})
+		}
+		if w.async != nil && op.Err == nil {
+			w.readTold(w.waiting[op])
 		}
 		delete(w.waiting, op)
 		return
@@ -39,6 +45,9 @@ func (w *world) complete(op *Op) {
 	}
 	if op.Err != nil || w.mends[op] != nil {
 		return
+	}
+	if w.async != nil {
+		w.tells(op)
 	}
 	if op.Kind == blockdev.OpFlush {
 		for b, v := range before {
@@ -76,7 +85,14 @@ func (w *world) has(s *side) content {
 }
 
 func (w *world) check() {
+	if w.async != nil {
+		w.everyMember(w.isPrefix)
+		w.checkLag()
+	}
 	w.everyMember(func(s *side) {
+		if w.async != nil {
+			return
+		}
 		has := w.has(s)
 		for b := range s.dev {
 			if has[b] < w.acked[b] {

@@ -26,11 +26,12 @@ func (w *world) step() {
 	}
 	switch w.rng.IntN(10) {
 	case 0, 1:
-		if len(w.open) < 12 && !w.calm {
+		if len(w.open) < 12 && !w.calm && !w.c.quiet {
 			w.admit()
 		}
 	case 2:
 		w.localReturns()
+		w.handOver()
 	case 3:
 		w.read()
 	case 4:
@@ -103,6 +104,10 @@ func (w *world) admit() {
 	}
 	w.open[op] = w.acked
 	w.admitted++
+	if w.async != nil {
+		op.FUA = op.Kind == blockdev.OpWrite && w.rng.IntN(6) == 0
+		w.async.admits(op)
+	}
 	w.c.Admit(w.now, op)
 }
 
@@ -278,8 +283,9 @@ func (w *world) arrive(s *side, f frame) {
 		e := &entryOf{f: f}
 		e.Owner, e.Range = e, f.op.Range
 		e.Barrier = f.op.Closing() || f.op.Kind == blockdev.OpFlush || f.op.IsVoid()
+		e.Fence = w.async != nil && (f.op.Kind == blockdev.OpFlush || f.op.IsVoid() || f.op.FUA)
 		s.holding = append(s.holding, e)
-		if w.room != nil {
+		if w.room != nil && w.async == nil {
 			s.conn.acks = append(s.conn.acks, answer{f.num, true})
 		}
 		if s.queue.Admit(&e.Item) {
@@ -307,6 +313,9 @@ func (w *world) entryReturns(s *side) {
 		}
 	default:
 		w.put(&s.dev, op, e.f.data)
+		if op.FUA {
+			w.put(&s.dur, op, e.f.data)
+		}
 	}
 	for _, it := range s.queue.Return(&e.Item, nil) {
 		s.running = append(s.running, it.Owner.(*entryOf))

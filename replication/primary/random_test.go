@@ -10,7 +10,8 @@ import (
 // The driver: one Core, two standbys made of standby.Receiver and order.Queue, a committed record, and chance. A
 // block's content is the seq of the write that it holds. After every step:
 //   - every committed member that is what the set names holds each acknowledged write, and durably each that was
-//     acknowledged and flushed (R3, R4, R5, R20); every third seed plays semisync, where what its process has in memory counts
+//     acknowledged and flushed (R3, R4, R5, R20); a third of the seeds play semisync, where what its process has in memory counts,
+//     and a third async, where it is a prefix, and what it lacks within the bound (random_async_test.go)
 //   - what a read was answered with is on every such member (R29)
 //   - minSeen and the number in flight are what a recount gives; nothing released is still referred to
 //
@@ -67,7 +68,7 @@ func schedules() uint64 {
 
 func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 	seeds := schedules()
-	var completed, drops, broke, admits, mended, reread, rested, early int
+	var completed, drops, broke, admits, mended, reread, rested, early, late, full, handed int
 	for seed := range seeds {
 		w, err := runWorld(seed)
 		if err != nil {
@@ -77,6 +78,9 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 		early += w.early
 		drops += w.drops
 		mended += w.mended
+		if a := w.async; a != nil {
+			late, full, handed = late+a.late, full+a.full, handed+a.handed
+		}
 		reread += w.reread
 		if w.atRest() {
 			rested++
@@ -88,8 +92,8 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 			admits++
 		}
 	}
-	t.Logf("%d operations, %d drops, %d runs to rest, %d at rest, %d with a broken disk, %d blocks mended, %d reads tried again, %d acknowledged early", completed, drops, admits, rested, broke, mended, reread, early)
-	if n := int(seeds); completed < 20*n || drops < n/2 || broke == 0 || mended < n/16 || rested < n/2 || early < n/4 {
+	t.Logf("%d operations, %d drops, %d runs to rest, %d at rest, %d with a broken disk, %d blocks mended, %d reads tried again, %d acknowledged early, %d held by a bound, %d up to its last byte, %d hand-overs", completed, drops, admits, rested, broke, mended, reread, early, late, full, handed)
+	if n := int(seeds); completed < 20*n || drops < n/2 || broke == 0 || mended < n/16 || rested < n/2 || early < n/4 || late < n || full < n/100 || handed < n/16 {
 		t.Fatal("the schedules do not reach what they are for")
 	}
 }

@@ -102,8 +102,9 @@ type world struct {
 	acked     content // newest acknowledged write of each block
 	flushed   content // what an acknowledged flush promised
 	completed int
-	room      *room // in semisync
-	early     int   // completed before every member had written it
+	room      *room // in semisync and async
+	async     *asyncWorld
+	early     int // completed before every member had written it
 	admitted  int
 	drops     int
 	calm      bool
@@ -119,7 +120,12 @@ func newWorld(seed uint64) *world {
 	w.state.ID = "c"
 	vol := cluster.Volume{Name: "v", Size: worldBlocks * worldBlock, Epoch: 3, Version: 7, Primary: "p", Process: 1,
 		Members: map[string]cluster.Member{"p": {Process: 1}}}
-	if seed%3 == 2 {
+	switch seed % 3 {
+	case 1:
+		vol.Mode, vol.Served = cluster.ModeAsync, "p"
+		w.room = &room{max: (8 + w.rng.Int64N(64)) * worldBlock}
+		w.async = newAsyncWorld(w)
+	case 2:
 		vol.Mode, vol.Served = cluster.ModeSemisync, "p"
 		w.room = &room{max: w.rng.Int64N(32 * worldBlock)}
 	}
@@ -147,6 +153,9 @@ func newWorld(seed uint64) *world {
 	cfg := Config{Self: "p", DropAfter: dropAfter, Piece: worldChunk, Backlog: 40 * worldBlock}
 	if w.room != nil {
 		cfg.Room = w.room
+	}
+	if w.async != nil {
+		cfg.Bound = w.async.bound
 	}
 	w.c = New(cfg, vol, w.now)
 	return w
@@ -185,6 +194,8 @@ func (w *world) actions() {
 			}
 		case Complete:
 			w.complete(a.Op)
+		case Drained:
+			w.drained()
 		case Reread:
 			r := clientRead{op: a.Op}
 			for b, to := blocks(a.Op.Range); b < to; b++ {
