@@ -28,7 +28,7 @@ func asyncText(v api.VolumeStatus) string {
 	case api.WritersSlowed:
 		writers = fmt.Sprintf("slowed, %d %% of the bound is used: %s", a.UsedPercent, a.Reason)
 	case api.WritersHeld:
-		writers = "held at the bound: " + a.Reason
+		writers = "held: " + a.Reason
 	}
 	fmt.Fprintf(&out, "  writers: %s\n", oneLine(writers))
 	return out.String()

@@ -33,7 +33,7 @@ func TestStatusOfAVolumeInAsync(t *testing.T) {
 		"slowed": {func(_ *api.VolumeStatus, a *api.AsyncStatus) {
 			a.UsedPercent, a.Writers, a.Reason = 61, api.WritersSlowed, "beta lacks much"
 		}, []string{"  writers: slowed, 61 % of the bound is used: beta lacks much\n"}},
-		"held": {func(_ *api.VolumeStatus, a *api.AsyncStatus) { a.Writers, a.Reason = api.WritersHeld, "beta is away" }, []string{"  writers: held at the bound: beta is away\n"}},
+		"held": {func(_ *api.VolumeStatus, a *api.AsyncStatus) { a.Writers, a.Reason = api.WritersHeld, "beta is away" }, []string{"  writers: held: beta is away\n"}},
 		"alone": {func(_ *api.VolumeStatus, a *api.AsyncStatus) { a.LossBytes, a.LossMs = nil, nil }, []string{
 			"  async: if alpha were lost now, no standby would follow without a person's word\n"}},
 		"unserved": {func(v *api.VolumeStatus, a *api.AsyncStatus) {

@@ -74,7 +74,7 @@ type VolumeStatus struct {
 const (
 	WritersFree   = "free"   // as fast as the primary's disk
 	WritersSlowed = "slowed" // beyond half of the bound: down to the speed of the standby
-	WritersHeld   = "held"   // at the bound: until the standby has written more, or is dropped
+	WritersHeld   = "held"   // a write has waited for a second: until the standby has written more, or is dropped
 )
 
 // AsyncStatus is what a failover of a volume in async would lose of what clients were told is done.

@@ -43,7 +43,7 @@ var (
 	boundBytes  = gauge("volume_lag_bound_bytes", "The most that a standby may lack, in async.", "volume")
 	boundTime   = gauge("volume_lag_bound_seconds", "The longest that a standby may lack what a client was told is written, in async.", "volume")
 	slowed      = gauge("volume_writers_slowed", "1 while a standby is behind by half of the bound or more and writers are slowed, in async.", "volume")
-	heldUp      = gauge("volume_writers_held", "1 while writers wait at the bound, in async.", "volume")
+	heldUp      = gauge("volume_writers_held", "1 while a write has waited for a second or more for a standby that is behind, in async.", "volume")
 	dirtyBytes  = gauge("replica_dirty_bytes", "What a resync of the standby would have to look at.", "volume", "replica")
 	resyncing   = gauge("replica_resyncing", "1 while a resync to the standby runs.", "volume", "replica")
 	resyncDone  = gauge("replica_resync_done_bytes", "How much of the volume the running resync has looked at.", "volume", "replica")

@@ -334,7 +334,10 @@ func resyncOf(vol *cluster.Volume, p *control.Peer) *api.ResyncStatus {
 
 func failoverOf(f cluster.Failover) api.Failover {
 	out := api.Failover{Volume: f.Volume, From: f.From, To: f.To, Reason: f.Reason, Epoch: uint64(f.Epoch), At: time.UnixMilli(f.AtMillis),
-		RTOMs: f.RTOMillis, RTOTargetMs: f.TargetMillis, RPOBytes: f.RPOBytes}
+		RTOMs: f.RTOMillis, RTOTargetMs: f.TargetMillis, RPOBytes: f.RPOBytes, RPOMs: f.RPOMillis}
+	if l := f.Lag; l != nil {
+		out.Lag = &api.FailoverLag{Bytes: l.Bytes, Ms: l.Ms, AgeMs: f.LagAgeMillis}
+	}
 	for _, s := range f.Stages {
 		out.Stages = append(out.Stages, api.Stage{Name: s.Name, Ms: s.Millis})
 	}

@@ -104,3 +104,24 @@ func TestStatusSaysWhereLostWritesAreWhileTheirNodeIsAway(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// R6, R25: another process of a standby is no prefix of anything; a person is told so, and that the bound is no bound then.
+func TestAsyncNewProcessOfAStandbyNeedsConsent(t *testing.T) {
+	v, vol := asyncView()
+	delete(v.local, "alpha")
+	v.local["beta"].Reports[0].Process = 2
+	err := mayFailover(v, vol, api.FailoverRequest{Volume: "db", To: "beta", Force: true})
+	if err == nil || !strings.Contains(err.Error(), "at risk beyond the bound") || !strings.Contains(err.Error(), "--accept-data-loss") {
+		t.Errorf("%v", err)
+	}
+	if p := v.volume(vol).Promotable; len(p) != 0 {
+		t.Errorf("promotable %v", p)
+	}
+}
+
+func TestRecordOfAFailoverIsShownInFull(t *testing.T) {
+	f := failoverOf(cluster.Failover{Volume: "db", RPOBytes: 1000, RPOMillis: 5000, Lag: &cluster.Lag{Bytes: 10, Ms: 20, MaxBytes: 1000, MaxMs: 5000}, LagAgeMillis: 30})
+	if f.RPOBytes != 1000 || f.RPOMs != 5000 || f.Lag == nil || *f.Lag != (api.FailoverLag{Bytes: 10, Ms: 20, AgeMs: 30}) {
+		t.Errorf("%+v", f)
+	}
+}

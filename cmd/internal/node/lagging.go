@@ -14,7 +14,7 @@ const (
 	lagCalm   = iota
 	lagSlowed // beyond half of the bound
 	lagNear   // beyond three quarters
-	lagHeld   // at the bound: writers wait
+	lagHeld   // writers wait
 	lagLevels
 )
 
@@ -93,7 +93,7 @@ func levelOf(g *control.Lag) int {
 	return lagCalm
 }
 
-var lagKinds = [lagLevels]string{"", "writers slowed", "lag near its bound", "writers held at the bound"}
+var lagKinds = [lagLevels]string{"", "writers slowed", "lag near its bound", "writers held"}
 
 func lagText(level int, p *control.Peer, b *control.Bound) string {
 	switch level {

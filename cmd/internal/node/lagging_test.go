@@ -58,7 +58,7 @@ func TestHistoryTellsOfAStandbyThatFallsBehind(t *testing.T) {
 	h.pass(time.Second, 760, false)
 	h.want(t, "lag near its bound")
 	h.pass(time.Second, 1000, true)
-	h.want(t, "writers held at the bound")
+	h.want(t, "writers held")
 	h.pass(time.Second, 700, false)
 	h.pass(time.Second, 0, false)
 	h.pass(time.Second, 1000, true) // no sooner over than here again
@@ -78,7 +78,7 @@ func TestHistoryLeavesOutLevelsThatWerePassedAtOnce(t *testing.T) {
 	h := newHistory()
 	h.serves.Peers[0].Connected, h.serves.Peers[0].Reason = false, "connection refused"
 	h.pass(time.Second, 900, true)
-	h.want(t, "writers held at the bound")
+	h.want(t, "writers held")
 	if !strings.Contains(h.texts[0], "it is not connected: connection refused") {
 		t.Error(h.texts)
 	}
@@ -88,7 +88,7 @@ func TestHistoryLeavesOutLevelsThatWerePassedAtOnce(t *testing.T) {
 func TestHistoryOfADroppedStandbyEndsWithoutAWord(t *testing.T) {
 	h := newHistory()
 	h.pass(time.Second, 1000, true)
-	h.want(t, "writers held at the bound")
+	h.want(t, "writers held")
 	h.serves.Peers[0].Lag = nil
 	for range 1000 {
 		h.now += lagLook
@@ -124,7 +124,7 @@ func TestHistoryIsNotFloodedByALoadThatSwings(t *testing.T) {
 		if n := len(h.told); n == 0 || n > 600 {
 			t.Errorf("with a period of %v, %d events in a day", period, n)
 		}
-		if !slices.Contains(h.told, "writers held at the bound") {
+		if !slices.Contains(h.told, "writers held") {
 			t.Errorf("with a period of %v: %q", period, h.told)
 		}
 		h.pass(time.Hour, 0, false)

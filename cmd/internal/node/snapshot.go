@@ -141,7 +141,7 @@ func clusterFigures(st *cluster.State, vol *cluster.Volume) metrics.Volume {
 }
 
 func failoverFigures(f cluster.Failover) *metrics.Failover {
-	out := &metrics.Failover{At: time.UnixMilli(f.AtMillis), RTO: millis(f.RTOMillis), Target: millis(f.TargetMillis), RPOBytes: f.RPOBytes, Stages: map[string]time.Duration{}}
+	out := &metrics.Failover{At: time.UnixMilli(f.AtMillis), RTO: millis(f.RTOMillis), Target: millis(f.TargetMillis), RPOBytes: f.RPOBytes, RPO: millis(f.RPOMillis), Stages: map[string]time.Duration{}}
 	for _, s := range f.Stages {
 		out.Stages[s.Name] = millis(s.Millis)
 	}
