@@ -172,6 +172,7 @@ func (l *leader) do(actions []failover.Action) {
 		case failover.Propose:
 			c := a.Command
 			if c.Promote != nil {
+				c.Promote.Bound = w.mostLost()
 				w.moment(p.node)
 				w.moment(w.node(c.Promote.Candidate))
 			}

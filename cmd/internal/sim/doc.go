@@ -62,6 +62,7 @@
 //   - Hand-over: no admission, Core.Drain, at Drained one flush of our own through the Core, then Holder.GiveUp with
 //     Holder.Term, then the leader is told. A hand-over that does not drain in time is taken back by Core.Resume; one
 //     that was given up, by a grant asked for afterwards, and by nothing else.
+//   - In async Complete comes before the operation was sent: its content stays until Release. LocalDone is told the time.
 //   - DiskFailed: note first. Then, while another member is connected, give up with Failed. Alone, errors complete. HandOn notes
 //     nothing: give up with Failed while HandsOn says so. Reread: the read goes to the local backing once more.
 //
@@ -72,7 +73,7 @@
 //     the connection of the stream before.
 //   - Entries are taken in order; while NeedsMark, the first that changes a block waits, and all behind it, until the
 //     replica is flushed, its undo area or rescue image is there durably, the mark is stored, and Marked(true) told. Then
-//     order.Queue. A flush is a barrier.
+//     order.Queue. A flush is a barrier, and in async a fence too, as a durable write is.
 //   - NeedsUndo, asked when an entry is taken: the entry starts when its blocks are logged. If they cannot be, the area is
 //     discarded first, and Rewinds(false) told; one that is held overwrites nothing more.
 //   - Opened in pieces with a live area: Rewinds(true). Opened whole: an area is discarded, an image kept.
@@ -82,6 +83,15 @@
 //     then Failed; nothing of that stream is acknowledged afterwards.
 //   - The closing entry: flush; if not Broken and still MayAck, store inconsistent=false and failed=false in one
 //     update, end the area, Marked(false), Returned.
+//
+// # Async
+//
+// A quarter of the seeds each plays semisync and async, with bounds that writers feel. In async a read or an acknowledgement is no
+// promise that every member has it. Instead: with each write that a client is told of, no member lacks more of what was told
+// than the bound, in bytes and in the primary's time; nothing is said in an epoch behind the committed one; on a standby
+// nothing starts before what was to be durable before it; who is promoted without having served begins with a prefix of the
+// order of admission, lacks no more than the bound, and the record of the failover says no less; each replica that has what it
+// lacks is held, so the rules of rescue count for it; anybody else begins with all that was told.
 //
 // # What the model leaves out
 //

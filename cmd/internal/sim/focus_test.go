@@ -55,6 +55,12 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case 13: // what a standby had in memory only
 		f.slowDisk = 0.2
 		names = []string{"standby's process, then the primary's", "standby's disk drags, the primary's power, the standby's process", "hand-over"}
+	case 14: // what a standby on a slow line lacks
+		f.slowDisk = 0.1
+		names = []string{"the standby's line is slow, the primary goes", "standby's process", "hand-over"}
+	case 15: // a standby that stops in order and is back, in the middle of what it is sent again
+		f.slowDisk = 0.1
+		names = []string{"the standby stops while its line breaks, then the primary goes"}
 	default:
 		return
 	}
@@ -149,6 +155,8 @@ var closeFaults = []fault{
 			})
 		})
 	}},
+	{"the standby's line is slow, the primary goes", 8, (*world).loseTail},
+	{"the standby stops while its line breaks, then the primary goes", 8, (*world).stopStandby},
 	{"pause", 2, func(w *world) { w.pause(true) }},
 	{"end of pause", 1, func(w *world) { w.pause(false) }},
 	{"cannot read", 8, func(w *world) {

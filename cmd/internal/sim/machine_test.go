@@ -67,14 +67,14 @@ type proc struct {
 	room    room
 }
 
-// room is what a process may hold of writes that were acknowledged early, in every other semisync run nearly nothing.
+// room is what a process may hold of writes that were acknowledged early, in every other semisync run and some in async nearly nothing.
 type room struct {
 	w    *world
 	used int64
 }
 
 func (r *room) Take(bytes int64) bool {
-	if r.w.seed%8 == 3 && r.used+bytes > 4*blockdev.BlockSize {
+	if (r.w.seed%8 == 3 || r.w.seed%16 == 5) && r.used+bytes > 4*blockdev.BlockSize {
 		return false
 	}
 	r.used += bytes

@@ -135,8 +135,11 @@ func (w *world) build() {
 func (w *world) initCommand() cluster.Command {
 	i := &cluster.Init{ID: "c1", Name: "sim"}
 	v := cluster.CreateVolume{Name: volumeName, ID: "v1", Size: sizeOf(firstBlocks), Mode: cluster.ModeSync}
-	if w.seed%4 == 3 {
+	switch w.seed % 4 {
+	case 3:
 		v.Mode = cluster.ModeSemisync
+	case 1:
+		v.Mode, w.bound = cluster.ModeAsync, w.drawBound()
 	}
 	for k, name := range voters {
 		i.Nodes = append(i.Nodes, cluster.Node{Name: name, Witness: k == 2, DataDir: "dir-" + name})

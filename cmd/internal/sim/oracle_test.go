@@ -22,6 +22,8 @@ type oracle struct {
 	inside [blocks]bool  // it was part of the volume when a session began, and was neither cut off nor cleared since
 	served cluster.Epoch // the newest epoch in which a session began
 
+	line line // in async
+
 	lostMemory bool // since the last session began, a promotion took place for which unflushed writes may be gone
 	forced     bool // the same, and a person accepted whatever the candidate holds
 }
@@ -113,6 +115,7 @@ func (o *oracle) reply(s *session, q *request) {
 	if q.conn.gone {
 		return
 	}
+	o.mayTell(s)
 	w.served = w.now
 	if q.err != nil {
 		w.counts.FailedOps++
@@ -186,6 +189,9 @@ func (m *entryMsg) valueOf(b int) value {
 
 // written checks R3 to R5: what is acknowledged is on every member.
 func (o *oracle) written(b int, v value) {
+	if o.async() {
+		return // checked when it was decided (told)
+	}
 	o.holders(b, func(n *node, has value) {
 		if has < v {
 			o.w.violate("R4: write %d of block %d is acknowledged and member %s holds %d", v, b, n.name, has)
@@ -195,6 +201,9 @@ func (o *oracle) written(b int, v value) {
 
 // same checks R29: what was read is on every member, unless something newer of this session is.
 func (o *oracle) same(b int, v value, s *session) {
+	if o.async() {
+		return // what a read showed may be lost with the bound
+	}
 	o.holders(b, func(n *node, c value) {
 		if c != v && !n.super.failed && !o.newer(b, c, s.epoch) {
 			o.w.violate("R29: a read of block %d gives write %d, member %s holds %d", b, v, n.name, c)
@@ -212,8 +221,8 @@ func (o *oracle) durable(s *session, from, to int, covered [blocks]value) {
 	to = min(to, o.size()) // what is cut off is nobody's any more
 	sound := 0
 	o.members(func(n *node) {
-		if n.super.failed || n.proc != nil && n.proc.replica.failed {
-			return // it is no candidate
+		if n.super.failed || n.proc != nil && n.proc.replica.failed || o.async() && n != s.r.n {
+			return // it is no candidate, or has its part in the order of the stream
 		}
 		sound++
 		for b := from; b < to; b++ {
@@ -255,6 +264,7 @@ func (o *oracle) serve(s *session) {
 	if n.super.inconsistent || n.point.is {
 		w.violate("R18: %s begins to serve in pieces", n.name)
 	}
+	o.follow(s)
 	o.served = s.epoch
 	w.served = w.now
 	alone := len(s.r.vol.Members) == 1
@@ -278,6 +288,9 @@ func (o *oracle) serve(s *session) {
 				h.reopen(o.floor[b], w.now)
 				o.acked[b] = o.floor[b] // another member may lack more: nobody knows before it is settled
 			}
+		case o.line.behind:
+			h.begin(v, w.now)
+			o.acked[b], o.floor[b] = v, min(o.floor[b], n.disk.durable[b])
 		case alone:
 			o.see(b, v, w.now, w.now, "promotion of "+n.name)
 			h.begin(v, w.now)
@@ -288,6 +301,7 @@ func (o *oracle) serve(s *session) {
 	}
 	o.cut(countOf(s.r.vol.Size))
 	o.forced, o.lostMemory = false, false
+	o.begin(s)
 }
 
 func (h *history) has(v value) bool {

@@ -112,7 +112,7 @@ func (r *replica) storeNext() {
 func (r *replica) report() cluster.Report {
 	s := &r.n.super
 	return cluster.Report{Volume: volumeName, Incarnation: r.n.incarnation(), Process: r.p.number, Epoch: r.recv.Epoch(), LastSeq: r.recv.LastNum(),
-		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean, Point: r.point(), Taken: r.recv.Taken()}
+		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean, Point: r.point(), Taken: r.recv.Taken(), Lag: r.lag()}
 }
 
 func (r *replica) facts() role.Facts {

@@ -57,7 +57,7 @@ type session struct {
 func newSession(r *replica) *session {
 	w := r.w
 	s := &session{r: r, w: w, epoch: r.vol.Epoch}
-	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog, Room: &r.p.room}
+	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog, Room: &r.p.room, Bound: w.bound}
 	s.core = primary.New(cfg, r.vol, r.p.now())
 	s.link = peerLink{s: s, peer: w.nodes[1-r.n.index]}
 	w.counts.Serves++
@@ -299,6 +299,7 @@ func (s *session) complete(o *op) {
 			s.w.violate("R23: %s completes an operation with a disk error while the set is %v", s.r.n.name, v.MemberNames())
 		}
 	}
+	s.w.oracle.told(s, q)
 	s.replies = append(s.replies, q)
 }
 

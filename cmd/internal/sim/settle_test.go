@@ -68,6 +68,9 @@ func (w *world) whole() bool {
 // lostUnlike reports whether one member lost the memory of its machine and another that of its process only, so that each may
 // have what the other lacks, and a person decides (R25).
 func (w *world) lostUnlike(v *cluster.Volume) bool {
+	if v.IsProcess(v.Primary) && len(v.Members) == 1 {
+		return true // it ended before it acted, and the last primary had left: what that had is not known to be here
+	}
 	machine, process := false, false
 	for _, n := range w.nodes[:2] {
 		if !v.IsMember(n.name) || n.proc == nil {

@@ -206,6 +206,7 @@ func (in *incoming) entry(m entryMsg) {
 	}
 	e := &entry{in: in, msg: m}
 	e.Owner, e.Range, e.Barrier = e, m.rng, m.kind == blockdev.OpFlush
+	e.Fence = r.vol.Mode == cluster.ModeAsync && m.lasting()
 	r.taken = append(r.taken, e)
 	r.takeOn()
 }
@@ -244,6 +245,7 @@ func (r *replica) startEntry(e *entry) {
 		r.w.oracle.overwritten(r.n, e.in.hello.Epoch, m.from, m.to)
 		r.w.oracle.changes(e.in)
 	}
+	r.w.oracle.follows(r, e)
 	r.n.disk.start(r.p, &diskOp{kind: m.kind, from: m.from, to: m.to, fua: m.fua, value: m.value, values: m.values}, func(o *diskOp) {
 		switch {
 		case o.err != nil:

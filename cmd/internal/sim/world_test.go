@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/primary"
 )
 
 // world is one run: true time, the events to come, the machines and what is known to be true of them. Everything
@@ -25,6 +26,7 @@ type world struct {
 	calm    bool // the faults are over
 	faults  faultRates
 	oracle  *oracle
+	bound   primary.Bound // of a volume in async
 	truth   truth
 	badDisk bool  // an operation on a disk failed or hung
 	served  int64 // when a client was last answered
@@ -39,8 +41,8 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins                 int
-	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks int
+	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped              int
 }
 
 func (c *counts) add(o *counts) {
@@ -205,6 +207,7 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 	switch {
 	case c.Promote != nil:
 		w.counts.Failovers++
+		w.oracle.promoted(c.Promote, before)
 		switch c.Promote.Basis {
 		case cluster.BasisHandOver:
 			w.counts.HandOvers++
