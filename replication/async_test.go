@@ -266,3 +266,53 @@ func TestAsyncHandOverLosesNothing(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// R23: a primary whose disk failed sends on what clients were told of before it gives the role up, as long as the standby takes it.
+func TestAsyncFailedDiskGivesUpWhenTheStandbyHasAll(t *testing.T) {
+	for name, takes := range map[string]bool{"it takes it": true, "it hangs": false} {
+		t.Run(name, func(t *testing.T) {
+			l, a, b, c := formedAsync(t, labConfig{bound: primary.Bound{Bytes: 1 << 20, Time: 24 * time.Hour, Patience: 2 * dropAfter}})
+			held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+			for i := range int64(30) {
+				if err := c.write(i*4096, pattern(4096, byte(1+i))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.await("the standby to be at its disk", func() bool { return held.Waiting() > 0 })
+			a.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Times: 1, Err: errFault})
+			failed := c.begin(writeReq(1<<20, pattern(4096, 99)))
+			l.await("the failure to be noted", func() bool { return a.get().Report().Failed })
+			gaveUp := func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.giveUps) > 0 }
+			a.get().Tenure().look()
+			time.Sleep(20 * time.Millisecond)
+			if gaveUp() {
+				t.Fatal("given up while the standby lacks what was acknowledged")
+			}
+			if takes {
+				held.Remove()
+			} else {
+				l.pass(2*dropAfter + time.Second)
+			}
+			l.await("the role to be given up", func() bool { a.get().Tenure().lookNow(); return gaveUp() })
+			if err := <-failed; err == nil {
+				t.Error("a write that failed here was acknowledged")
+			}
+			if takes {
+				for i := range int64(30) {
+					if p := b.at(i*4096, 1); p[0] != byte(1+i) {
+						t.Errorf("write %d is not there: %d", i, p[0])
+					}
+				}
+			}
+			held.Remove()
+			l.await("the standby to be promoted", func() bool { return l.volume().Primary == "b" && b.get().Tenure() != nil })
+		})
+	}
+}
+
+// lookNow is look, also of a tenure that is gone.
+func (t *Tenure) lookNow() {
+	if t != nil {
+		t.look()
+	}
+}

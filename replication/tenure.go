@@ -279,7 +279,8 @@ func (t *Tenure) diskFailed(err error) {
 }
 
 // handOn gives the role up because the local backing failed, or cannot read what a member may have, if another member could
-// take it; else the error is the client's (R23). It is tried again with each lease that comes all the same.
+// take it; else the error is the client's (R23). In async what clients were told of and is in memory goes to the members first, as
+// long as they take it. It is tried again with each lease that comes all the same.
 func (t *Tenure) handOn(ctx context.Context) {
 	others := len(t.r.Volume().Members) > 1
 	now := t.r.node.Now()
@@ -288,7 +289,7 @@ func (t *Tenure) handOn(ctx context.Context) {
 	if err == nil && !t.ended {
 		err = t.core.HandsOn(now)
 	}
-	start := err != nil && others && !t.giving && t.handing != draining && t.gate.try()
+	start := err != nil && others && !t.giving && t.handing != draining && t.gate.try() && !t.core.SendsOn(now)
 	t.giving = t.giving || start
 	t.mu.Unlock()
 	if !start {

@@ -129,6 +129,17 @@ func (c *Core) countLag() {
 	}
 }
 
+// SendsOn reports whether a member lacks what clients were told of, and has acknowledged something within the patience: a role that
+// is given up for a failed disk waits for that, and no longer.
+func (c *Core) SendsOn(now Instant) bool {
+	for _, p := range c.peers {
+		if c.isAsync() && p.member && p.lag.told.len() > 0 && now.Sub(p.moved) < max(c.bound.Patience, c.cfg.DropAfter) {
+			return true
+		}
+	}
+	return false
+}
+
 // longest is how long a member in async may be silent, or lack what a client was told of: the bound, and the patience. Silence
 // alone is nothing that writers feel. In the other modes they wait for it, and it is DropAfter.
 func (c *Core) longest() time.Duration {
