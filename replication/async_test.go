@@ -252,7 +252,13 @@ func TestAsyncHandOverLosesNothing(t *testing.T) {
 		t.Fatalf("handed over (%v) while the standby lacks what was acknowledged", err)
 	case <-time.After(20 * time.Millisecond):
 	}
+	meanwhile := c.begin(writeReq(1<<20, pattern(4096, 99)))
+	l.await("a write to be admitted", func() bool { return a.at(1<<20, 1)[0] == 99 })
+	stays(t, meanwhile, "before the standby has it")
 	held.Remove()
+	if err := <-meanwhile; err != nil || b.at(1<<20, 1)[0] != 99 {
+		t.Errorf("a write that came when the hand-over had begun: %v", err)
+	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}

@@ -4,24 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 )
 
-// handing is how far a hand-over is. No operation is admitted but in open.
+// handing is how far a hand-over is. No operation is admitted but in open and approaching.
 //
 //	open --HandOver--> draining --given up, or it failed--> over --lease--> open
+//	  \--in async--> approaching --members have what was acknowledged--^
 //
-// A lease that is renewed while draining changes nothing; what counts is one asked for after the give-up (R30).
+// While approaching operations are complete as in sync, so clients wait for little when they are not admitted any more. A lease that
+// is renewed while draining changes nothing; what counts is one asked for after the give-up (R30).
 type handing uint8
 
 const (
 	open handing = iota
+	approaching
 	draining
 	over
 )
+
+// closed reports whether no operation is admitted.
+func (h handing) closed() bool { return h >= draining }
+
+// isOn reports whether a hand-over is under way.
+func (h handing) isOn() bool { return h == approaching || h == draining }
 
 // ErrHandingOver: the volume is being handed over already, or the role has moved.
 var ErrHandingOver = errors.New("a hand-over is under way already, or the role has moved")
@@ -44,7 +54,10 @@ func (r *Replica) HandOver(ctx context.Context, to string) error {
 		return fmt.Errorf("hand over volume %q: %w", r.cfg.Volume.Name, ErrHandingOver)
 	}
 	failpoint.Hit(failpoint.HandOver)
-	err := t.quiesce(ctx)
+	err := t.approach(ctx)
+	if err == nil {
+		err = t.quiesce(ctx)
+	}
 	failpoint.Hit(failpoint.HandOverQuiet)
 	if err == nil {
 		err = r.giveUp(ctx, t.epoch, to)
@@ -75,11 +88,42 @@ func (r *Replica) giveUp(ctx context.Context, e cluster.Epoch, to string) (err e
 func (t *Tenure) beginHandOver() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.handing == draining || t.ended {
+	if t.handing.isOn() || t.ended {
 		return false
 	}
-	t.handing = draining
+	if t.handing == open {
+		t.handing = approaching
+	} else {
+		t.handing = draining // nothing is admitted before a new lease (R30)
+	}
 	return true
+}
+
+// approach waits until no member lacks what clients were told of, which they are in async. They are served meanwhile.
+func (t *Tenure) approach(ctx context.Context) error {
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for t.approaches() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("a member did not take what clients were told of: %w", ctx.Err())
+		case <-t.gone:
+			return blockdev.ErrNotPrimary
+		}
+	}
+	return nil
+}
+
+// approaches ends with no operation admitted any more.
+func (t *Tenure) approaches() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.handing == approaching && t.core.Approach() {
+		return true
+	}
+	t.handing = draining
+	return false
 }
 
 // quiesce stops admission and returns when nothing is in flight and all is flushed on every member.

@@ -289,7 +289,7 @@ func (t *Tenure) handOn(ctx context.Context) {
 	if err == nil && !t.ended {
 		err = t.core.HandsOn(now)
 	}
-	start := err != nil && others && !t.giving && t.handing != draining && t.gate.try() && !t.core.SendsOn(now)
+	start := err != nil && others && !t.giving && !t.handing.isOn() && t.gate.try() && !t.core.SendsOn(now)
 	t.giving = t.giving || start
 	t.mu.Unlock()
 	if !start {

@@ -84,7 +84,7 @@ func (t *Tenure) admit(o *op) {
 		t.mu.Unlock()
 		o.release() // its connection is closed without an answer
 		return
-	case t.handing != open && o.req != nil:
+	case t.handing.closed() && o.req != nil:
 		t.held = append(t.held, o)
 		t.mu.Unlock()
 		return

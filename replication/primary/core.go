@@ -156,7 +156,7 @@ type Core struct {
 	bound     Bound
 	late      int     // operations in inflight that only the bound holds
 	now       Instant // as far as it was told
-	quiet     bool    // from Drain to Resume: nothing is acknowledged that a member lacks
+	quiet     bool    // from Approach or Drain to Resume: nothing is acknowledged that a member lacks
 	peers     map[string]*peer
 	names     []string // of peers, in the order of the configuration
 	diskErr   error    // the first failure of the local backing
@@ -449,7 +449,19 @@ func (c *Core) Drain() {
 	c.drained()
 }
 
-// Resume takes Drain back: the hand-over was void. What the bound holds goes on with the next Tick.
+// Approach has nothing acknowledged from here on that a member lacks, and reports whether it lacks such yet: then Drain, which lets
+// no client in, is quick when it does not any more.
+func (c *Core) Approach() bool {
+	c.quiet = true
+	for _, p := range c.peers {
+		if c.isAsync() && p.required() && p.lag.told.len() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Resume takes Approach and Drain back: the hand-over was void. What the bound holds goes on with the next Tick.
 func (c *Core) Resume() {
 	c.draining, c.quiet = false, false
 }
