@@ -32,6 +32,15 @@ func (v *volumes) boundInForce(r *replication.Replica) *control.Bound {
 	return &control.Bound{Bytes: h.bound.Bytes, Ms: h.bound.Time.Milliseconds(), PatienceMs: h.bound.Patience.Milliseconds()}
 }
 
+// toDrain is how much longer a hand-over of the volume may take than in sync: in async the standby is sent what it lacks first, which
+// is no more than its line took in that time.
+func (n *Node) toDrain(volume string) time.Duration {
+	if v, ok := n.conf().Volume(volume); ok && v.Mode == config.ModeAsync {
+		return v.Async.MaxLag
+	}
+	return 0
+}
+
 // heldFrom is how long a write waits before writers count as held: shorter waits are how they are slowed.
 const heldFrom = time.Second
 

@@ -30,7 +30,7 @@ func (l *leading) watchHandOver(volume string, epoch cluster.Epoch) (failed <-ch
 }
 
 func (l *leading) handOver(a failover.HandOver) {
-	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.conf().Timers.RTO)
+	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.conf().Timers.RTO+l.n.toDrain(a.Volume))
 	defer cancel()
 	var err error
 	if a.Primary == l.n.me.Name {

@@ -11,9 +11,13 @@ import (
 )
 
 // handAllOver gives every volume that this node leads to a standby, if one is a member, and leadership of the group to
-// somebody else, all within the RTO target. What cannot be handed over is stopped as it is.
+// somebody else, all within the RTO target, and in async what its standbys lack takes. What cannot be handed over is stopped as it is.
 func (n *Node) handAllOver() {
-	ctx, cancel := context.WithTimeout(context.Background(), n.conf().Timers.RTO)
+	drain := time.Duration(0)
+	for _, r := range n.vols.replicas() {
+		drain = max(drain, n.toDrain(r.Volume().Name))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), n.conf().Timers.RTO+drain)
 	defer cancel()
 	var goes sync.WaitGroup
 	for _, r := range n.vols.replicas() {
