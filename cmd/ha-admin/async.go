@@ -11,11 +11,11 @@ import (
 // asyncText tells of a volume in async: what would be lost if its primary were lost now, what the bound is, and how writers fare.
 func asyncText(v api.VolumeStatus) string {
 	a := v.Async
-	bound := sizeText(a.MaxLagBytes) + " or " + msText(a.MaxLagMs)
+	bound := fmt.Sprintf("%s, acknowledged within %s", sizeText(a.MaxLagBytes), msText(a.MaxLagMs))
 	var out strings.Builder
 	switch {
 	case v.Primary == "" || v.State == api.VolumeUnavailable:
-		fmt.Fprintf(&out, "  async: nobody serves; a standby that follows lacks at most %s of what clients were told is written\n", bound)
+		fmt.Fprintf(&out, "  async: nobody serves; a standby that follows lacks at most %s\n", bound)
 		return out.String()
 	case a.LossBytes == nil:
 		fmt.Fprintf(&out, "  async: if %s were lost now, no standby would follow without a person's word\n", oneLine(v.Primary))
@@ -53,7 +53,7 @@ func lossText(f api.Failover) string {
 	case f.RPOMs == 0:
 		return fmt.Sprintf("at most %s lost", sizeText(f.RPOBytes))
 	}
-	return fmt.Sprintf("at most %s or %s lost%s", sizeText(f.RPOBytes), msText(f.RPOMs), heardText(f))
+	return fmt.Sprintf("at most %s lost, acknowledged within %s%s", sizeText(f.RPOBytes), msText(f.RPOMs), heardText(f))
 }
 
 func heardText(f api.Failover) string {

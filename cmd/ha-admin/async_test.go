@@ -29,7 +29,7 @@ func TestStatusOfAVolumeInAsync(t *testing.T) {
 		want   []string
 	}{
 		"free": {func(*api.VolumeStatus, *api.AsyncStatus) {}, []string{
-			"  async: if alpha were lost now, at most 3 MiB would be, the oldest acknowledged 420ms ago; never more than 64 MiB or 5s\n", "  writers: not slowed, 8 % of the bound is used\n"}},
+			"  async: if alpha were lost now, at most 3 MiB would be, the oldest acknowledged 420ms ago; never more than 64 MiB, acknowledged within 5s\n", "  writers: not slowed, 8 % of the bound is used\n"}},
 		"slowed": {func(_ *api.VolumeStatus, a *api.AsyncStatus) {
 			a.UsedPercent, a.Writers, a.Reason = 61, api.WritersSlowed, "beta lacks much"
 		}, []string{"  writers: slowed, 61 % of the bound is used: beta lacks much\n"}},
@@ -38,7 +38,7 @@ func TestStatusOfAVolumeInAsync(t *testing.T) {
 			"  async: if alpha were lost now, no standby would follow without a person's word\n"}},
 		"unserved": {func(v *api.VolumeStatus, a *api.AsyncStatus) {
 			v.State, a.LossBytes, a.LossMs = api.VolumeUnavailable, nil, nil
-		}, []string{"  async: nobody serves; a standby that follows lacks at most 64 MiB or 5s of what clients were told is written\n"}},
+		}, []string{"  async: nobody serves; a standby that follows lacks at most 64 MiB, acknowledged within 5s\n"}},
 		"left behind": {func(v *api.VolumeStatus, _ *api.AsyncStatus) {
 			v.Replicas[1].Rescue = &api.RescueStatus{Images: 1, Bytes: 2 << 20}
 		}, []string{"  beta: 1 rescue image, 2 MiB, of what it held and the volume lacks: `ha-admin volume rescue list pgdata`\n"}},
@@ -66,8 +66,8 @@ func TestFailoversTellWhatMayBeLost(t *testing.T) {
 	}{
 		{0, 0, nil, "met, 0 B lost;", "0 B", `"rpo_bytes": 0`},
 		{1 << 30, 0, nil, "at most 1 GiB lost;", "<= 1 GiB ", `"rpo_bytes": 1073741824`},
-		{64 << 20, 5000, lag, "at most 64 MiB or 5s lost (alpha said last, 120ms before, that beta lacked 1 MiB, the oldest for 300ms);", "<= 64 MiB, 5s", `"rpo_ms": 5000`},
-		{64 << 20, 5000, nil, "at most 64 MiB or 5s lost (alpha had not said how far beta was behind);", "<= 64 MiB, 5s", `"rpo_bytes": 67108864`},
+		{64 << 20, 5000, lag, "at most 64 MiB lost, acknowledged within 5s (alpha said last, 120ms before, that beta lacked 1 MiB, the oldest for 300ms);", "<= 64 MiB, 5s", `"rpo_ms": 5000`},
+		{64 << 20, 5000, nil, "at most 64 MiB lost, acknowledged within 5s (alpha had not said how far beta was behind);", "<= 64 MiB, 5s", `"rpo_bytes": 67108864`},
 		{-1, -1, nil, "how much is lost is not known (alpha had not said how far beta was behind);", "unknown", `"rpo_bytes": -1`},
 		{-1, -1, lag, "how much is lost is not known (alpha said last,", "unknown", `"age_ms": 120`},
 	} {

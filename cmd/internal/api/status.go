@@ -79,7 +79,8 @@ const (
 
 // AsyncStatus is what a failover of a volume in async would lose of what clients were told is done.
 type AsyncStatus struct {
-	// The bound, never exceeded, and how long writers may be held at it before the standby is dropped.
+	// The bound: a standby lacks no more bytes of what clients were told, and from the first to the last of that no more time; and for
+	// how long writers may be held before it is dropped.
 	MaxLagBytes int64 `json:"max_lag_bytes"`
 	MaxLagMs    int64 `json:"max_lag_ms"`
 	PatienceMs  int64 `json:"patience_ms"`
@@ -236,8 +237,8 @@ type Failover struct {
 	At          time.Time `json:"at"`
 	RTOMs       int64     `json:"rto_ms"`
 	RTOTargetMs int64     `json:"rto_target_ms"`
-	// RPOBytes and RPOMs are the most of what clients were told is done that may be lost: bytes, and the age of the oldest write.
-	// In async they are the bound, for the old primary may have gone on to there unheard. -1: nobody knew it.
+	// RPOBytes and RPOMs are the most of what clients were told is done that may be lost: bytes, and the time from the first to the
+	// last of it. In async they are the bound, for the old primary may have gone on to there unheard. -1: nobody knew it.
 	RPOBytes int64 `json:"rpo_bytes"`
 	RPOMs    int64 `json:"rpo_ms,omitempty"`
 	// Lag is what the new primary lacked when the old one was heard last; left out: nothing could be lost, or it was not heard.

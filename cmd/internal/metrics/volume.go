@@ -13,7 +13,7 @@ var (
 	failoverRTO    = gauge("last_failover_rto_seconds", "From the old primary's last sign of life to the first acknowledged write, in the newest failover; the same on every node.", "volume")
 	failoverTarget = gauge("last_failover_rto_target_seconds", "The RTO target at the newest failover; the same on every node.", "volume")
 	failoverRPO    = gauge("last_failover_rpo_bytes", "The most that the newest failover may have lost of what clients were told is done; absent when that is not known; the same on every node.", "volume")
-	failoverRPOAge = gauge("last_failover_rpo_seconds", "The most that the oldest write which the newest failover may have lost had been acknowledged for; 0 when nothing was lost, or by force; absent when that is not known; the same on every node.", "volume")
+	failoverRPOAge = gauge("last_failover_rpo_seconds", "The most time from the first to the last acknowledgement that the newest failover may have lost; 0 when nothing was lost, or by force; absent when that is not known; the same on every node.", "volume")
 	failoverStage  = gauge("last_failover_stage_seconds", "How long each stage of the newest failover took; the same on every node.", "volume", "stage")
 
 	ioOps       = counter("io_operations_total", "Operations that clients submitted to this node as primary, over all its tenures.", "volume", "op")
@@ -41,7 +41,7 @@ var (
 	lagBytes    = gauge("replica_lag_bytes", "Bytes sent or queued to the standby and not acknowledged; in async those that clients were told are written and the standby lacks, which a failover would lose.", "volume", "replica")
 	lagSeconds  = gauge("replica_lag_seconds", "Age of the oldest entry that the standby has not acknowledged; in async since its client was told.", "volume", "replica")
 	boundBytes  = gauge("volume_lag_bound_bytes", "The most that a standby may lack, in async.", "volume")
-	boundTime   = gauge("volume_lag_bound_seconds", "The longest that a standby may lack what a client was told is written, in async.", "volume")
+	boundTime   = gauge("volume_lag_bound_seconds", "When a standby has lacked what a client was told is written for so long, nothing more is acknowledged, in async.", "volume")
 	slowed      = gauge("volume_writers_slowed", "1 while a standby is behind by half of the bound or more and writers are slowed, in async.", "volume")
 	heldUp      = gauge("volume_writers_held", "1 while a write has waited for a second or more for a standby that is behind, in async.", "volume")
 	dirtyBytes  = gauge("replica_dirty_bytes", "What a resync of the standby would have to look at.", "volume", "replica")
