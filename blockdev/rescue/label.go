@@ -61,7 +61,7 @@ func (l *label) encode() []byte {
 	le.PutUint64(p[offBytes:], uint64(l.bytes))
 	le.PutUint64(p[offEnd:], uint64(l.end))
 	le.PutUint64(p[offBase:], uint64(l.base))
-	copy(p[offWhy:offRest], strings.ToValidUTF8(l.why, "?"))
+	copy(p[offWhy:offRest], strings.ReplaceAll(l.why, "\x00", "?")) // it ends at the first zero, or in the middle of a letter (shown)
 	le.PutUint32(p[offChecksum:], crc32.Checksum(p[:offChecksum], castagnoli))
 	return p
 }
@@ -89,6 +89,9 @@ func decodeLabel(p []byte) (l label, err error) {
 	}
 	return l, nil
 }
+
+// shown is why as people are shown it.
+func (l *label) shown() string { return strings.ToValidUTF8(l.why, "?") }
 
 func zero(p []byte) bool {
 	for _, b := range p {

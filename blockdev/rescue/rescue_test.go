@@ -318,6 +318,26 @@ func TestFormatIsPinned(t *testing.T) { // R22
 	pinned(t, "label.v1.golden", goldenLabel(), (*label).encode, decodeLabel)
 }
 
+// What a label says is somebody else's error text: it may be of any length, and hold any byte.
+func TestLabelIsReadWhateverItSays(t *testing.T) { // R22
+	for why, want := range map[string]string{
+		strings.Repeat("x", maxWhy-1) + "\u00fc": strings.Repeat("x", maxWhy-1) + "?", // it does not fit as a whole
+		"open /a\x00b: no such file":             "open /a?b: no such file",
+		"\xff is no text":                        "? is no text",
+	} {
+		l := goldenLabel()
+		l.why = why
+		got, err := decodeLabel(l.encode())
+		must(t, err)
+		if got.shown() != want {
+			t.Errorf("%q is shown as %q", why, got.shown())
+		}
+		if again := got.encode(); !bytes.Equal(again, l.encode()) {
+			t.Errorf("%q is encoded as something else", why)
+		}
+	}
+}
+
 // pinned demands that a record is encoded as in the golden file, and decoded from it.
 func pinned[T comparable](t *testing.T, name string, l T, encode func(*T) []byte, decode func([]byte) (T, error)) {
 	t.Helper()

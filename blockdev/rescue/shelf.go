@@ -307,7 +307,7 @@ func (s *Shelf) List() (all []Info) {
 }
 
 func (s *Shelf) infoLocked(i *image) Info {
-	out := Info{ID: i.id, Epoch: i.head.Epoch, Point: i.head.Point, Bytes: i.label.bytes, File: i.label.end, Why: i.label.why}
+	out := Info{ID: i.id, Epoch: i.head.Epoch, Point: i.head.Point, Bytes: i.label.bytes, File: i.label.end, Why: i.label.shown()}
 	if i.closed {
 		out.Closed, out.Whole = time.UnixMilli(i.label.closedMillis), i.label.base == baseRunning
 		out.Complete = i.label.base != basePart && i.label.end > 0
