@@ -134,7 +134,7 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 		for n := range v.Members {
 			if m, stays := p.Stay[n]; stays && n != p.Candidate {
 				v.Members[n] = m
-			} else if n != p.Candidate && n != old {
+			} else if n != p.Candidate && n != old && !v.isBefore(n, p) {
 				delete(v.Members, n)
 			}
 		}
@@ -143,6 +143,9 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	v.Previous, v.Full = "", without(v.Full, p.Candidate)
 	if old != "" && old != p.Candidate && v.IsMember(old) && p.Basis != BasisHandOver {
 		v.Previous = old
+	}
+	if v.isBefore(v.Served, p) && v.IsMember(v.Served) {
+		v.Previous = v.Served
 	}
 	if v.ahead() && (p.Basis == BasisFirst || p.Basis == BasisHandOver || p.Basis == BasisForced) {
 		v.Served = p.Candidate

@@ -51,6 +51,10 @@ func (v *Volume) leavesBehind(p *Promote) bool {
 	return v.Mode == ModeAsync && p.Basis != BasisFirst && p.Basis != BasisHandOver && p.Basis != BasisForced && p.Candidate != v.Served
 }
 
+// isBefore reports whether a promotion in async has node stay until the new one acts (R6): it is who served, and the new one, which may
+// lack something, may have been promoted before and not have acted.
+func (v *Volume) isBefore(node string, p *Promote) bool { return v.leavesBehind(p) && node == v.Served }
+
 // hold notes who may hold acknowledged writes that the epoch which begins lacks (R19).
 func (v *Volume) hold(p *Promote) {
 	switch {

@@ -138,3 +138,18 @@ func TestAsyncNamesOnTheWire(t *testing.T) {
 		t.Errorf("%s (%v)\nwant %s", c.Encode(), err, want)
 	}
 }
+
+// One that is promoted again before it ever acted has not who served leave: that one lacks nothing.
+func TestAsyncWhoServedStaysUntilTheNewOneActs(t *testing.T) { // R6
+	s := acknowledgesAhead(t)
+	ok(t, s, Command{Promote: promote(s, "s", BasisUnchanged)})
+	ok(t, s, Command{Promote: promote(s, "s", BasisUnchanged)})
+	v := s.Volumes["v"]
+	if !v.IsMember("p") || v.Previous != "p" || v.HeldSince != v.Epoch || !v.IsHeld("p") {
+		t.Fatalf("set %v, previous %q, held %v since %d", v.MemberNames(), v.Previous, v.Held, v.HeldSince)
+	}
+	ok(t, s, Command{By: "s", Drop: &Drop{On: on(s), Node: "p"}})
+	if v = s.Volumes["v"]; !v.Acts() || v.Served != "s" || v.IsMember("p") {
+		t.Fatalf("acts %t, served %q, set %v", v.Acts(), v.Served, v.MemberNames())
+	}
+}

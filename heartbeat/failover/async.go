@@ -102,8 +102,9 @@ func (l *Leader) doesNotAsk(v *cluster.Volume, a *account, reports map[string]cl
 	return a.released == "" || a.released == givenUp && !a.proven && asked.older(gave)
 }
 
-// promotionAsync makes the promotion of n, with which all others leave but the last primary: that one stays promotable until the
-// new one has it removed (R6), unless it failed or its own word is that it lost its memory. After a hand-over all stay.
+// promotionAsync makes the promotion of n, with which all others leave but the last primary, and who served if that one never did:
+// they stay promotable until the new one acts (R6), unless the last primary failed or their own word is that they lost their
+// memory. After a hand-over all stay.
 func (l *Leader) promotionAsync(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report, n string, basis cluster.Basis) *cluster.Promote {
 	r := reports[n]
 	p := &cluster.Promote{Candidate: n, Member: cluster.Member{Incarnation: r.Incarnation, Process: r.Process}, Basis: basis}
@@ -121,7 +122,7 @@ func (l *Leader) promotionAsync(now Instant, v *cluster.Volume, a *account, repo
 	for _, m := range v.MemberNames() {
 		o, heard := reports[m]
 		lost := heard && v.LostMemory(m, &o) && !v.Kept(m, &o)
-		stays := p.Basis == cluster.BasisHandOver || m == v.Primary && !a.failed
+		stays := p.Basis == cluster.BasisHandOver || m == v.Primary && !a.failed || m == v.Served && m != v.Primary
 		if m != n && (lost || !stays) {
 			p.Leave = append(p.Leave, m)
 		}

@@ -297,3 +297,22 @@ func TestAsyncFirstStart(t *testing.T) {
 		t.Fatalf("set %v, served %q, held %v", v.MemberNames(), v.Served, v.Held)
 	}
 }
+
+func TestAsyncWhoServedStaysBesideOneThatIsPromotedAgain(t *testing.T) { // R6
+	g := asyncRig(t)
+	g.reach["p"] = false
+	g.pass(2 * full)
+	g.promote()
+	g.pass(4 * full) // s does not ask for its lease
+	g.wantPromotion("s", cluster.BasisUnchanged)
+	g.promote()
+	if v := g.vol(); !v.IsMember("p") || v.Previous != "p" {
+		t.Fatalf("set %v, previous %q", v.MemberNames(), v.Previous)
+	}
+	g.reach["p"] = true
+	g.pass(4 * full)
+	g.wantPromotion("p", cluster.BasisUnchanged)
+	if g.promote(); g.held("p") {
+		t.Error("p is held, and has everything")
+	}
+}
