@@ -59,11 +59,11 @@
 //     our own part is read meanwhile, when both are there Compared, with what was read as the content of the copies. If
 //     Core.CopyAll, the whole chunk is copied.
 //   - Core.Tick every sixth of DropAfter. Without a lease for the suspend limit the clients' connections are closed.
-//   - Hand-over: no admission, Core.Drain, at Drained one flush of our own through the Core, then Holder.GiveUp with
+//   - Hand-over: Core.Approach each 5 ms until it is false, which is at once but in async; then no admission, Core.Drain, at Drained one flush of our own through the Core, then Holder.GiveUp with
 //     Holder.Term, then the leader is told. A hand-over that does not drain in time is taken back by Core.Resume; one
 //     that was given up, by a grant asked for afterwards, and by nothing else.
 //   - In async Complete comes before the operation was sent: its content stays until Release. LocalDone is told the time.
-//   - DiskFailed: note first. Then, while another member is connected, give up with Failed. Alone, errors complete. HandOn notes
+//   - DiskFailed: note first. Then, while another member is connected and not Core.SendsOn, give up with Failed. Alone, errors complete. HandOn notes
 //     nothing: give up with Failed while HandsOn says so. Reread: the read goes to the local backing once more.
 //
 // # Wiring: a standby

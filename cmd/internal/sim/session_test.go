@@ -40,6 +40,7 @@ type session struct {
 	waiting []*request // not admitted
 	replies []*request // done, and held back by the gate
 
+	nearing   bool // a hand-over is to begin when no member lacks what clients were told of: they are served meanwhile
 	handing   bool // a hand-over is under way: nothing is admitted
 	gaveUp    bool
 	stalled   bool // an operation on the local disk hung
@@ -305,13 +306,26 @@ func (s *session) complete(o *op) {
 
 // quiesce begins a hand-over: admit nothing, let what is in flight end.
 func (s *session) quiesce(to string) {
-	if s.handing {
+	if s.handing || s.nearing {
 		return
 	}
-	s.handing, s.gaveUp, s.to, s.handedAt = true, false, to, s.w.now
+	s.nearing, s.gaveUp, s.to, s.handedAt = true, false, to, s.w.now
 	s.quiesced++
 	s.w.tracef("%s epoch %d quiesces", s.r.n.name, s.epoch)
 	s.w.moment(s.r.n)
+	s.approach(s.quiesced)
+}
+
+// approach waits, in async, until no member lacks what clients were told of, and then lets nobody in.
+func (s *session) approach(n uint64) {
+	switch {
+	case s.ended || !s.nearing || s.gaveUp || n != s.quiesced:
+		return
+	case s.core.Approach():
+		s.r.p.after(5*time.Millisecond, func() { s.approach(n) })
+		return
+	}
+	s.nearing, s.handing = false, true
 	s.core.Drain()
 	s.run()
 }
@@ -327,12 +341,12 @@ func (s *session) flushAndGiveUp() {
 
 // giveUp ends our right to serve and says so to the leader.
 func (s *session) giveUp(to string, failed bool) {
-	s.handing, s.gaveUp = true, true
+	s.nearing, s.handing, s.gaveUp = false, true, true
 	s.r.giveUp(s.epoch, to, failed)
 }
 
 func (s *session) cancelHandOver() {
-	s.handing, s.gaveUp = false, false
+	s.nearing, s.handing, s.gaveUp = false, false, false
 	s.core.Resume()
 	s.run()
 	s.pump()
@@ -349,7 +363,8 @@ func (s *session) resume() {
 
 // checkDisk gives up when our own disk failed and another member is there to follow (R23).
 func (s *session) checkDisk() {
-	if s.err == nil && s.core.HandsOn(s.r.p.now()) == nil && !s.stalled || s.gaveUp || s.r.noting > 0 || !s.valid() {
+	if s.err == nil && s.core.HandsOn(s.r.p.now()) == nil && !s.stalled || s.gaveUp || s.r.noting > 0 || !s.valid() ||
+		s.core.SendsOn(s.r.p.now()) {
 		return
 	}
 	if g := s.core.Peer(s.link.peer.name); g.Member && g.Connected {
@@ -359,7 +374,7 @@ func (s *session) checkDisk() {
 
 // suspended closes the clients' connections when there is no lease for too long, and ends a hand-over that hangs.
 func (s *session) suspended() {
-	if s.handing && !s.gaveUp && s.w.now-s.handedAt > int64(quiesceLimit) && s.r.stopping == notStopping {
+	if (s.nearing || s.handing) && !s.gaveUp && s.w.now-s.handedAt > int64(quiesceLimit) && s.r.stopping == notStopping {
 		s.cancelHandOver()
 	}
 	switch {

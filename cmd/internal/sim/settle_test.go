@@ -57,7 +57,7 @@ func (w *world) whole() bool {
 		}
 	}
 	for _, n := range w.nodes[:2] {
-		if p := n.proc; p != nil && p.replica.sess != nil && p.replica.sess.epoch == v.Epoch && p.replica.sess.valid() && !p.replica.sess.handing {
+		if p := n.proc; p != nil && p.replica.sess != nil && p.replica.sess.epoch == v.Epoch && p.replica.sess.valid() && !p.replica.sess.handing && !p.replica.sess.nearing {
 			g := p.replica.sess.core.Peer(w.nodes[1-n.index].name)
 			return g.Connected && g.Member && p.replica.sess.core.DiskError() == nil
 		}
