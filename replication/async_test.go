@@ -2,6 +2,8 @@ package replication
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -321,4 +323,68 @@ func (t *Tenure) lookNow() {
 	if t != nil {
 		t.look()
 	}
+}
+
+// After a hand-over that came to nothing writes are acknowledged ahead again, also those that waited.
+func TestAsyncVoidHandOverLetsEverythingGoOn(t *testing.T) {
+	for name, verdict := range map[string]error{"taken": nil, "refused": errors.New("moved")} {
+		t.Run(name, func(t *testing.T) {
+			l, a, b, c := formedAsync(t, labConfig{})
+			a.mu.Lock()
+			a.onGiveUp = func(string, bool) error { return verdict }
+			a.mu.Unlock()
+			held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+			for i := range int64(5) {
+				if err := c.write(i*4096, pattern(4096, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.await("b at its disk", func() bool { return held.Waiting() > 0 })
+			short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			done := make(chan error, 1)
+			go func() { done <- a.get().HandOver(short, "b") }()
+			time.Sleep(10 * time.Millisecond)
+			waits := c.begin(writeReq(9*4096, pattern(4096, 2)))
+			if err := <-done; err == nil {
+				t.Fatal("handed over although b lacks it")
+			}
+			cancel()
+			if err := <-waits; err != nil {
+				t.Fatal(err)
+			}
+			for i := range int64(5) {
+				if err := c.write((20+i)*4096, pattern(4096, 3)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			held.Remove()
+			if err := a.get().HandOver(t.Context(), "b"); !errors.Is(err, verdict) {
+				t.Fatal(err)
+			}
+			l.same("a", "b")
+			a.grant()
+			held = b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+			for i := range int64(5) {
+				if err := c.write((40+i)*4096, pattern(4096, 3)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			held.Remove()
+		})
+	}
+}
+
+// R23, R26: an operation that hangs on the primary's disk is noted as a failure beside the Core. From then on nothing is acknowledged
+// that the standby lacks, so what it lacks comes to an end while clients write, and the role is given up.
+func TestAsyncStalledPrimaryGivesUpUnderLoad(t *testing.T) {
+	l, a, b, _ := formedAsync(t, labConfig{})
+	ten := a.serving()
+	b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Delay: time.Millisecond})
+	load := startLoad(t, ten, 4)
+	l.await("the standby to lack something", func() bool { return a.status("b").LagBytes > 64<<10 })
+	ten.gate.hold()
+	ten.diskFailed(errFault)
+	l.await("the role to be given up", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return len(a.giveUps) > 0 })
+	l.await("the standby to be promoted", func() bool { return l.volume().Primary == "b" })
+	load.end()
 }

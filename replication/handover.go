@@ -182,6 +182,7 @@ func (t *Tenure) resume() {
 	}
 	t.handing = open
 	t.core.Resume()
+	t.core.LetGo(now)
 	var abandoned []*op
 	for i, o := range t.held {
 		t.held[i] = nil

@@ -271,10 +271,12 @@ func (t *Tenure) diskFailed(err error) {
 	if !t.r.noteFailure(err) {
 		return
 	}
-	t.gate.unhold()
+	now := t.r.node.Now()
 	t.mu.Lock()
 	t.failed = err
+	t.core.GivesUp(now)
 	t.mu.Unlock()
+	t.gate.unhold()
 	t.look()
 }
 
@@ -287,7 +289,9 @@ func (t *Tenure) handOn(ctx context.Context) {
 	t.mu.Lock()
 	err := t.failed
 	if err == nil && !t.ended {
-		err = t.core.HandsOn(now)
+		if err = t.core.HandsOn(now); err != nil {
+			t.core.GivesUp(now)
+		}
 	}
 	start := err != nil && others && !t.giving && !t.handing.isOn() && t.gate.try() && !t.core.SendsOn(now)
 	t.giving = t.giving || start

@@ -43,8 +43,17 @@ func (c *Core) ahead(op *Op) {
 	}
 	if op.lateSince == 0 && c.diskErr == nil {
 		op.lateSince = max(c.now, 1)
+		if c.lateFrom = min(c.lateFrom, op.seq); c.late == 0 {
+			c.lateFrom = op.seq
+		}
 		c.late++
 	}
+}
+
+// LetGo looks again at what the bound has held, after Resume.
+func (c *Core) LetGo(now Instant) {
+	c.time(now)
+	c.letGo()
 }
 
 // letGo looks again at what the bound has held.
@@ -52,16 +61,20 @@ func (c *Core) letGo() {
 	if c.late == 0 || !c.isAsync() {
 		return
 	}
-	for seq := c.first(); seq <= c.lastSeq && c.late > 0; seq = max(seq+1, c.first()) {
-		op := c.inflight.at(int(seq - c.first()))
-		if op == nil || op.lateSince == 0 {
-			continue
-		}
-		if !c.mayLag(op) {
-			return
-		}
+	for op := c.firstLate(); op != nil && c.mayLag(op); op = c.firstLate() {
 		c.finish(op)
 	}
+}
+
+// firstLate is the operation that has to go first of those that the bound holds; nil: there is none. Thousands before it may be
+// complete, behind one that is slow on the local backing.
+func (c *Core) firstLate() *Op {
+	for c.lateFrom = max(c.lateFrom, c.first()); c.late > 0 && c.lateFrom <= c.lastSeq; c.lateFrom++ {
+		if op := c.inflight.at(int(c.lateFrom - c.first())); op != nil && op.lateSince != 0 {
+			return op
+		}
+	}
+	return nil
 }
 
 // mayLag reports whether op may be acknowledged although required peers lack it; then it counts.
@@ -129,11 +142,19 @@ func (c *Core) countLag() {
 	}
 }
 
-// SendsOn reports whether a member lacks what clients were told of, and has acknowledged something within the patience: a role that
-// is given up for a failed disk waits for that, and no longer.
+// GivesUp tells that the role is to be given up for a failed disk: from here on nothing is acknowledged that a member lacks.
+func (c *Core) GivesUp(now Instant) {
+	if c.giveUpAt == 0 {
+		c.giveUpAt = max(now, 1)
+	}
+	c.quiet = true
+}
+
+// SendsOn reports whether a member lacks what clients were told of, and has acknowledged something within the patience since GivesUp: a
+// role that is given up waits for that, and no longer.
 func (c *Core) SendsOn(now Instant) bool {
 	for _, p := range c.peers {
-		if c.isAsync() && p.member && p.lag.told.len() > 0 && now.Sub(p.moved) < max(c.bound.Patience, c.cfg.DropAfter) {
+		if c.isAsync() && p.member && p.lag.told.len() > 0 && now.Sub(max(p.moved, c.giveUpAt)) < max(c.bound.Patience, c.cfg.DropAfter) {
 			return true
 		}
 	}
@@ -168,22 +189,17 @@ func (c *Core) heldTooLong(now Instant, p *peer) string {
 		return fmt.Sprintf("what clients were told of %v ago is not written there yet: it lacks %d bytes, with the bound at %d bytes or %v, and patience of %v",
 			behind.Round(time.Millisecond), p.lag.bytes, c.bound.Bytes, c.bound.Time, c.bound.Patience)
 	}
-	return fmt.Sprintf("writers waited %v for it at the bound: it lacks %d bytes that clients were told of, the oldest for %v; the bound is %d bytes or %v, patience %v",
+	return fmt.Sprintf("writers waited %v for it: it lacks %d bytes that clients were told of, the oldest for %v; the bound is %d bytes or %v, patience %v",
 		held.Round(time.Millisecond), p.lag.bytes, behind.Round(time.Millisecond), c.bound.Bytes, c.bound.Time, c.bound.Patience)
 }
 
 // heldFor is for how long the operation that has to go first has been held while p lacks it.
 func (c *Core) heldFor(now Instant, p *peer) time.Duration {
-	if c.late == 0 || c.diskErr != nil {
-		return 0
+	if c.quiet || c.diskErr != nil {
+		return 0 // that holds it
 	}
-	for i := range c.inflight.len() {
-		if op := c.inflight.at(i); op != nil && op.lateSince != 0 {
-			if p.lacks(op) {
-				return now.Sub(op.lateSince)
-			}
-			return 0
-		}
+	if op := c.firstLate(); op != nil && p.lacks(op) {
+		return now.Sub(op.lateSince)
 	}
 	return 0
 }

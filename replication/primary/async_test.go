@@ -409,3 +409,70 @@ func TestAsyncBoundChangesOnline(t *testing.T) { // R13
 		t.Errorf("%+v", p)
 	}
 }
+
+// After a hand-over all members stay. The node that handed over stops (a planned maintenance), so its stream never comes up, and
+// reads of the new primary are held, for everything is unsettled. In sync the silent one is dropped after DropAfter.
+func TestAsyncReadsDoNotWaitForWhoIsSilent(t *testing.T) { // R4, R29
+	b := Bound{Bytes: 64 << 20, Time: 5 * time.Second, Patience: 10 * time.Second} // the defaults
+	for _, mode := range []string{"sync", "async"} {
+		g := newRig(t, "s")
+		g.commit(func(v *cluster.Volume) {
+			v.Served = "p"
+			if mode == "async" {
+				v.Mode = cluster.ModeAsync
+			}
+		})
+		g.c.SetBound(g.now, b)
+		r := g.op(blockdev.OpRead, 0, 4096)
+		g.c.ReadDone(r, nil)
+		g.take()
+		g.wantOpen(r)
+		var waited time.Duration
+		for ; waited < time.Minute; waited += dropAfter / 5 {
+			if drops(g.pass(dropAfter/5), "s") {
+				break
+			}
+		}
+		t.Logf("%s: a read waits %v for a member that is gone before its drop is proposed", mode, waited)
+		if waited > 5*dropAfter {
+			t.Errorf("%s: a read waits %v (DropAfter is %v)", mode, waited, dropAfter)
+		}
+	}
+}
+
+// A hand-over while the member is within its bound in time and behind by more than the patience: it makes progress all the time.
+func TestAsyncHandOverDropsNoMemberThatGoesOn(t *testing.T) { // R30
+	b := Bound{Bytes: 64 << 20, Time: 30 * time.Second, Patience: 2 * time.Second}
+	g, s := asyncRig(t, b)
+	for i := range int64(100) {
+		g.writeDone(i*4096, 4096)
+	}
+	w := g.write(200 * 4096) // in flight when the hand-over begins
+	g.c.Drain()
+	g.local(w, nil)
+	for i := range uint64(50) { // 100 ms each: all would be there after 10 s
+		g.ack("s", s, i+1)
+		if drops(g.pass(100*time.Millisecond), "s") {
+			t.Fatalf("dropped %d ms after the hand-over began: %s", (i+1)*100, g.log[len(g.log)-1].Command.Drop.Reason)
+		}
+	}
+}
+
+// The volume was idle for longer than the patience, so the member acknowledged nothing for as long; it lacks what was acknowledged a
+// moment ago. It answers, and is to have it before the role is given up (R23).
+func TestAsyncFailedDiskAfterAPauseSendsOn(t *testing.T) { // R23
+	g, s := asyncRig(t, Bound{Bytes: 1 << 20, Time: 5 * time.Second, Patience: 10 * time.Second})
+	g.writeDone(0, 4096)
+	g.ack("s", s, 1)
+	for range 200 { // 12 s: it answers each ping
+		g.pass(60 * time.Millisecond)
+		g.c.Alive(g.now, "s", s)
+	}
+	told := g.writeDone(8192, 4096)
+	g.wantDone(told)
+	g.local(g.write(16384), errDisk)
+	g.c.GivesUp(g.now)
+	if !g.c.SendsOn(g.now) {
+		t.Errorf("given up at once, and s lacks %d bytes that are on the way", g.lagOf("s").LagBytes)
+	}
+}

@@ -396,6 +396,9 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 		}
 		c.unref(op)
 	}
+	if c.giveUpAt != 0 && p.lag.told.len() == 0 {
+		c.act(Action{Kind: HandOn, Err: c.diskErr}) // nobody waits for this one any more
+	}
 	p.heard = max(p.heard, num)
 	c.maps.Acked(p.m, num)
 	c.fetch(now)

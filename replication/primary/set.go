@@ -172,6 +172,8 @@ func (c *Core) mustGo(now Instant, p *peer, silent time.Duration) string {
 		return stopping
 	case silent >= c.longest():
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
+	case silent >= c.cfg.DropAfter && p.stuck(c.held):
+		return fmt.Sprintf("no answer for %v, and reads wait for what may differ there", silent.Round(time.Millisecond))
 	case c.isAsync():
 		return c.heldTooLong(now, p)
 	}
