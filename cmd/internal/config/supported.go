@@ -52,8 +52,11 @@ func (c *Config) unsupportedShape(r *refusal) {
 	}
 }
 
+// Supported reports whether the daemon serves volumes of the mode already.
+func (m Mode) Supported() bool { return m != ModeAsync }
+
 func (v Volume) unsupported(r *refusal) {
-	if v.Mode == ModeAsync {
+	if !v.Mode.Supported() {
 		r.not(v.modeAt, `mode = "sync" or "semisync" is wanted`)
 	}
 	if len(v.Replicas) < 2 {

@@ -28,7 +28,7 @@ type Config struct {
 	Bin     string // folder of haclusterd and ha-admin
 	RTO     string // default "2s"
 	Size    string // of the one volume, "vol"; default "1GiB"
-	Mode    string // sync or semisync; default sync
+	Mode    string // sync, semisync or async; default sync
 	IO      string // auto, buffered or direct; default auto
 	Disks   string // folder of the backings; default Dir, and below it when not absolute. ${node.name} in it stands for the node
 	Extra   string // more lines of the volume block

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/lab/scenario"
 	"hacluster/cmd/internal/lab/topology"
 	"hacluster/cmd/internal/lab/wallclock"
@@ -47,7 +48,11 @@ func matrix(ci bool) func(context.Context, *call) error {
 		}
 		var all []scenario.Scenario
 		for _, s := range scenario.Table() {
-			if s.CI || !ci {
+			switch {
+			case ci && !s.CI:
+			case s.Mode != "" && !config.Mode(s.Mode).Supported():
+				fmt.Fprintf(c.stdout, "left out: %s: the configuration refuses mode %s\n", s.Name, s.Mode)
+			default:
 				all = append(all, s)
 			}
 		}
@@ -182,7 +187,7 @@ func inLab(ctx context.Context, c *call, s scenario.Scenario, name string, seed 
 	if err != nil {
 		return r, err
 	}
-	cfg.RTO, cfg.Mode, cfg.Disks, cfg.Clocks = s.RTO, s.Mode, s.Disks, s.Clocks
+	cfg.RTO, cfg.Mode, cfg.Extra, cfg.Disks, cfg.Clocks = s.RTO, s.Mode, s.Extra, s.Disks, s.Clocks
 	if s.Clocks {
 		if cfg.Bin, err = steppable(ctx, cfg.Bin); err != nil {
 			return r, err

@@ -83,7 +83,7 @@ func behindText(p *control.Peer, b *control.Bound) string {
 	case !p.Connected:
 		why = "it is not connected"
 	}
-	return fmt.Sprintf("%s lacks %d bytes of at most %d, for %v of at most %v: %s", p.Node, p.Lag.Bytes, b.Bytes, millis(p.Lag.Ms).Round(10*time.Millisecond), millis(b.Ms), why)
+	return fmt.Sprintf("%s lacks %d bytes of at most %d, the oldest acknowledged %v ago (from %v on nothing more is): %s", p.Node, p.Lag.Bytes, b.Bytes, millis(p.Lag.Ms).Round(10*time.Millisecond), millis(b.Ms), why)
 }
 
 // pointOfMember is what a promotion of a sound standby in async gives: all but what it lacks. While nobody serves, that is no more

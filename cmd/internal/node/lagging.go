@@ -64,7 +64,7 @@ func (l *lagging) look(now time.Duration, p *control.Peer, b *control.Bound) (ki
 	}
 	for l.level > lagCalm && now-l.at[l.level] >= l.quiet {
 		if l.level--; l.level == lagCalm {
-			return "lag caught up", fmt.Sprintf("writers are not slowed any more: after %v, in which %s lacked %d bytes at most, for %v at most",
+			return "lag caught up", fmt.Sprintf("writers are not slowed any more: after %v, in which %s lacked %d bytes at most, the oldest for %v",
 				(now - l.began).Round(100*time.Millisecond), p.Node, l.most.Bytes, millis(l.most.Ms))
 		}
 	}

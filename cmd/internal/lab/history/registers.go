@@ -237,7 +237,29 @@ func register(holds uint64) porcupine.Model {
 func around(ops []Op, i int) []Op { return slices.Clone(ops[max(i-8, 0):min(i+9, len(ops))]) }
 
 // Lost counts acknowledged writes that the last read of their block does not know any more: the loss that a user sees.
-func Lost(ops []Op) (lost int) {
+func Lost(ops []Op) int { return len(Missing(ops)) }
+
+// LeftBehind are acknowledged writes of one server that another does not know, by what that answered before they were written over:
+// some of those that a failover in async lost.
+func LeftBehind(ops []Op, server string) []Op {
+	old := map[uint64]bool{0: true}
+	var seen []Op
+	for _, o := range ops {
+		if o.Kind == Write && (o.Unknown || o.Server == server) {
+			old[o.Seq] = true
+			seen = append(seen, o)
+		}
+	}
+	for _, o := range ops {
+		if o.Kind == Read && !o.Unknown && o.Server != server && old[o.Seq] {
+			seen = append(seen, o)
+		}
+	}
+	return Missing(seen)
+}
+
+// Missing are those writes.
+func Missing(ops []Op) (missing []Op) {
 	last := map[int64]Op{}
 	for _, o := range ops {
 		if l, ok := last[o.Block]; o.Kind == Read && !o.Unknown && (!ok || o.Sent > l.Sent) {
@@ -248,8 +270,8 @@ func Lost(ops []Op) (lost int) {
 	for _, o := range ops {
 		r, ok := last[o.Block]
 		if ok && o.Kind == Write && !o.Unknown && o.Answered < r.Sent && o.Sent > effective[r.Seq] {
-			lost++
+			missing = append(missing, o)
 		}
 	}
-	return lost
+	return missing
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"hacluster/cmd/internal/api"
+	"hacluster/cmd/internal/lab/client"
 	"hacluster/cmd/internal/lab/history"
 )
 
@@ -50,6 +52,7 @@ func (r *Run) pastFailovers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask for the failovers: %w", err)
 	}
+	r.past = past
 	r.watch.learn(past)
 	return nil
 }
@@ -62,20 +65,7 @@ func (r *Run) judge(end View) {
 	for _, what := range append(two, rec.Broken...) {
 		r.res.fail(what)
 	}
-	bad, undecided := history.Registers(rec.Ops, toJudge)
-	for i, v := range bad {
-		if i == 5 {
-			r.res.fail(fmt.Sprintf("and %d more blocks", len(bad)-i))
-			break
-		}
-		r.res.fail(v.String())
-	}
-	if len(undecided) > 0 {
-		r.res.broken(fmt.Sprintf("the search for an order took too long for %d blocks: nothing is proven of them", len(undecided)))
-	}
-	if r.res.LostWrites > 0 {
-		r.res.fail(fmt.Sprintf("%d acknowledged writes are lost", r.res.LostWrites))
-	}
+	r.registers(rec.Ops)
 	for _, what := range history.Primaries(rec.Ops, tenures) {
 		r.res.fail(what)
 	}
@@ -90,6 +80,40 @@ func (r *Run) judge(end View) {
 	}
 	if len(rec.Errors) > 0 && !errorsAllowed {
 		r.res.fail(fmt.Sprintf("clients saw errors: %v", rec.Errors))
+	}
+}
+
+// registers judges what was read: every answer fits into one order, and nothing acknowledged is lost. Where a loss is expected no
+// such order is there, but it has a bound.
+func (r *Run) registers(ops []history.Op) {
+	loss := int64(0)
+	for _, k := range r.strikes {
+		loss += k.expect.Loss
+	}
+	if loss > 0 {
+		left := history.LeftBehind(ops, r.primary)
+		r.res.LostWrites = len(left)
+		if lost := int64(len(left)) * client.BlockSize; lost > loss {
+			r.res.fail(fmt.Sprintf("%d bytes of acknowledged writes are lost, the bound is %d; the first is %v", lost, loss, left[0]))
+		}
+		if !slices.ContainsFunc(r.past, func(f api.Failover) bool { return f.From == r.primary && f.RPOBytes == loss }) {
+			r.res.fail(fmt.Sprintf("no failover from %s tells of a loss of %d bytes at most: %+v", r.primary, loss, r.past))
+		}
+		return
+	}
+	bad, undecided := history.Registers(ops, toJudge)
+	for i, v := range bad {
+		if i == 5 {
+			r.res.fail(fmt.Sprintf("and %d more blocks", len(bad)-i))
+			break
+		}
+		r.res.fail(v.String())
+	}
+	if len(undecided) > 0 {
+		r.res.broken(fmt.Sprintf("the search for an order took too long for %d blocks: nothing is proven of them", len(undecided)))
+	}
+	if r.res.LostWrites > 0 {
+		r.res.fail(fmt.Sprintf("%d acknowledged writes are lost", r.res.LostWrites))
 	}
 }
 

@@ -41,6 +41,7 @@ type Run struct {
 	res     Result
 	primary string // when the fault strikes
 	strikes []Strike
+	past    []api.Failover // as asked for at the end
 	started time.Time
 	resume  func()         // the load, if a phase paused it
 	cleanup []func() error // of phases, after the fault was mended

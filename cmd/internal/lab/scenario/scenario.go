@@ -41,6 +41,8 @@ type Expect struct {
 	Within time.Duration
 	// Errors allows answers with an error number.
 	Errors bool
+	// Loss, in async, is how many bytes of acknowledged writes may be lost: then what is read may go back once, by no more.
+	Loss int64
 }
 
 // Scenario is one cell of the matrix.
@@ -50,6 +52,7 @@ type Scenario struct {
 	What   string
 	RTO    string // of the cluster; default "2s"
 	Mode   string // of the volume; default "sync"
+	Extra  string // more lines of the volume block
 	FUA    bool   // each write is durable before it counts: what must survive when all nodes lose power
 	Disks  bool   // the nodes' files lie on disks that can lose power, fail and hang
 	Clocks bool   // the daemons have clocks of their own that can be stepped

@@ -239,5 +239,34 @@ func Table() []Scenario {
 			Expect: Expect{Service: Suspends, Changes: 1}},
 		{Name: "semisync-slow-standby", Covers: "D93", What: "semisync: each write of the standby takes 100 ms longer", Mode: "semisync", Disks: true, Fault: Disk(disk.Fault{Kind: disk.Slow, Op: disk.Write, Delay: 100 * time.Millisecond}, topology.DiskVolume, S), Hold: 4 * time.Second,
 			Expect: Expect{Service: GoesOn}},
+		// In async, where the standby lacks a bounded end of what was acknowledged.
+		{Name: "async-kill-primary", Covers: "K109", What: "async: SIGKILL on the primary: what is lost is within the bound", Mode: "async", Extra: narrow.block(10 * time.Second), Fault: Kill(P), Hold: 2 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1, Loss: narrow.Bytes}},
+		{Name: "async-cut-primary", Covers: "X98", What: "async: P | S W: the primary alone acknowledges no more than the bound, and nothing without its lease", Mode: "async", Extra: narrow.block(10 * time.Second), Fault: Cut("", P, S, W), Hold: 5 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1, Loss: narrow.Bytes}},
+		{Name: "async-pause-primary", Covers: "T83", What: "async: SIGSTOP on the primary for many leases, then SIGCONT", Mode: "async", Extra: narrow.block(10 * time.Second), Fault: Pause(P), Hold: 5 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1, Loss: narrow.Bytes}},
+		{Name: "async-power-primary", Covers: "K110", What: "async: the primary loses power, unflushed writes torn", Mode: "async", Extra: narrow.block(10 * time.Second), Disks: true, Fault: PowerCut(disk.Torn, P), Hold: 2 * time.Second,
+			Expect: Expect{Service: Moves, Changes: 1, Loss: narrow.Bytes}},
+		{Name: "async-kill-standby", Covers: "K109", What: "async: SIGKILL on the standby: it is dropped, and resynced", Mode: "async", Extra: narrow.block(2 * time.Second), Fault: Kill(S), Hold: 2 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "async-pause-standby", Covers: "T84", What: "async: SIGSTOP on the standby: writers are held for the patience, then it is dropped", Mode: "async", Extra: narrow.block(2 * time.Second), Fault: Pause(S), Hold: 5 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "async-cut-standby", Covers: "X99", What: "async: S | P W: the standby alone", Mode: "async", Extra: narrow.block(2 * time.Second), Fault: Cut("", S, P, W), Hold: 5 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "async-power-standby", Covers: "K110", What: "async: the standby loses power, unflushed writes by the sector", Mode: "async", Extra: narrow.block(2 * time.Second), Disks: true, Fault: PowerCut(disk.Random, S), Hold: 2 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "async-slow-standby", Covers: "D93", What: "async: each write of the standby takes 100 ms longer: writers come down to its speed, within the bound", Mode: "async", Extra: narrow.block(30 * time.Second), Disks: true,
+			Fault: Bounded(narrow, Disk(disk.Fault{Kind: disk.Slow, Op: disk.Write, Delay: 100 * time.Millisecond}, topology.DiskVolume, S)), Hold: 12 * time.Second,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "async-wan", Covers: "X104", What: "async: 100 ms to the standby and back, and 20 Mbit/s, for a minute: writers come down to the line's speed, within the bound", Mode: "async", Extra: narrow.block(30 * time.Second),
+			Fault: Bounded(narrow, WAN()), Hold: time.Minute,
+			Expect: Expect{Service: GoesOn}},
+		{Name: "async-wan-10min", Covers: "X104", What: "async: the same for ten minutes", Mode: "async", Extra: narrow.block(30 * time.Second),
+			Fault: Bounded(narrow, WAN()), Hold: 10 * time.Minute, Think: seriesThink / 3,
+			Expect: Expect{Service: GoesOn}},
 	}
 }
+
+// narrow is a bound that the load of a run reaches in a second.
+var narrow = Bound{Bytes: 1 << 20, Time: 2 * time.Second}
