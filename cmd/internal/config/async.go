@@ -16,6 +16,9 @@ const (
 	maxMaxLagBytes = 128 << 20
 	// minMaxLag is what a long line and a busy disk take of themselves: with less, every write would wait for the standby.
 	minMaxLag = 100 * time.Millisecond
+	// maxMaxLag and maxPatience: a standby that says nothing, and is asked for nothing, counts as a member for so long together.
+	maxMaxLag   = 5 * time.Minute
+	maxPatience = 10 * time.Minute
 )
 
 // String is the bound as plans and tables show it.
@@ -57,10 +60,16 @@ func (c *Config) checkBound(r *report, v Volume) {
 	case a.MaxLagBytes > maxMaxLagBytes:
 		r.add(at.bytes, "too large", fmt.Sprintf("%s or less is wanted: what the standby lacks is kept in the primary's memory", bytesText(maxMaxLagBytes)))
 	}
+	if a.MaxLag > maxMaxLag {
+		r.add(at.lag, "too long", fmt.Sprintf("%v or less is wanted: for so long, and the patience, a standby that says nothing passes for one that could follow", maxMaxLag))
+	}
+	if a.Patience > maxPatience {
+		r.add(at.patience, "too long", fmt.Sprintf("%v or less is wanted: for so long writers may be held for a standby that is lost", maxPatience))
+	}
 	if a.MaxLag < minMaxLag {
 		r.add(at.lag, "too short", fmt.Sprintf(`%v or more is wanted: with less, every write would wait for the standby; mode = "sync" loses nothing`, minMaxLag))
 	}
 	if silent := c.Timers.DropAfter; a.Patience < silent {
-		r.add(at.patience, "too short", fmt.Sprintf("%v or more is wanted, a quarter of the RTO target: in mode sync a silent standby is given as long before it is dropped", silent))
+		r.add(at.patience, "patience too short", fmt.Sprintf("%v or more is wanted, a quarter of the RTO target: in mode sync a silent standby is given as long before it is dropped", silent))
 	}
 }

@@ -29,7 +29,7 @@ func TestBoundsOfAsyncAreTakenAtTheirEdges(t *testing.T) {
 	for bound, want := range map[string]Async{
 		"": {64 << 20, 5 * time.Second, 10 * time.Second},
 		"max_lag_bytes = \"1MiB\"\nmax_lag = \"100ms\"\npatience = \"750ms\"": {1 << 20, 100 * time.Millisecond, 750 * time.Millisecond},
-		"max_lag_bytes = \"128MiB\"\nmax_lag = \"1h\"\npatience = \"24h\"":    {128 << 20, time.Hour, 24 * time.Hour},
+		"max_lag_bytes = \"128MiB\"\nmax_lag = \"5m\"\npatience = \"10m\"":    {128 << 20, 5 * time.Minute, 10 * time.Minute},
 	} {
 		if got := running(t, inAsync(t, bound)).Volumes[0].Async; got != want {
 			t.Errorf("%s: %v, want %v", bound, got, want)
@@ -48,7 +48,7 @@ func TestPatienceFollowsTheTarget(t *testing.T) {
 	src := inAsync(t, "patience = \"2s\"")
 	running(t, changed(t, src, `"3s"`, `"8s"`))
 	_, err := check("cluster.hcl", []byte(changed(t, src, `"3s"`, `"9s"`)), Options{})
-	if err == nil || !strings.Contains(err.Error(), "cluster.hcl:34: too short, patience = \"2s\", 2.25s or more is wanted") {
+	if err == nil || !strings.Contains(err.Error(), "cluster.hcl:34: patience too short, patience = \"2s\", 2.25s or more is wanted") {
 		t.Errorf("%v", err)
 	}
 }

@@ -52,11 +52,11 @@ func (c *Config) unsupportedShape(r *refusal) {
 	}
 }
 
-// Supported reports whether the daemon serves volumes of the mode already.
+// Supported reports whether the daemon serves volumes of the mode already, as unsupported says with the line.
 func (m Mode) Supported() bool { return m != ModeAsync }
 
 func (v Volume) unsupported(r *refusal) {
-	if !v.Mode.Supported() {
+	if v.Mode == ModeAsync {
 		r.not(v.modeAt, `mode = "sync" or "semisync" is wanted`)
 	}
 	if len(v.Replicas) < 2 {
