@@ -195,7 +195,7 @@ func (c *Core) heldTooLong(now Instant, p *peer) string {
 
 // heldFor is for how long the operation that has to go first has been held while p lacks it.
 func (c *Core) heldFor(now Instant, p *peer) time.Duration {
-	if c.quiet || c.diskErr != nil {
+	if c.diskErr != nil || c.quiet {
 		return 0 // that holds it
 	}
 	if op := c.firstLate(); op != nil && p.lacks(op) {
