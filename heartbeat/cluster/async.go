@@ -67,13 +67,14 @@ func (v *Volume) hold(p *Promote) {
 		}
 	case v.Mode != ModeAsync:
 	case p.Basis == BasisLastPrimary:
-		// It lost what it had not flushed, and what a member wrote back of that is there.
+		// It lost what it had not flushed, and what a member wrote back of that is there. Who was held before stays so for that: what
+		// was kept aside of it counts.
+		v.Held = without(v.Held, p.Candidate)
 		for _, n := range v.MemberNames() {
 			if n != p.Candidate && !v.IsHeld(n) {
-				v.Held = append(v.Held, n)
+				v.Held, v.HeldSince = append(v.Held, n), v.Epoch
 			}
 		}
-		v.Held, v.HeldSince = without(v.Held, p.Candidate), v.Epoch
 	default:
 		v.Held = without(v.Held, p.Candidate) // back before another had acted: there is nothing that it lacks
 	}

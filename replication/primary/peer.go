@@ -232,10 +232,12 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 	c.progress(now, p)
 }
 
-// inParts reports whether a member in async may have been sent what it has neither acknowledged nor says that it wrote, in
-// another process: sent again to what may be there of it, that would be no prefix until its end is reached (R13).
+// inParts reports whether a member may have been sent what it has neither acknowledged nor says that it wrote, in another process.
+// Sent again to what may be there of it, an older block would lie over a newer one until the end is reached. In semisync and async
+// clients may have been told of the newer one (R3), and in async it would be no prefix (R13).
 func (c *Core) inParts(p *peer, g Greeting) bool {
-	return c.isAsync() && p.process != 0 && g.Process != p.process && p.reach > max(p.acked, g.LastNum)
+	ahead := c.isAsync() || c.vol.Mode == cluster.ModeSemisync
+	return ahead && p.process != 0 && g.Process != p.process && p.reach > max(p.acked, g.LastNum)
 }
 
 // upResync begins a resync, or goes on with one of the same process. What a failed flush of the target may have lost is in

@@ -114,7 +114,8 @@ func TestSemisyncMemberIsOneProcess(t *testing.T) { // R25
 	g.wantOpen(op)
 	g.drop("s")
 	g.wantDone(op)
-	// A new process that stopped cleanly before is the member from the entry on that says so.
+	// A new process that stopped cleanly before is the member from the entry on that says so, when it was sent nothing more.
+	g.ack("x", x, 1)
 	g.down("x", x)
 	g.commit(func(v *cluster.Volume) { v.Members["x"] = cluster.Member{Incarnation: bootA, Process: 5} })
 	if acts := g.begun(func() { g.greet("x", Greeting{Incarnation: bootA, Process: 5}) }); drops(acts, "x") || !has(acts, Begin, "x") {
@@ -231,4 +232,27 @@ func (g *rig) begun(f func()) []Action {
 	n := len(g.log)
 	f()
 	return g.log[n:]
+}
+
+// A standby has a write in memory, which its client is told of, and writes an older one and that one to the same block. It stops in
+// order, and its acknowledgements are lost. Its next process, the member by its clean-stop mark, is not sent both again: were it promoted
+// between the two, the older one would be what it has.
+func TestSemisyncProcessThatWasSentMoreDoesNotGoOn(t *testing.T) { // R3
+	g := newRig(t, "s")
+	g.commit(func(v *cluster.Volume) { v.Mode, v.Served = cluster.ModeSemisync, "p" })
+	s := g.up("s")
+	for n := range uint64(2) {
+		op := g.write(0)
+		g.local(op, nil)
+		g.received("s", s, n+1)
+		g.wantDone(op)
+	}
+	g.down("s", s)
+	member := func(process uint64) {
+		g.commit(func(v *cluster.Volume) { v.Members["s"] = cluster.Member{Incarnation: bootA, Process: process} })
+	}
+	member(2)
+	if acts := g.begun(func() { g.greet("s", Greeting{Incarnation: bootA, Process: 2}) }); !drops(acts, "s") || has(acts, Begin, "s") {
+		t.Fatalf("it goes on: %v", acts)
+	}
 }
