@@ -245,10 +245,10 @@ func TestVoterThatTheSnapshotDoesNotKnowIsNotForgotten(t *testing.T) {
 	if err := n.seen.save(n.seenFile()); err != nil {
 		t.Fatal(err)
 	}
-	for index, want := range map[uint64]uint64{500: 900, 900: 0} { // the snapshot; all that was known
+	for _, c := range []struct{ index, want uint64 }{{500, 900}, {900, 0}} { // the snapshot; then all that was known
 		n.seen = n.loadSeen()
 		old := cluster.NewState()
-		old.ID, old.Index = "x", index
+		old.ID, old.Index = "x", c.index
 		old.Nodes = map[string]cluster.Node{"a": {Name: "a", RaftID: dir.raftID()}, "c": {Name: "c", RaftID: "c-1"}}
 		b, err := old.Encode()
 		if err != nil {
@@ -263,8 +263,8 @@ func TestVoterThatTheSnapshotDoesNotKnowIsNotForgotten(t *testing.T) {
 		if err := n.keepSeen(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if got := n.seen.of("c-2").Index; got != want {
-			t.Errorf("a state of entry %d: of c-2 entry %d is remembered, want %d", index, got, want)
+		if got := n.seen.of("c-2").Index; got != c.want {
+			t.Errorf("a state of entry %d: of c-2 entry %d is remembered, want %d", c.index, got, c.want)
 		}
 	}
 }
