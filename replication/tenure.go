@@ -274,7 +274,7 @@ func (t *Tenure) diskFailed(err error) {
 	now := t.r.node.Now()
 	t.mu.Lock()
 	t.failed = err
-	t.core.GivesUp(now)
+	t.core.GivesUp(now, false)
 	t.mu.Unlock()
 	t.gate.unhold()
 	t.look()
@@ -290,7 +290,7 @@ func (t *Tenure) handOn(ctx context.Context) {
 	err := t.failed
 	if err == nil && !t.ended {
 		if err = t.core.HandsOn(now); err != nil {
-			t.core.GivesUp(now)
+			t.core.GivesUp(now, true)
 		}
 	}
 	start := err != nil && others && !t.giving && !t.handing.isOn() && t.gate.try() && !t.core.SendsOn(now)

@@ -79,7 +79,7 @@ func (c *Core) firstLate() *Op {
 
 // mayLag reports whether op may be acknowledged although required peers lack it; then it counts.
 func (c *Core) mayLag(op *Op) bool {
-	if c.quiet || c.diskErr != nil {
+	if c.quiet || c.giveUpAt != 0 || c.diskErr != nil {
 		return false
 	}
 	for _, p := range c.peers {
@@ -142,12 +142,13 @@ func (c *Core) countLag() {
 	}
 }
 
-// GivesUp tells that the role is to be given up for a failed disk: from here on nothing is acknowledged that a member lacks.
-func (c *Core) GivesUp(now Instant) {
+// GivesUp tells that the role is to be given up for a failed disk: from here on nothing is acknowledged that a member lacks. If it is
+// for reads alone, that ends with what they wait for (tellUnread).
+func (c *Core) GivesUp(now Instant, forReads bool) {
 	if c.giveUpAt == 0 {
-		c.giveUpAt = max(now, 1)
+		c.giveUpAt, c.forReads = max(now, 1), forReads
 	}
-	c.quiet = true
+	c.forReads = c.forReads && forReads
 }
 
 // SendsOn reports whether a member lacks what clients were told of, and has acknowledged something within the patience since GivesUp: a
@@ -195,7 +196,7 @@ func (c *Core) heldTooLong(now Instant, p *peer) string {
 
 // heldFor is for how long the operation that has to go first has been held while p lacks it.
 func (c *Core) heldFor(now Instant, p *peer) time.Duration {
-	if c.diskErr != nil || c.quiet {
+	if c.diskErr != nil || c.quiet || c.giveUpAt != 0 {
 		return 0 // that holds it
 	}
 	if op := c.firstLate(); op != nil && p.lacks(op) {

@@ -471,8 +471,32 @@ func TestAsyncFailedDiskAfterAPauseSendsOn(t *testing.T) { // R23
 	told := g.writeDone(8192, 4096)
 	g.wantDone(told)
 	g.local(g.write(16384), errDisk)
-	g.c.GivesUp(g.now)
+	g.c.GivesUp(g.now, false)
 	if !g.c.SendsOn(g.now) {
 		t.Errorf("given up at once, and s lacks %d bytes that are on the way", g.lagOf("s").LagBytes)
 	}
+}
+
+// A read fails here, and the role is to be handed on for it; before that comes about the member is dropped, the client is told of the
+// error, and this primary goes on: nothing that was written has failed. A member that is admitted later is one in async.
+func TestAsyncIsAsyncAgainAfterAReadThatNobodyCouldAnswer(t *testing.T) { // R23
+	g, s := asyncRig(t, wide)
+	r := g.op(blockdev.OpRead, 0, 4096)
+	g.c.ReadDone(r, errDisk)
+	g.take()
+	if err := g.c.HandsOn(g.now); err == nil {
+		t.Fatal("not handed on")
+	}
+	g.c.GivesUp(g.now, true) // as the tenure does
+	g.drop("s")
+	g.wantDone(r)
+	if g.c.DiskError() != nil || g.c.HandsOn(g.now) != nil {
+		t.Fatal("it counts still")
+	}
+	g.down("s", s)
+	n := g.resync("s")
+	g.ack("s", n, g.last("s"))
+	g.admitMember("s", bootA)
+	op := g.writeDone(8192, 4096)
+	g.wantDone(op)
 }

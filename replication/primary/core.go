@@ -157,8 +157,9 @@ type Core struct {
 	late      int     // operations in inflight that only the bound holds
 	lateFrom  uint64  // not greater than the seq of the first of them
 	giveUpAt  Instant // of GivesUp; 0: not
+	forReads  bool    // likewise
 	now       Instant // as far as it was told
-	quiet     bool    // from Approach or Drain to Resume, and from GivesUp on: nothing is acknowledged that a member lacks
+	quiet     bool    // from Approach or Drain to Resume: nothing is acknowledged that a member lacks, as after GivesUp
 	peers     map[string]*peer
 	names     []string // of peers, in the order of the configuration
 	diskErr   error    // the first failure of the local backing
@@ -464,7 +465,7 @@ func (c *Core) Approach() bool {
 }
 
 // Resume takes Approach and Drain back: the hand-over was void. What the bound holds goes on with the next Tick, or LetGo.
-func (c *Core) Resume() { c.draining, c.quiet = false, c.giveUpAt != 0 }
+func (c *Core) Resume() { c.draining, c.quiet = false, false }
 
 func (c *Core) drained() {
 	if c.draining && c.open == 0 && !c.isLacking() {

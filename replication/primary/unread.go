@@ -47,6 +47,9 @@ func (c *Core) tellUnread() {
 	if c.readsOnly {
 		c.diskErr, c.readsOnly = nil, false
 	}
+	if c.forReads {
+		c.giveUpAt, c.forReads = 0, false
+	}
 }
 
 // admitted has a new member answer what was not read so far; a disk that failed, or cannot be mended from it, hands over to it.
