@@ -14,7 +14,9 @@ import (
 // line is the order of the clients' writes of one session in async, and what they were told of it. A standby holds a prefix of the
 // order and lacks no more of what was told than the bound (R13); what it lacks when it is promoted is held where it is (R19).
 type line struct {
-	behind bool          // the newest promotion is of one that may lack something
+	whole  string        // who has all that was told: the node of the session, or who took over from it in order
+	epoch  cluster.Epoch // of the session
+	behind bool          // the newest promotion is of one that may lack something, or follows such a one that no session came of
 	basis  cluster.Basis // of that
 	start  [blocks]value // what every member had when the session began
 	size   int           // in blocks
@@ -137,7 +139,11 @@ func (o *oracle) promoted(p *cluster.Promote, before *cluster.Volume) {
 	}
 	l := &o.line
 	l.basis = p.Basis
-	l.behind = p.Basis != cluster.BasisFirst && p.Basis != cluster.BasisHandOver && p.Basis != cluster.BasisForced && p.Candidate != before.Served
+	if p.Basis == cluster.BasisFirst || p.Basis == cluster.BasisHandOver || p.Basis == cluster.BasisForced {
+		l.whole, l.behind = p.Candidate, false
+		return
+	}
+	l.behind = p.Candidate != before.Served || p.Candidate != l.whole
 }
 
 // follow checks what a session in async begins with: all that was told, or a prefix of the order that lacks no more than the
@@ -164,10 +170,14 @@ func (o *oracle) follow(s *session) {
 		o.w.violate("R13: %s begins and lacks %d bytes that clients were told of within %v; the bound is %+v", n.name, bytes, newest.Sub(oldest), o.w.bound)
 	}
 	v := o.w.truth.state.Volumes[volumeName]
+	most := int64(-1)
 	for _, f := range o.w.truth.state.Failovers {
-		if f.Epoch == s.epoch && f.RPOBytes < bytes {
-			o.w.violate("%s lacks %d bytes, the record of the failover says %d at most", n.name, bytes, f.RPOBytes)
+		if f.Epoch > l.epoch && f.Epoch <= s.epoch {
+			most = max(most, f.RPOBytes)
 		}
+	}
+	if most < bytes {
+		o.w.violate("%s lacks %d bytes, the records of the failovers say %d at most", n.name, bytes, most)
 	}
 	for _, t := range l.told {
 		for _, m := range o.w.nodes[:2] {
@@ -215,7 +225,7 @@ func (o *oracle) begin(s *session) {
 	if !o.async() {
 		return
 	}
-	o.line = line{start: s.r.n.disk.cache, size: countOf(s.r.vol.Size)}
+	o.line = line{whole: s.r.n.name, epoch: s.epoch, start: s.r.n.disk.cache, size: countOf(s.r.vol.Size)}
 }
 
 // loseTail has the primary go while its line to the standby is slow, and mostly come back later than its lease ends.
