@@ -51,7 +51,7 @@ func list(t *testing.T) []pkg {
 
 // The packages that decide. They know no disk, network, goroutine or clock, so that a model can drive them.
 var pure = []string{
-	"heartbeat/cluster", "heartbeat/failover",
+	"heartbeat/cluster", "heartbeat/failover", "heartbeat/resource",
 	"replication/role", "replication/primary", "replication/standby", "replication/order", "replication/resync", "replication/verify", "replication/maps",
 }
 
@@ -73,6 +73,7 @@ var homes = map[string][]string{
 	"github.com/prometheus":             {"cmd/internal/metrics"},
 	"github.com/hanwen/go-fuse/v2":      {"cmd/internal/lab/disk"},
 	"github.com/adhocore/gronx":         {"cmd/internal/schedule"},
+	"github.com/vishvananda/netlink":    {"heartbeat/resource/effect"},
 	"golang.org/x/sys":                  nil,
 	"golang.org/x/sync":                 nil,
 }
