@@ -135,6 +135,7 @@ func (c *Core) Compared(now Instant, node string, stream uint64, chunk blockdev.
 	for _, op := range copies {
 		op.id = c.nextID()
 		op.Kind, op.copyTo, op.chunk = blockdev.OpWrite, node, chunk
+		op.FUA = p.settling
 		op.Kept = op.Kept && clean
 		op.local = op.Kept
 		if !op.local && c.queue.Admit(&op.Item) {

@@ -264,8 +264,11 @@ func (c *Core) upResync(now Instant, p *peer, g Greeting) {
 	c.replan(p)
 	p.acked, p.seen = p.next-1, c.first()-1
 	for i := range c.inflight.len() {
-		if op := c.inflight.at(i); op != nil {
-			c.enqueue(now, p, op) // it may reach the local backing after the copier read there
+		// It may reach the local backing after the copier read there. What has returned there is behind, for p was not there when it
+		// was admitted, and is copied: sent as a write it would lie over a later one that clients were told of already, for in
+		// semisync that need not wait for it to be durable on every member.
+		if op := c.inflight.at(i); op != nil && !op.local {
+			c.enqueue(now, p, op)
 		}
 	}
 	c.advance(now, p)
@@ -383,7 +386,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 		case op.closing:
 			// Closed on its stable storage (R18): from here on it is waited for, and admitted once it has every
 			// write that was acknowledged without it (R5).
-			p.closing, p.catching, p.catch = false, true, p.next-1
+			p.closing, p.catching, p.catch, p.seen = false, true, p.next-1, c.closedUpTo(p)
 			c.lagBegins(p)
 		case op.IsCopy():
 			p.copying--
@@ -409,6 +412,17 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 		c.drained()
 	}
 	c.settle()
+}
+
+// closedUpTo is the seq up to which a target has everything, durably, whose resync was closed just now: what was sent to it and is
+// not acknowledged comes later, and the rest was sent before, or copied.
+func (c *Core) closedUpTo(p *peer) uint64 {
+	for i := range p.out.len() {
+		if op := p.out.at(i).op; op.seq != 0 {
+			return op.seq - 1
+		}
+	}
+	return c.lastSeq
 }
 
 // progress takes the next step of a resync, after anything that may have made it possible.

@@ -137,6 +137,38 @@ func TestSemisyncWhatWasReceivedCountsInItsStreamOnly(t *testing.T) { // R4
 	g.wantDone(op)
 }
 
+// What a member has in memory only holds up a durable write, and nothing behind it. A target that comes then would have the older
+// one over the newer, of which clients were told, if it was sent to it; it needs two other replicas.
+func TestSemisyncTargetIsNotSentAWriteThatALaterOneOvertook(t *testing.T) { // R5, R17
+	g := newRig(t, "s")
+	g.commit(func(v *cluster.Volume) { v.Mode, v.Served = cluster.ModeSemisync, "p" })
+	s := g.up("s")
+	fua := g.op(blockdev.OpWrite, 0, 4096)
+	fua.FUA = true
+	g.admit(fua)
+	later := g.write(0)
+	g.local(fua, nil)
+	g.local(later, nil)
+	g.received("s", s, 2)
+	g.wantOpen(fua)
+	g.wantDone(later)
+	x := g.up("x")
+	if got := g.sent("x"); len(got) != 0 {
+		t.Fatalf("entries %v were sent: the older write over the newer", got)
+	}
+	if !g.c.Behind("x", fua.Range) {
+		t.Fatal("the block is not behind: nothing copies it")
+	}
+	g.compareAll("x", x)
+	g.ack("x", x, g.last("x"))
+	if !admits(g.log, "x") {
+		t.Fatal("not admitted")
+	}
+	g.admitMember("x", bootA)
+	g.drop("s")
+	g.wantDone(fua) // x has it since its resync was closed, durably, and is sent nothing that it could acknowledge
+}
+
 // room is a Room that counts what is taken.
 type room struct{ max, used int64 }
 

@@ -18,6 +18,10 @@ import (
 // block that it wrote as a whole is settled by that. Of a block that it wrote in part the rest stays behind: nobody was
 // told of it, and a read settles it.
 //
+// What is copied to settle is durable there before it counts. After a power loss of all, a member may hold, durably, a newer state of
+// a block than this primary, who began with an older one and has told of it. Were the older one in that member's memory only, the
+// next power loss would bring the newer back there, and clients would see a write that was lost come again.
+//
 // Who is admitted in this tenure got all of this replica's content; a member that was restarted since goes on where it
 // was (R25). Neither is unsettled.
 

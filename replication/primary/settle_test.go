@@ -72,6 +72,22 @@ func TestReadOfAnUnsettledBlockWaitsForItsCopy(t *testing.T) { // R29
 	g.wantDone(over)
 }
 
+// A member that holds a newer state durably, after a power loss of all, must not show it again after the next one (R29, R20).
+func TestWhatIsCopiedToSettleIsDurable(t *testing.T) {
+	g, n, marked := differ(t)
+	g.mapped(n, marked)
+	if _, copies := g.compared(n, chunk); !copies[0].FUA {
+		t.Error("a copy that settles a block may be lost with the member's memory")
+	}
+	x := g.up("x") // a target flushes before it is a member
+	g.c.Mapped(g.now, "x", x, []blockdev.Range{{Len: volSize}})
+	at, _ := g.c.TakeChunk(g.now, "x", x, 0)
+	c := g.op(0, at.Off, 4096)
+	if g.c.Compared(g.now, "x", x, at, []*Op{c}); c.FUA {
+		t.Error("each copy of a resync waits for the target's disk")
+	}
+}
+
 func TestReadWaitsBesideAChunkThatIsBeingCompared(t *testing.T) { // R29: settling on demand does not wait for all of it
 	g, n, marked := differ(t)
 	g.mapped(n, marked)
