@@ -60,7 +60,7 @@ func (r *replica) lag() *cluster.Lag {
 		return nil
 	}
 	l := r.w.mostLost()
-	l.Bytes = s.core.Peer(s.link.peer.name).LagBytes
+	l.Bytes = s.core.Peer(s.links[0].peer.name).LagBytes // in async there is one other replica
 	return l
 }
 
@@ -180,7 +180,7 @@ func (o *oracle) follow(s *session) {
 		o.w.violate("%s lacks %d bytes, the records of the failovers say %d at most", n.name, bytes, most)
 	}
 	for _, t := range l.told {
-		for _, m := range o.w.nodes[:2] {
+		for _, m := range o.w.data() {
 			if m != n && t.lackedBy(n) && t.anyOn(m) && !v.IsHeld(m.name) {
 				o.w.violate("R19: %s begins without write %d, which %s has, and that is not held", n.name, t.value, m.name)
 			}
@@ -234,7 +234,8 @@ func (w *world) loseTail() {
 	if n == nil {
 		return
 	}
-	l := &w.links[n.index][1-n.index]
+	s := w.standby(n)
+	l := &w.links[n.index][s.index]
 	l.slow = w.between(20*time.Millisecond, 400*time.Millisecond)
 	w.after(w.between(0, 2*lease), func() {
 		if n.proc == nil || w.calm {
@@ -242,7 +243,7 @@ func (w *world) loseTail() {
 		}
 		how, back := w.rng.IntN(5), w.between(0, 4*lease)
 		if how == 4 {
-			w.order(failover.Order{To: w.nodes[1-n.index].name})
+			w.order(failover.Order{To: s.name})
 			w.after(lease, func() { l.slow = 0 })
 			return
 		}
@@ -268,7 +269,7 @@ func (w *world) stopStandby() {
 	if n == nil {
 		return
 	}
-	s := w.nodes[1-n.index]
+	s := w.standby(n)
 	if p := s.proc; p != nil {
 		w.links[s.index][n.index].slow = w.between(5*time.Millisecond, 100*time.Millisecond)
 		w.after(w.between(0, 50*time.Millisecond), func() {

@@ -50,7 +50,7 @@ func (c *client) dial() {
 	}
 	c.dialing = true
 	w := c.w
-	n := w.nodes[w.rng.IntN(2)]
+	n := w.anyData()
 	w.after(w.between(2*time.Millisecond, 40*time.Millisecond), func() {
 		c.dialing = false
 		p := n.proc

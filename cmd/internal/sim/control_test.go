@@ -27,7 +27,7 @@ func (p *proc) toLeaderBy(late float64, fn func(q *proc, by string)) {
 	case p.raft.role == leading:
 		fn(p, "")
 	case hint < 0 || w.chance(0.15) || !w.reachable(p.node, w.nodes[hint]):
-		relay := w.nodes[(p.node.index+1+w.rng.IntN(2))%3]
+		relay := w.another(p.node)
 		w.datagram(p, relay, func(q *proc) { q.handOn(late, fn) })
 	default:
 		w.late(late, p, w.nodes[hint], func(q *proc) { q.handOn(0, fn) })
@@ -54,8 +54,7 @@ func (p *proc) back(late float64, to *node, fn func(*proc)) {
 		w.late(late, p, to, fn)
 		return
 	}
-	third := w.nodes[3-p.node.index-to.index]
-	w.datagram(p, third, func(q *proc) { w.late(late, q, to, fn) })
+	w.datagram(p, w.relay(p.node, to), func(q *proc) { w.late(late, q, to, fn) })
 }
 
 // propose hands a command to the leader. done gets the leader's word on the outcome, if it ever arrives.
@@ -96,7 +95,7 @@ func (p *proc) appliedMore() {
 		}
 	}
 	if l := p.leader; l != nil {
-		l.do(l.l.Applied(p.now(), p.state, voters, p.raft.applied >= p.raft.barrier))
+		l.do(l.l.Applied(p.now(), p.state, p.w.voters(), p.raft.applied >= p.raft.barrier))
 	}
 }
 

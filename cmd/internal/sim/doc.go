@@ -2,13 +2,15 @@
 //
 // One goroutine, one seeded source of chance and one queue of events in virtual time drive the packages that decide:
 // heartbeat/cluster, heartbeat/failover, replication/role, replication/primary, replication/standby, replication/order,
-// replication/resync and blockdev/undo. Around them is what they live in: two machines with disks and a witness, an honest Raft made
-// of messages, a network, clients, and everything that can go wrong. The rules are checked after every step; a seed
+// replication/resync and blockdev/undo. Around them is what they live in: machines with disks and a witness, an honest Raft made
+// of messages, a network, clients, and everything that can go wrong. Mostly there are two replicas and a witness; of forty seeds eight
+// play three replicas without a witness, and two four with one (shape_test.go). The rules are checked after every step; a seed
 // replays exactly. The model decides nothing itself: where this text says "then", the daemon must do the same.
 //
 //	go test ./cmd/internal/sim                                     2,000 seeds
 //	go test ./cmd/internal/sim -long                               20,000 (or HACLUSTER_LONG=1)
 //	go test ./cmd/internal/sim -run TestModel -seed=N -v           one seed, with its trace
+//	go test ./cmd/internal/sim -replicas=3                         every seed with so many, in sync and semisync
 //	HACLUSTER_MUTATIONS=1 go test ./cmd/internal/sim -run TestMut  broken rules, each of which must be noticed
 //
 // # Wiring: control

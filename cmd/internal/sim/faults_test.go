@@ -29,17 +29,17 @@ var allFaults = []fault{
 	{"kill", 6, func(w *world) { w.restartLater(w.any(), func(n *node) { n.kill("killed"); w.counts.Kills++ }) }},
 	{"power", 4, func(w *world) { w.restartLater(w.any(), func(n *node) { n.crash(); w.counts.Reboots++ }) }},
 	{"kill both", 1, func(w *world) {
-		for _, n := range w.nodes[:2] {
+		for _, n := range w.data() {
 			w.restartLater(n, func(n *node) { n.kill("killed"); w.counts.Kills++ })
 		}
 	}},
 	{"power both", 1, func(w *world) {
-		for _, n := range w.nodes[:2] {
+		for _, n := range w.data() {
 			w.restartLater(n, func(n *node) { n.crash(); w.counts.Reboots++ })
 		}
 	}},
 	{"power one by one", 1, func(w *world) {
-		for _, n := range w.nodes[:2] {
+		for _, n := range w.data() {
 			w.after(w.between(0, time.Second), func() {
 				w.restartLater(n, func(n *node) { n.crash(); w.counts.Reboots++ })
 			})
@@ -69,17 +69,17 @@ var allFaults = []fault{
 		w.stopFor(w.any(), w.between(50*time.Millisecond, 4*time.Second))
 	}},
 	{"disk error", 2, func(w *world) {
-		n := w.nodes[w.rng.IntN(2)]
+		n := w.anyData()
 		w.tracef("the next operation on the disk of %s fails", n.name)
 		n.disk.failing = 1 + w.rng.IntN(2)
 	}},
-	{"disk hangs", 2, func(w *world) { w.nodes[w.rng.IntN(2)].disk.stalls = 1 }},
+	{"disk hangs", 2, func(w *world) { w.anyData().disk.stalls = 1 }},
 	{"election", 3, func(w *world) {
 		if p := w.any().proc; p != nil && p.raft.role != leading {
 			p.soon(p.raft.campaign)
 		}
 	}},
-	{"hand-over", 4, func(w *world) { w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name}) }},
+	{"hand-over", 4, func(w *world) { w.order(failover.Order{To: w.anyData().name}) }},
 	{"stop", 3, func(w *world) {
 		n := w.any()
 		if p := n.proc; p != nil {
@@ -99,7 +99,7 @@ var allFaults = []fault{
 			}
 		}
 	}},
-	{"force", 1, func(w *world) { w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name, Force: true}) }},
+	{"force", 1, func(w *world) { w.order(failover.Order{To: w.anyData().name, Force: true}) }},
 }
 
 func (w *world) any() *node { return w.nodes[w.rng.IntN(len(w.nodes))] }
@@ -130,17 +130,20 @@ func (w *world) cutLink(a, b *node, d time.Duration) {
 	w.after(d, func() { l.cut = false })
 }
 
-// cutSome parts one pair, or one node from the two others.
+// cutSome parts one pair, or one node from all others.
 func (w *world) cutSome() {
 	a := w.any()
-	b := w.nodes[(a.index+1+w.rng.IntN(2))%3]
+	b := w.another(a)
 	d := w.between(50*time.Millisecond, 5*time.Second)
 	w.cutLink(a, b, d)
 	w.cutLink(b, a, d)
 	if w.chance(0.4) {
-		c := w.nodes[3-a.index-b.index]
-		w.cutLink(a, c, d)
-		w.cutLink(c, a, d)
+		for _, c := range w.nodes {
+			if c != a && c != b {
+				w.cutLink(a, c, d)
+				w.cutLink(c, a, d)
+			}
+		}
 	}
 }
 
@@ -209,7 +212,7 @@ func (w *world) schedule(until int64) {
 	w.after(w.between(0, 3*time.Second), next)
 }
 
-// isolate parts a node from both others.
+// isolate parts a node from all others.
 func (w *world) isolate(n *node, d time.Duration) {
 	for _, o := range w.nodes {
 		w.cutLink(o, n, d)
@@ -221,7 +224,7 @@ func (w *world) isolate(n *node, d time.Duration) {
 func (w *world) heal() {
 	w.calm = true
 	w.faults = faultRates{}
-	w.links = [3][3]link{}
+	w.links = [maxNodes][maxNodes]link{}
 	w.tracef("HEAL")
 	for _, n := range w.nodes {
 		if n.data {
@@ -266,7 +269,7 @@ func (w *world) moment(n *node) {
 		case 4:
 			w.snapStream()
 		case 5:
-			other := w.nodes[(n.index+1+w.rng.IntN(2))%3]
+			other := w.another(n)
 			w.cutLink(other, n, w.between(50*time.Millisecond, 3*time.Second))
 		default:
 			d := w.between(50*time.Millisecond, 3*time.Second)

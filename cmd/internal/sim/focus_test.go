@@ -105,7 +105,11 @@ var closeFaults = []fault{
 		if n == nil {
 			return
 		}
-		w.stopFor(w.nodes[1-n.index], w.between(lease, 3*lease))
+		for _, s := range w.data() {
+			if s != n {
+				w.stopFor(s, w.between(lease, 3*lease))
+			}
+		}
 		w.after(w.between(0, 5*time.Millisecond), func() {
 			n.kill("killed")
 			n.startProc()
@@ -113,14 +117,14 @@ var closeFaults = []fault{
 	}},
 	{"standby's power", 1, func(w *world) {
 		if n := w.primary(); n != nil {
-			s := w.nodes[1-n.index]
+			s := w.standby(n)
 			s.crash()
 			w.after(w.between(0, 300*time.Millisecond), s.boots)
 		}
 	}},
 	{"standby's process", 1, func(w *world) {
 		if n := w.primary(); n != nil {
-			s := w.nodes[1-n.index]
+			s := w.standby(n)
 			s.kill("killed")
 			w.after(w.between(0, 300*time.Millisecond), s.startProc)
 		}
@@ -132,7 +136,7 @@ var closeFaults = []fault{
 		if n == nil {
 			return
 		}
-		s := w.nodes[1-n.index]
+		s := w.standby(n)
 		s.kill("killed")
 		n.kill("killed")
 		w.after(w.between(0, 300*time.Millisecond), s.startProc)
@@ -143,7 +147,7 @@ var closeFaults = []fault{
 		if n == nil {
 			return
 		}
-		s := w.nodes[1-n.index]
+		s := w.standby(n)
 		s.disk.drags = 30
 		w.after(w.between(0, lease/2), func() {
 			n.crash()
@@ -167,7 +171,7 @@ var closeFaults = []fault{
 		}
 	}},
 	{"hand-over, election", 1, func(w *world) {
-		w.order(failover.Order{To: w.nodes[w.rng.IntN(2)].name})
+		w.order(failover.Order{To: w.anyData().name})
 		w.after(w.between(50*time.Millisecond, 600*time.Millisecond), func() {
 			if p := w.any().proc; p != nil && p.raft.role != leading && !w.calm {
 				p.soon(p.raft.campaign)

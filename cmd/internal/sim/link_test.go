@@ -9,7 +9,7 @@ import (
 	"hacluster/replication/standby"
 )
 
-// peerLink keeps a stream to the other replica.
+// peerLink keeps a stream to one of the other replicas.
 type peerLink struct {
 	s      *session
 	peer   *node
@@ -120,7 +120,7 @@ func (l *peerLink) compare() {
 		if !ok {
 			return
 		}
-		s.w.oracle.copies(s)
+		s.w.oracle.copies(s, l.peer.name)
 		l.send(digestMsg{chunk})
 		from, to := blocksOf(chunk)
 		read := &chunkRead{stream: stream, chunk: chunk}

@@ -20,13 +20,12 @@ const (
 	chunkSize  = 2 * blockdev.BlockSize
 )
 
-var voters = []string{"alpha", "beta", "gamma"}
-
 var (
 	oneSeed  = flag.Int64("seed", -1, "run this seed alone and print its trace")
 	lastSeed = flag.Int64("seeds", 0, "run seeds up to this one; 0: 2,000, or 20,000 with -long")
 	firstArg = flag.Int64("from", 0, "the first seed of a range")
 	focusOn  = flag.Int("focus", -1, "have every seed look at one kind of late answer")
+	replicas = flag.Int("replicas", 0, "have every seed play so many; 0: each its own number")
 	maxFails = flag.Int("fails", 10, "stop after so many seeds that broke a rule")
 	long     = flag.Bool("long", os.Getenv("HACLUSTER_LONG") != "", "run 20,000 seeds")
 )
@@ -98,16 +97,16 @@ func runSeed(seed uint64, tracing bool) (w *world, err error) {
 	return w, nil
 }
 
-// build sets up three machines of one cluster whose volume was never formed, and its clients.
+// build sets up the machines of one cluster whose volume was never formed, and its clients.
 func (w *world) build() {
-	w.oracle = &oracle{w: w}
+	w.oracle, w.shape = &oracle{w: w}, shapeOf(w.seed)
 	for b := range w.oracle.blocks {
 		w.oracle.blocks[b].zones = []zone{{seen: true}}
 	}
 	w.truth.state = cluster.NewState()
 	init := w.initCommand()
-	for i, name := range voters {
-		n := &node{w: w, index: i, name: name, data: i < 2, rate: 1 + 0.0098*(w.rng.Float64()-0.5)}
+	for i, name := range w.shape.names {
+		n := &node{w: w, index: i, name: name, data: i < w.shape.replicas, rate: 1 + 0.0098*(w.rng.Float64()-0.5)}
 		n.raft.vote = -1
 		n.raft.term = 1
 		n.raft.log = []logEntry{{term: 1, id: 1, cmd: &init}}
@@ -139,11 +138,15 @@ func (w *world) initCommand() cluster.Command {
 	case 3:
 		v.Mode = cluster.ModeSemisync
 	case 1:
+		if w.shape.replicas > 2 {
+			break // refused in async
+		}
 		v.Mode, w.bound = cluster.ModeAsync, w.drawBound()
 	}
-	for k, name := range voters {
-		i.Nodes = append(i.Nodes, cluster.Node{Name: name, Witness: k == 2, DataDir: "dir-" + name})
-		if k < 2 {
+	for k, name := range w.shape.names {
+		witness := k >= w.shape.replicas
+		i.Nodes = append(i.Nodes, cluster.Node{Name: name, Witness: witness, DataDir: "dir-" + name})
+		if !witness {
 			v.Replicas = append(v.Replicas, cluster.Replica{Node: name, Device: "/dev/x"})
 		}
 	}

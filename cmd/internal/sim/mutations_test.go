@@ -15,6 +15,7 @@ import (
 //
 //	# what it breaks
 //	seeds 500
+//	replicas 3 (each of its seeds plays so many; without, each its own number)
 //	file heartbeat/failover/promote.go
 //	<<<<
 //	text, exactly once in the file
@@ -23,6 +24,7 @@ import (
 //	>>>>
 type mutation struct {
 	seeds string
+	many  string            // replicas of each run; "0": each its own number
 	focus string            // what its runs look at, as the flag of that name; "-1": nothing in particular
 	tests string            // a package whose own tests notice, where a schedule that shows it is too rare to be met by chance
 	files map[string]string // the changed text by path
@@ -77,7 +79,7 @@ func readMutation(root, path string) (*mutation, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mutation{focus: "-1", files: map[string]string{}}
+	m := &mutation{focus: "-1", many: "0", files: map[string]string{}}
 	file, rest := "", string(b)
 	for rest != "" {
 		line, more, _ := strings.Cut(rest, "\n")
@@ -86,6 +88,8 @@ func readMutation(root, path string) (*mutation, error) {
 		case "#":
 		case "seeds":
 			m.seeds = arg
+		case "replicas":
+			m.many = arg
 		case "focus":
 			m.focus = arg
 		case "tests":
@@ -132,7 +136,7 @@ func (m *mutation) mustFail(t *testing.T, root string) {
 		t.Fatal(err)
 	}
 	list, bin, pkg := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test"), "."
-	args := []string{"-test.run", "^TestModel$", "-seeds", m.seeds, "-focus", m.focus, "-fails", "1"}
+	args := []string{"-test.run", "^TestModel$", "-seeds", m.seeds, "-focus", m.focus, "-replicas", m.many, "-fails", "1"}
 	if m.tests != "" {
 		pkg, args = m.tests, nil
 	}

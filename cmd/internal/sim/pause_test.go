@@ -6,13 +6,13 @@ import "hacluster/heartbeat/cluster"
 func (w *world) pause(paused bool) {
 	v := w.truth.state.Volumes[volumeName]
 	w.tell(cluster.Command{By: "person", PauseResync: &cluster.PauseResync{On: cluster.On{Volume: volumeName, Epoch: v.Epoch, Version: v.Version},
-		Nodes: voters[:2], Paused: paused}})
+		Nodes: w.names(w.data()), Paused: paused}})
 }
 
 // copies checks that nothing is taken to be copied to a replica whose resync is paused, as far as the primary was told.
-func (o *oracle) copies(s *session) {
+func (o *oracle) copies(s *session, to string) {
 	o.w.counts.Compared++
-	if v, to := &s.r.vol, s.link.peer.name; v.IsPaused(to) && !v.IsMember(to) {
+	if v := &s.r.vol; v.IsPaused(to) && !v.IsMember(to) {
 		o.w.violate("%s epoch %d goes on with the resync of %s, which is paused", s.r.n.name, s.epoch, to)
 	}
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math/bits"
 	"time"
 
 	"hacluster/heartbeat/cluster"
@@ -38,11 +39,11 @@ type raft struct {
 	applied  uint64
 	applying bool
 	electAt  int64
-	votes    int
-	next     [3]uint64
-	match    [3]uint64
-	heard    [3]int64 // leading: when a follower last answered
-	barrier  uint64   // leading: index of this term's barrier
+	voted    uint // by index
+	next     [maxNodes]uint64
+	match    [maxNodes]uint64
+	heard    [maxNodes]int64 // leading: when a follower last answered
+	barrier  uint64          // leading: index of this term's barrier
 	waiting  map[uint64]func(cluster.Result)
 	patience int64 // leading: for how long without a majority it goes on believing that it leads
 }
@@ -113,7 +114,7 @@ func (r *raft) campaign() {
 	d, w := r.disk(), r.p.w
 	d.term++
 	d.vote = r.p.node.index
-	r.role, r.votes, r.leaderID = candidate, 1, -1
+	r.role, r.voted, r.leaderID = candidate, 1<<r.p.node.index, -1
 	r.resetElection()
 	term := d.term
 	index, lastTerm := r.last()
@@ -126,7 +127,7 @@ func (r *raft) campaign() {
 			answered := q.raft.disk().term
 			w.datagram(q, r.p.node, func(c *proc) {
 				if c == r.p {
-					r.gotVote(term, answered, granted)
+					r.gotVote(n.index, term, answered, granted)
 				}
 			})
 		})
@@ -145,13 +146,12 @@ func (r *raft) voteFor(who int, term, index, lastTerm uint64) bool {
 	return true
 }
 
-func (r *raft) gotVote(term, answered uint64, granted bool) {
+func (r *raft) gotVote(from int, term, answered uint64, granted bool) {
 	r.sees(answered)
 	if !granted || r.role != candidate || r.disk().term != term {
 		return
 	}
-	// A doubled answer must not count twice: with three voters the first one already decides.
-	if r.votes++; r.votes == 2 {
+	if r.voted |= 1 << from; bits.OnesCount(r.voted) == r.p.w.majority() { // a doubled answer does not count twice
 		r.lead()
 	}
 }
@@ -190,12 +190,12 @@ func (r *raft) heartbeatLoop(term uint64) {
 	}
 	w := r.p.w
 	heard := 1
-	for i, at := range r.heard {
-		if i != r.p.node.index && w.now-at < r.patience {
+	for _, n := range w.nodes {
+		if n != r.p.node && w.now-r.heard[n.index] < r.patience {
 			heard++
 		}
 	}
-	if heard < 2 { // no majority for long: step down, as hashicorp/raft does
+	if heard < w.majority() { // no majority for long: step down, as hashicorp/raft does
 		r.follow()
 		return
 	}
@@ -289,7 +289,7 @@ func (r *raft) count() {
 				have++
 			}
 		}
-		if have >= 2 {
+		if have >= r.p.w.majority() {
 			for i := r.commit + 1; i <= n; i++ {
 				r.p.w.committed(i, d.log[i-1])
 			}

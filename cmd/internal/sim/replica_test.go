@@ -348,8 +348,10 @@ func (r *replica) die() {
 	r.closeArea()
 	if r.sess != nil {
 		r.sess.cutClients()
-		if c := r.sess.link.conn; c != nil {
-			c.snap()
+		for _, l := range r.sess.links {
+			if l.conn != nil {
+				l.conn.snap()
+			}
 		}
 	}
 	if r.open != nil {

@@ -28,19 +28,19 @@ func (w *world) shrink() {
 	w.resize(w.truth.state.Volumes[volumeName].Size - sizeOf(1+w.rng.IntN(3)))
 }
 
-// resize: every replica is a member, takes part in the epoch, and keeps no image. When the volume grows, both clear before what
+// resize: every replica is a member, takes part in the epoch, and keeps no image. When the volume grows, all clear before what
 // an earlier size had there.
 func (w *world) resize(size int64) {
 	v := w.truth.state.Volumes[volumeName]
-	if len(v.Members) < 2 || v.Next != 0 || size > sizeOf(blocks) || size < sizeOf(leastBlocks) || len(w.nodes[0].kept)+len(w.nodes[1].kept) > 0 {
+	if len(v.Members) < len(w.data()) || v.Next != 0 || size > sizeOf(blocks) || size < sizeOf(leastBlocks) || w.keepsImages() {
 		return
 	}
-	for _, n := range w.nodes[:2] {
+	for _, n := range w.data() {
 		if s := n.super; n.proc == nil || n.proc.replica == nil || n.proc.replica.resizing || s.epoch != v.Epoch || v.AgeOf(s.size, s.resized) != cluster.SizeSame {
 			return
 		}
 	}
-	for _, n := range w.nodes[:2] {
+	for _, n := range w.data() {
 		w.tracef("%s reads as zeroes from %d to %d", n.name, countOf(v.Size), countOf(v.Cleared(size)))
 	}
 	w.oracle.clear(countOf(v.Size), countOf(v.Cleared(size)))
@@ -48,7 +48,7 @@ func (w *world) resize(size int64) {
 		Resize: []cluster.ResizeVolume{{Name: volumeName, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Size: size, Number: v.Resized + 1, Loses: max(0, v.Size-size)}}}})
 }
 
-// clear makes blocks behind the volume's end read as zeroes on both replicas: that is a value like that of a write, and the only
+// clear makes blocks behind the volume's end read as zeroes on every replica: that is a value like that of a write, and the only
 // one which may be seen from there on.
 func (o *oracle) clear(from, to int) {
 	if from >= to {
@@ -56,7 +56,7 @@ func (o *oracle) clear(from, to int) {
 	}
 	o.last++
 	for b := from; b < to; b++ {
-		for _, n := range o.w.nodes[:2] {
+		for _, n := range o.w.data() {
 			for _, r := range n.disk.running {
 				if r.changes() && r.from <= b && b < r.to {
 					o.w.violate("R2: %s clears block %d behind the end while a write of before is still on its way to the disk", n.name, b)
@@ -90,7 +90,7 @@ func (w *world) resizedAtLast() {
 			return
 		}
 		if n := w.primary(); n != nil {
-			w.order(failover.Order{To: w.nodes[1-n.index].name})
+			w.order(failover.Order{To: w.standby(n).name})
 		}
 		w.run(w.now+int64(2*lease), nil)
 		w.becomeWhole()

@@ -34,7 +34,7 @@ type session struct {
 	core  *primary.Core
 	epoch cluster.Epoch
 	ended bool
-	link  peerLink
+	links []*peerLink
 
 	clients []*clientConn
 	waiting []*request // not admitted
@@ -60,11 +60,17 @@ func newSession(r *replica) *session {
 	s := &session{r: r, w: w, epoch: r.vol.Epoch}
 	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog, Room: &r.p.room, Bound: w.bound}
 	s.core = primary.New(cfg, r.vol, r.p.now())
-	s.link = peerLink{s: s, peer: w.nodes[1-r.n.index]}
+	for _, n := range w.data() {
+		if n != r.n {
+			s.links = append(s.links, &peerLink{s: s, peer: n})
+		}
+	}
 	w.counts.Serves++
 	w.tracef("SERVE %s/%d epoch %d members %v content %v", r.n.name, r.p.number, s.epoch, r.vol.MemberNames(), r.n.disk.cache)
 	w.oracle.serve(s)
-	s.link.dialIn(w.between(0, 20*time.Millisecond))
+	for _, l := range s.links {
+		l.dialIn(w.between(0, 20*time.Millisecond))
+	}
 	w.moment(r.n)
 	return s
 }
@@ -75,8 +81,10 @@ func (s *session) end(why string) {
 	s.ended = true
 	s.core.End()
 	s.cutClients()
-	if c := s.link.conn; c != nil {
-		c.close(0)
+	for _, l := range s.links {
+		if l.conn != nil {
+			l.conn.close(0)
+		}
 	}
 }
 
@@ -85,6 +93,16 @@ func (s *session) cutClients() {
 		c.cut()
 	}
 	s.clients, s.waiting = nil, nil
+}
+
+// link is the one to a node.
+func (s *session) link(node string) *peerLink {
+	for _, l := range s.links {
+		if l.peer.name == node {
+			return l
+		}
+	}
+	panic("no link to " + node)
 }
 
 func (s *session) valid() bool { return s.r.p.holder.Valid(volumeName, s.epoch, s.r.p.now()) }
@@ -190,12 +208,12 @@ func (s *session) carryOut(a *primary.Action) {
 		if a.Resync {
 			s.w.counts.Resyncs++
 		}
-		s.w.tracef("%s epoch %d begins stream %d to %s at entry %d, resync %t", s.r.n.name, s.epoch, s.link.stream, a.Node, a.Num, a.Resync)
-		s.link.send(beginMsg{a.Num, a.Resync})
+		s.w.tracef("%s epoch %d begins stream %d to %s at entry %d, resync %t", s.r.n.name, s.epoch, s.link(a.Node).stream, a.Node, a.Num, a.Resync)
+		s.link(a.Node).send(beginMsg{a.Num, a.Resync})
 	case primary.Send:
-		s.link.send(s.message(a))
+		s.link(a.Node).send(s.message(a))
 	case primary.Ping:
-		s.link.send(pingMsg{})
+		s.link(a.Node).send(pingMsg{})
 	case primary.Complete:
 		s.complete(o)
 	case primary.Release:
@@ -207,7 +225,7 @@ func (s *session) carryOut(a *primary.Action) {
 		s.r.p.propose(*a.Command, s.r.outcome)
 	case primary.Disconnect:
 		s.w.tracef("%s epoch %d disconnects %s: %s", s.r.n.name, s.epoch, a.Node, a.Reason)
-		s.link.close()
+		s.link(a.Node).close()
 	case primary.DiskFailed:
 		s.w.tracef("%s epoch %d: disk failed: %v", s.r.n.name, s.epoch, a.Err)
 		s.err = a.Err
@@ -221,11 +239,11 @@ func (s *session) carryOut(a *primary.Action) {
 		s.flushAndGiveUp()
 	case primary.Fetch:
 		from, to := blocksOf(o.Range)
-		s.link.send(fetchMsg{a.Num, from, to})
+		s.link(a.Node).send(fetchMsg{a.Num, from, to})
 	case primary.AskMap:
-		s.core.Unmapped(s.r.p.now(), a.Node, s.link.stream) // nothing is kept on stable storage here
+		s.core.Unmapped(s.r.p.now(), a.Node, s.link(a.Node).stream) // nothing is kept on stable storage here
 	case primary.Compare:
-		s.link.compare()
+		s.link(a.Node).compare()
 	}
 }
 
@@ -367,8 +385,11 @@ func (s *session) checkDisk() {
 		s.core.SendsOn(s.r.p.now()) {
 		return
 	}
-	if g := s.core.Peer(s.link.peer.name); g.Member && g.Connected {
-		s.giveUp("", true)
+	for _, l := range s.links {
+		if g := s.core.Peer(l.peer.name); g.Member && g.Connected {
+			s.giveUp("", true)
+			return
+		}
 	}
 }
 

@@ -27,9 +27,11 @@ func (w *world) settle() {
 	w.run(w.now+int64(3*time.Second), nil)
 	w.becomeWhole() // a message that was very late may have moved the role once more
 	w.run(w.now+int64(time.Second), nil)
-	a, b := w.nodes[0].disk, w.nodes[1].disk
-	if n := w.oracle.size(); !slices.Equal(a.cache[:n], b.cache[:n]) {
-		w.violate("the members differ at rest: alpha %v, beta %v", a.cache, b.cache)
+	a, n := w.nodes[0].disk, w.oracle.size()
+	for _, o := range w.data()[1:] {
+		if b := o.disk; !slices.Equal(a.cache[:n], b.cache[:n]) {
+			w.violate("the members differ at rest: alpha %v, %s %v", a.cache, o.name, b.cache)
+		}
 	}
 }
 
@@ -45,21 +47,25 @@ func (w *world) becomeWhole() {
 	}
 }
 
-// whole reports whether one node serves with a lease and both replicas are members.
+// whole reports whether one node serves with a lease and all replicas are members.
 func (w *world) whole() bool {
 	v := w.truth.state.Volumes[volumeName]
-	if len(v.Members) != 2 || v.Previous != "" || len(v.Held) > 0 {
+	if len(v.Members) != len(w.data()) || v.Previous != "" || len(v.Held) > 0 {
 		return false
 	}
-	for _, n := range w.nodes[:2] {
+	for _, n := range w.data() {
 		if p := n.proc; p == nil || n.super.failed || n.super.inconsistent || v.AgeOf(n.super.size, n.super.resized) != cluster.SizeSame {
 			return false // it could not follow
 		}
 	}
-	for _, n := range w.nodes[:2] {
+	for _, n := range w.data() {
 		if p := n.proc; p != nil && p.replica.sess != nil && p.replica.sess.epoch == v.Epoch && p.replica.sess.valid() && !p.replica.sess.handing && !p.replica.sess.nearing {
-			g := p.replica.sess.core.Peer(w.nodes[1-n.index].name)
-			return g.Connected && g.Member && p.replica.sess.core.DiskError() == nil
+			for _, l := range p.replica.sess.links {
+				if g := p.replica.sess.core.Peer(l.peer.name); !g.Connected || !g.Member {
+					return false
+				}
+			}
+			return p.replica.sess.core.DiskError() == nil
 		}
 	}
 	return false
@@ -68,11 +74,11 @@ func (w *world) whole() bool {
 // lostUnlike reports whether one member lost the memory of its machine and another that of its process only, so that each may
 // have what the other lacks, and a person decides (R25).
 func (w *world) lostUnlike(v *cluster.Volume) bool {
-	if v.IsProcess(v.Primary) && len(v.Members) == 1 {
+	if v.IsProcess(v.Primary) && !v.IsMember(v.Served) {
 		return true // it ended before it acted, and the last primary had left: what that had is not known to be here
 	}
 	machine, process := false, false
-	for _, n := range w.nodes[:2] {
+	for _, n := range w.data() {
 		if !v.IsMember(n.name) || n.proc == nil {
 			continue
 		}
@@ -111,8 +117,11 @@ func (w *world) person(healed int64) {
 		n.kill("a person restarts it")
 		return
 	}
+	if n := w.primaryOf(&v); n != nil && n.proc != nil && n.proc.replica.recv.Inconsistent() && n.proc.replica.point() == nil {
+		n.kill("a person restarts it: it was forced, lost its way back since, and keeps the lease")
+	}
 	best := ""
-	for _, n := range w.nodes[:2] {
+	for _, n := range w.data() {
 		if p := n.proc; p != nil && (!p.replica.recv.Inconsistent() || best == "" && p.replica.point() != nil) && (best == "" || v.IsMember(n.name) && (!v.IsMember(best) || v.Primary == n.name)) {
 			best = n.name
 		}
@@ -123,12 +132,20 @@ func (w *world) person(healed int64) {
 
 // primary is the node that has a session, nil without one.
 func (w *world) primary() *node {
-	for _, n := range w.nodes[:2] {
+	for _, n := range w.data() {
 		if p := n.proc; p != nil && p.replica.sess != nil {
 			return n
 		}
 	}
 	return nil
+}
+
+// primaryOf is the node that the record names, nil without one.
+func (w *world) primaryOf(v *cluster.Volume) *node {
+	if v.Primary == "" {
+		return nil
+	}
+	return w.node(v.Primary)
 }
 
 func (w *world) tell(c cluster.Command) {
@@ -156,7 +173,10 @@ func (w *world) describe() string {
 		if r := p.replica; r != nil {
 			fmt.Fprintf(&b, " report %+v busy %d outstanding %d stopping %d", r.report(), r.busy, r.recv.Outstanding(), r.stopping)
 			if s := r.sess; s != nil {
-				fmt.Fprintf(&b, " serving %d valid %t handing %t gaveUp %t inflight %d peer %+v", s.epoch, s.valid(), s.handing, s.gaveUp, s.core.InFlight(), s.core.Peer(s.link.peer.name))
+				fmt.Fprintf(&b, " serving %d valid %t handing %t gaveUp %t inflight %d", s.epoch, s.valid(), s.handing, s.gaveUp, s.core.InFlight())
+				for _, l := range s.links {
+					fmt.Fprintf(&b, " peer %s %+v", l.peer.name, s.core.Peer(l.peer.name))
+				}
 			}
 		}
 	}

@@ -21,8 +21,9 @@ type world struct {
 	events []event
 	steps  int
 
+	shape   shape
 	nodes   []*node
-	links   [3][3]link
+	links   [maxNodes][maxNodes]link
 	calm    bool // the faults are over
 	faults  faultRates
 	oracle  *oracle
@@ -213,10 +214,10 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 			w.counts.HandOvers++
 		case cluster.BasisAllLost:
 			w.counts.AllLost++
-			w.oracle.lostMemory = true
+			w.allLost(before)
 		case cluster.BasisLastPrimary:
 			w.counts.LastPrimary++
-			w.oracle.lostMemory = true
+			w.allLost(before)
 		case cluster.BasisClean:
 			w.counts.Clean++
 		case cluster.BasisForced:
@@ -231,6 +232,16 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 	case c.Rejoin != nil:
 		w.counts.Rejoins++
 	}
+}
+
+// allLost checks a promotion for which unflushed writes may be gone: no member has the memory that the set names (R25).
+func (w *world) allLost(before *cluster.Volume) {
+	for name, m := range before.Members {
+		if w.node(name).incarnation() == m.Incarnation {
+			w.violate("R25: the promotion rests on that all lost their memory, and %s has not", name)
+		}
+	}
+	w.oracle.lostMemory = true
 }
 
 func describe(c *cluster.Command) string {
