@@ -40,6 +40,9 @@ type options struct {
 }
 
 func run(args []string, stderr io.Writer) int {
+	if code, ok := asGuard(args, stderr); ok {
+		return code
+	}
 	o, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
