@@ -120,6 +120,9 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	old := v.Primary
 	v.Epoch++
 	v.Primary, v.Process = p.Candidate, p.Member.Process
+	if old != p.Candidate || !p.Basis.keepsAll() {
+		v.Since = v.Epoch
+	}
 	s.resizeNow(c, v)
 	v.hold(p)
 	if p.Basis == BasisForced {
@@ -160,6 +163,12 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	s.event(c, "promoted", v, p.Candidate, fmt.Sprintf("%s is primary of epoch %d (%s; %s); before: %q; in-sync set %v",
 		p.Candidate, v.Epoch, p.Basis, p.Reason, old, v.MemberNames()))
 	return ""
+}
+
+// keepsAll reports whether a node that is promoted again on this basis has all that it had acknowledged: its memory is what it was,
+// or it lost nothing with it.
+func (b Basis) keepsAll() bool {
+	return b == BasisUnchanged || b == BasisHandOver || b == BasisClean || b == BasisUnmarked
 }
 
 func (s *State) mayPromote(p *Promote, v *Volume) string {

@@ -49,6 +49,8 @@ type Report struct {
 	Unmarked *Keeper `json:"unmarked,omitempty"`
 	// Lag, of a primary that serves in async, is what it had acknowledged and another member not written; nil of any other.
 	Lag *Lag `json:"lag,omitempty"`
+	// Attached: programs of this node use the volume by a device that outlived the process which served it, and wait for the next.
+	Attached bool `json:"attached,omitempty"`
 	// Problem says why the backing cannot be used, for the operator; empty when it can.
 	Problem string `json:"problem,omitempty"`
 	// Doing says what the replica is at before it can take its role, for the operator; mostly empty.

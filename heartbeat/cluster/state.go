@@ -63,6 +63,10 @@ type Volume struct {
 	// Primary and Process name the one process that may serve in this epoch. Empty before the first promotion.
 	Primary string `json:"primary"`
 	Process uint64 `json:"process"`
+	// Since is the epoch from which on Primary has been that node without a break, and has lost nothing that it had acknowledged:
+	// what a program beside it asked of it in one of them and was not answered, it may be asked again (a device that outlives
+	// the daemon). 0: that is not known, as of a volume promoted last by a program that did not note it.
+	Since Epoch `json:"since,omitempty"`
 	// Previous is the old primary, still a member: it must be removed by a second entry before the new one answers
 	// anything (R6). Empty when there is none or when it handed over.
 	Previous string `json:"previous,omitempty"`

@@ -63,7 +63,7 @@ func (l *Leader) noteNewProcess(r cluster.LeaseRequest) {
 		}
 		if v.Members[v.Primary].Incarnation.Boot == r.Boot {
 			if a := l.account(rep.Volume); a.deciding == nil && a.released == "" {
-				a.released, a.ended = replaced, 0
+				a.released, a.ended, a.attached = replaced, 0, rep.Attached
 			}
 		}
 	}

@@ -78,6 +78,7 @@ type account struct {
 	gaveUp   map[string]requestID
 	proven   bool      // given up: surely the primary's last word, not one that an earlier leader's grant overtook
 	handTo   string    // a hand-over names its target
+	attached bool      // the new process of the old primary has a device in use that waits for it
 	failed   bool      // the old primary gave up because its own disk failed
 	deciding *decision // a command is on its way: nobody is granted the volume until the record moves
 	asked    Instant   // when the reports were last asked for on this volume's account

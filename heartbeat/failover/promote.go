@@ -163,7 +163,30 @@ func (l *Leader) pick(now Instant, v *cluster.Volume, a *account, reports map[st
 	if v.Mode == cluster.ModeAsync && v.Primary != "" {
 		return l.pickAsync(now, v, a, reports, waited)
 	}
+	if p, stays := l.pickAttached(now, v, a, reports); stays {
+		return p
+	}
 	return pick(v, a, reports, waited)
+}
+
+// pickAttached: a primary whose process was replaced, and whose node has a device in use that waits for the new one, follows itself
+// if it is unchanged: another would cost the users of the device their data's way back, for they get errors. It is given a quarter
+// of a lease for its report, and the others for theirs. Not when a person named another.
+func (l *Leader) pickAttached(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report) (p *cluster.Promote, stays bool) {
+	if a.released != replaced || !a.attached || a.handTo != "" {
+		return nil, false
+	}
+	r, heard := reports[v.Primary]
+	over := now.Sub(a.ended) >= l.cfg.Lease/4
+	switch {
+	case !heard:
+		return nil, !over
+	case !r.Attached || !r.Usable() || !v.Unchanged(v.Primary, &r) || !slices.Contains(candidates(v, a, reports), v.Primary):
+		return nil, false
+	case len(reports) < len(v.Members) && !over:
+		return nil, true
+	}
+	return promotion(v, a, reports, v.Primary, cluster.BasisUnchanged, false), true
 }
 
 // pick is R6 and R25: which member follows, given the reports that were asked for after the lease had ended.
