@@ -45,6 +45,12 @@ type FastZeroer interface {
 	FastZero(r blockdev.Range, unmap bool) bool
 }
 
+// Describer is implemented by exports that have something to say of themselves, for who asks for NBD_INFO_DESCRIPTION: a line of
+// text, at most nbdproto.MaxName bytes of which are sent.
+type Describer interface {
+	Describe() string
+}
+
 // Exports tells what this node serves. All methods may be called concurrently.
 type Exports interface {
 	// Lookup finds an export by name. A *NotPrimaryError and ErrUnknownExport become answers of their own.

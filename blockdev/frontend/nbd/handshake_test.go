@@ -329,7 +329,27 @@ func TestInfoTellsSizeFlagsAndBlockSizes(t *testing.T) {
 	if s := string(got[nbdproto.InfoName]); s != "vol" {
 		t.Errorf("name %q", s)
 	}
+	if _, told := got[nbdproto.InfoDescription]; told {
+		t.Error("a description was told to who did not ask for it")
+	}
 	w.mustGo("vol") // INFO did not begin the transmission
+}
+
+func TestDescriptionIsToldToWhoAsksForIt(t *testing.T) {
+	r := newRig(t, nbd.Config{})
+	r.export.SetDescription("epoch 7")
+	w := r.greeted()
+	data := goData("vol")
+	w.option(nbdproto.OptInfo, append(data[:len(data)-2], 0, 1, 0, byte(nbdproto.InfoDescription)))
+	text := ""
+	for h, b := w.reply(); h.Rep == nbdproto.RepInfo; h, b = w.reply() {
+		if nbdproto.Info(binary.BigEndian.Uint16(b)) == nbdproto.InfoDescription {
+			text = string(b[2:])
+		}
+	}
+	if text != "epoch 7" {
+		t.Errorf("described as %q", text)
+	}
 }
 
 func TestListNamesWhatIsServed(t *testing.T) {

@@ -91,14 +91,14 @@ func (c *conn) optInfo(o option) (done bool, err error) {
 		c.choose(name, e)
 		size = c.size
 	}
-	b := c.infoReplies(o.code, name, wants, size, serverFlags(e, c.structured))
+	b := c.infoReplies(o.code, name, wants, size, e)
 	_, err = c.nc.Write(nbdproto.AppendOptReply(b, o.code, nbdproto.RepAck, nil))
 	return o.code == nbdproto.OptGo && err == nil, err
 }
 
-// infoReplies tells size and flags, the block sizes, and the name to who asked for it.
-func (c *conn) infoReplies(o nbdproto.Option, name string, wants []byte, size int64, flags nbdproto.TransFlags) []byte {
-	be := binary.BigEndian
+// infoReplies tells size and flags, the block sizes, and the name and a description to who asked for them.
+func (c *conn) infoReplies(o nbdproto.Option, name string, wants []byte, size int64, e Export) []byte {
+	be, flags := binary.BigEndian, serverFlags(e, c.structured)
 	info := be.AppendUint16(nil, uint16(nbdproto.InfoExport))
 	info = be.AppendUint64(info, uint64(size))
 	info = be.AppendUint16(info, uint16(flags))
@@ -110,11 +110,22 @@ func (c *conn) infoReplies(o nbdproto.Option, name string, wants []byte, size in
 	info = be.AppendUint32(info, uint32(c.srv.cfg.MaxPayload))
 	b = nbdproto.AppendOptReply(b, o, nbdproto.RepInfo, info)
 
-	for ; len(wants) > 0; wants = wants[2:] {
-		if nbdproto.Info(be.Uint16(wants)) == nbdproto.InfoName {
-			info = append(be.AppendUint16(nil, uint16(nbdproto.InfoName)), name...)
-			return nbdproto.AppendOptReply(b, o, nbdproto.RepInfo, info)
+	asked := func(i nbdproto.Info) bool {
+		for w := wants; len(w) > 0; w = w[2:] {
+			if nbdproto.Info(be.Uint16(w)) == i {
+				return true
+			}
 		}
+		return false
+	}
+	if asked(nbdproto.InfoName) {
+		info = append(be.AppendUint16(nil, uint16(nbdproto.InfoName)), name...)
+		b = nbdproto.AppendOptReply(b, o, nbdproto.RepInfo, info)
+	}
+	if d, ok := e.(Describer); ok && asked(nbdproto.InfoDescription) {
+		text := d.Describe()
+		info = append(be.AppendUint16(nil, uint16(nbdproto.InfoDescription)), text[:min(len(text), nbdproto.MaxName)]...)
+		b = nbdproto.AppendOptReply(b, o, nbdproto.RepInfo, info)
 	}
 	return b
 }

@@ -44,11 +44,12 @@ type Client struct {
 	cfg   Config
 	names string // export and server, for messages
 
-	size       int64
-	flags      nbdproto.TransFlags
-	maxPayload int
-	structured bool
-	allocation bool
+	size        int64
+	flags       nbdproto.TransFlags
+	maxPayload  int
+	structured  bool
+	allocation  bool
+	description string
 
 	window chan struct{} // one token for each request in flight
 	turn   chan struct{} // the token of who writes to the socket
@@ -109,6 +110,9 @@ func (c *Client) Size() int64 { return c.size }
 
 // Flags is what the server promises.
 func (c *Client) Flags() nbdproto.TransFlags { return c.flags }
+
+// Description is what the server says of the export; empty: nothing.
+func (c *Client) Description() string { return c.description }
 
 // Lost is closed when the connection is dead.
 func (c *Client) Lost() <-chan struct{} { return c.dead }

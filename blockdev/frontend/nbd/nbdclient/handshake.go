@@ -126,8 +126,9 @@ func (c *Client) structure(export string) error {
 
 func (c *Client) choose(export string) error {
 	data := appendString(nil, export)
-	data = binary.BigEndian.AppendUint16(data, 1)
+	data = binary.BigEndian.AppendUint16(data, 2)
 	data = binary.BigEndian.AppendUint16(data, uint16(nbdproto.InfoBlockSize))
+	data = binary.BigEndian.AppendUint16(data, uint16(nbdproto.InfoDescription))
 	return c.ask(nbdproto.OptGo, export, data, func(r nbdproto.Rep, b []byte) error {
 		if r != nbdproto.RepInfo || len(b) < 2 {
 			return fmt.Errorf("answer %d to GO", r)
@@ -144,6 +145,8 @@ func (c *Client) choose(export string) error {
 			if m := binary.BigEndian.Uint32(b[8:]); m >= 4096 && m < nbdproto.MaxPayload {
 				c.maxPayload = int(m)
 			}
+		case kind == nbdproto.InfoDescription && len(b) <= nbdproto.MaxName:
+			c.description = string(b)
 		}
 		return nil
 	})

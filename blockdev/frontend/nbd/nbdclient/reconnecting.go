@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hacluster/blockdev"
@@ -24,6 +25,9 @@ type ReconnectConfig struct {
 	// longer than a lease: a stopped primary that wakes without one admits nothing, but one that may still serve can
 	// find our old requests in its socket and do them after newer ones.
 	Silence time.Duration
+	// Accept, default nil (every one), looks at each new connection before a request goes over it. An error closes the
+	// connection, and it is tried again; what End was called with in it is final.
+	Accept func(*Client) error
 	// Log, default slog.Default().
 	Log *slog.Logger
 }
@@ -38,8 +42,8 @@ var ErrTimeLimit = errors.New("no server answered within the time limit, the out
 type Reconnecting struct {
 	uris  []string
 	cfg   ReconnectConfig
-	size  int64
-	limit int // of a payload
+	size  atomic.Int64 // as the newest connection has it
+	limit int          // of a payload
 	order ordering
 	meter meter
 
@@ -50,6 +54,8 @@ type Reconnecting struct {
 	client *Client // the present connection; nil: none
 	next   int     // the server to be tried first
 	closed bool
+	ended  error // what End was called with
+	over   chan struct{}
 }
 
 var _ blockdev.Device = (*Reconnecting)(nil)
@@ -69,12 +75,12 @@ func Open(ctx context.Context, uris []string, cfg ReconnectConfig) (*Reconnectin
 	if len(uris) == 0 {
 		return nil, errors.New("no server is named")
 	}
-	r := &Reconnecting{uris: uris, cfg: cfg, dialing: make(chan struct{}, 1)}
+	r := &Reconnecting{uris: uris, cfg: cfg, dialing: make(chan struct{}, 1), over: make(chan struct{})}
 	c, err := r.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.size, r.limit = c.Size(), c.maxPayload
+	r.limit = c.maxPayload
 	r.meter.reset()
 	return r, nil
 }
@@ -86,6 +92,8 @@ func (r *Reconnecting) connect(ctx context.Context) (*Client, error) {
 		defer func() { <-r.dialing }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-r.over:
+		return nil, r.closing()
 	}
 	var last error
 	for {
@@ -94,7 +102,7 @@ func (r *Reconnecting) connect(ctx context.Context) (*Client, error) {
 			c, uri, closed := r.client, r.uris[r.next%len(r.uris)], r.closed
 			r.mu.Unlock()
 			if closed {
-				return nil, blockdev.ErrClosed
+				return nil, r.closing()
 			}
 			if c != nil {
 				return c, nil
@@ -109,6 +117,7 @@ func (r *Reconnecting) connect(ctx context.Context) (*Client, error) {
 		}
 		select {
 		case <-time.After(r.cfg.Pause):
+		case <-r.over:
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), last)
 		}
@@ -124,6 +133,12 @@ func (r *Reconnecting) dial(ctx context.Context, uri string) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.DialTimeout)
 	defer cancel()
 	c, err := r.cfg.Client.Dial(ctx, uri)
+	if err == nil && r.cfg.Accept != nil {
+		if err = r.cfg.Accept(c); err != nil {
+			c.Abort()
+			err = fmt.Errorf("%s: %w", uri, err)
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil && r.closed {
@@ -135,6 +150,7 @@ func (r *Reconnecting) dial(ctx context.Context, uri string) (*Client, error) {
 		return nil, err
 	}
 	r.client = c
+	r.size.Store(c.Size())
 	if r.cfg.Silence > 0 {
 		r.watchers.Go(func() { r.watch(c) })
 	}
@@ -219,8 +235,8 @@ func (r *Reconnecting) isClosed() bool {
 	return r.closed
 }
 
-// Size is the volume's length when it was opened.
-func (r *Reconnecting) Size() int64 { return r.size }
+// Size is the volume's length as the newest connection was told it.
+func (r *Reconnecting) Size() int64 { return r.size.Load() }
 
 // Server is the URI of the present connection; empty: there is none.
 func (r *Reconnecting) Server() string {
@@ -232,11 +248,39 @@ func (r *Reconnecting) Server() string {
 	return r.client.names
 }
 
+// closing is the outcome of an operation after Close or End.
+func (r *Reconnecting) closing() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended != nil {
+		return r.ended
+	}
+	return blockdev.ErrClosed
+}
+
+// End ends every operation, those that wait and later ones, with cause. What the last connection was not answered may have taken
+// effect. It waits for nothing; Close is still to be called.
+func (r *Reconnecting) End(cause error) {
+	r.mu.Lock()
+	c, first := r.client, r.ended == nil && !r.closed
+	if first {
+		r.client, r.closed, r.ended = nil, true, cause
+		close(r.over)
+	}
+	r.mu.Unlock()
+	if first && c != nil {
+		c.fail(cause)
+	}
+}
+
 // Close takes no more calls, waits for what is in flight, and ends the connection. What has none ends with ErrClosed.
 func (r *Reconnecting) Close() error {
 	r.mu.Lock()
-	c := r.client
+	c, first := r.client, !r.closed
 	r.client, r.closed = nil, true
+	if first {
+		close(r.over)
+	}
 	r.mu.Unlock()
 	if c != nil {
 		c.Close()

@@ -288,3 +288,63 @@ func TestOpenTriesEachServer(t *testing.T) {
 		t.Fatal(r.Size(), r.Server())
 	}
 }
+
+// Who looks at each connection before it is used sees what it says of itself, also of the ones that follow.
+func TestConnectionsAreLookedAtBeforeTheyAreUsed(t *testing.T) {
+	dev := nbdtest.NewMem(testSize)
+	a := newNode(t)
+	e := a.lead(t, dev)
+	e.SetDescription("good")
+	var seen, refused atomic.Int64
+	r := open(t, nbdclient.ReconnectConfig{Pause: time.Millisecond, Accept: func(c *nbdclient.Client) error {
+		seen.Add(1)
+		if c.Description() != "good" {
+			refused.Add(1)
+			return errors.New("not the one before")
+		}
+		return nil
+	}}, a.uri())
+	p := make([]byte, 4096)
+	if _, err := r.WriteAt(p, 0); err != nil || seen.Load() != 1 {
+		t.Fatalf("%v after %d looks", err, seen.Load())
+	}
+	e.Close()
+	e = a.lead(t, dev)
+	e.SetDescription("bad")
+	done := make(chan error, 1)
+	go func() { _, err := r.WriteAt(p, 0); done <- err }()
+	eventually(t, "it is refused, again and again", func() bool { return refused.Load() > 2 })
+	select {
+	case err := <-done:
+		t.Fatalf("a request ended over a connection that was refused: %v", err)
+	default:
+	}
+	e.SetDescription("good")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What waits for a connection, and what comes later, ends with what End says.
+func TestEndEndsWhatWaits(t *testing.T) {
+	a := newNode(t)
+	e := a.lead(t, nbdtest.NewMem(testSize))
+	r := open(t, nbdclient.ReconnectConfig{Limit: time.Hour, Pause: time.Hour}, a.uri())
+	e.Suspend()
+	inFlight, waiting, why := make(chan error, 1), make(chan error, 1), errors.New("the volume is elsewhere")
+	go func() { _, err := r.ReadAt(make([]byte, 4096), 0); inFlight <- err }()
+	eventually(t, "a request is in flight", func() bool { return len(inFlight) == 0 && r.Server() != "" })
+	a.exports.Leave("vol", "the other")
+	e.Close()
+	eventually(t, "the connection is lost", func() bool { return r.Server() == "" })
+	go func() { waiting <- r.Flush() }()
+	r.End(why)
+	for name, c := range map[string]chan error{"in flight": inFlight, "waiting": waiting} {
+		if err := <-c; !errors.Is(err, why) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := r.WriteAt(make([]byte, 4096), 0); !errors.Is(err, why) {
+		t.Errorf("later: %v", err)
+	}
+}

@@ -22,6 +22,7 @@ type Export struct {
 	workers  sync.WaitGroup
 	readOnly atomic.Bool
 	fastZero atomic.Bool
+	text     atomic.Pointer[string]
 	gone     chan struct{}
 	moved    sync.Once
 
@@ -34,6 +35,7 @@ var (
 	_ nbd.Export     = (*Export)(nil)
 	_ nbd.TryGater   = (*Export)(nil)
 	_ nbd.FastZeroer = (*Export)(nil)
+	_ nbd.Describer  = (*Export)(nil)
 )
 
 // SyncExport returns an Export of dev served by that many workers; with 0 the goroutine that submits does the work.
@@ -64,6 +66,17 @@ func (e *Export) Close() {
 	e.Move()
 	e.shut.Do(func() { close(e.quit) })
 	e.workers.Wait()
+}
+
+// SetDescription takes effect for new connections.
+func (e *Export) SetDescription(text string) { e.text.Store(&text) }
+
+// Describe is what SetDescription said.
+func (e *Export) Describe() string {
+	if t := e.text.Load(); t != nil {
+		return *t
+	}
+	return ""
 }
 
 // Size, ReadOnly, Gone, FastZero, Extents, Submit, Gate and TryGate make it an nbd.Export.
