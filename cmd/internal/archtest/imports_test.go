@@ -71,7 +71,7 @@ var homes = map[string][]string{
 	"github.com/coreos/go-systemd":      {"cmd/haclusterd"},
 	"github.com/anishathalye/porcupine": {"cmd/internal/lab/history"},
 	"github.com/prometheus":             {"cmd/internal/metrics"},
-	"github.com/hanwen/go-fuse/v2":      {"cmd/internal/lab/disk"},
+	"github.com/hanwen/go-fuse/v2":      {"cmd/internal/lab/disk", "blockdev/frontend/fuse"},
 	"github.com/adhocore/gronx":         {"cmd/internal/schedule"},
 	"github.com/vishvananda/netlink":    {"heartbeat/resource/effect"},
 	"golang.org/x/sys":                  nil,

@@ -42,4 +42,6 @@ func (r *Reconnecting) Zero(g blockdev.Range, unmap bool) error {
 }
 
 // BlockStatus returns the extents of g.
-func (r *Reconnecting) BlockStatus(g blockdev.Range) ([]Extent, error) { return status(r, g, r.size.Load()) }
+func (r *Reconnecting) BlockStatus(g blockdev.Range) ([]Extent, error) {
+	return status(r, g, r.size.Load())
+}
