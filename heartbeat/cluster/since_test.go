@@ -8,6 +8,9 @@ func TestSinceIsTheFirstEpochOfAnUnbrokenTime(t *testing.T) {
 	s := formed(t)
 	as := func(node string, basis Basis) Epoch {
 		t.Helper()
+		v := s.Volumes["v"]
+		v.Members = map[string]Member{"p": {incA, 1}, "s": {incA, 1}}
+		s.Volumes["v"] = v
 		return ok(t, s, Command{Promote: promote(s, node, basis)}).Volume.Since
 	}
 	if got := s.Volumes["v"].Since; got != 0 {
