@@ -29,16 +29,26 @@ func (c cost) per(n float64) string {
 	return fmt.Sprintf("%.0f µs of processor, %.0f bytes read, %.0f written", float64(c.processor.Microseconds())/n, float64(c.read)/n, float64(c.wrote)/n)
 }
 
-// costs is what the daemons of both replicas took together since they were started.
-func (b *bench) costs() (sum cost, err error) {
+// costs is what the daemons of both replicas took since they were started, by the id of their processes.
+func (b *bench) costs() (map[int]cost, error) {
+	all := map[int]cost{}
 	for _, n := range []string{b.primary, b.standby} {
-		c, err := costOf(b.Pid(n))
+		pid := b.Pid(n)
+		c, err := costOf(pid)
 		if err != nil {
-			return sum, err
+			return nil, err
 		}
-		sum = sum.add(c)
+		all[pid] = c
 	}
-	return sum, nil
+	return all, nil
+}
+
+// spent is what they took together between two counts; a process that is new since, all that it has taken.
+func spent(before, after map[int]cost) (sum cost) {
+	for pid, c := range after {
+		sum = sum.add(c.less(before[pid]))
+	}
+	return sum
 }
 
 // tick is the kernel's unit of processor time.

@@ -1,8 +1,8 @@
 // Command resyncbench measures resyncs of a real cluster on loopback addresses of this machine, and what the maps of what
 // may differ cost. In one run, each in a cluster of its own:
 //
-//	whole      a replica whose disk was replaced, and one that differs wholly and keeps its way back, beside dd with O_DIRECT
-//	           between the same two folders
+//	empty      a replica whose disk was replaced, in turns with dd with O_DIRECT between the backings
+//	kept       one that differs wholly and keeps its way back, likewise
 //	beside     what clients feel of a resync, and of its target, which is on the same disk
 //	scattered  what is copied where single blocks differ, over what differs
 //	crash      what is compared after a crash of the standby and of the primary, over the regions that were written
@@ -29,8 +29,8 @@ import (
 )
 
 type options struct {
-	bin, unmarked, dir, io, profiles string
-	mib                              int64
+	bin, unmarked, dir, data, io, profiles string
+	mib                                    int64
 }
 
 // part is one of the measurements. It gets a folder of its own.
@@ -39,7 +39,7 @@ type part struct {
 	run  func(ctx context.Context, o options, dir string) error
 }
 
-var parts = []part{{"whole", whole}, {"beside", beside}, {"scattered", scattered}, {"crash", crash}, {"marking", marking}}
+var parts = []part{{"empty", emptied}, {"kept", kept}, {"beside", beside}, {"scattered", scattered}, {"crash", crash}, {"marking", marking}}
 
 func main() { os.Exit(run()) }
 
@@ -48,11 +48,12 @@ func run() int {
 	flag.StringVar(&o.bin, "bin", "bin", "`folder` of haclusterd and ha-admin")
 	flag.StringVar(&o.unmarked, "unmarked", "", "`folder` of the same built with the tag bench_unmarked; without, marking is not measured")
 	flag.StringVar(&o.dir, "d", "", "`folder` for disks and all else, on a filesystem that has O_DIRECT; without, that of temporary files")
+	flag.StringVar(&o.data, "data", "", "`folder` on another disk: \"kept\" has its data directories there, and so the undo area")
 	flag.StringVar(&o.io, "io", "auto", "auto, buffered or direct, of the volume whose marking is measured")
-	flag.StringVar(&o.profiles, "profiles", "", "`folder` for profiles of both daemons in the resyncs of \"whole\"; they cost some speed; without, none are made")
+	flag.StringVar(&o.profiles, "profiles", "", "`folder` for profiles of both daemons in the resyncs of \"empty\" and \"kept\"; they cost some speed; without, none are made")
 	flag.Int64Var(&o.mib, "size", 1024, "`MiB` of the volume that differs wholly")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: resyncbench [flags] [whole|beside|scattered|crash|marking ...]")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: resyncbench [flags] [empty|kept|beside|scattered|crash|marking ...]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -89,6 +90,7 @@ func one(ctx context.Context, o options, p part) (err error) {
 type bench struct {
 	*e2e.Cluster
 	primary, standby string
+	size             int64 // of the volume, where all of it is copied
 }
 
 func begin(ctx context.Context, cfg e2e.Config) (b *bench, err error) {

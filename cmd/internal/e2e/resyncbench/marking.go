@@ -80,9 +80,9 @@ func (m *marked) round(ctx context.Context) error {
 		return err
 	}
 	if m.perSec = append(m.perSec, n); len(m.perSec) == 1 {
-		m.cold = after.less(before)
+		m.cold = spent(before, after)
 	} else {
-		m.warm = m.warm.add(after.less(before))
+		m.warm = m.warm.add(spent(before, after))
 	}
 	return nil
 }
