@@ -39,15 +39,20 @@ func NewBuf(n int) *Buf {
 }
 
 func newBuf(n, size int, class int8) *Buf {
-	raw := make([]byte, size+BlockSize)
+	b := &Buf{whole: Aligned(size), class: class}
+	b.data = b.whole[:n]
+	b.refs.Store(1)
+	return b
+}
+
+// Aligned returns n bytes of memory that start at a multiple of BlockSize.
+func Aligned(n int) []byte {
+	raw := make([]byte, n+BlockSize)
 	skip := 0
 	if rest := int(uintptr(unsafe.Pointer(&raw[0])) % BlockSize); rest != 0 {
 		skip = BlockSize - rest
 	}
-	b := &Buf{whole: raw[skip : skip+size : skip+size], class: class}
-	b.data = b.whole[:n]
-	b.refs.Store(1)
-	return b
+	return raw[skip : skip+n : skip+n]
 }
 
 // Bytes is the content. It is valid while the caller holds a reference.

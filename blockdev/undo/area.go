@@ -37,12 +37,11 @@ type live struct {
 	src    Source
 	kick   chan struct{}  // to commit; room for one; closed by stop
 	ended  chan struct{}  // closed when commit has returned
-	buf    []byte         // of the group being made; commit's own
-	queued *bitmap.Bitmap // blocks that are logged or in that group; likewise
+	queued *bitmap.Bitmap // blocks that are logged or in a group that is made or being made; commit's own
+	last   record         // the last one that was made; likewise
 	limit  int64
-	end    int64  // where the next group goes; commit's own once it runs
-	last   record // the last one written; likewise
-	closed bool   // under mu, as what follows
+	end    int64 // where the next group goes; write's own once that runs
+	closed bool  // under mu, as what follows
 
 	mu      sync.Mutex
 	logged  *bitmap.Bitmap // blocks whose old content is durable, or written if relaxed
@@ -161,7 +160,7 @@ func load(cfg *Config, s Store, src Source) (*live, error) {
 func rewriteLast(s Store, end int64) error {
 	p := blockdev.NewBuf(int(min(MaxRecord, end)))
 	defer p.Free()
-	for off := max(headerSize, end-groupBytes-MaxRecord-recordSize); off < end; off += MaxRecord {
+	for off := max(headerSize, end-lastBytes); off < end; off += MaxRecord {
 		part := p.Bytes()[:min(MaxRecord, end-off)]
 		if err := read(s, part, off); err != nil {
 			return err

@@ -4,41 +4,87 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
+	"sync"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/failpoint"
 )
 
-// groupBytes is when a group is written, although more waits. The next process writes as much once more (rewriteLast): with
-// less than what an older program wrote, it would leave out a part of the last group.
-const groupBytes = 16 << 20
+// groupBytes is when a group is full, although more waits.
+const groupBytes = 8 << 20
 
-// commit is the goroutine that writes groups: whatever gathered while one was being written is the next. It ends when the
-// area is closed.
+// lastBytes is how much the next process writes once more (rewriteLast): no program ever wrote a larger group.
+const lastBytes = 16<<20 + recordSize + MaxRecord
+
+// commit is the goroutine that makes groups. While one is being written, whatever gathers goes into the next, up to what makes
+// it full. So at most two are in memory, one of them on its way to the disk. It ends when the area is closed.
 func (l *live) commit() {
 	defer close(l.ended)
-	var items, spare []item
+	groups, spare := make(chan *group), make(chan *group, 2)
+	spare <- &group{l: l}
+	spare <- &group{l: l}
+	var writes sync.WaitGroup
+	writes.Go(func() { l.write(groups, spare) })
 	content := blockdev.NewBuf(int(min(MaxRecord, l.head.size)))
 	defer content.Free()
-	for range l.kick {
-		l.mu.Lock()
-		items, l.queue = l.queue, spare[:0]
-		err := l.failed
-		l.mu.Unlock()
-		if err == nil {
-			err = l.log(items, content.Bytes())
+	m := maker{l: l, content: content.Bytes(), groups: groups, spare: spare, group: <-spare}
+	m.run()
+	close(groups)
+	writes.Wait()
+}
+
+// maker makes groups of what waits.
+type maker struct {
+	l       *live
+	content []byte        // for what is read
+	groups  chan<- *group // to be written, in order
+	spare   <-chan *group // that were
+	*group                // that is being made
+}
+
+func (m *maker) run() {
+	var items []item
+	for open := true; open; {
+		groups, holds := m.groups, len(m.buf) > 0
+		if !holds && len(m.items) == 0 {
+			groups = nil
 		}
-		for _, it := range items {
+		select {
+		case groups <- m.group:
+			m.handedOn(holds)
+		case _, open = <-m.l.kick:
+			items = m.l.waiting(items)
+			m.addAll(items)
+			clear(items)
+		}
+	}
+	if len(m.items) > 0 {
+		m.groups <- m.group
+	}
+}
+
+// waiting takes what waits, and gives room for more.
+func (l *live) waiting(room []item) (items []item) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	items, l.queue = l.queue, room[:0]
+	return items
+}
+
+// write is the goroutine that writes groups, one after the other.
+func (l *live) write(groups <-chan *group, spare chan<- *group) {
+	for g := range groups {
+		err := l.failure()
+		if err == nil {
+			err = g.log()
+		}
+		for _, it := range g.items {
 			it.ended(err)
 		}
-		clear(items)
-		spare = items
-	}
-	l.mu.Lock()
-	items, l.queue = l.queue, nil
-	l.mu.Unlock()
-	for _, it := range items {
-		it.ended(ErrClosed)
+		clear(g.items)
+		g.buf, g.ranges, g.items, g.failed = g.buf[:0], g.ranges[:0], g.items[:0], nil
+		spare <- g
 	}
 }
 
@@ -49,17 +95,19 @@ func (it *item) ended(err error) {
 
 // group is what is written and flushed together.
 type group struct {
-	l       *live
-	content []byte
-	ranges  []blockdev.Range
-	at      int // where the last record is in the buffer
+	l      *live
+	buf    []byte // begins at a page, for disks that take no other memory
+	last   record // the last one in it
+	at     int    // where that is
+	ranges []blockdev.Range
+	items  []item // that wait for it, or for it and others before it
+	failed error  // why it was not made
 }
 
-// log makes the old content of the items durable. A failure is final: what was written of the group is cut off, so that
-// nobody takes it for durable who finds it in the page cache.
-func (l *live) log(items []item, content []byte) error {
-	g := group{l: l, content: content}
-	err := g.addAll(items)
+// log makes the group durable. A failure is final: what was written of the group is cut off, so that nobody takes it for
+// durable who finds it in the page cache.
+func (g *group) log() error {
+	l, err := g.l, g.failed
 	if err == nil {
 		err = g.write()
 	}
@@ -80,24 +128,35 @@ func (l *live) log(items []item, content []byte) error {
 	return err
 }
 
-func (g *group) addAll(items []item) error {
+// addAll puts items into the group, and into those after it when it is full. After one that failed, nothing is read any more.
+func (m *maker) addAll(items []item) {
 	for _, it := range items {
-		from := it.at.Off / blockdev.BlockSize * blockdev.BlockSize
-		to := min((it.at.End()+blockdev.BlockSize-1)/blockdev.BlockSize*blockdev.BlockSize, g.l.head.size)
-		for from < to {
-			next, ok := g.l.missing(blockdev.Range{Off: from, Len: to - from})
-			if !ok {
-				break
-			}
-			add := g.add
-			if it.old.covers(next) {
-				add = func(at blockdev.Range) error { return g.addKnown(at, it.old.of(at)) }
-			}
-			if err := add(next); err != nil {
-				return err
-			}
-			from = next.End()
+		if m.failed == nil {
+			m.failed = m.addItem(it)
 		}
+		m.items = append(m.items, it)
+	}
+}
+
+func (m *maker) addItem(it item) error {
+	from := it.at.Off / blockdev.BlockSize * blockdev.BlockSize
+	to := min((it.at.End()+blockdev.BlockSize-1)/blockdev.BlockSize*blockdev.BlockSize, m.l.head.size)
+	for from < to {
+		if err := m.l.failure(); err != nil {
+			return err
+		}
+		next, ok := m.l.missing(blockdev.Range{Off: from, Len: to - from})
+		if !ok {
+			return nil
+		}
+		add := m.add
+		if it.old.covers(next) {
+			add = func(at blockdev.Range) error { return m.addKnown(at, it.old.of(at)) }
+		}
+		if err := add(next); err != nil {
+			return err
+		}
+		from = next.End()
 	}
 	return nil
 }
@@ -119,9 +178,9 @@ func (l *live) missing(in blockdev.Range) (blockdev.Range, bool) {
 }
 
 // add reads the old content of a range: what is known to be a hole is not read.
-func (g *group) add(at blockdev.Range) error {
+func (m *maker) add(at blockdev.Range) error {
 	var all []extent
-	err := g.l.src.Extents(at, func(r blockdev.Range, hole bool) bool {
+	err := m.l.src.Extents(at, func(r blockdev.Range, hole bool) bool {
 		all = append(all, extent{r, hole})
 		return true
 	})
@@ -130,20 +189,20 @@ func (g *group) add(at blockdev.Range) error {
 	}
 	for _, e := range blocks(at, all) {
 		if e.hole {
-			if err := g.put(e.Range, nil); err != nil {
+			if err := m.put(e.Range, nil); err != nil {
 				return err
 			}
 			continue
 		}
 		for off := e.Off; off < e.End(); off += MaxRecord {
-			if err := g.l.failure(); err != nil {
+			if err := m.l.failure(); err != nil {
 				return err // it was closed or given up: a range may be the whole volume
 			}
-			p := g.content[:min(MaxRecord, e.End()-off)]
-			if _, err := g.l.src.ReadAt(p, off); err != nil {
+			p := m.content[:min(MaxRecord, e.End()-off)]
+			if _, err := m.l.src.ReadAt(p, off); err != nil {
 				return fmt.Errorf("read the old content of %v: %w", blockdev.Range{Off: off, Len: int64(len(p))}, err)
 			}
-			if err := g.put(blockdev.Range{Off: off, Len: int64(len(p))}, p); err != nil {
+			if err := m.put(blockdev.Range{Off: off, Len: int64(len(p))}, p); err != nil {
 				return err
 			}
 		}
@@ -152,14 +211,14 @@ func (g *group) add(at blockdev.Range) error {
 }
 
 // addKnown is add for content that was read before: zeroes take no room, as holes take none.
-func (g *group) addKnown(at blockdev.Range, content []byte) error {
+func (m *maker) addKnown(at blockdev.Range, content []byte) error {
 	for len(content) > 0 {
 		n, isZero := run(content)
 		p := content[:n]
 		if isZero {
 			p = nil
 		}
-		if err := g.put(blockdev.Range{Off: at.Off, Len: int64(n)}, p); err != nil {
+		if err := m.put(blockdev.Range{Off: at.Off, Len: int64(n)}, p); err != nil {
 			return err
 		}
 		content = content[n:]
@@ -214,35 +273,51 @@ func blocks(at blockdev.Range, told []extent) (all []extent) {
 	return all
 }
 
-// put adds a record, and writes the group when it is full. Content of zeroes takes no room.
-func (g *group) put(at blockdev.Range, content []byte) error {
-	l := g.l
-	r := record{seq: l.last.seq + 1, group: next(&l.last), at: at, zero: content == nil || zero(content)}
+// put adds a record, after it has handed the group on if that is full. Content of zeroes takes no room.
+func (m *maker) put(at blockdev.Range, content []byte) error {
+	l := m.l
+	r := record{at: at, zero: content == nil || zero(content)}
 	if !r.zero {
 		r.sum = crc32.Checksum(content, castagnoli)
 	}
-	g.at = len(l.buf)
-	l.makeRoom(recordSize + len(content))
-	l.buf = append(l.buf, zeroes[:recordSize]...)
+	if len(m.buf) >= groupBytes {
+		m.groups <- m.group
+		m.handedOn(true)
+	}
+	r.seq, r.group = l.last.seq+1, next(&l.last)
+	m.makeRoom(recordSize + int(r.payload()))
+	m.at = len(m.buf)
+	m.buf = append(m.buf, zeroes[:recordSize]...)
 	if !r.zero {
-		l.buf = append(l.buf, content...)
+		m.buf = append(m.buf, content...)
 	}
-	r.encode(l.buf[g.at:], l.head.tag)
-	l.last = r
-	g.ranges = append(g.ranges, at)
+	r.encode(m.buf[m.at:], l.head.tag)
+	l.last, m.last = r, r
+	m.ranges = append(m.ranges, at)
 	l.set(l.queued, at)
-	if len(l.buf) >= groupBytes {
-		return g.write()
-	}
 	return nil
+}
+
+// handedOn goes on with the next group. holds: the one that was handed on holds records.
+func (m *maker) handedOn(holds bool) {
+	if holds {
+		m.l.last.last = true
+	}
+	m.group = <-m.spare
 }
 
 // makeRoom has n more bytes fit into the group. From a megabyte on there is room for a whole group at once: growing bit by bit
 // would copy, and have the kernel clear, many times what is logged of a short resync.
-func (l *live) makeRoom(n int) {
-	if need := len(l.buf) + n; need > cap(l.buf) && need > MaxRecord {
-		l.buf = append(make([]byte, 0, groupBytes+recordSize+MaxRecord), l.buf...)
+func (g *group) makeRoom(n int) {
+	need := len(g.buf) + n
+	if need <= cap(g.buf) {
+		return
 	}
+	size := groupBytes + recordSize + MaxRecord
+	if need <= MaxRecord {
+		size = 1 << bits.Len(uint(need-1))
+	}
+	g.buf = append(blockdev.Aligned(size)[:0], g.buf...)
 }
 
 // write makes the group durable, and only then its blocks count as logged.
@@ -251,13 +326,13 @@ func (g *group) write() error {
 	if len(g.ranges) == 0 {
 		return nil
 	}
-	l.last.last = true
-	l.last.encode(l.buf[g.at:], l.head.tag)
-	if l.end+int64(len(l.buf)) > l.limit {
+	g.last.last = true
+	g.last.encode(g.buf[g.at:], l.head.tag)
+	if l.end+int64(len(g.buf)) > l.limit {
 		return fmt.Errorf("%w: its limit is %d bytes, of which %d are taken: raise undo_limit of the volume in cluster.hcl", ErrNoRoom, l.limit, l.end)
 	}
 	failpoint.Hit(failpoint.UndoLog)
-	if _, err := l.store.WriteAt(l.buf, l.end); err != nil {
+	if _, err := l.store.WriteAt(g.buf, l.end); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	failpoint.Hit(failpoint.UndoLogWritten)
@@ -270,14 +345,12 @@ func (g *group) write() error {
 		}
 	}
 	failpoint.Hit(failpoint.UndoLogged)
-	l.end += int64(len(l.buf))
-	l.buf = l.buf[:0]
+	l.end += int64(len(g.buf))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.taken = l.end
 	for _, r := range g.ranges {
 		l.set(l.logged, r)
 	}
-	g.ranges = g.ranges[:0]
 	return nil
 }

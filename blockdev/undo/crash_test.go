@@ -114,12 +114,12 @@ func TestWhatWasOnlyWrittenIsMadeDurableBeforeItCounts(t *testing.T) { // R18
 	l := a.now()
 	must(t, a.Close())
 	l.failed = nil // the group is that of a process which goes on
-	gr := group{l: l, content: make([]byte, MaxRecord)}
-	must(t, gr.add(block(4, 2)))
-	l.last.last = true
-	l.last.encode(l.buf[gr.at:], l.head.tag)
+	m := maker{l: l, content: make([]byte, MaxRecord), group: &group{l: l}}
+	must(t, m.add(block(4, 2)))
+	m.last.last = true
+	m.last.encode(m.buf[m.at:], l.head.tag)
 	raw := p.dev.Reopen()
-	_, err := raw.WriteAt(l.buf, l.end) // and no flush
+	_, err := raw.WriteAt(m.buf, l.end) // and no flush
 	must(t, err)
 	b := opened(t, p, d)
 	if ready, err := b.Log(block(4, 1), make(told, 1)); err != nil {

@@ -31,9 +31,10 @@ func golden(t *testing.T) []byte {
 	s, err := p.Create(h.encode())
 	must(t, err)
 	l := newLive(&Config{Binding: b, Place: p}, s, h, d)
-	content := make([]byte, MaxRecord)
-	must(t, l.log([]item{{at: block(0, 1)}}, content))
-	must(t, l.log([]item{{at: block(1, 3)}}, content))
+	go l.commit()
+	must(t, logged(&Area{live: l}, block(0, 1)))
+	must(t, logged(&Area{live: l}, block(1, 3)))
+	l.stop()
 	out := make([]byte, l.end)
 	must(t, read(s, out, 0))
 	return out

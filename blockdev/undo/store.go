@@ -46,8 +46,22 @@ var _ Place = (*Dir)(nil)
 
 type osFile struct {
 	*os.File
-	d    *Dir
-	size int64
+	d      *Dir
+	size   int64
+	direct *os.File // the same file, past the page cache; nil: its filesystem or disk does not take that
+}
+
+// directBytes is from where on a write goes past the page cache: copying that much there would take longer than the disk does.
+// Less is written back by the flush at once, and without one it is not waited for.
+const directBytes = 1 << 20
+
+// pastCache gives what is open a way past the page cache, where there is one.
+func pastCache(f *os.File, d *Dir, size int64) *osFile {
+	direct, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		direct = nil
+	}
+	return &osFile{f, d, size, direct}
 }
 
 // Open implements Place.
@@ -63,7 +77,7 @@ func (d *Dir) Open() (Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &osFile{f, d, info.Size()}, nil
+	return pastCache(f, d, info.Size()), nil
 }
 
 // Create implements Place.
@@ -76,7 +90,7 @@ func (d *Dir) Create(p []byte) (Store, error) {
 	if err != nil {
 		return nil, noRoom(err)
 	}
-	s := &osFile{File: f, d: d}
+	s := pastCache(f, d, 0)
 	_, err = s.WriteAt(p, 0)
 	if err == nil {
 		err = noRoom(f.Sync())
@@ -88,7 +102,7 @@ func (d *Dir) Create(p []byte) (Store, error) {
 		err = syncDir(filepath.Dir(d.Path))
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -122,9 +136,34 @@ func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 		}
 		defer done()
 	}
-	n, err := f.File.WriteAt(p, off)
+	n, err := f.write(p, off)
 	f.size = max(f.size, off+int64(n))
 	return n, noRoom(err)
+}
+
+// write goes past the page cache with what is worth it. Records lie on sectors of 512 bytes: a disk with larger ones refuses them.
+func (f *osFile) write(p []byte, off int64) (int, error) {
+	if f.direct != nil && len(p) >= directBytes {
+		n, err := f.direct.WriteAt(p, off)
+		if !errors.Is(err, unix.EINVAL) {
+			return n, err
+		}
+		err = f.direct.Close()
+		f.direct = nil
+		if err != nil {
+			return n, err
+		}
+	}
+	return f.File.WriteAt(p, off)
+}
+
+// Close implements Store.
+func (f *osFile) Close() error {
+	var err error
+	if f.direct != nil {
+		err = f.direct.Close()
+	}
+	return errors.Join(err, f.File.Close())
 }
 
 // Truncate shortens it.

@@ -2,7 +2,7 @@
 // (R18). Before a resync first changes a block, the block's old content is durable here; the first old content counts.
 //
 //	Begin(point) -> Log(range) --all of it durable--> ready: overwrite at once
-//	                     \--else--> queued --group: read, one write, one flush--> Waiter.Logged: overwrite now
+//	                     \--else--> queued --group: one write, one flush--> Waiter.Logged: overwrite now
 //	LogOld: what the caller has read of them already is taken instead
 //	Discard: the resync has ended, or the way back is given up
 //	Each: the way back, block range by block range
@@ -12,10 +12,11 @@
 //	0      header, 4 KiB: whose area it is, and which point it leads back to; made whole, never changed
 //	4096   records: 512 bytes that say what follows, with a checksum of both, then the old content; zeroes take no room
 //
-// Records lie on disk sectors, so a torn write never touches one before it. They are written in groups, and a group begins
-// when the one before it is durable. So a record that fails its checksum at the end belongs to the last group, whose blocks
-// nobody has overwritten yet: it is cut off. One with a record of a later group behind it was durable once: the way back is
-// lost (ErrCorrupt), and so it is when the header is damaged. What is lost that way is told, never guessed.
+// Records lie on disk sectors, so a torn write never touches one before it. They are written in groups, and a group is
+// written when the one before it is durable; it is made meanwhile. So a record that fails its checksum at the end belongs to
+// the last group, whose blocks nobody has overwritten yet: it is cut off. One with a record of a later group behind it was
+// durable once: the way back is lost (ErrCorrupt), and so it is when the header is damaged. What is lost that way is told,
+// never guessed.
 //
 // That an area is live is not for it to say: the replica's superblock says that the replica is in pieces, before the first
 // block is overwritten and after the area is there, and that it is whole before the area goes. An area beside a whole
