@@ -23,9 +23,10 @@ type growCuts struct {
 	stamps map[int64][]byte // written and flushed at the end of each size
 }
 
-// Between which sizes it goes to and fro: what was written behind the smaller one must never be seen again.
+// Between which sizes it goes to and fro: what was written behind the smaller one must never be seen again. The load writes to the
+// first 32 MiB, and stamp to the end of either size.
 const (
-	cutSmall = 32 << 20
+	cutSmall = 33 << 20
 	cutLarge = cutSmall + 1<<20
 )
 

@@ -44,7 +44,7 @@ func power(t *testing.T, cfg Config) *powered {
 	if err := disk.Supported(); err != nil {
 		t.Skipf("disks that lose power take root and FUSE: %v", err)
 	}
-	cfg.BootIDs, cfg.Disks, cfg.Size = true, "${node.name}", "32MiB"
+	cfg.BootIDs, cfg.Disks, cfg.Size = true, "${node.name}", fmt.Sprintf("%dMiB", cutSmall>>20)
 	p := &powered{rig: newRig(t, cfg), disks: map[string]*disk.Disk{}, bites: map[string]int64{}}
 	program, err := hadisk()
 	if err != nil {
