@@ -318,6 +318,41 @@ func TestAsyncFailedDiskGivesUpWhenTheStandbyHasAll(t *testing.T) {
 	}
 }
 
+// R13, R20: who follows makes durable what it has before that counts as what there is, and lets another serve if it cannot.
+func TestAsyncPromotedStandbyFlushesBeforeItServes(t *testing.T) {
+	promoted := func(t *testing.T, rule faultdev.Rule) (l *lab, b *labNode, flush *faultdev.Handle) {
+		l, a, b, c := formedAsync(t, labConfig{unmarked: true})
+		for i := range int64(20) {
+			if err := c.write(i*4096, pattern(4096, byte(1+i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.await("the standby to have written all", func() bool { return a.status("b").LagBytes == 0 })
+		flush = b.faults.Add(rule)
+		b.grant()
+		l.promote("b", cluster.BasisUnchanged)
+		l.await("the flush", func() bool { return flush.Hits() > 0 })
+		return l, b, flush
+	}
+	t.Run("it does", func(t *testing.T) {
+		l, b, flush := promoted(t, faultdev.Rule{Op: blockdev.OpFlush, Stall: true})
+		time.Sleep(20 * time.Millisecond)
+		if v := l.volume(); v.Served != "a" || !v.IsMember("a") || b.get().Tenure() != nil {
+			t.Errorf("b acts before what it has is durable: %+v", v)
+		}
+		flush.Remove()
+		b.serving()
+		l.durable("b")
+	})
+	t.Run("it cannot", func(t *testing.T) {
+		l, b, _ := promoted(t, faultdev.Rule{Op: blockdev.OpFlush, Err: errFault})
+		l.await("the role to be given up", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.giveUps) > 0 })
+		if v := l.volume(); v.Served != "a" || b.get().Tenure() != nil {
+			t.Errorf("b acts, and what it has is not durable: %+v", v)
+		}
+	})
+}
+
 // lookNow is look, also of a tenure that is gone.
 func (t *Tenure) lookNow() {
 	if t != nil {

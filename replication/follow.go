@@ -30,6 +30,9 @@ func (r *Replica) follow(ctx context.Context) {
 			if !r.storeEpoch(a.Epoch) {
 				return
 			}
+		case role.Flush:
+			r.makeDurable(a.Epoch)
+			return // its end kicks
 		case role.Propose:
 			r.propose(ctx, a.Command)
 			return // the outcome kicks
@@ -51,7 +54,7 @@ func (r *Replica) facts() (f role.Facts, problem bool) {
 }
 
 func (r *Replica) factsLocked() role.Facts {
-	f := role.Facts{Self: r.cfg.Node, Volume: r.vol, Report: r.reportLocked(), Size: r.cfg.Volume.Size, Busy: r.draining + r.recv.Outstanding()}
+	f := role.Facts{Self: r.cfg.Node, Volume: r.vol, Report: r.reportLocked(), Size: r.cfg.Volume.Size, Busy: r.draining + r.recv.Outstanding(), Durable: r.durable}
 	f.Lease = r.node.Now() < r.node.Lease(r.vol.Name, r.vol.Epoch)
 	if r.tenure != nil {
 		f.Serving = r.tenure.epoch
@@ -98,6 +101,30 @@ func (r *Replica) storeEpoch(e cluster.Epoch) bool {
 	defer r.mu.Unlock()
 	r.recv.Stored(e)
 	return true
+}
+
+// makeDurable flushes what was taken before epoch e, in which this replica is to serve. It counts as an operation on the device
+// until it is over. When it fails that is noted, and another one has to serve.
+func (r *Replica) makeDurable(e cluster.Epoch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped || r.spoiltLocked() {
+		return
+	}
+	failures := r.failures.Load()
+	r.draining++
+	r.goes.Go(func() {
+		defer r.returned()
+		if err := r.dev.Flush(); err != nil {
+			r.noteFailure(err)
+			return
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.failures.Load() == failures {
+			r.durable = max(r.durable, e)
+		}
+	})
 }
 
 // propose hands a role's command over, one at a time; the ticker of Run repeats it when the outcome stays unknown. A

@@ -182,6 +182,7 @@ type Replica struct {
 	taken     int64           // bytes of entries taken and not returned
 	stopped   bool            // no goroutine is begun any more
 	reopened  uint64          // failures when the backing was opened
+	durable   cluster.Epoch   // for which it was flushed before it was to serve, in async
 	again     cluster.Instant // before it no other try to reopen or refresh
 	noRoom    string          // why a resync waits for room; it counts until roomAt, and while the replica is held
 	roomAt    cluster.Instant

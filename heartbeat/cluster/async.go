@@ -4,7 +4,8 @@ package cluster
 //
 //	first start, hand-over       nothing: there is nothing yet; every member had written all before it was given up (R30)
 //	unchanged, clean, unmarked   of who served: nothing. Of another: at most the bound, which counted what that one had not
-//	                             written; whatever more it had in memory was not acknowledged beyond the bound either
+//	                             written; whatever more it had in memory was not acknowledged beyond the bound either. It makes
+//	                             durable what it has before it is who served (role)
 //	last primary                 nothing that was flushed: it is who served, and a flush is durable there (R20)
 //	every member lost its memory nobody is promoted without a person: what a standby has flushed may be older than the bound,
 //	                             which counts what is written

@@ -2,7 +2,7 @@
 // an epoch, take the role of primary, confirm its membership. It is pure and level-triggered: Next looks at facts and
 // names what is missing; calling it again with the same facts gives the same answer.
 //
-//	promoted, this process --> older work ended --> epoch stored --> lease --> old primary removed --> Serve
+//	promoted, this process --> older work ended --> epoch stored --> in async: flushed --> lease --> old primary removed --> Serve
 //	the replica failed since its report, others are members --> GiveUp
 //	anything else while serving --> Stop: clients are cut off without an answer
 //
@@ -31,9 +31,10 @@ type Facts struct {
 	Serving cluster.Epoch  // the epoch in which this process serves; 0: it does not
 	Size    int64          // with which the replica was opened
 	Busy    int            // operations on the device that were taken in an older epoch than Volume.Epoch
+	Durable cluster.Epoch  // the newest epoch for which all that was taken in older ones was made durable
 }
 
-// Action is one of Stop, StoreEpoch, Serve, Propose, GiveUp.
+// Action is one of Stop, StoreEpoch, Flush, Serve, Propose, GiveUp.
 type Action any
 
 // Actions.
@@ -42,6 +43,8 @@ type (
 	Stop struct{ Why string }
 	// StoreEpoch puts the epoch on stable storage.
 	StoreEpoch struct{ Epoch cluster.Epoch }
+	// Flush makes durable what was taken in epochs older than this one. It counts as an operation on the device until it has ended.
+	Flush struct{ Epoch cluster.Epoch }
 	// Propose hands a command to the leader; repeat it until the state has moved.
 	Propose struct{ Command cluster.Command }
 	// GiveUp hands the role on without having served: the replica failed after its report, and another member may have
@@ -97,7 +100,15 @@ func mine(f Facts) bool {
 // second entry (R6), which only a holder of the lease may propose (R4).
 func activate(f Facts) Action {
 	v := &f.Volume
-	if !f.Lease || f.Busy > 0 {
+	switch {
+	case f.Busy > 0:
+		return nil
+	case v.Mode == cluster.ModeAsync && f.Durable < v.Epoch && f.Report.Usable():
+		// The last primary acknowledged flushes by its own disk alone, and the bound counts what is not written here. So what is
+		// written becomes durable before it counts as what there is, or a loss of power would take more than the bound. A
+		// replica that is not usable, and was promoted by force, is made durable where it is made whole (Serve).
+		return Flush{Epoch: v.Epoch}
+	case !f.Lease:
 		return nil
 	}
 	if !v.Acts() {

@@ -38,6 +38,8 @@ func alone(f *Facts) { f.Volume.Previous = ""; delete(f.Volume.Members, "p") }
 
 func semi(f *Facts, served string) { f.Volume.Mode, f.Volume.Served = cluster.ModeSemisync, served }
 
+func async(f *Facts, served string) { f.Volume.Mode, f.Volume.Served = cluster.ModeAsync, served }
+
 func TestNext(t *testing.T) {
 	drop := Propose{cluster.Command{By: "s", Drop: &cluster.Drop{On: cluster.On{Volume: "v", Epoch: 6, Version: 20}, Node: "p", Reason: "its epoch ended"}}}
 	giveUp := GiveUp{Epoch: 6, Why: "the replica failed before it could serve"}
@@ -87,13 +89,26 @@ func TestNext(t *testing.T) {
 		"promoted and failed, nothing to give up": {promoted(), func(f *Facts) { f.Report.Failed, f.Lease = true, false }, nil},
 		"forced although failed, nobody else":     {promoted(), func(f *Facts) { alone(f); f.Report.Failed = true }, Serve{6}},
 		// R6, R25: in semisync it says by an entry of its own that nothing is unwritten, also where nobody is left to be removed.
-		"semisync, alone, has not acted":            {promoted(), func(f *Facts) { alone(f); semi(f, "p") }, drop},
-		"semisync, alone, something is written":     {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Busy = 1 }, nil},
-		"semisync, the last one in the set":         {promoted(), func(f *Facts) { semi(f, "p") }, drop},
-		"semisync, promoted again":                  {promoted(), func(f *Facts) { alone(f); semi(f, "s") }, Serve{6}},
-		"semisync, failed before it could act":      {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Report.Failed = true }, giveUp}, // a person's word waits for its lease
-		"semisync, failed, nothing to give up":      {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Report.Failed, f.Lease = true, false }, nil},
-		"semisync, forced although failed":          {promoted(), func(f *Facts) { alone(f); semi(f, "s"); f.Report.Failed = true }, Serve{6}},
+		"semisync, alone, has not acted":        {promoted(), func(f *Facts) { alone(f); semi(f, "p") }, drop},
+		"semisync, alone, something is written": {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Busy = 1 }, nil},
+		"semisync, the last one in the set":     {promoted(), func(f *Facts) { semi(f, "p") }, drop},
+		"semisync, promoted again":              {promoted(), func(f *Facts) { alone(f); semi(f, "s") }, Serve{6}},
+		"semisync, failed before it could act":  {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Report.Failed = true }, giveUp}, // a person's word waits for its lease
+		"semisync, failed, nothing to give up":  {promoted(), func(f *Facts) { alone(f); semi(f, "p"); f.Report.Failed, f.Lease = true, false }, nil},
+		"semisync, forced although failed":      {promoted(), func(f *Facts) { alone(f); semi(f, "s"); f.Report.Failed = true }, Serve{6}},
+		// R13, R20: what is written here becomes durable before it is all that counts.
+		"async, has not acted":                      {promoted(), func(f *Facts) { async(f, "p") }, Flush{6}},
+		"async, older work":                         {promoted(), func(f *Facts) { async(f, "p"); f.Busy = 1 }, nil},
+		"async, epoch not stored":                   {promoted(), func(f *Facts) { async(f, "p"); f.Report.Epoch = 5 }, StoreEpoch{6}},
+		"async, the lease is not there yet":         {promoted(), func(f *Facts) { async(f, "p"); f.Lease = false }, Flush{6}},
+		"async, flushed for an earlier epoch":       {promoted(), func(f *Facts) { async(f, "p"); f.Durable = 5 }, Flush{6}},
+		"async, flushed":                            {promoted(), func(f *Facts) { async(f, "p"); f.Durable = 6 }, drop},
+		"async, flushed, no lease":                  {promoted(), func(f *Facts) { async(f, "p"); f.Durable, f.Lease = 6, false }, nil},
+		"async, forced":                             {promoted(), func(f *Facts) { alone(f); async(f, "s") }, Flush{6}},
+		"async, flushed, acted":                     {promoted(), func(f *Facts) { alone(f); async(f, "s"); f.Durable = 6 }, Serve{6}},
+		"async, the flush failed":                   {promoted(), func(f *Facts) { async(f, "p"); f.Report.Failed = true }, giveUp},
+		"async, forced although failed":             {promoted(), func(f *Facts) { alone(f); async(f, "s"); f.Report.Failed = true }, Serve{6}},
+		"async, a standby":                          {standby(), func(f *Facts) { async(f, "p") }, nil},
 		"semisync, failed, another may have all":    {promoted(), func(f *Facts) { semi(f, "p"); f.Report.Failed = true }, giveUp},
 		"standby and failed":                        {standby(), func(f *Facts) { f.Report.Failed = true }, nil},
 		"standby, confirmed":                        {standby(), func(*Facts) {}, nil},
@@ -172,6 +187,10 @@ func TestRandomFactsNeverServeTooEarly(t *testing.T) {
 			semi(&f, []string{"p", "s"}[rng.IntN(2)])
 		}
 		if flip() {
+			async(&f, []string{"p", "s"}[rng.IntN(2)])
+			f.Durable = cluster.Epoch(5 + rng.IntN(2))
+		}
+		if flip() {
 			f.Volume.Process = uint64(3 + rng.IntN(3))
 		}
 		if flip() {
@@ -210,13 +229,20 @@ func TestRandomFactsNeverServeTooEarly(t *testing.T) {
 				}
 				f.Report.Epoch = a.Epoch
 				continue
+			case Flush:
+				if f.Busy > 0 || f.Report.Epoch != v.Epoch || a.Epoch != v.Epoch {
+					t.Fatalf("flushes for epoch %d with %d operations on the device: %+v", a.Epoch, f.Busy, f)
+				}
+				f.Durable = a.Epoch
+				continue
 			case Serve:
 				serves++
 				m := v.Members["s"]
 				switch {
 				case !f.Lease, f.Busy > 0, v.Previous != "", f.Report.Epoch != v.Epoch, a.Epoch != v.Epoch, v.Primary != "s",
 					v.Process != f.Report.Process, m.Incarnation != f.Report.Incarnation, m.Process != f.Report.Process,
-					!f.Report.Usable() && len(v.Members) > 1, v.Mode == cluster.ModeSemisync && v.Served != "s":
+					!f.Report.Usable() && len(v.Members) > 1, v.Mode == cluster.ModeSemisync && v.Served != "s",
+					v.Mode == cluster.ModeAsync && (v.Served != "s" || f.Durable != v.Epoch && f.Report.Usable()):
 					t.Fatalf("serves too early: %+v", f)
 				}
 				f.Serving = a.Epoch

@@ -255,12 +255,32 @@ func (w *world) loseTail() {
 		case 1:
 			n.crash()
 			w.after(back, n.boots)
+			if w.rng.IntN(2) == 0 {
+				w.beheadNext(n, s)
+			}
 		case 2:
 			w.isolate(n, lease+back)
 		default:
 			w.stopFor(n, lease+back)
 		}
 	})
+}
+
+// beheadNext has next, who is to follow n, lose its power as soon as it serves, before it has flushed anything by itself.
+func (w *world) beheadNext(n, next *node) {
+	var look func()
+	look = func() {
+		switch {
+		case w.calm || next.proc == nil || n.proc != nil:
+			return
+		case w.primary() != next || next.proc.replica.sess == nil:
+			w.after(time.Millisecond, look)
+			return
+		}
+		next.crash()
+		w.after(w.between(0, lease), next.boots)
+	}
+	look()
 }
 
 // stopStandby has the standby stop in order while what it acknowledged is lost, and the primary go soon after it is back.

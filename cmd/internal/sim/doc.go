@@ -37,7 +37,8 @@
 //     the device, past ones too, plus Receiver.Outstanding.
 //   - Stop: clients are cut off without an answer, the stream is closed, the Core is dropped; what is on the device ends
 //     and counts as busy until then. StoreEpoch: stored, then Receiver.Stored. Propose: again every 100 ms. GiveUp:
-//     Holder.GiveUp, then told to the leader until the record moves or a grant comes.
+//     Holder.GiveUp, then told to the leader until the record moves or a grant comes. Flush: the device is flushed, which counts
+//     as busy; when it fails that is noted.
 //   - Serve: the clean-stop mark is removed durably first. A replica that is marked failed and is to serve all the same
 //     was promoted by a person's word: its whole content is read and written again and flushed before the mark goes and
 //     it serves, for no flush would make durable what a failed one dropped.

@@ -290,7 +290,7 @@ func (o *oracle) serve(s *session) {
 			}
 		case o.line.behind:
 			h.begin(v, w.now)
-			o.acked[b], o.floor[b] = v, min(o.floor[b], n.disk.durable[b])
+			o.acked[b], o.floor[b] = v, min(o.floor[b], v) // what was flushed and is here stays so
 		case alone:
 			o.see(b, v, w.now, w.now, "promotion of "+n.name)
 			h.begin(v, w.now)

@@ -45,8 +45,9 @@ type replica struct {
 	stopping stopPhase
 	stopAt   int64
 	clearing bool
-	size     int64  // with which it was opened
-	resized  uint64 // its number
+	durable  cluster.Epoch // for which it was flushed
+	size     int64         // with which it was opened
+	resized  uint64        // its number
 	resizing bool
 }
 
@@ -116,7 +117,7 @@ func (r *replica) report() cluster.Report {
 }
 
 func (r *replica) facts() role.Facts {
-	f := role.Facts{Self: r.n.name, Volume: r.vol, Report: r.report(), Size: r.vol.Size, Busy: r.busy + r.recv.Outstanding(),
+	f := role.Facts{Self: r.n.name, Volume: r.vol, Report: r.report(), Size: r.vol.Size, Busy: r.busy + r.recv.Outstanding(), Durable: r.durable,
 		Lease: r.p.holder.Valid(volumeName, r.vol.Epoch, r.p.now())}
 	if r.sess != nil {
 		f.Serving = r.sess.epoch
@@ -164,6 +165,8 @@ func (r *replica) follow() (again bool) {
 		return true
 	case role.StoreEpoch:
 		r.storeEpoch(a.Epoch)
+	case role.Flush:
+		r.makeDurable(a.Epoch)
 	case role.Serve:
 		return r.serve()
 	case role.Propose:
@@ -209,6 +212,24 @@ func (r *replica) storeEpoch(e cluster.Epoch) {
 	r.store(func(s *super) { s.epoch, s.used = max(s.epoch, e), true }, func() {
 		r.w.tracef("%s/%d stored epoch %d", r.n.name, r.p.number, e)
 		r.recv.Stored(e)
+		r.kick()
+	})
+}
+
+// makeDurable flushes what was taken before an epoch in which it is to serve.
+func (r *replica) makeDurable(e cluster.Epoch) {
+	if r.failed {
+		return
+	}
+	r.busy++
+	r.n.disk.start(r.p, &diskOp{kind: blockdev.OpFlush}, func(o *diskOp) {
+		r.busy--
+		switch {
+		case o.err != nil:
+			r.note(r.kick)
+		case !r.failed:
+			r.durable = max(r.durable, e)
+		}
 		r.kick()
 	})
 }
