@@ -59,8 +59,8 @@ failpoints: build ## crash each node of a real cluster at every fail point, half
 growcuts: build ## crash each node at every fail point of a growth and a shrink, half of the time with its power cut: ROUNDS (5) of each (root)
 	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_GROWCUTS=$(or $(ROUNDS),5) $(GO) test ./cmd/internal/e2e -run TestK110PowerCutsInAGrowth -count=1 -v -timeout 90m
 
-powercuts: ## cut the power of one or both of two replicas at named points: SEEDS (1000) histories, one again with SEED=n
-	HACLUSTER_POWERCUTS=$(or $(SEEDS),1000) $(if $(SEED),HACLUSTER_POWERCUT_SEED=$(SEED),) $(GO) test -tags failpoints ./replication -run TestK110PowerCuts -count=1 -v -timeout 2h
+powercuts: ## cut the power of one or both of two replicas at named points: SEEDS (1000) histories, one again with SEED=n, all in one mode with MODE=async
+	HACLUSTER_POWERCUTS=$(or $(SEEDS),1000) $(if $(MODE),HACLUSTER_POWERCUT_MODE=$(MODE),) $(if $(SEED),HACLUSTER_POWERCUT_SEED=$(SEED),) $(GO) test -tags failpoints ./replication -run TestK110PowerCuts -count=1 -v -timeout 2h
 
 resynckills: build ## kill the primary at KILLS (200) random points of a resync, and look at what its target returns to
 	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_RESYNC_KILLS=$(or $(KILLS),200) $(GO) test ./cmd/internal/e2e -run TestPrimaryKilledInAResync -count=1 -v -timeout 4h

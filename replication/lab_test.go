@@ -42,6 +42,7 @@ type lab struct {
 	index    uint64
 	log      []cluster.Command // applied or void, in order
 	decision func(cluster.Command) error
+	watch    func(c cluster.Command, before, now *cluster.Volume) // sees what was applied before any node does; under mu
 }
 
 type labConfig struct {
@@ -142,10 +143,14 @@ func (l *lab) pass(d time.Duration) {
 func (l *lab) apply(c cluster.Command) cluster.Result {
 	l.mu.Lock()
 	l.index++
+	before := l.state.Volumes["v"].Clone()
 	res := l.state.Apply(l.index, 1, c)
 	l.log = append(l.log, c)
 	v, ok := l.state.Volumes["v"]
 	v = v.Clone()
+	if l.watch != nil && res.Void == "" {
+		l.watch(c, &before, &v)
+	}
 	l.mu.Unlock()
 	if ok {
 		for _, n := range l.nodes {

@@ -76,6 +76,9 @@ func (l *lab) handOn(from *labNode, to string, failed bool) error {
 		if failed {
 			p.Leave = []string{from.name}
 		}
+		if failed && l.conf.mode == cluster.ModeAsync { // it may lack what was acknowledged, and is a member as what it has in memory
+			p.Basis = cluster.BasisUnchanged
+		}
 		l.nodes[m].grant()
 		if res := l.apply(cluster.Command{Promote: p}); res.Void != "" {
 			return errors.New(res.Void)

@@ -33,7 +33,9 @@ import (
 //   - the replicas hold the same bytes, also by what their disks hold durably
 //   - what a primary held that was lost to a promotion by force is in rescue images (powercutrescue_test.go)
 //
-// HACLUSTER_POWERCUTS is the number of seeds; make powercuts runs a thousand.
+// A third of the seeds are in async, with rules of its own (powercutasync_test.go).
+//
+// HACLUSTER_POWERCUTS is the number of seeds; make powercuts runs a thousand. HACLUSTER_POWERCUT_MODE has all of them in one mode.
 
 // cutPoints are where the power is cut. The points of making a superblock come before there is anything to lose.
 var cutPoints = func() (all []failpoint.Point) {
@@ -66,6 +68,7 @@ type cutRun struct {
 	forces int
 	images int         // in which something was looked for
 	claims []*claim    // under mu
+	async  *asyncRun   // nil: another mode
 	hold   atomic.Bool // the client is to pause
 	parked atomic.Bool // it does
 
@@ -84,7 +87,7 @@ func TestK110PowerCutsAtNamedPointsLoseNothing(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("HACLUSTER_POWERCUT_SEED"), 10, 64); err == nil {
 		first, seeds = n, 1
 	}
-	began, cuts, both, idle, forces, images := time.Now(), map[failpoint.Point]int{}, 0, 0, 0, 0
+	began, cuts, both, idle, forces, images, loses := time.Now(), map[failpoint.Point]int{}, 0, 0, 0, 0, 0
 	for seed := first; seed < first+seeds; seed++ {
 		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := newCutRun(t, seed)
@@ -100,12 +103,15 @@ func TestK110PowerCutsAtNamedPointsLoseNothing(t *testing.T) {
 			}
 			forces += r.forces
 			images += r.images
+			if r.async != nil {
+				loses += r.async.loses
+			}
 		})
 		if !ok {
 			t.Fatalf("repeat it with HACLUSTER_POWERCUT_SEED=%d", seed)
 		}
 	}
-	t.Logf("%d runs in %v: %d cuts of both nodes, %d at no point, %d forced promotions, %d rescue images read", seeds, time.Since(began).Round(time.Second), both, idle, forces, images)
+	t.Logf("%d runs in %v: %d cuts of both nodes, %d at no point, %d forced promotions, %d rescue images read, %d times async lost something", seeds, time.Since(began).Round(time.Second), both, idle, forces, images, loses)
 	for _, p := range cutPoints {
 		t.Logf("%-26s hit %7d times, power cut there %3d times", p, failpoint.Hits(p), cuts[p])
 		if seeds >= 1000 && (failpoint.Hits(p) < 10 || cuts[p] < 10) {
@@ -123,11 +129,14 @@ func newCutRun(t *testing.T, seed uint64) *cutRun {
 	r := &cutRun{rng: rand.New(rand.NewPCG(seed, 110)), off: make(chan struct{})}
 	r.point = cutPoints[seed%uint64(len(cutPoints))]
 	r.left.Store(-1 << 62)
-	mode := cluster.ModeSync
-	if seed%3 == 2 {
-		mode = cluster.ModeSemisync
+	conf := labConfig{size: cutVolume, mode: cutMode(seed), inline: r.rng.IntN(2) == 0, files: dir, undo: true, rescue: true}
+	if conf.mode == cluster.ModeAsync {
+		conf.bound = drawBound(r.rng)
 	}
-	r.lab = formed(t, labConfig{size: cutVolume, mode: mode, inline: r.rng.IntN(2) == 0, files: dir, undo: true, rescue: true}, "a", "b")
+	r.lab = formed(t, conf, "a", "b")
+	if conf.mode == cluster.ModeAsync {
+		r.watched(conf.bound)
+	}
 	switch a, b := r.lab.nodes["a"], r.lab.nodes["b"]; r.rng.IntN(3) {
 	case 0:
 		r.nodes = []*labNode{a}
@@ -137,6 +146,14 @@ func newCutRun(t *testing.T, seed uint64) *cutRun {
 		r.nodes = []*labNode{a, b}
 	}
 	return r
+}
+
+func cutMode(seed uint64) string {
+	if m := os.Getenv("HACLUSTER_POWERCUT_MODE"); m != "" {
+		return m
+	}
+	modes := []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}
+	return modes[rand.New(rand.NewPCG(seed, 111)).IntN(len(modes))]
 }
 
 // run is one history. hit: the power was cut at the point; else in the end.
@@ -180,6 +197,9 @@ func (r *cutRun) run() (hit bool) {
 	for _, f := range r.after {
 		f()
 	}
+	if r.async != nil {
+		r.kept = !slices.Contains(r.nodes, r.lab.nodes[r.volume().Served])
+	}
 	failpoint.OnHit(nil)
 	for _, n := range r.lab.nodes {
 		n.faults.Clear()
@@ -194,9 +214,9 @@ func (r *cutRun) run() (hit bool) {
 		r.endWriter(&writer)
 	}
 	if !r.kept {
-		r.acked = r.flushed // no more was promised
+		r.lostUnflushed() // no more was promised
 	}
-	r.heal()
+	r.heal(&writer)
 	writer.Wait()
 	r.check()
 	return hit
@@ -235,32 +255,44 @@ func (r *cutRun) spread() int64 {
 	return 1
 }
 
-// cut ends the power of the nodes. Nothing of them reaches anybody from here on, and what their devices keep is decided.
+// cut ends the power of the nodes that the seed has drawn.
 func (r *cutRun) cut() {
-	for _, n := range r.nodes {
+	r.cutPower(r.nodes)
+	close(r.off)
+}
+
+// cutPower ends the power of nodes. Nothing of them reaches anybody from here on, and what their devices keep is decided.
+func (r *cutRun) cutPower(nodes []*labNode) {
+	for _, n := range nodes {
 		n.dark.Store(true)
 		n.cable.cut()
 		n.leaseMu.Lock()
 		n.granted = false
 		n.leaseMu.Unlock()
 	}
-	for _, n := range r.nodes {
-		r.t.Logf("power of %s cut at %v, volume %+v", n.name, r.point, r.volume())
+	v := r.volume()
+	for _, n := range nodes {
+		r.t.Logf("power of %s cut at %v, volume %+v", n.name, r.point, v)
 	}
-	for name := range r.volume().Members {
-		r.kept = r.kept || !slices.Contains(r.nodes, r.lab.nodes[name])
+	for name := range v.Members {
+		r.kept = r.kept || !slices.Contains(nodes, r.lab.nodes[name])
 	}
-	for _, n := range r.nodes {
+	r.after = nil
+	for _, n := range nodes {
 		how := memdev.CrashOptions{Mode: memdev.KeepRandom, Rand: rand.New(rand.NewPCG(r.rng.Uint64(), 3))}
 		super := n.sbFile.cut(how.Rand)
 		_, _ = n.mem.Close(), n.table.Close()
 		n.undo.kill()
 		data, table, area, images := n.mem.Clone(how), n.table.Clone(how), n.undo.clone(how), n.rescue.cut(how)
+		if isStandby(v, n) {
+			r.flushOrder(n, data)
+		}
 		r.after = append(r.after, func() {
 			n.faults.Clear() // what hangs finds the device gone
 			n.undo.clear()
 			_ = n.halt()
 			n.mem, n.table = data, table
+			r.forgotten(n)
 			n.undo.set(func(u *labUndo) { u.dev = area })
 			images()
 			n.boot[5]++
@@ -271,7 +303,6 @@ func (r *cutRun) cut() {
 			n.cable.mend()
 		})
 	}
-	close(r.off)
 }
 
 // cut is what a power cut at this moment leaves: of an update that is on its way any of its sectors.
@@ -334,8 +365,9 @@ func (r *cutRun) step(name string) {
 	if !r.soon("both to be members before "+name, func() bool { r.pass(dropAfter / 50); return r.whole() }) {
 		return
 	}
-	r.writes(10)
 	p, s := r.pair()
+	r.slows(s)
+	r.writes(10)
 	select {
 	case <-r.off:
 		return

@@ -57,7 +57,7 @@ func (r *cutRun) write(stop chan struct{}) {
 func (r *cutRun) batch(c *clientConn, rng *rand.Rand) bool {
 	type one struct {
 		block int
-		value uint64
+		sent  *sentWrite
 		done  <-chan error
 	}
 	var all []one
@@ -66,10 +66,11 @@ func (r *cutRun) batch(c *clientConn, rng *rand.Rand) bool {
 		r.next++
 		v := r.next
 		r.newest[b] = v
+		sent := r.async.begins(b, v, r.lab.now())
 		r.mu.Unlock()
 		req := writeReq(int64(b)*(cutVolume/cutBlocks), cutContent(v))
 		req.FUA = rng.IntN(10) == 0
-		all = append(all, one{b, v, c.begin(req)})
+		all = append(all, one{b, sent, c.begin(req)})
 		if req.FUA {
 			all[len(all)-1].block += cutBlocks // what it acknowledged is durable
 		}
@@ -81,10 +82,10 @@ func (r *cutRun) batch(c *clientConn, rng *rand.Rand) bool {
 		switch b := o.block % cutBlocks; {
 		case err != nil:
 			good = false
-		default:
-			r.acked[b] = o.value
+		case r.answered(o.sent, o.block >= cutBlocks):
+			r.acked[b] = o.sent.value
 			if o.block >= cutBlocks {
-				r.flushed[b] = o.value
+				r.flushed[b] = o.sent.value
 			}
 		}
 		r.mu.Unlock()
@@ -93,14 +94,18 @@ func (r *cutRun) batch(c *clientConn, rng *rand.Rand) bool {
 		return good
 	}
 	r.mu.Lock()
-	before := r.acked
+	before, f := r.acked, streamFence{after: r.next, blocks: r.acked}
+	turn := r.async.turn()
 	r.mu.Unlock()
 	if err := c.flush(); err != nil {
 		return false
 	}
 	r.mu.Lock()
-	r.flushed = before
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	if turn == r.async.turn() { // else it was durable where it was lost with the rest
+		r.flushed = before
+		r.async.fenced(f)
+	}
 	return true
 }
 

@@ -35,6 +35,11 @@ func (r *cutRun) leave(s *labNode) bool {
 	if _, err := s.mem.ReadAt(held, 0); err != nil {
 		return false // its power is off
 	}
+	if r.async != nil {
+		r.mu.Lock()
+		r.prefix(s, r.uniform(s, held))
+		r.mu.Unlock()
+	}
 	r.back = &wayBack{node: s, point: held, areas: s.undo.areas()}
 	r.writes(20)
 	return true
@@ -87,6 +92,9 @@ func (r *cutRun) promise(s *labNode) {
 		r.acked[b] = binary.LittleEndian.Uint64(r.back.point[at:])
 	}
 	r.flushed = r.acked
+	if r.async != nil {
+		r.async.newBase(r.acked)
+	}
 }
 
 // atPoint compares what the forced standby holds, before a client writes, and lets clients go on. A cut leaves that to the end.

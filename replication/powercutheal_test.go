@@ -4,13 +4,17 @@ package replication
 
 import (
 	"encoding/binary"
+	"sync"
+	"sync/atomic"
 
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
 )
 
 // heal starts what is off and does what a leader would, until both are members and connected.
-func (r *cutRun) heal() {
+func (r *cutRun) heal(writer *sync.WaitGroup) {
+	var ended atomic.Bool
+	go func() { writer.Wait(); ended.Store(true) }()
 	for _, n := range r.nodes {
 		n.start()
 	}
@@ -20,6 +24,7 @@ func (r *cutRun) heal() {
 		r.allow()
 		v := r.volume()
 		r.forceAgain(v)
+		r.cutAgain(ended.Load())
 		p := r.lab.nodes[v.Primary]
 		if rep := p.get().Report(); v.Process == p.process && rep.Usable() {
 			p.leaseMu.Lock()
@@ -30,7 +35,9 @@ func (r *cutRun) heal() {
 			}
 			return r.whole()
 		}
-		if n, how := r.follows(v); n != nil {
+		if n, how := r.follows(v); n != nil && r.async != nil {
+			r.promoteAsync(v, n, how)
+		} else if n != nil {
 			leave := []string{}
 			for m := range v.Members {
 				if rep := r.lab.nodes[m].get().Report(); m != n.name && (v.LostMemory(m, &rep) && !rep.Clean.Matches(v.Members[m]) || how == cluster.BasisAllLost) {
@@ -51,6 +58,9 @@ func (r *cutRun) heal() {
 // follows is the leader's choice (failover: pick), which hears both nodes, or that of a person, where a member lives whose
 // disk has failed and the other has lost what was not flushed.
 func (r *cutRun) follows(v *cluster.Volume) (*labNode, cluster.Basis) {
+	if r.async != nil {
+		return r.followsAsync(v)
+	}
 	var usable []*labNode
 	writes := false // an unchanged member has yet to write what it took: nobody with less goes before it
 	for _, name := range append([]string{v.Primary}, v.MemberNames()...) {

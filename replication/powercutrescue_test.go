@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"sync"
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/memdev"
@@ -21,7 +22,13 @@ import (
 type claim struct {
 	node  *labNode
 	point []byte // what the other was promoted with
-	held  []byte // what the node held when its first image was begun; nil: none was
+
+	mu   sync.Mutex
+	held []byte // what the node held when its first image was begun; nil: none was
+
+	// In async, where the two may hold the same: what the node held, and what was acknowledged, when the other began to serve.
+	was   []byte
+	acked [cutBlocks]uint64
 }
 
 // lost notes that all of a node's writes since point are to be kept aside.
@@ -30,19 +37,31 @@ func (r *cutRun) lost(n *labNode, point []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.claims = append(slices.DeleteFunc(r.claims, func(c *claim) bool { return c.node == n }), c)
+	c.await()
+}
+
+// await has the claim see what the node holds when its first image is begun.
+func (c *claim) await() {
+	n := c.node
 	n.rescue.set(func(l *labRescue) {
 		l.begins = func() {
 			held := make([]byte, cutVolume)
 			if _, err := n.mem.ReadAt(held, 0); err != nil {
 				return // its power is off
 			}
-			r.mu.Lock()
-			defer r.mu.Unlock()
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			if c.held == nil {
 				c.held = held
 			}
 		}
 	})
+}
+
+func (c *claim) before() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held
 }
 
 // givenUp: a person had what a node holds overwritten.
@@ -69,12 +88,16 @@ func (r *cutRun) aside() {
 				images = append(images, c.node.exported(i.ID, true))
 			}
 		}
+		held := c.before()
+		if held == nil && c.was != nil && !c.overwritten() {
+			continue
+		}
 		for at := 0; at < cutVolume; at += cutVolume / cutBlocks {
 			lacks := func(p []byte) bool {
-				return !bytes.Equal(p[at:at+blockdev.BlockSize], c.held[at:at+blockdev.BlockSize])
+				return !bytes.Equal(p[at:at+blockdev.BlockSize], held[at:at+blockdev.BlockSize])
 			}
 			switch {
-			case c.held == nil:
+			case held == nil:
 				r.t.Fatalf("%s is a member again; no image of what it held as primary was begun", c.node.name)
 			case !lacks(c.point), slices.ContainsFunc(images, func(p []byte) bool { return !lacks(p) }):
 				continue
