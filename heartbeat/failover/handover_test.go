@@ -71,6 +71,51 @@ func TestHandOverPrefersTheMemberThatWasNamed(t *testing.T) {
 	}
 }
 
+// threeRig is a rig with a third replica, x, which is a member and does not answer yet.
+func threeRig(t *testing.T) *rig {
+	t.Helper()
+	g := newRig(t)
+	g.state.Apply(g.state.Index+1, term, cluster.Command{AddNode: &cluster.Node{Name: "x", DataDir: "dx", Start: 1}})
+	g.voters, g.starts["x"] = []string{"p", "s", "x"}, 1
+	g.reports["x"] = g.reports["s"]
+	g.change(func(v *cluster.Volume) {
+		v.Replicas = append(v.Replicas, cluster.Replica{Node: "x"})
+		v.Members["x"] = v.Members["s"]
+	})
+	g.request("p")
+	return g
+}
+
+func TestHandOverWaitsForTheMemberThatWasNamedThoughAnotherIsHeard(t *testing.T) {
+	g := threeRig(t)
+	g.giveUp(term, func(u *GiveUp) { u.To = "x" })
+	g.pass(lease / 2)
+	g.wantNoPromotion("x was named, and s was heard")
+	g.reach["x"] = true
+	g.pass(lease / 2)
+	g.wantPromotion("x", cluster.BasisHandOver)
+}
+
+func TestHandOverWaitsALeaseAtMostForTheMemberThatWasNamed(t *testing.T) {
+	g := threeRig(t)
+	g.giveUp(term, func(u *GiveUp) { u.To = "x" })
+	g.pass(full + lease/2)
+	g.wantPromotion("s", cluster.BasisHandOver)
+}
+
+func TestHandOverInSemisyncWaitsUntilTheMemberThatWasNamedHasWritten(t *testing.T) {
+	g := threeRig(t)
+	g.change(func(v *cluster.Volume) { v.Mode, v.Served = cluster.ModeSemisync, "p" })
+	g.reach["x"] = true
+	g.report("x", func(r *cluster.Report) { r.Taken, r.LastSeq = 9, 5 })
+	g.giveUp(term, func(u *GiveUp) { u.To = "x" })
+	g.pass(lease / 2)
+	g.wantNoPromotion("x was named, and s has written all")
+	g.report("x", func(r *cluster.Report) { r.LastSeq = 9 })
+	g.pass(lease / 2)
+	g.wantPromotion("x", cluster.BasisHandOver)
+}
+
 func TestGiveUpThatDoesNotCount(t *testing.T) { // R9, R10
 	for name, change := range map[string]func(u *GiveUp){
 		"older than the last request": func(u *GiveUp) { u.Number = 1 },

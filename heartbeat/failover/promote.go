@@ -198,6 +198,9 @@ func (l *Leader) pickAttached(now Instant, v *cluster.Volume, a *account, report
 func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
 	names := candidates(v, a, reports)
 	all := len(reports) == len(v.Members)
+	if !waited && awaitsNamed(v, a, reports) {
+		return nil
+	}
 	for _, n := range names {
 		r := reports[n]
 		if v.Unchanged(n, &r) && n != v.Primary {
@@ -247,6 +250,17 @@ func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, wait
 		return promotion(v, a, reports, names[0], cluster.BasisAllLost, waited)
 	}
 	return nil
+}
+
+// awaitsNamed reports whether the role was given up for a member that was not heard yet, or has yet to write what it took: another
+// may be heard first, and is not who was meant.
+func awaitsNamed(v *cluster.Volume, a *account, reports map[string]cluster.Report) bool {
+	to := a.handTo
+	if a.released != givenUp || a.failed || to == v.Primary || !v.IsMember(to) {
+		return false
+	}
+	r, heard := reports[to]
+	return !heard || r.Usable() && v.Unchanged(to, &r) && !v.MayLead(to, &r, a.tookFirst(to, &r))
 }
 
 // writes reports whether a member that is to follow has yet to write what it took.

@@ -49,7 +49,7 @@ func (n *Node) failover(ctx context.Context, l *leading, r api.FailoverRequest) 
 			return out, api.Failed("%q moved out of epoch %d meanwhile, to %s and not to %s: `ha-admin failovers` shows why", r.Volume, e, vol.Primary, r.To)
 		}
 		vol.Epoch = e
-		return n.awaitFailover(ctx, l, &vol, nil)
+		return n.movedTo(ctx, l, &vol, nil, r.To)
 	}
 	n.lookAgain(ctx, &v, r.To)
 	if err := mayFailover(&v, &vol, r); err != nil {
@@ -68,7 +68,17 @@ func (n *Node) failover(ctx context.Context, l *leading, r api.FailoverRequest) 
 			_ = l.do(context.WithoutCancel(ctx), func(cluster.Instant) { l.core.Cancel(r.Volume) })
 		}
 	}()
-	return n.awaitFailover(ctx, l, &vol, failed)
+	return n.movedTo(ctx, l, &vol, failed, r.To)
+}
+
+// movedTo is awaitFailover for a role that was to go to a certain node, if one was named: of several members another follows when
+// that one is gone by then.
+func (n *Node) movedTo(ctx context.Context, l *leading, before *cluster.Volume, failed <-chan error, to string) (api.Failover, error) {
+	f, err := n.awaitFailover(ctx, l, before, failed)
+	if err == nil && to != "" && f.To != to {
+		err = api.Failed("%q moved to %s and not to %s, which could not follow in time: `ha-admin status %s` shows whether it can now", before.Name, f.To, to, before.Name)
+	}
+	return f, err
 }
 
 // mayFailover refuses what would lose data, or cannot be.
