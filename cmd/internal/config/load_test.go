@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -197,7 +198,17 @@ func TestInsecureTakesNoNameButLocalhost(t *testing.T) {
 }
 
 func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
-	third := "node \"delta\" {\n  address = \"127.0.0.4:7400\"\n}\nvolume \"pgdata\" {\n  replica \"delta\" { device = \"/srv/d.img\" }"
+	more := func(nodes, replicas int) (text string) {
+		names := []string{"delta", "epsilon", "zeta"}
+		for i, n := range names[:nodes] {
+			text += fmt.Sprintf("node %q {\n  address = \"127.0.0.%d:7400\"\n}\n", n, 4+i)
+		}
+		text += "volume \"pgdata\" {"
+		for _, n := range names[:replicas] {
+			text += fmt.Sprintf("\n  replica %q { device = \"/srv/%s.img\" }", n, n)
+		}
+		return text
+	}
 	tests := []struct{ name, old, new, want string }{
 		{"mode", `mode = "sync"`, `mode = "async"`,
 			`cluster.hcl:23: not supported yet, mode = "async", mode = "sync" or "semisync" is wanted: the daemon refuses to start with it`},
@@ -205,13 +216,19 @@ func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 			`cluster.hcl:31: not supported yet, attach = "nbd", attach = "none" is wanted: the daemon refuses to start with it`},
 		{"one replica", "  replica \"alpha\" { device = \"/srv/${node.name}/${volume.name}.img\" }\n", "",
 			`cluster.hcl:21: not supported yet, volume "pgdata", two replicas are wanted, not one: the daemon refuses to start with it`},
-		{"three replicas", "volume \"pgdata\" {", third,
-			`cluster.hcl:30: not supported yet, replica "beta", two replicas of a volume are wanted, not more: the daemon refuses to start with it`},
+		{"five replicas", "volume \"pgdata\" {", more(3, 3),
+			`cluster.hcl:38: not supported yet, replica "beta", up to four replicas of a volume are wanted, not more: the daemon refuses to start with it`},
+		{"three replicas in async", "volume \"pgdata\" {\n  size = \"64MiB\"\n  mode = \"sync\"", more(1, 1) + "\n  size = \"64MiB\"\n  mode = \"async\"",
+			`cluster.hcl:30: not supported yet, replica "beta", two replicas of a volume in async are wanted, not more: the daemon refuses to start with it`},
 		// faults.md C77
 		{"two data nodes without a witness", "node \"gamma\" {\n  role    = \"witness\"\n  address = \"127.0.0.3:7400\"\n}\n", "",
 			`cluster.hcl:1: not supported yet, data nodes: 2, witnesses: 0, add a node with role = "witness", because two voters cannot outvote each other when one is lost: the daemon refuses to start with it`},
-		{"three data nodes", `role    = "witness"`, `role    = "data"`,
-			`cluster.hcl:1: not supported yet, data nodes: 3, witnesses: 0, two data nodes and one witness are wanted: the daemon refuses to start with it`},
+		{"three data nodes and a witness", "volume \"pgdata\" {", more(1, 0),
+			`cluster.hcl:1: not supported yet, data nodes: 3, witnesses: 1, leave a witness out, because 4 voters outlive the loss of no more nodes than 3: the daemon refuses to start with it`},
+		{"four data nodes without a witness", "role    = \"witness\"\n  address = \"127.0.0.3:7400\"\n}", "address = \"127.0.0.3:7400\"\n}\nnode \"delta\" {\n  address = \"127.0.0.4:7400\"\n}",
+			`cluster.hcl:1: not supported yet, data nodes: 4, witnesses: 0, add a node with role = "witness", because 4 voters outlive the loss of no more nodes than 3: the daemon refuses to start with it`},
+		{"six nodes", "volume \"pgdata\" {", more(3, 0),
+			`cluster.hcl:1: not supported yet, data nodes: 5, witnesses: 1, three or five nodes are wanted: all of them vote: the daemon refuses to start with it`},
 		{"fence", `volume "pgdata" {`, "fence \"alpha\" { agent = \"fence_x\" }\nvolume \"pgdata\" {",
 			`cluster.hcl:21: not supported yet, fence "alpha", leave the block out: the daemon refuses to start with it`},
 	}
@@ -229,6 +246,18 @@ func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 			if !strings.Contains(rep.Unsupported.Error()+"\n", tt.want+"\n") {
 				t.Errorf("Check warns of\n%v\nwant among it\n%s", rep.Unsupported, tt.want)
 			}
+		})
+	}
+}
+
+func TestLoadTakesThreeAndFiveNodesAndUpToFourReplicas(t *testing.T) {
+	for name, c := range map[string]struct{ old, new string }{
+		"three data nodes":                {`role    = "witness"`, `role    = "data"`},
+		"four data nodes and a witness":   {"volume \"pgdata\" {", "node \"delta\" {\n  address = \"127.0.0.4:7400\"\n}\nnode \"epsilon\" {\n  address = \"127.0.0.5:7400\"\n}\nvolume \"pgdata\" {\n  replica \"delta\" { device = \"/srv/d.img\" }\n  replica \"epsilon\" { device = \"/srv/e.img\" }"},
+		"two data nodes, three witnesses": {"volume \"pgdata\" {", "node \"delta\" {\n  role = \"witness\"\n  address = \"127.0.0.4:7400\"\n}\nnode \"epsilon\" {\n  role = \"witness\"\n  address = \"127.0.0.5:7400\"\n}\nvolume \"pgdata\" {"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			load(t, changed(t, loopback(t), c.old, c.new), Options{Node: "alpha", Insecure: true})
 		})
 	}
 }

@@ -30,9 +30,12 @@ func (c *Config) unsupported() Problems {
 	return r.problems
 }
 
-// unsupportedShape refuses clusters other than two data nodes and a witness. Two data nodes alone cannot outvote each
-// other: the loss of one would suspend the other until a fence agent or a person has spoken, and there is neither yet
-// (protocol.md, section 4; faults.md C77).
+// maxReplicas is how many replicas of a volume have been tried together.
+const maxReplicas = 4
+
+// unsupportedShape refuses clusters of which a majority is not what survives the loss of one node, or of two of five. Every node
+// votes. Two data nodes alone cannot outvote each other: the loss of one would suspend the other until a fence agent or a person
+// has spoken, and there is neither yet (protocol.md, section 4; faults.md C77); four or six outlive no more losses than three or five.
 func (c *Config) unsupportedShape(r *refusal) {
 	data, witnesses := 0, 0
 	for _, n := range c.Nodes {
@@ -43,12 +46,18 @@ func (c *Config) unsupportedShape(r *refusal) {
 		}
 	}
 	at := pos{line: c.Cluster.at.line, text: fmt.Sprintf("data nodes: %d, witnesses: %d", data, witnesses)}
+	even := fmt.Sprintf(", because %d voters outlive the loss of no more nodes than %d", data+witnesses, data+witnesses-1)
 	switch {
-	case data == 2 && witnesses == 1:
 	case data == 2 && witnesses == 0:
 		r.not(at, `add a node with role = "witness", because two voters cannot outvote each other when one is lost`)
-	default:
-		r.not(at, "two data nodes and one witness are wanted")
+	case data < 2:
+		r.not(at, "two data nodes or more are wanted")
+	case data+witnesses > 5:
+		r.not(at, "three or five nodes are wanted: all of them vote")
+	case (data+witnesses)%2 == 0 && witnesses > 0:
+		r.not(at, "leave a witness out"+even)
+	case (data+witnesses)%2 == 0:
+		r.not(at, `add a node with role = "witness"`+even)
 	}
 }
 
@@ -62,8 +71,12 @@ func (v Volume) unsupported(r *refusal) {
 	if len(v.Replicas) < 2 {
 		r.not(v.at, "two replicas are wanted, not one")
 	}
-	for _, rep := range v.Replicas[min(2, len(v.Replicas)):] {
-		r.not(rep.at, "two replicas of a volume are wanted, not more")
+	most, want := maxReplicas, "up to four replicas of a volume are wanted, not more"
+	if v.Mode == ModeAsync {
+		most, want = 2, "two replicas of a volume in async are wanted, not more"
+	}
+	for _, rep := range v.Replicas[min(most, len(v.Replicas)):] {
+		r.not(rep.at, want)
 	}
 	for _, rep := range v.Replicas {
 		if a := rep.Export.Attach; a != "" && a != AttachAuto && a != AttachNone {

@@ -8,17 +8,19 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"hacluster/cmd/internal/api"
 )
 
-// StopAndCompare stops all daemons in order, the primary after its standby so that the role stays where it is, and
-// compares the two copies of the volume.
+// StopAndCompare stops all daemons in order, the primary after its standbys so that the role stays where it is, and
+// compares the copies of the volume.
 func (c *Cluster) StopAndCompare(primary string) error {
-	standby := map[string]string{"alpha": "beta", "beta": "alpha"}[primary]
-	for _, n := range []string{standby, primary, "gamma"} {
+	data := c.DataNodes()
+	order := slices.DeleteFunc(slices.Clone(data), func(n string) bool { return n == primary })
+	for _, n := range append(append(order, primary), c.Nodes()[len(data):]...) {
 		code, err := c.Stop(n)
 		if err != nil {
 			return err
@@ -27,16 +29,21 @@ func (c *Cluster) StopAndCompare(primary string) error {
 			return fmt.Errorf("%s ended with exit code %d after SIGTERM: see %s", n, code, c.Log(n))
 		}
 	}
-	blocks, err := Differing(c.Disk("alpha"), c.Disk("beta"))
-	if err == nil && len(blocks) > 0 {
-		err = fmt.Errorf("the two copies differ in %d blocks, the first is block %d", len(blocks), blocks[0])
+	for _, n := range data[1:] {
+		blocks, err := Differing(c.Disk(data[0]), c.Disk(n))
+		if err == nil && len(blocks) > 0 {
+			err = fmt.Errorf("the copies of %s and %s differ in %d blocks, the first is block %d", data[0], n, len(blocks), blocks[0])
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // Elections is how often a node became leader of the Raft group, by the logs.
 func (c *Cluster) Elections() (n int, err error) {
-	for _, node := range Nodes {
+	for _, node := range c.Nodes() {
 		b, err := os.ReadFile(c.Log(node))
 		if err != nil {
 			return 0, err
@@ -65,7 +72,7 @@ func (c *Cluster) EventKinds(ctx context.Context) (map[string]int, error) {
 
 // ShowLogs prints the end of each node's log.
 func (c *Cluster) ShowLogs(w io.Writer, lines int) {
-	for _, n := range Nodes {
+	for _, n := range c.Nodes() {
 		b, err := os.ReadFile(c.Log(n))
 		if err != nil {
 			continue // it never started
@@ -85,7 +92,7 @@ func (c *Cluster) ShowEvents(w io.Writer) {
 
 // Dump ends what still runs in a way that leaves the stacks of all goroutines in the logs.
 func (c *Cluster) Dump() {
-	for _, n := range Nodes {
+	for _, n := range c.Nodes() {
 		if c.Signal(n, syscall.SIGQUIT) != nil {
 			continue // it runs no more
 		}

@@ -1,5 +1,5 @@
 // Package e2e runs a whole cluster of real haclusterd processes on loopback addresses of this machine: two data
-// nodes and a witness. The demo, the end-to-end tests and the failover benchmark use it. It starts, kills, pauses and
+// nodes and a witness, or three or four data nodes. The demo, the end-to-end tests and the failover benchmark use it. It starts, kills, pauses and
 // stops processes that it started itself, and nothing else.
 package e2e
 
@@ -32,14 +32,23 @@ type Config struct {
 	IO      string // auto, buffered or direct; default auto
 	Disks   string // folder of the backings; default Dir, and below it when not absolute. ${node.name} in it stands for the node
 	Extra   string // more lines of the volume block
+	Copies  int    // replicas, each on a data node of its own: 2, 3 or 4; default 2. Without a third vote there is a witness
 	Cluster string // more lines of the cluster block
 	Env     []string
 	TLS     bool // certificates are made by `ha-admin pki`; else --insecure
 	BootIDs bool // each node runs with a boot id of its own, the content of BootID(node); only root may
 }
 
-// Nodes of every cluster, in order; the last is the witness.
+// Nodes of a cluster of two replicas, in order; the last is the witness.
 var Nodes = []string{"alpha", "beta", "gamma"}
+
+// Nodes of this cluster, in order: those with a replica first.
+func (c *Cluster) Nodes() []string {
+	return []string{"alpha", "beta", "gamma", "delta", "epsilon"}[:c.cfg.Copies+1-c.cfg.Copies%2]
+}
+
+// DataNodes are those with a replica.
+func (c *Cluster) DataNodes() []string { return c.Nodes()[:c.cfg.Copies] }
 
 // Volume is the name of the one volume.
 const Volume = "vol"
@@ -71,7 +80,7 @@ const file = `cluster "{{.Name}}" {
 {{.Cluster}}
 }
 {{range $i, $n := .Nodes}}node "{{$n}}" {
-{{if eq $n "gamma"}}  role    = "witness"
+{{if ge $i $.Copies}}  role    = "witness"
 {{end}}  address = "127.{{$.Net}}.0.{{inc $i}}:{{$.Port}}"
   links   = ["127.{{$.Net}}.1.{{inc $i}}:{{$.Port}}", "127.{{$.Net}}.2.{{inc $i}}:{{$.Port}}"]
   http    = "127.{{$.Net}}.0.{{inc $i}}:{{$.HTTP}}"
@@ -80,9 +89,8 @@ const file = `cluster "{{.Name}}" {
   size = "{{.Size}}"
   mode = "{{.Mode}}"
   io   = "{{.IO}}"
-  replica "alpha" { device = "{{.Disks}}/alpha.img" }
-  replica "beta" { device = "{{.Disks}}/beta.img" }
-  export {
+{{range .Data}}  replica "{{.}}" { device = "{{$.Disks}}/{{.}}.img" }
+{{end}}  export {
     nbd    = ["unix://{{.Dir}}/${node.name}.sock", "tcp://${node.host}:{{.NBD}}"]
     attach = "none"
   }
@@ -102,6 +110,9 @@ func New(cfg Config) (*Cluster, error) {
 	def(&cfg.Mode, "sync")
 	def(&cfg.IO, "auto")
 	def(&cfg.Disks, cfg.Dir)
+	if cfg.Copies == 0 {
+		cfg.Copies = 2
+	}
 	if !filepath.IsAbs(cfg.Disks) {
 		cfg.Disks = filepath.Join(cfg.Dir, cfg.Disks)
 	}
@@ -117,7 +128,7 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = t.Execute(f, map[string]any{"Name": clusterName, "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": Nodes, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
+	err = t.Execute(f, map[string]any{"Name": clusterName, "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": c.Nodes(), "Data": c.DataNodes(), "Copies": cfg.Copies, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
 		"NBD": c.port + 2, "Size": cfg.Size, "Mode": cfg.Mode, "IO": cfg.IO, "Disks": cfg.Disks, "Extra": cfg.Extra, "Cluster": cfg.Cluster})
 	if err := errors.Join(err, f.Close()); err != nil || !cfg.TLS {
 		return c, err
@@ -166,12 +177,17 @@ func (c *Cluster) URI(node string) string {
 	return fmt.Sprintf("nbd+unix:///%s?socket=%s/%s.sock", Volume, c.cfg.Dir, node)
 }
 
-// URIs are those of both data nodes, for a client that follows the primary.
-func (c *Cluster) URIs() []string { return []string{c.URI("alpha"), c.URI("beta")} }
+// URIs are those of all data nodes, for a client that follows the primary.
+func (c *Cluster) URIs() (all []string) {
+	for _, n := range c.DataNodes() {
+		all = append(all, c.URI(n))
+	}
+	return all
+}
 
 // HTTP is the address of a node's health endpoints.
 func (c *Cluster) HTTP(node string) string {
-	for i, n := range Nodes {
+	for i, n := range c.Nodes() {
 		if n == node {
 			return fmt.Sprintf("127.%d.0.%d:%d", c.net, i+1, c.port+1)
 		}
@@ -182,7 +198,7 @@ func (c *Cluster) HTTP(node string) string {
 // Start starts nodes; all when none is named.
 func (c *Cluster) Start(nodes ...string) error {
 	if len(nodes) == 0 {
-		nodes = Nodes
+		nodes = c.Nodes()
 	}
 	for _, n := range nodes {
 		if err := c.start(n); err != nil {
@@ -317,7 +333,7 @@ func (c *Cluster) Wait(ctx context.Context, node string) (code int, err error) {
 }
 
 // Close kills what still runs.
-func (c *Cluster) Close() { c.Kill(Nodes...) }
+func (c *Cluster) Close() { c.Kill(c.Nodes()...) }
 
 // answers reports whether a node runs and is not stopped by SIGSTOP.
 func (c *Cluster) answers(node string) bool {
@@ -334,7 +350,7 @@ func (c *Cluster) Admin(ctx context.Context, args ...string) (stdout, stderr str
 
 // servers are the sockets of all nodes that run.
 func (c *Cluster) servers() (all []string) {
-	for _, n := range Nodes {
+	for _, n := range c.Nodes() {
 		if c.answers(n) {
 			all = append(all, filepath.Join(c.DataDir(n), "admin.sock"))
 		}

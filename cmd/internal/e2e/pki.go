@@ -30,8 +30,8 @@ func (c *Cluster) MakePKI(args ...string) error {
 
 // firstPKI makes what the nodes need to start.
 func (c *Cluster) firstPKI() error {
-	return errors.Join(c.MakePKI("init", "--cluster", clusterName), c.MakePKI(append([]string{"node", "--config", c.File()}, Nodes...)...),
-		c.MakePKI("user", "root", "--role", "admin"), c.Deliver(Nodes...))
+	return errors.Join(c.MakePKI("init", "--cluster", clusterName), c.MakePKI(append([]string{"node", "--config", c.File()}, c.Nodes()...)...),
+		c.MakePKI("user", "root", "--role", "admin"), c.Deliver(c.Nodes()...))
 }
 
 // Deliver takes each node's files to it: its own certificate and key, ca.crt and gossip.key.
@@ -82,7 +82,7 @@ func (c *Cluster) Links(node string) []string {
 }
 
 func (c *Cluster) at(node string, cable, port int) string {
-	for i, n := range Nodes {
+	for i, n := range c.Nodes() {
 		if n == node {
 			return fmt.Sprintf("127.%d.%d.%d:%d", c.net, cable, i+1, port)
 		}
