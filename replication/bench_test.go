@@ -18,6 +18,16 @@ func BenchmarkMirror4K(b *testing.B) {
 	}
 }
 
+// The same in async, within a bound of 32 MiB. Expected: at depth 1 what the local backing costs, for nothing waits for the standby until
+// half of the bound is used; from there on, and at depth 32 soon, the speed of the standby.
+func BenchmarkMirror4KAsync(b *testing.B) {
+	for _, depth := range []int{1, 32} {
+		b.Run(fmt.Sprintf("QD%d", depth), func(b *testing.B) {
+			benchmarkLab(b, labConfig{inline: true, size: 64 << 20, tmpfs: true, mode: cluster.ModeAsync, bound: wide}, depth, 4096, "a", "b")
+		})
+	}
+}
+
 // The same with a worker for each operation, as on a backing that waits for its disk: two more changes of goroutine on
 // each side.
 func BenchmarkMirror4KWorkers(b *testing.B) {
