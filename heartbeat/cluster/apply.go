@@ -46,6 +46,8 @@ func (s *State) apply(term uint64, c Command) (void, volume string) {
 		return s.on(c.Drop.On, func(v *Volume) string { return s.drop(c, v) }), c.Drop.Volume
 	case c.Admit != nil:
 		return s.on(c.Admit.On, func(v *Volume) string { return s.admit(c, v) }), c.Admit.Volume
+	case c.SetMode != nil:
+		return s.on(c.SetMode.On, func(v *Volume) string { return s.setMode(c, v) }), c.SetMode.Volume
 	case c.Rejoin != nil:
 		return s.on(c.Rejoin.On, func(v *Volume) string { return s.rejoin(c, v) }), c.Rejoin.Volume
 	case c.AllowResync != nil:

@@ -35,9 +35,13 @@ func commands() []Command {
 		{SettleLeases: &SettleLeases{Version: 3}},
 		{PauseResync: &PauseResync{On: o, Nodes: []string{"s"}, Paused: true}},
 		{FullResync: &FullResync{On: o, Node: "s"}},
+		{SetMode: &SetMode{On: o, Mode: ModeAsync, Members: map[string]Member{"s": m}}},
 	}
 	for i := range all {
 		all[i].Format, all[i].By, all[i].AtMillis = commandFormat, "p", 1700000000000
+		if all[i].SetMode != nil {
+			all[i].Format = commandModes
+		}
 	}
 	return all
 }
@@ -132,9 +136,36 @@ func TestNumberedSizesRaiseTheFormats(t *testing.T) {
 	}
 }
 
+// A program that knows no changes of a mode would leave the present one in force, so it must refuse the entries and the state (G54).
+func TestChangesOfModesRaiseTheFormats(t *testing.T) {
+	c := Command{By: "p", AtMillis: 1700000000000, Configure: &Configure{Version: 2, Hash: "h", Config: []byte{1, 2}, RTOMillis: 2000,
+		Resize: []ResizeVolume{{Name: "v", ID: "i", Epoch: 3, Version: 10, Size: 1 << 21, Number: 4}},
+		Modes:  []ChangeMode{{Name: "v", ID: "i", Epoch: 3, Version: 10, Mode: ModeAsync}}}}
+	b := c.Encode()
+	golden(t, "modes.json", append(b, '\n'))
+	c.Format = commandModes
+	if got, err := DecodeCommand(b); err != nil || !reflect.DeepEqual(got, c) {
+		t.Errorf("%+v, %v; want %+v", got, err, c)
+	}
+	s := formed(t)
+	v := s.Volumes["v"]
+	v.NextMode, v.Resized = ModeAsync, 2
+	s.Volumes["v"] = v
+	if b, err := s.Encode(); err != nil || !bytes.Contains(b, []byte(`"format":3`)) {
+		t.Errorf("%.40s, %v", b, err)
+	} else if got, err := Decode(b); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("%v\n got %+v\nwant %+v", err, got, s)
+	}
+	v.NextMode = "" // in force: every program reads it
+	s.Volumes["v"] = v
+	if b, err := s.Encode(); err != nil || !bytes.Contains(b, []byte(`"format":2`)) {
+		t.Errorf("%.40s, %v", b, err)
+	}
+}
+
 // faults.md M65, G54
 func TestOtherFormatsAreRefusedNamingBoth(t *testing.T) {
-	for _, format := range []string{"0", "3", "99", "-1"} {
+	for _, format := range []string{"0", "4", "99", "-1"} {
 		if _, err := DecodeCommand([]byte(`{"format":` + format + `,"drop":{"node":"s"}}`)); err == nil || !strings.Contains(err.Error(), format) || !strings.Contains(err.Error(), "1") {
 			t.Errorf("command of format %s: %v", format, err)
 		}

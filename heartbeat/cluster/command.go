@@ -30,6 +30,7 @@ type Command struct {
 	Failover     *Failover     `json:"failover,omitempty"`
 	Configure    *Configure    `json:"configure,omitempty"`
 	SettleLeases *SettleLeases `json:"settle_leases,omitempty"`
+	SetMode      *SetMode      `json:"set_mode,omitempty"`
 }
 
 // On is what a command on a volume was decided on.
@@ -193,6 +194,26 @@ type Configure struct {
 	Create    []CreateVolume `json:"create,omitempty"`
 	Remove    []RemoveVolume `json:"remove,omitempty"`
 	Resize    []ResizeVolume `json:"grow,omitempty"`
+	Modes     []ChangeMode   `json:"modes,omitempty"`
+}
+
+// ChangeMode gives a volume another mode, which its primary puts in force (SetMode). The present one takes a change back that is not
+// in force.
+type ChangeMode struct {
+	Name    string `json:"name"`
+	ID      string `json:"id"`
+	Epoch   Epoch  `json:"epoch"`
+	Version uint64 `json:"version"`
+	Mode    string `json:"mode"`
+}
+
+// SetMode is the primary's word that every member has all that was acknowledged, and that since then it has acknowledged by the
+// stronger of both modes: the next mode is in force.
+type SetMode struct {
+	On
+	Mode string `json:"mode"`
+	// Members are all others, each with its incarnation and the process that this primary has greeted.
+	Members map[string]Member `json:"members,omitempty"`
 }
 
 // ResizeVolume gives a volume another size from its next promotion on at which every replica is a member. When the volume had
@@ -225,6 +246,7 @@ type SettleLeases struct {
 const (
 	commandFormat  = 1
 	commandResized = 2 // a size has a number
+	commandModes   = 3 // a mode changes
 )
 
 // Encode is the command as the log holds it.
@@ -232,6 +254,9 @@ func (c Command) Encode() []byte {
 	c.Format = commandFormat
 	if c.Configure != nil && slices.ContainsFunc(c.Configure.Resize, func(r ResizeVolume) bool { return r.Number > 0 }) {
 		c.Format = commandResized
+	}
+	if c.SetMode != nil || c.Configure != nil && len(c.Configure.Modes) > 0 {
+		c.Format = commandModes
 	}
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -246,8 +271,8 @@ func DecodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandResized {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandResized)
+	if c.Format < commandFormat || c.Format > commandModes {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandModes)
 	}
 	return c, nil
 }

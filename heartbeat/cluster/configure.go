@@ -26,6 +26,9 @@ func (s *State) configure(c Command, n *Configure) string {
 	for _, r := range n.Resize {
 		s.resizeVolume(c, r)
 	}
+	for _, m := range n.Modes {
+		s.changeMode(c, m)
+	}
 	s.event(c, "configuration applied", nil, "", fmt.Sprintf("version %d: %d volumes added, %d removed", s.ConfigVersion, len(n.Create), len(n.Remove)))
 	return ""
 }
@@ -49,6 +52,18 @@ func (s *State) mayConfigure(n *Configure) string {
 			return void
 		}
 		names[r.Name] = true
+	}
+	changed := map[string]bool{} // a volume may get another size with another mode
+	for _, m := range n.Modes {
+		v, ok := s.Volumes[m.Name]
+		removed := slices.ContainsFunc(n.Remove, func(r RemoveVolume) bool { return r.Name == m.Name })
+		if !ok || v.ID != m.ID || changed[m.Name] || removed {
+			return fmt.Sprintf("volume %q with id %s does not exist", m.Name, m.ID)
+		}
+		if void := mayChangeMode(&v, m); void != "" {
+			return void
+		}
+		changed[m.Name] = true
 	}
 	for _, v := range n.Create {
 		if void := s.mayCreate(v); void != "" {

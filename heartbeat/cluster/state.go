@@ -45,7 +45,7 @@ type Volume struct {
 	Name     string    `json:"name"`
 	ID       string    `json:"id"`   // 32 hex digits
 	Size     int64     `json:"size"` // in force in this epoch
-	Mode     string    `json:"mode"`
+	Mode     string    `json:"mode"` // in force
 	Replicas []Replica `json:"replicas"`
 
 	Epoch   Epoch  `json:"epoch"`
@@ -60,6 +60,8 @@ type Volume struct {
 	// OldEnd is how far a replica may hold, from Size on, what an earlier and larger size had: before that is part of the volume
 	// again it has to read as zeroes on every replica. 0: there is nothing.
 	OldEnd int64 `json:"old_end,omitempty"`
+	// NextMode, when not empty, is the mode that the primary is to put in force (SetMode).
+	NextMode string `json:"next_mode,omitempty"`
 	// Primary and Process name the one process that may serve in this epoch. Empty before the first promotion.
 	Primary string `json:"primary"`
 	Process uint64 `json:"process"`
@@ -176,10 +178,11 @@ type State struct {
 	NextEvent uint64            `json:"next_event"`
 }
 
-// The formats of State that this program writes and reads. One without numbered sizes is written in the older format.
+// The formats of State that this program writes and reads. What an older program understands is written in its format.
 const (
 	stateFormat  = 1
 	stateResized = 2 // a volume has a numbered size
+	stateModes   = 3 // the mode of a volume is being changed
 )
 
 // How much history the state keeps; the oldest goes first.
@@ -213,7 +216,10 @@ func (s *State) Encode() ([]byte, error) {
 	out := *s
 	for _, v := range s.Volumes {
 		if v.Resized > 0 || v.NextResized > 0 {
-			out.Format = stateResized
+			out.Format = max(out.Format, stateResized)
+		}
+		if v.NextMode != "" {
+			out.Format = stateModes
 		}
 	}
 	return json.Marshal(&out)
@@ -225,8 +231,8 @@ func Decode(b []byte) (*State, error) {
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, fmt.Errorf("decode cluster state of %d bytes: %w", len(b), err)
 	}
-	if s.Format < stateFormat || s.Format > stateResized {
-		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateResized)
+	if s.Format < stateFormat || s.Format > stateModes {
+		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateModes)
 	}
 	s.Format = stateFormat // what it has decides in which it is written
 	if s.Nodes == nil || s.Volumes == nil {
