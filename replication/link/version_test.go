@@ -14,6 +14,8 @@ func TestStreamSpeaksWhatBothSidesKnow(t *testing.T) {
 	for _, c := range []struct{ primary, standby, want uint16 }{
 		{wire.Version, wire.Version, wire.Version},
 		{3, wire.Version, 3},
+		{4, wire.Version, 4},
+		{wire.Version, 4, 4},
 		{wire.Version, 3, 3},
 	} {
 		got := make(chan uint16, 1)

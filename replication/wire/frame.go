@@ -71,9 +71,10 @@ const (
 	Ordered                    // digest: read at this place among the entries, before any that follows and overlaps (R33)
 	FromDisk                   // digest: read past what the operating system keeps in memory
 	Sums                       // digest: answer with sums, which tell surely what differs and not what is alike
+	Fence                      // flush, or durable write or zero: nothing that follows it begins before it is durable (R13)
 )
 
-var allowedFlags = [...]Flags{Write: FUA | Resync, Zero: FUA | Unmap | Resync, Flush: 0, Close: 0, Digest: Ordered | FromDisk | Sums, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0, Read: 0}
+var allowedFlags = [...]Flags{Write: FUA | Resync | Fence, Zero: FUA | Unmap | Resync | Fence, Flush: Fence, Close: 0, Digest: Ordered | FromDisk | Sums, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0, Read: 0}
 
 // Frame is one step of what a primary tells a standby.
 //
@@ -198,6 +199,9 @@ func (f *Frame) check(size int64) error {
 	}
 	if f.Flags&Sums != 0 && f.Flags != Sums {
 		return malformed("a %v for sums with the flags %#x", f.Kind, uint8(f.Flags))
+	}
+	if f.Flags&Fence != 0 && f.Kind != Flush && f.Flags&FUA == 0 {
+		return malformed("a %v that need not be durable with the flags %#x", f.Kind, uint8(f.Flags))
 	}
 	if f.Kind.Sequenced() != (f.Seq != 0) || (f.Kind.Sequenced() && f.ID != 0) {
 		return malformed("a %v has sequence number %d and id %d", f.Kind, f.Seq, f.ID)

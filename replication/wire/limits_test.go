@@ -65,6 +65,7 @@ func TestFramesBeyondTheRulesAreRefused(t *testing.T) {
 		"unknown kind":                      {Frame{Kind: 99, Seq: 1}, ErrMalformed},
 		"kind zero":                         {Frame{Seq: 1}, ErrMalformed},
 		"write with unmap":                  {Frame{Kind: Write, Flags: Unmap, Seq: 1, Range: rng(0, 1)}, ErrMalformed},
+		"fence of what may be lost":         {Frame{Kind: Write, Flags: Fence, Seq: 1, Range: rng(0, 1)}, ErrMalformed},
 		"unknown flag":                      {Frame{Kind: Write, Flags: 0x80, Seq: 1, Range: rng(0, 1)}, ErrMalformed},
 		"write without number":              {Frame{Kind: Write, Range: rng(0, 1)}, ErrMalformed},
 		"write with an id":                  {Frame{Kind: Write, Seq: 1, ID: 1, Range: rng(0, 1)}, ErrMalformed},

@@ -90,6 +90,12 @@ func sampleSums() Batch {
 	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{{Kind: Digest, Flags: Sums, ID: 80, Range: blockdev.Range{Off: 4096, Len: 8192}}}}
 }
 
+func sampleFence() Batch {
+	w := write(81, 4096, []byte("payload"))
+	w.Flags = FUA | Fence
+	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{w, {Kind: Zero, Flags: FUA | Fence, Seq: 82, Range: blockdev.Range{Len: 4096}}, {Kind: Flush, Flags: Fence, Seq: 83}}}
+}
+
 func sampleData() Replies {
 	return Replies{Epoch: 7, Stream: 3, Version: Version, Items: []Reply{
 		{Kind: ReadReply, ID: 15, Range: blockdev.Range{Off: 4096, Len: 7}, Data: []byte("content")},
@@ -171,40 +177,63 @@ func TestGoldenBytes(t *testing.T) {
 	}
 	for name, msg := range map[string][]byte{
 		"hello": hello, "helloreply": reply, "batch": encode(t, sampleBatch(), 20<<30), "replies": replies,
-		"read": encode(t, sampleRead(), 20<<30), "data": data, "received": received, "sums": encode(t, sampleSums(), 20<<30),
+		"read": encode(t, sampleRead(), 20<<30), "data": data, "received": received, "sums": encode(t, sampleSums(), 20<<30), "fence": encode(t, sampleFence(), 20<<30),
 	} {
 		golden(t, name, Version, msg)
 	}
 }
 
-// What a stream of version 3 carries is what it was when that was the newest.
-func TestGoldenBytesOfVersion3(t *testing.T) {
-	batch, read, replies, data := sampleBatch(), sampleRead(), sampleReplies(), sampleData()
-	batch.Version, read.Version, replies.Version, data.Version = 3, 3, 3, 3
-	r, err1 := AppendReplies(nil, replies)
-	d, err2 := AppendReplies(nil, data)
-	if err := errors.Join(err1, err2); err != nil {
+// What a stream of an older version carries is what it was when that was the newest.
+func TestGoldenBytesOfOlderVersions(t *testing.T) {
+	for v := VersionMin; v < Version; v++ {
+		batch, read, replies, data := sampleBatch(), sampleRead(), sampleReplies(), sampleData()
+		batch.Version, read.Version, replies.Version, data.Version = uint16(v), uint16(v), uint16(v), uint16(v)
+		r, err1 := AppendReplies(nil, replies)
+		d, err2 := AppendReplies(nil, data)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		for name, msg := range map[string][]byte{"batch": encode(t, batch, 20<<30), "read": encode(t, read, 20<<30), "replies": r, "data": d} {
+			golden(t, name, v, msg)
+		}
+		var got Batch
+		if err := got.Decode([][]byte{encode(t, batch, 20<<30)}, 20<<30); err != nil {
+			t.Error(err)
+		}
+		sameBatch(t, got, received(batch))
+	}
+	sums, received := sampleSums(), sampleReceived()
+	sums.Version, received.Version = 4, 4
+	r, err := AppendReplies(nil, received)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for name, msg := range map[string][]byte{"batch": encode(t, batch, 20<<30), "read": encode(t, read, 20<<30), "replies": r, "data": d} {
-		golden(t, name, 3, msg)
-	}
-	var got Batch
-	if err := got.Decode([][]byte{encode(t, batch, 20<<30)}, 20<<30); err != nil {
-		t.Error(err)
-	}
-	sameBatch(t, got, received(batch))
-	sums := sampleSums()
-	sums.Version = 3
-	if _, err := AppendBatch(nil, sums, 20<<30); !errors.Is(err, ErrMalformed) {
-		t.Errorf("a request for sums is sent in version 3: %v", err)
-	}
-	head := appendHeader(nil, header{version: 3, kind: KindBatch, epoch: 7, stream: 3, count: 1})
-	if err := got.Decode([][]byte{head, encode(t, sampleSums(), 20<<30)[HeaderSize:]}, 20<<30); !errors.Is(err, ErrMalformed) {
-		t.Errorf("a request for sums is taken in version 3: %v", err)
+	golden(t, "sums", 4, encode(t, sums, 20<<30))
+	golden(t, "received", 4, r)
+}
+
+// What an older version does not know is neither sent in it nor taken.
+func TestOlderVersionsLackWhatCameLater(t *testing.T) {
+	for what, c := range map[string]struct {
+		batch Batch
+		since int
+	}{"a request for sums": {sampleSums(), VersionSums}, "a fence": {sampleFence(), VersionFence}} {
+		for v := VersionMin; v < c.since; v++ {
+			old := c.batch
+			old.Version = uint16(v)
+			if _, err := AppendBatch(nil, old, 20<<30); !errors.Is(err, ErrMalformed) {
+				t.Errorf("%s is sent in version %d: %v", what, v, err)
+			}
+			head := appendHeader(nil, header{version: uint16(v), kind: KindBatch, epoch: 7, stream: 3, count: uint32(len(old.Frames))})
+			var got Batch
+			if err := got.Decode([][]byte{head, encode(t, c.batch, 20<<30)[HeaderSize:]}, 20<<30); !errors.Is(err, ErrMalformed) {
+				t.Errorf("%s is taken in version %d: %v", what, v, err)
+			}
+		}
 	}
 	for _, v := range []uint16{VersionMin - 1, Version + 1} {
 		head := appendHeader(nil, header{version: v, kind: KindBatch, epoch: 7, stream: 3, count: 1})
+		var got Batch
 		if err := got.Decode([][]byte{head, encode(t, sampleRead(), 20<<30)[HeaderSize:]}, 20<<30); !errors.Is(err, ErrVersion) {
 			t.Errorf("a message of version %d: %v", v, err)
 		}
