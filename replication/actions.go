@@ -130,6 +130,8 @@ func (t *Tenure) carryOut(a *primary.Action, by caller) {
 		t.noteDisk(a.Err, by)
 	case primary.HandOn:
 		t.look()
+	case primary.Barrier:
+		t.admitBarrier()
 	case primary.Reread:
 		t.r.work.do(a.Op.Owner.(*op))
 	case primary.Compare:

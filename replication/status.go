@@ -14,6 +14,7 @@ type Serving struct {
 	Epoch     cluster.Epoch
 	Suspended bool
 	Peers     []PeerStatus
+	ModeWaits string // what a change of the mode waits for; empty: there is none
 	// Counts of clients' operations in this tenure.
 	ReadOps, WriteOps, ReadBytes, WriteBytes uint64
 }
@@ -44,6 +45,7 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 	now := r.node.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	s.ModeWaits = t.core.ModeWaits()
 	for _, n := range t.core.Peers() {
 		p := t.peers[n]
 		g := t.core.Peer(n)

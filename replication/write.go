@@ -98,6 +98,21 @@ func (t *Tenure) admit(o *op) {
 	t.run(acts, client)
 }
 
+// admitBarrier has a flush of our own admitted, by which a change of the mode sees that every member has all before it.
+func (t *Tenure) admitBarrier() {
+	o := t.newOp(blockdev.OpFlush, blockdev.Range{})
+	now := t.r.node.Now()
+	t.mu.Lock()
+	if t.ended || !t.core.AdmitBarrier(now, &o.Op) {
+		t.mu.Unlock()
+		o.release()
+		return
+	}
+	acts := t.takeLocked()
+	t.mu.Unlock()
+	t.run(acts, loop)
+}
+
 // read does not pass the Core before its end: there it waits for the writes that it may have seen (R29).
 func (t *Tenure) read(o *op) {
 	t.mu.Lock()

@@ -20,6 +20,7 @@ import (
 //
 // The moment of an acknowledgement is the one at which it is decided; what is between that and the client is the gate's (R11).
 
+// isAsync reports whether async is in force: members may lack what clients were told of, also when no more is told so (lags).
 func (c *Core) isAsync() bool { return c.vol.Mode == cluster.ModeAsync }
 
 // SetBound changes what may be lost in async. A smaller one counts for what is acknowledged from now on.
@@ -58,7 +59,7 @@ func (c *Core) LetGo(now Instant) {
 
 // letGo looks again at what the bound has held.
 func (c *Core) letGo() {
-	if c.late == 0 || !c.isAsync() {
+	if c.late == 0 || !c.lags() {
 		return
 	}
 	for op := c.firstLate(); op != nil && c.mayLag(op); op = c.firstLate() {
@@ -165,7 +166,7 @@ func (c *Core) SendsOn(now Instant) bool {
 // longest is how long a member in async may be silent, or lack what a client was told of: the bound, and the patience. Silence
 // alone is nothing that writers feel. In the other modes they wait for it, and it is DropAfter.
 func (c *Core) longest() time.Duration {
-	if !c.isAsync() {
+	if !c.lags() {
 		return c.cfg.DropAfter
 	}
 	return max(c.bound.Time+c.bound.Patience, c.cfg.DropAfter)
@@ -174,7 +175,7 @@ func (c *Core) longest() time.Duration {
 // deadAfter is when a connection is given up on which nothing moves: in async early enough for another one before the patience
 // is over, and not because one large operation takes its time on a slow line.
 func (c *Core) deadAfter() time.Duration {
-	if !c.isAsync() {
+	if !c.lags() {
 		return 4 * c.cfg.DropAfter
 	}
 	return max(4*c.cfg.DropAfter, c.bound.Patience/2)
@@ -196,7 +197,7 @@ func (c *Core) heldTooLong(now Instant, p *peer) string {
 
 // heldFor is for how long the operation that has to go first has been held while p lacks it.
 func (c *Core) heldFor(now Instant, p *peer) time.Duration {
-	if c.diskErr != nil || c.quiet || c.giveUpAt != 0 {
+	if c.diskErr != nil || c.quiet || c.giveUpAt != 0 || !c.lags() {
 		return 0 // that holds it
 	}
 	if op := c.firstLate(); op != nil && p.lacks(op) {

@@ -124,6 +124,7 @@ const (
 	AskMap                           // Node: ask what it has marked for us; Mapped answers
 	Fetch                            // Node: ask for the content of Op's Range, as Num; Fetching and Fetched answer
 	Look                             // Node: ask for the digests of Op.Range, in the order of entries
+	Barrier                          // a flush of the runner's own is to be admitted: AdmitBarrier
 )
 
 // Action is one thing to do.
@@ -142,6 +143,8 @@ type Action struct {
 type Core struct {
 	cfg       Config
 	vol       cluster.Volume
+	mode      string // by which operations are acknowledged: the stronger one while it changes
+	change    modeChange
 	queue     order.Queue
 	inflight  ring[*Op]
 	lastSeq   uint64
@@ -191,7 +194,7 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	if cfg.Piece == 0 {
 		cfg.Piece = resync.PieceSize
 	}
-	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}, flushedAt: now, bound: cfg.Bound, now: now}
+	c := &Core{cfg: cfg, vol: vol.Clone(), mode: vol.AckMode(), peers: map[string]*peer{}, flushedAt: now, bound: cfg.Bound, now: now}
 	for _, r := range vol.Replicas {
 		if r.Node != cfg.Self {
 			c.peers[r.Node] = newPeer(r.Node, vol.IsMember(r.Node), now)
@@ -284,7 +287,7 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 	switch {
 	case c.covered(op):
 		c.finish(op)
-	case c.isAsync():
+	case c.lags():
 		c.ahead(op)
 	}
 	c.settle()
@@ -392,6 +395,7 @@ func (c *Core) finish(op *Op) {
 	for c.inflight.len() > 0 && c.inflight.at(0) == nil {
 		c.inflight.pop()
 	}
+	c.barrierEnds(op)
 	c.unref(op)
 	c.drained()
 }
@@ -407,7 +411,7 @@ func (c *Core) sweep() {
 			seen, got = min(seen, p.seen), min(got, max(p.got, p.seen))
 		}
 	}
-	if c.vol.Mode != cluster.ModeSemisync {
+	if c.mode != cluster.ModeSemisync {
 		got = seen
 	}
 	wasSeen, wasGot := c.minSeen, c.minGot

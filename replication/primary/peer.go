@@ -214,6 +214,9 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 		c.act(Action{Kind: Disconnect, Node: p.node, Reason: fmt.Sprintf("it claims entry %d, %d is the last that was made", g.LastNum, p.next-1)})
 		return
 	}
+	if p.process != g.Process {
+		c.anew()
+	}
 	p.connected, p.process, p.since = true, g.Process, now
 	if !p.graced { // once: a link that breaks again and again must not keep writes waiting for ever
 		p.graced, p.moved = true, now

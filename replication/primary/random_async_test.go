@@ -114,6 +114,9 @@ func (w *world) tells(op *Op) {
 		return // a mend
 	}
 	one.done, one.at = true, w.now
+	if !w.isAsync() || !w.c.isAsync() {
+		return // by the mode before, the stronger one
+	}
 	w.everyMember(func(s *side) {
 		bytes, from := int64(0), w.lacking(s)
 		for _, o := range a.order {
@@ -155,12 +158,14 @@ func (w *world) checkLag() {
 			if one == nil || !one.done || op.seq <= p.lagFrom || !p.required() {
 				continue
 			}
-			bytes += lost(op)
+			if w.c.isAsync() {
+				bytes += lost(op)
+			}
 			if oldest == 0 || one.at < oldest {
 				oldest = one.at
 			}
 		}
-		if g := w.c.Peer(p.node); g.LagBytes != bytes || p.required() && len(w.c.mends) == 0 && w.async.mends(p) == 0 && g.LagSince != oldest {
+		if g := w.c.Peer(p.node); g.LagBytes != bytes || p.required() && !w.changes && len(w.c.mends) == 0 && w.async.mends(p) == 0 && g.LagSince != oldest {
 			w.fail("%s lacks %d bytes, the oldest since %d; %d and %d are counted", p.node, bytes, oldest, g.LagBytes, g.LagSince)
 		}
 	}
@@ -200,6 +205,9 @@ func (w *world) handOver() {
 
 func (w *world) drained() {
 	w.async.handed++
+	if !w.isAsync() {
+		return
+	}
 	w.everyMember(func(s *side) {
 		if from := w.lacking(s); from != ^uint64(0) {
 			w.fail("R30: drained, and member %s lacks operation %d", s.name, from)

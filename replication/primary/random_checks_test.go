@@ -11,7 +11,7 @@ func (w *world) complete(op *Op) {
 		} else {
 			w.everyMember(func(s *side) {
 				has := w.has(s)
-				if w.async != nil {
+				if w.isAsync() {
 					has = w.waiting[op] // what a member lacks within the bound may be read
 				}
 				for b, v := range w.waiting[op] {
@@ -24,7 +24,7 @@ func (w *world) complete(op *Op) {
 				}
 			})
 		}
-		if w.async != nil && op.Err == nil {
+		if w.isAsync() && op.Err == nil {
 			w.readTold(w.waiting[op])
 		}
 		delete(w.waiting, op)
@@ -64,7 +64,7 @@ func (w *world) complete(op *Op) {
 func (w *world) everyMember(f func(*side)) {
 	vol := w.vol()
 	for _, s := range w.sides {
-		if m, ok := vol.Members[s.name]; ok && m.Incarnation == s.inc && (w.room == nil || m.Process == s.process) && !s.failed {
+		if m, ok := vol.Members[s.name]; ok && m.Incarnation == s.inc && (!vol.IsProcess(s.name) || m.Process == s.process) && !s.failed {
 			f(s)
 		}
 	}
@@ -73,7 +73,7 @@ func (w *world) everyMember(f func(*side)) {
 // has is what a member has: in semisync also what only its process has, in memory.
 func (w *world) has(s *side) content {
 	has := s.dev
-	if w.room == nil {
+	if vol := w.vol(); !vol.IsProcess(s.name) {
 		return has
 	}
 	for _, e := range s.holding {
@@ -85,12 +85,14 @@ func (w *world) has(s *side) content {
 }
 
 func (w *world) check() {
-	if w.async != nil {
+	if w.isAsync() {
 		w.everyMember(w.isPrefix)
+	}
+	if w.async != nil {
 		w.checkLag()
 	}
 	w.everyMember(func(s *side) {
-		if w.async != nil {
+		if w.isAsync() {
 			return
 		}
 		has := w.has(s)
@@ -143,6 +145,6 @@ func (w *world) check() {
 }
 
 func (w *world) atRest() bool {
-	return len(w.open) == 0 && len(w.waiting) == 0 && len(w.reads) == 0 && len(w.vol().Members) == 3 &&
+	return w.vol().NextMode == "" && w.c.vol.NextMode == "" && len(w.open) == 0 && len(w.waiting) == 0 && len(w.reads) == 0 && len(w.vol().Members) == 3 &&
 		w.c.peers["s"].member && w.c.peers["x"].member && w.dev == w.sides[0].dev && w.dev == w.sides[1].dev
 }

@@ -74,6 +74,10 @@ func (w *world) fault() {
 		if w.rng.IntN(3) == 0 {
 			w.restart(s)
 		}
+	case 8:
+		if w.changes && w.rng.IntN(2) == 0 {
+			w.changeMode()
+		}
 	case 7:
 		if w.rng.IntN(30) == 0 && len(w.local) > 0 && !w.local[0].IsCopy() {
 			w.broken = true
@@ -88,6 +92,9 @@ func (w *world) restart(s *side) {
 	s.recv, s.queue, s.running, s.holding = standby.New(3, false), order.Queue{}, nil, nil
 	if w.room != nil {
 		s.process++
+		n := w.state.Nodes[s.name]
+		n.Start = s.process
+		w.state.Nodes[s.name] = n
 	}
 }
 
@@ -214,6 +221,9 @@ func (w *world) commit() {
 	w.index++
 	before := w.vol()
 	if r := w.state.Apply(w.index, 1, c); r.Void == "" {
+		if c.SetMode != nil {
+			w.changed++
+		}
 		if c.Drop != nil && before.IsMember(c.Drop.Node) {
 			w.drops++
 		}
@@ -283,9 +293,9 @@ func (w *world) arrive(s *side, f frame) {
 		e := &entryOf{f: f}
 		e.Owner, e.Range = e, f.op.Range
 		e.Barrier = f.op.Closing() || f.op.Kind == blockdev.OpFlush || f.op.IsVoid()
-		e.Fence = w.async != nil && (f.op.Kind == blockdev.OpFlush || f.op.IsVoid() || f.op.FUA)
+		e.Fence = f.fence
 		s.holding = append(s.holding, e)
-		if w.room != nil && w.async == nil {
+		if v := w.vol(); v.Mode == cluster.ModeSemisync || w.changes && w.rng.IntN(2) == 0 {
 			s.conn.acks = append(s.conn.acks, answer{f.num, true})
 		}
 		if s.queue.Admit(&e.Item) {

@@ -68,7 +68,7 @@ func schedules() uint64 {
 
 func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 	seeds := schedules()
-	var completed, drops, broke, admits, mended, reread, rested, early, late, full, handed int
+	var completed, drops, broke, admits, mended, reread, rested, early, late, full, handed, changed int
 	for seed := range seeds {
 		w, err := runWorld(seed)
 		if err != nil {
@@ -78,6 +78,7 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 		early += w.early
 		drops += w.drops
 		mended += w.mended
+		changed += w.changed
 		if a := w.async; a != nil {
 			late, full, handed = late+a.late, full+a.full, handed+a.handed
 		}
@@ -92,8 +93,8 @@ func TestRandomSchedulesLoseNothingAndComeToRest(t *testing.T) {
 			admits++
 		}
 	}
-	t.Logf("%d operations, %d drops, %d runs to rest, %d at rest, %d with a broken disk, %d blocks mended, %d reads tried again, %d acknowledged early, %d held by a bound, %d up to its last byte, %d hand-overs", completed, drops, admits, rested, broke, mended, reread, early, late, full, handed)
-	if n := int(seeds); completed < 20*n || drops < n/2 || broke == 0 || mended < n/16 || rested < n/2 || early < n/4 || late < n || full < n/100 || handed < n/16 {
+	t.Logf("%d operations, %d drops, %d runs to rest, %d at rest, %d with a broken disk, %d blocks mended, %d reads tried again, %d acknowledged early, %d held by a bound, %d up to its last byte, %d hand-overs, %d changes of the mode", completed, drops, admits, rested, broke, mended, reread, early, late, full, handed, changed)
+	if n := int(seeds); completed < 20*n || drops < n/2 || broke == 0 || mended < n/16 || rested < n/2 || early < n/4 || late < n || full < n/100 || handed < n/16 || changed < n/8 {
 		t.Fatal("the schedules do not reach what they are for")
 	}
 }

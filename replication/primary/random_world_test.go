@@ -20,6 +20,7 @@ type frame struct {
 	num           uint64
 	op            *Op
 	data          content // of a copy or a mend
+	fence         bool
 }
 
 type conn struct {
@@ -47,7 +48,7 @@ type side struct {
 	inc      cluster.Incarnation
 	before   []blockdev.Range // of a member: blocks that hold what the primary lacks, since before the tenure
 	boots    int
-	process  uint64     // another one after a restart, in semisync
+	process  uint64     // another one after a restart, where a membership may be of it
 	holding  []*entryOf // taken and not returned: in the memory of the process
 	failed   bool
 	recv     *standby.Receiver
@@ -102,8 +103,10 @@ type world struct {
 	acked     content // newest acknowledged write of each block
 	flushed   content // what an acknowledged flush promised
 	completed int
-	room      *room // in semisync and async
+	room      *room // where more may be acknowledged than every member has written
 	async     *asyncWorld
+	changes   bool // an operator changes the mode, again and again
+	changed   int
 	early     int // completed before every member had written it
 	admitted  int
 	drops     int
@@ -118,7 +121,7 @@ func newWorld(seed uint64) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 77)), now: 100 * second, state: cluster.NewState(),
 		data: map[*Op]content{}, mends: map[*Op]*Op{}, waiting: map[*Op]content{}, open: map[*Op]content{}, released: map[*Op]bool{}}
 	w.state.ID = "c"
-	vol := cluster.Volume{Name: "v", Size: worldBlocks * worldBlock, Epoch: 3, Version: 7, Primary: "p", Process: 1,
+	vol := cluster.Volume{Name: "v", Mode: cluster.ModeSync, Size: worldBlocks * worldBlock, Epoch: 3, Version: 7, Primary: "p", Process: 1,
 		Members: map[string]cluster.Member{"p": {Process: 1}}}
 	switch seed % 3 {
 	case 1:
@@ -128,6 +131,12 @@ func newWorld(seed uint64) *world {
 	case 2:
 		vol.Mode, vol.Served = cluster.ModeSemisync, "p"
 		w.room = &room{max: w.rng.Int64N(32 * worldBlock)}
+	}
+	if w.changes = seed%3 != 1 && seed/3%3 == 0; w.changes {
+		vol.ID = "i"
+		w.room = &room{max: (8 + w.rng.Int64N(64)) * worldBlock}
+		w.async = newAsyncWorld(w)
+		w.state.ConfigVersion = 1
 	}
 	for _, n := range []string{"p", "s", "x"} {
 		vol.Replicas = append(vol.Replicas, cluster.Replica{Node: n})
@@ -173,6 +182,25 @@ func (c *content) raise(b int64, seq uint64) { c[b] = max(c[b], seq) }
 
 func (w *world) vol() cluster.Volume { return w.state.Volumes["v"] }
 
+// isAsync reports whether async is in force: what is told then may be lost, within the bound. While it is another mode nothing may,
+// of whatever was told before.
+func (w *world) isAsync() bool { return w.vol().Mode == cluster.ModeAsync }
+
+// lasting reports whether what the frame of an operation brings is to be durable before it is acknowledged.
+func lasting(op *Op) bool { return op.Kind == blockdev.OpFlush || op.IsVoid() || op.FUA }
+
+// changeMode is an operator's word that the volume is to have another mode, perhaps before the last one was in force.
+func (w *world) changeMode() {
+	v := w.vol()
+	modes := []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}
+	w.index++
+	r := w.state.Apply(w.index, 1, cluster.Command{Configure: &cluster.Configure{Version: w.state.ConfigVersion, Config: []byte("x"), RTOMillis: 1,
+		Modes: []cluster.ChangeMode{{Name: "v", ID: "i", Epoch: v.Epoch, Version: v.Version, Mode: modes[w.rng.IntN(3)]}}}})
+	if r.Void == "" {
+		w.told = append(w.told, w.vol())
+	}
+}
+
 func (w *world) actions() {
 	for _, a := range w.c.Take(nil) {
 		s := w.side(a.Node)
@@ -185,7 +213,15 @@ func (w *world) actions() {
 			if w.released[a.Op] {
 				w.fail("operation %d is sent after it was released", a.Op.seq)
 			}
-			s.conn.frames = append(s.conn.frames, frame{num: a.Num, op: a.Op, data: w.data[a.Op]})
+			s.conn.frames = append(s.conn.frames, frame{num: a.Num, op: a.Op, data: w.data[a.Op], fence: w.c.Fences() && lasting(a.Op)})
+		case Barrier:
+			op := &Op{}
+			op.Owner = op
+			if w.c.AdmitBarrier(w.now, op) {
+				w.open[op] = w.acked
+				w.async.admits(op)
+				w.actions()
+			}
 		case Fetch:
 			w.asked = append(w.asked, fetching{s: s, stream: s.conn.stream, num: a.Num, at: a.Op.Range})
 		case Ping:

@@ -14,19 +14,28 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 		return
 	}
 	c.time(now)
-	was := c.vol.Mode
-	if c.vol = vol.Clone(); c.vol.Mode != was {
-		c.countLag()
-	}
+	was, lagged := c.vol.Mode, c.lags()
+	c.vol = vol.Clone()
+	c.anew()
+	c.setMode(was)
 	c.setting = true // who leaves may have been the last to ask for a mend: then the disk has failed before anything is answered (R23)
 	for _, n := range c.names {
 		c.applySet(now, c.peers[n])
 	}
+	if c.vol.Mode != was {
+		for _, n := range c.names {
+			c.otherProcess(now, c.peers[n])
+		}
+	}
 	c.mendLeft(now)
 	c.setting = false
 	c.sweep()
+	if c.lags() && !lagged {
+		c.lookAgain()
+	}
 	c.settle()
 	c.drained()
+	c.stepMode(now)
 }
 
 func (c *Core) applySet(now Instant, p *peer) {
@@ -138,6 +147,7 @@ func (c *Core) Tick(now Instant) {
 		c.tickPeer(now, c.peers[n])
 	}
 	c.overdue(now)
+	c.stepMode(now)
 }
 
 func (c *Core) tickPeer(now Instant, p *peer) {
@@ -174,7 +184,7 @@ func (c *Core) mustGo(now Instant, p *peer, silent time.Duration) string {
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
 	case silent >= c.cfg.DropAfter && p.stuck(c.held):
 		return fmt.Sprintf("no answer for %v, and reads wait for what may differ there", silent.Round(time.Millisecond))
-	case c.isAsync():
+	case c.lags():
 		return c.heldTooLong(now, p)
 	}
 	return ""
