@@ -102,6 +102,9 @@ func volumeText(v api.VolumeStatus) string {
 		}
 		fmt.Fprintf(&out, "  %s to %s: waits for %s\n", verb, sizeText(v.NextSize), oneLine(v.NextSizeWaitsFor))
 	}
+	if v.NextMode != "" {
+		fmt.Fprintf(&out, "  mode %s is to become %s, both count until then; it waits: %s\n", oneLine(v.Mode), oneLine(v.NextMode), oneLine(v.NextModeWaitsFor))
+	}
 	fmt.Fprintf(&out, "  promotable: %s\n", listText(v.Promotable))
 	if v.Mode == "semisync" {
 		out.WriteString("  semisync: " + semisyncText + "\n")

@@ -102,6 +102,18 @@ func TestStatusTellsOfASizeThatWaits(t *testing.T) {
 	}
 }
 
+// Nobody is to wonder why a volume whose mode was changed has its old one.
+func TestStatusTellsOfAModeThatWaits(t *testing.T) {
+	doc := api.Status{Cluster: "shop", Volumes: []api.VolumeStatus{{Name: "pgdata", Mode: "sync", NextMode: "semisync", NextModeWaitsFor: "beta is being admitted"}}}
+	server := apitest.Serve(t, &apitest.Node{Doc: doc})
+	admin(t, "status", "--server", server).wantSuccess(t, "mode sync is to become semisync, both count until then; it waits: beta is being admitted")
+	admin(t, "status", "--server", server, "-o", "json").wantSuccess(t, `"next_mode": "semisync"`, `"next_mode_waits_for": "beta is being admitted"`)
+	doc.Volumes[0].NextMode, doc.Volumes[0].NextModeWaitsFor = "", ""
+	if o := admin(t, "status", "--server", apitest.Serve(t, &apitest.Node{Doc: doc})); strings.Contains(o.out, "become") {
+		t.Errorf("of one that stays: %s", o.out)
+	}
+}
+
 func TestStatusWithoutQuorumIsNoFailure(t *testing.T) {
 	server := apitest.Serve(t, &apitest.Node{Doc: api.Status{Cluster: "shop"}})
 	admin(t, "status", "--server", server).wantSuccess(t, "quorum no, leader none", "nothing can be changed")

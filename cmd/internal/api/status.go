@@ -63,6 +63,9 @@ type VolumeStatus struct {
 	// NextSize is what the volume has from its next promotion on at which every replica is in sync, and NextSizeWaitsFor says what that waits for; left out: it stays.
 	NextSize         int64  `json:"next_size,omitempty"`
 	NextSizeWaitsFor string `json:"next_size_waits_for,omitempty"`
+	// NextMode is what the volume has as soon as its primary has put it in force, and NextModeWaitsFor says what that waits for; left out: it stays.
+	NextMode         string `json:"next_mode,omitempty"`
+	NextModeWaitsFor string `json:"next_mode_waits_for,omitempty"`
 
 	Async      *AsyncStatus  `json:"async,omitempty"` // left out in other modes
 	IO         IOStatus      `json:"io"`

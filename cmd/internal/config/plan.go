@@ -162,6 +162,18 @@ func asyncTaken(m Mode) string {
 	return "for the next write; what was acknowledged before may exceed a tighter bound until the standby has it"
 }
 
+// modeTaken is when another mode counts.
+func modeTaken(m Mode) string {
+	const when = "the role stays and no client is cut off; in force when every replica in sync has all that was acknowledged, and until then the stronger of both counts"
+	switch m {
+	case ModeSemisync:
+		return when + "; from then on a lost primary whose standby's process ended too may cost what was not flushed"
+	case ModeAsync:
+		return when + "; from then on a failover may lose what the bound allows"
+	}
+	return when
+}
+
 func (p *plan) volume(o, v Volume) {
 	what := "volume " + v.Name + ": "
 	if v.Size < o.Size {
@@ -169,7 +181,7 @@ func (p *plan) volume(o, v Volume) {
 	} else {
 		differs(p, StepChange, v.sizeAt, what+"size", bytesText(o.Size), bytesText(v.Size), "every backing must hold it; the role is handed over once, and clients see the new size when they connect again")
 	}
-	differs(p, StepRefused, v.modeAt, what+"mode", o.Mode, v.Mode, "it cannot be changed in a running cluster yet")
+	differs(p, StepChange, v.modeAt, what+"mode", o.Mode, v.Mode, modeTaken(v.Mode))
 	differs(p, StepRestart, v.ioAt, what+"io", o.IO, v.IO, "when haclusterd is started anew")
 	differs(p, StepChange, v.suspendAt, what+"suspend_limit", o.SuspendLimit, v.SuspendLimit, "")
 	differs(p, StepRestart, v.undoAt, what+"undo_limit", undoText(o.UndoLimit), undoText(v.UndoLimit), "when haclusterd is started anew")

@@ -192,6 +192,8 @@ type (
 		WriteByte uint64        `json:"write_bytes"`
 		Clients   int           `json:"clients"`         // connections that have chosen it
 		Bound     *Bound        `json:"bound,omitempty"` // in async; nil in the other modes
+		// ModeWaits is what a change of the mode waits for; empty: there is none.
+		ModeWaits string `json:"mode_waits,omitempty"`
 	}
 	// Bound is what a volume in async may lose, as it is in force.
 	Bound struct {

@@ -233,6 +233,9 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 	if vol.Next != 0 {
 		out.NextSize, out.NextSizeWaitsFor = vol.Next, sizeWaitsFor(vol, out.Promotable)
 	}
+	if vol.NextMode != "" {
+		out.NextMode, out.NextModeWaitsFor = vol.NextMode, modeWaitsFor(vol, s)
+	}
 	out.Verify = v.verifyOf(vol)
 	out.Async = v.async(vol, out.Promotable)
 	if s != nil {

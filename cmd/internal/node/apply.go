@@ -60,7 +60,10 @@ func (n *Node) apply(ctx context.Context, r api.ApplyRequest) (out api.Applied, 
 	}
 	out.Applied, out.NewVersion = true, c.Version+1
 	out.WaitingFor = n.awaitConfigured(ctx, c)
-	return out, n.takeForce(ctx, v.state, c)
+	if err := n.takeForce(ctx, v.state, c); err != nil {
+		return out, err
+	}
+	return out, n.awaitModes(ctx, c)
 }
 
 // plan compares what is applied with what the file says. What the daemon cannot do yet is refused like what it cannot
@@ -104,7 +107,7 @@ func (n *Node) configuration(v *view, next *config.Config, r api.ApplyRequest) (
 			c.Create = append(c.Create, createVolume(vol))
 		}
 	}
-	c.Resize = resizes(v.state, next)
+	c.Resize, c.Modes = resizes(v.state, next), modes(v.state, next)
 	for _, name := range sortedKeys(v.state.Volumes) {
 		if _, ok := next.Volume(name); ok {
 			continue

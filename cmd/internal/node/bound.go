@@ -35,10 +35,11 @@ func (v *volumes) boundInForce(r *replication.Replica) *control.Bound {
 // toDrain is how much longer a hand-over of the volume may take than in sync: in async the standby is sent what it lacks first, which
 // is no more than its line took in that time.
 func (n *Node) toDrain(volume string) time.Duration {
-	if v, ok := n.conf().Volume(volume); ok && v.Mode == config.ModeAsync {
-		return v.Async.MaxLag
+	v, ok := n.conf().Volume(volume)
+	if !ok || n.state.get().Volumes[volume].Mode != cluster.ModeAsync {
+		return 0
 	}
-	return 0
+	return v.Async.MaxLag
 }
 
 // heldFrom is how long a write waits before writers count as held: shorter waits are how they are slowed.

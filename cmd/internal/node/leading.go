@@ -327,7 +327,7 @@ func (l *leading) decided(c cluster.Command) {
 	}
 	rec.silent = now.Sub(heard)
 	p.SilentMillis = rec.silent.Milliseconds()
-	p.Bound = l.n.bound(p.Volume)
+	p.Bound = l.n.bound(p.Volume, l.n.state.get().Volumes[p.Volume].Mode)
 	l.n.log.Info("promoting", "volume", p.Volume, "node", p.Candidate, "epoch", p.Epoch+1, "from", from, "why", p.Reason, "basis", p.Basis)
 	l.mu.Lock()
 	for k := range l.records {

@@ -1,16 +1,15 @@
 package node
 
 import (
-	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
 )
 
-// bound is how much of a volume in async may be acknowledged beyond what the others have, by the configuration here; nil: it is in
-// no such mode, or not known.
-func (n *Node) bound(volume string) *cluster.Lag {
+// bound is how much of a volume that is in async by its record may be acknowledged beyond what the others have, by the configuration
+// here, which may want another mode already; nil: it is in no such mode, or not known.
+func (n *Node) bound(volume, mode string) *cluster.Lag {
 	v, ok := n.conf().Volume(volume)
-	if !ok || v.Mode != config.ModeAsync {
+	if !ok || mode != cluster.ModeAsync {
 		return nil
 	}
 	return &cluster.Lag{MaxBytes: v.Async.MaxLagBytes, MaxMs: v.Async.MaxLag.Milliseconds()}
@@ -30,7 +29,7 @@ func lag(s replication.Serving, bound *cluster.Lag) *cluster.Lag {
 
 func (v *volumes) report(r *replication.Replica) cluster.Report {
 	rep := r.Report()
-	b := v.n.bound(rep.Volume)
+	b := v.n.bound(rep.Volume, r.Volume().Mode)
 	if b == nil {
 		return rep
 	}

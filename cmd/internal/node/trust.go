@@ -97,7 +97,7 @@ func othersPropose(c cluster.Command) bool {
 	case c.Form != nil:
 		return c.Form.InitialFrom != "" // the leader's own names nobody: all replicas were fresh
 	}
-	return c.Drop != nil || c.Admit != nil || c.Rejoin != nil || c.AllowResync != nil || c.PauseResync != nil || c.FullResync != nil ||
+	return c.Drop != nil || c.Admit != nil || c.Rejoin != nil || c.AllowResync != nil || c.PauseResync != nil || c.FullResync != nil || c.SetMode != nil ||
 		c.AddNode != nil || c.RemoveNode != nil || c.Configure != nil
 }
 

@@ -333,7 +333,7 @@ func (v *volumes) servingOf(r *replication.Replica) (out control.Serving, ok boo
 		return out, false
 	}
 	out = control.Serving{Volume: s.Volume, Epoch: s.Epoch, Suspended: s.Suspended, ReadOps: s.ReadOps, WriteOps: s.WriteOps,
-		ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes, Bound: bound}
+		ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes, Bound: bound, ModeWaits: s.ModeWaits}
 	if server := v.server(); server != nil {
 		out.Clients = server.Clients(s.Volume)
 	}
