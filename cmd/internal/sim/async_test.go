@@ -21,6 +21,8 @@ type line struct {
 	start  [blocks]value // what every member had when the session began
 	size   int           // in blocks
 	told   []*toldWrite  // in the order in which clients were told
+	must   [blocks]value // acknowledged by a stronger mode, in the same session: nobody begins without
+	since  uint64        // version of the record by which async came into force within the session; until its primary knows it, it acknowledges by a stronger mode
 	failed []value       // clients were told of an error: each block is old or new
 }
 
@@ -85,6 +87,12 @@ func (o *oracle) told(s *session, q *request) {
 		l.failed = append(l.failed, q.value)
 		return
 	}
+	if s.core.Version() < l.since {
+		for b := q.from; b < q.to; b++ {
+			l.must[b] = max(l.must[b], q.value)
+		}
+		return
+	}
 	t := &toldWrite{q.value, q.from, q.to, now}
 	l.told = append(l.told, t)
 	v := o.w.truth.state.Volumes[volumeName]
@@ -122,8 +130,8 @@ func (l *line) lackedBy(n *node) (bytes int64, oldest, newest cluster.Instant) {
 
 // follows checks that nothing is written that followed a flush of the stream before that is durable (R13).
 func (o *oracle) follows(r *replica, e *entry) {
-	if !o.async() {
-		return
+	if v := o.w.truth.state.Volumes[volumeName]; !o.async() || o.line.since > 0 && !v.IsMember(r.n.name) {
+		return // what was sent to one that left before the mode changed, and is on its way, is nobody's to be promoted by
 	}
 	for _, h := range r.holding {
 		if h.in == e.in && h.msg.num < e.msg.num && h.msg.lasting() {
@@ -161,6 +169,11 @@ func (o *oracle) follow(s *session) {
 		return
 	}
 	o.w.counts.Behind++
+	for b := range min(l.size, o.size()) {
+		if n.disk.cache[b] < l.must[b] {
+			o.w.violate("R3: %s begins with write %d of block %d, and write %d was acknowledged before the mode was async", n.name, n.disk.cache[b], b, l.must[b])
+		}
+	}
 	o.prefix(n)
 	if bytes == 0 {
 		return

@@ -96,6 +96,14 @@
 // order of admission, lacks no more than the bound, and the record of the failover says no less; each replica that has what it
 // lacks is held, so the rules of rescue count for it; anybody else begins with all that was told.
 //
+// # Modes
+//
+// Some seeds have an operator who changes the mode again and again, also before the last change is in force. When Barrier asks for it a
+// flush of the daemon's own is admitted, then AdmitBarrier told. Each acknowledgement is judged by the mode that the record has at that
+// moment, or by the stronger one by which its primary decided it. With the entry that puts a mode in force every member has what
+// was told and acknowledged before, and durably what was flushed; what a stronger mode acknowledged is never lost in async. A
+// change is lost with no promotion, and is in force at the end.
+//
 // # What the model leaves out
 //
 // Generations, more than one volume, torn superblocks, a process that is killed between an error of the kernel and its

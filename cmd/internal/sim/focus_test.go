@@ -61,6 +61,11 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case 15: // a standby that stops in order and is back, in the middle of what it is sent again
 		f.slowDisk = 0.1
 		names = []string{"the standby stops while its line breaks, then the primary goes"}
+	case 16: // an operator who changes the mode again and again
+		w.changesModes()
+		f.slowDisk = 0.1
+		f.lateApply = 0.3
+		names = []string{"mode", "the standby's line is slow, the primary goes", "standby's process", "standby's power", "hand-over", "kill", "isolate"}
 	default:
 		return
 	}
@@ -129,6 +134,7 @@ var closeFaults = []fault{
 			w.after(w.between(0, 300*time.Millisecond), s.startProc)
 		}
 	}},
+	{"mode", 8, (*world).changeMode},
 	{"grow", 12, (*world).grow},
 	{"shrink", 8, (*world).shrink},
 	{"standby's process, then the primary's", 3, func(w *world) {

@@ -230,6 +230,8 @@ func (s *session) carryOut(a *primary.Action) {
 		s.w.tracef("%s epoch %d: disk failed: %v", s.r.n.name, s.epoch, a.Err)
 		s.err = a.Err
 		s.r.note(func() { s.pump() })
+	case primary.Barrier:
+		s.barrier()
 	case primary.HandOn:
 		s.w.tracef("%s epoch %d: reads are left to a member: %v", s.r.n.name, s.epoch, a.Err)
 	case primary.Reread:
@@ -244,6 +246,15 @@ func (s *session) carryOut(a *primary.Action) {
 		s.core.Unmapped(s.r.p.now(), a.Node, s.link(a.Node).stream) // nothing is kept on stable storage here
 	case primary.Compare:
 		s.link(a.Node).compare()
+	}
+}
+
+// barrier has a flush of our own admitted, for a change of the mode.
+func (s *session) barrier() {
+	o := s.newOp()
+	o.Kind, o.Range = blockdev.OpFlush, blockdev.Range{}
+	if !s.core.AdmitBarrier(s.r.p.now(), &o.Op) {
+		s.release(o)
 	}
 }
 
@@ -293,6 +304,7 @@ func (s *session) message(a *primary.Action) entryMsg {
 	if o, _ := a.Op.Owner.(*op); o != nil {
 		m.value, m.values, m.fua = o.value, o.values, o.FUA
 	}
+	m.fence = s.core.Fences() && m.lasting()
 	return m
 }
 

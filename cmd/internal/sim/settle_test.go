@@ -21,6 +21,7 @@ func (w *world) settle() {
 	w.heal()
 	w.becomeWhole()
 	w.resizedAtLast()
+	w.modeAtLast()
 	for _, c := range w.clients {
 		c.quiet = true
 	}

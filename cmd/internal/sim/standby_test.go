@@ -30,6 +30,7 @@ type (
 		rng      blockdev.Range
 		fua      bool
 		closing  bool
+		fence    bool
 		from, to int
 		value    value
 		values   []value
@@ -206,7 +207,7 @@ func (in *incoming) entry(m entryMsg) {
 	}
 	e := &entry{in: in, msg: m}
 	e.Owner, e.Range, e.Barrier = e, m.rng, m.kind == blockdev.OpFlush
-	e.Fence = r.vol.Mode == cluster.ModeAsync && m.lasting()
+	e.Fence = m.fence
 	r.taken = append(r.taken, e)
 	r.takeOn()
 }

@@ -43,7 +43,7 @@ type world struct {
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
 	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks int
-	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped              int
+	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped       int
 }
 
 func (c *counts) add(o *counts) {
@@ -205,6 +205,7 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 		w.violate("the primary %s is no member: %v", after.Primary, after.MemberNames())
 	}
 	w.sized(c, before, after)
+	w.moded(c, before, after)
 	switch {
 	case c.Promote != nil:
 		w.counts.Failovers++
@@ -265,6 +266,10 @@ func describe(c *cluster.Command) string {
 		return "allow resync of " + c.AllowResync.Node
 	case c.PauseResync != nil:
 		return fmt.Sprintf("pause the resync of %v: %t", c.PauseResync.Nodes, c.PauseResync.Paused)
+	case c.SetMode != nil:
+		return fmt.Sprintf("set mode %s by %s on %d/%d, members %v", c.SetMode.Mode, c.By, c.SetMode.Epoch, c.SetMode.Version, c.SetMode.Members)
+	case c.Configure != nil && len(c.Configure.Modes) > 0:
+		return fmt.Sprintf("change mode %+v", c.Configure.Modes)
 	case c.Configure != nil:
 		return fmt.Sprintf("resize %+v", c.Configure.Resize)
 	case c.Init != nil:

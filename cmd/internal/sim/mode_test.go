@@ -1,0 +1,104 @@
+package sim
+
+import (
+	"hacluster/heartbeat/cluster"
+)
+
+// changeMode is an operator's word that the volume is to have another mode, also when the last such word is not carried out yet.
+// Async is refused with more than two replicas.
+func (w *world) changeMode() {
+	v := w.truth.state.Volumes[volumeName]
+	all := []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}
+	if w.shape.replicas > 2 {
+		all = all[:2]
+	}
+	to := all[w.rng.IntN(len(all))]
+	if to == v.ModeToBe() {
+		return
+	}
+	w.tell(cluster.Command{By: "person", Configure: &cluster.Configure{Version: w.truth.state.ConfigVersion, Config: []byte("x"), RTOMillis: max(1, w.truth.state.RTOMillis),
+		Modes: []cluster.ChangeMode{{Name: volumeName, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: to}}}})
+}
+
+// changesModes has the volume change its mode in this run: writers are to feel the bound.
+func (w *world) changesModes() {
+	if w.bound.Bytes == 0 {
+		w.bound = w.drawBound()
+	}
+}
+
+// modeAtLast waits until what was decided is in force.
+func (w *world) modeAtLast() {
+	for range 20 {
+		if w.truth.state.Volumes[volumeName].NextMode == "" {
+			return
+		}
+		w.run(w.now+int64(2*lease), nil)
+		w.becomeWhole()
+	}
+	w.violate("the volume has its old mode for ever: %s", w.describe())
+}
+
+// moded checks one change of the record: within its epoch the volume gets the mode that was decided, by its primary's word, when every
+// member has what was told and acknowledged in the old one, and durably what was flushed (R5, R13).
+func (w *world) moded(c *cluster.Command, before, after *cluster.Volume) {
+	if before.NextMode != "" && after.NextMode != before.NextMode && c.SetMode == nil && c.Configure == nil {
+		w.violate("the change to mode %s is lost with %s", before.NextMode, describe(c))
+	}
+	if after.Mode == before.Mode || before.Mode == "" {
+		return
+	}
+	w.counts.Modes++
+	if c.SetMode == nil || c.By != after.Primary || after.Epoch != before.Epoch || after.Mode != before.NextMode {
+		w.violate("mode %s becomes %s, decided was %q, by %s", before.Mode, after.Mode, before.NextMode, describe(c))
+	}
+	w.oracle.modeSet(before, after)
+}
+
+func (o *oracle) modeSet(before, after *cluster.Volume) {
+	if o.served != after.Epoch || o.forced || o.lostMemory {
+		return // nothing was acknowledged in this epoch, and what was before is judged when it begins
+	}
+	if before.Mode == cluster.ModeAsync {
+		for _, t := range o.line.told {
+			for b := t.from; b < min(t.to, o.size()); b++ {
+				o.hasAll(b, t.value, after.Mode)
+			}
+		}
+	}
+	for b := range o.size() {
+		o.hasAll(b, o.acked[b], after.Mode)
+		o.members(func(n *node) {
+			if sound(n) && n.disk.durable[b] < o.floor[b] {
+				o.w.violate("R20: mode %s is in force, write %d of block %d was flushed, and member %s has %d on stable storage", after.Mode, o.floor[b], b, n.name, n.disk.durable[b])
+			}
+		})
+	}
+	o.line = line{}
+	if after.Mode != cluster.ModeAsync {
+		return
+	}
+	o.line = line{whole: after.Primary, epoch: after.Epoch, size: o.size(), must: o.acked, since: after.Version}
+	for b := range o.size() {
+		least, any := value(0), false
+		o.members(func(n *node) {
+			if v := n.disk.cache[b]; !any || v < least {
+				least, any = v, true
+			}
+		})
+		o.line.start[b] = least
+	}
+}
+
+func sound(n *node) bool {
+	return !n.super.failed && (n.proc == nil || n.proc.replica == nil || !n.proc.replica.failed)
+}
+
+// hasAll: a member has what was acknowledged of a block, or newer, when the mode is in force; in semisync in memory.
+func (o *oracle) hasAll(b int, v value, mode string) {
+	o.holders(b, func(n *node, has value) {
+		if has < v && sound(n) {
+			o.w.violate("R13: mode %s is in force, write %d of block %d was acknowledged before, and member %s holds %d", mode, v, b, n.name, has)
+		}
+	})
+}
