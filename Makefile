@@ -74,7 +74,7 @@ bench: setup build ## speed beside a QEMU mirror in the same run, on tmpfs
 bench-failover: setup build ## 50 failovers by SIGKILL under load, and their distribution
 	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin
 
-bench-resync: setup build ## speed of a resync beside dd, what it copies and compares, what the maps cost: 4 minutes; D=folder
+bench-resync: setup build ## speed of a resync beside dd, what it copies and compares, what the maps cost: 6 minutes; D=folder
 	$(GO) build -tags bench_unmarked -o bin/unmarked/ ./cmd/haclusterd ./cmd/ha-admin
 	$(GO) run ./cmd/internal/e2e/resyncbench -bin bin -unmarked bin/unmarked -d "$(or $(D),/var/tmp)"
 
