@@ -33,7 +33,7 @@ func broken(t *testing.T) string {
 
 func TestSampleOfTheContractPassesTheCheck(t *testing.T) {
 	o := admin(t, "config", "check", sample)
-	const warnings = "sample.hcl:40: not supported yet, service \"postgres\", leave the block out: the daemon refuses to start with it\n" +
+	const warnings = "sample.hcl:42: not supported yet, mount \"/srv/pg\", there is no local device to mount: leave the block out: the daemon refuses to start with it\n" +
 		"sample.hcl:50: not supported yet, fence \"alpha\", leave the block out: the daemon refuses to start with it\n"
 	if o.code != 0 || o.out != sample+": in order\n" || o.err != warnings {
 		t.Errorf("%+v", o)
@@ -86,7 +86,7 @@ func TestCheckForScripts(t *testing.T) {
 	if err := json.Unmarshal([]byte(o.out), &verdict); err != nil || o.code != 0 || o.err != "" {
 		t.Fatalf("%v: %+v", err, o)
 	}
-	if !verdict.OK || len(verdict.Problems) != 0 || len(verdict.Warnings) != 2 || verdict.Warnings[0].Line != 40 {
+	if !verdict.OK || len(verdict.Problems) != 0 || len(verdict.Warnings) != 2 || verdict.Warnings[0].Line != 42 {
 		t.Errorf("%+v", verdict)
 	}
 }

@@ -56,6 +56,13 @@ func statusTable(st *api.Status) string {
 	for _, v := range st.Volumes {
 		out.WriteString("\n" + volumeText(v))
 	}
+	if len(st.Services) > 0 {
+		services := newTable("SERVICE", "NODE", "STATE", "REASON")
+		for _, s := range st.Services {
+			services.row(s.Name, s.Node, s.State, oneLine(s.Reason))
+		}
+		out.WriteString("\n" + services.String())
+	}
 	if f := st.LastFailover; f != nil {
 		out.WriteString("\nlast failover: " + failoverText(*f) + "\n")
 	}

@@ -68,6 +68,9 @@ volume pgdata: healthy, 20 GiB, sync, primary alpha, epoch 7
   alpha    primary  in_sync    0 B  0 B    -
   beta     standby  resyncing  0 B  0 B    1 GiB of 20 GiB from alpha, 5 MiB/s, 1m30s left
 
+SERVICE   NODE   STATE    REASON
+postgres  alpha  running  -
+
 last failover: pgdata from beta to alpha, epoch 7, at 2026-11-22T10:00:00Z (lease expired): 640 ms, target 3000 ms met, 0 B lost; detect 420 ms, decide 8 ms, promote 15 ms
 `
 	if diff := cmp.Diff(want, o.out); diff != "" {

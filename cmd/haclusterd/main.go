@@ -77,7 +77,12 @@ func run(args []string, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	n, err := node.New(cfg, log, node.Env{})
+	self, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(stderr, "haclusterd:", err)
+		return 1
+	}
+	n, err := node.New(cfg, log, node.Env{Guard: []string{self, "guard", cfg.DataDir()}})
 	if err != nil {
 		fmt.Fprintln(stderr, "haclusterd:", err)
 		if _, certs := errors.AsType[*identity.MaterialError](err); certs {

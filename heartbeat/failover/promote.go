@@ -45,8 +45,11 @@ func (l *Leader) ended(now Instant, v *cluster.Volume, a *account) (string, bool
 	case now < a.until && !(mutatePromoteEarly && now >= a.until.Add(-l.cfg.Lease/2)):
 		return "", false
 	}
-	return "lease expired", true
+	return LeaseExpired, true
 }
+
+// LeaseExpired is why a volume moved whose primary was heard no more until its lease had ended. Nothing else says that a lease has ended.
+const LeaseExpired = "lease expired"
 
 // decide looks at one volume: is its primary gone, and who follows?
 func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {

@@ -228,6 +228,8 @@ type ServiceStatus struct {
 	Name  string `json:"name"`
 	Node  string `json:"node"`
 	State string `json:"state"`
+	// Reason says why it is not running, or what it waits for; mostly empty.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Failover is the record of one move of the primary role.

@@ -181,17 +181,27 @@ type Service struct {
 	Name      string
 	Volumes   []string
 	Resources []Resource
+	// Restarts is how many failures within RestartWindow are answered by a restart in place; one more, and another node is
+	// asked for. Defaults 3 and 10m.
+	Restarts      int
+	RestartWindow time.Duration
 
 	at pos
 }
 
 // Resource is one step of a service. Kind tells which of the other fields count.
 type Resource struct {
-	Kind      string // "mount", "address" or "systemd"
-	Name      string // mount point, address with prefix length, unit
+	Kind      string // "mount", "address", "systemd" or "exec"
+	Name      string // mount point, address with prefix length, unit, any name
 	Volume    string // mount
 	FS        string // mount
 	Interface string // address
+
+	// exec: programs with their arguments. Either Run, which stays in the foreground, or Start, which returns.
+	Run, Start, Stop, Monitor []string `json:",omitempty"`
+
+	// How long each operation may take, and the pause between two monitors; 0: it is not watched.
+	StartTimeout, StopTimeout, MonitorTimeout, Interval time.Duration
 
 	at pos
 }

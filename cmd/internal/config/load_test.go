@@ -61,10 +61,10 @@ func TestSampleOfTheContractMeansWhatItSays(t *testing.T) {
 			Async: Async{MaxLagBytes: 64 << 20, MaxLag: 5 * time.Second, Patience: 10 * time.Second},
 		}},
 		Services: []Service{{Name: "postgres", Volumes: []string{"pgdata"}, Resources: []Resource{
-			{Kind: "mount", Name: "/srv/pg", Volume: "pgdata", FS: "ext4"},
-			{Kind: "address", Name: "10.0.0.100/24", Interface: "eth0"},
-			{Kind: "systemd", Name: "postgresql.service"},
-		}}},
+			{Kind: "mount", Name: "/srv/pg", Volume: "pgdata", FS: "ext4", StartTimeout: 10 * time.Second, StopTimeout: 5 * time.Second, MonitorTimeout: 5 * time.Second, Interval: 5 * time.Second},
+			{Kind: "address", Name: "10.0.0.100/24", Interface: "eth0", StartTimeout: 10 * time.Second, StopTimeout: 5 * time.Second, MonitorTimeout: 5 * time.Second, Interval: 5 * time.Second},
+			{Kind: "systemd", Name: "postgresql.service", StartTimeout: time.Minute, StopTimeout: 30 * time.Second, MonitorTimeout: 10 * time.Second, Interval: 10 * time.Second},
+		}, Restarts: 3, RestartWindow: 10 * time.Minute}},
 		Fences: []Fence{{Node: "alpha", Level: 1, Agent: "fence_ipmilan",
 			Options: map[string]string{"ip": "10.9.0.1", "username": "admin", "password_file": "/etc/hacluster/ipmi.pw"}}},
 		Timers: derive(3 * time.Second),
@@ -83,7 +83,7 @@ func TestSampleIsNotSupportedYetInTwoPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`sample.hcl:40: not supported yet, service "postgres", leave the block out: the daemon refuses to start with it`,
+		`sample.hcl:42: not supported yet, mount "/srv/pg", there is no local device to mount: leave the block out: the daemon refuses to start with it`,
 		`sample.hcl:50: not supported yet, fence "alpha", leave the block out: the daemon refuses to start with it`,
 	}
 	if diff := cmp.Diff(want, linesOf(t, rep.Unsupported)); diff != "" {
@@ -140,6 +140,60 @@ service "web" {
 		}
 		if got := rep.Config.Services[0].Resources[1].Interface; got != node+"0" {
 			t.Errorf("interface read by %s is %s", node, got)
+		}
+	}
+}
+
+func TestServiceOfCommands(t *testing.T) {
+	src := loopback(t) + `
+service "web" {
+  volumes        = ["pgdata"]
+  restarts       = 1
+  restart_window = "1m"
+  exec "server" {
+    run             = ["/usr/bin/env", "-", "web ${node.name}"]
+    monitor         = ["/bin/true"]
+    start_timeout   = "1s"
+    stop_timeout    = "2s"
+    monitor_timeout = "3s"
+    interval        = "4s"
+  }
+  exec "once" {
+    start = ["/bin/true"]
+    stop  = ["/bin/false"]
+  }
+  address "127.0.0.100/8" { interface = "lo" }
+  systemd "a.service" {}
+}
+`
+	c := load(t, src, Options{Node: "beta", Insecure: true})
+	if err := c.Supported(); err != nil {
+		t.Fatal(err)
+	}
+	s := c.Services[0]
+	want := []Resource{
+		{Kind: "exec", Name: "server", Run: []string{"/usr/bin/env", "-", "web beta"}, Monitor: []string{"/bin/true"},
+			StartTimeout: time.Second, StopTimeout: 2 * time.Second, MonitorTimeout: 3 * time.Second, Interval: 4 * time.Second},
+		{Kind: "exec", Name: "once", Start: []string{"/bin/true"}, Stop: []string{"/bin/false"},
+			StartTimeout: time.Minute, StopTimeout: 30 * time.Second, MonitorTimeout: 10 * time.Second}, // nothing to ask it
+	}
+	if diff := cmp.Diff(want, s.Resources[:2], ignorePositions); diff != "" || s.Restarts != 1 || s.RestartWindow != time.Minute {
+		t.Errorf("%d within %v, (-want +got):\n%s", s.Restarts, s.RestartWindow, diff)
+	}
+}
+
+func TestServicesThatAreNotSupportedYet(t *testing.T) {
+	service := "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"a.service\" {}\n}\n"
+	for name, c := range map[string]struct{ src, want string }{
+		"a target too short for a guard": {changed(t, loopback(t), `"3s"`, `"1500ms"`) + service, `a service needs rto = "2s" or more`},
+		"a mount":                        {loopback(t) + changed(t, service, `systemd "a.service" {}`, "mount \"/srv\" {\n    volume = \"pgdata\"\n    fs = \"ext4\"\n  }"), `:42: not supported yet, mount "/srv"`},
+	} {
+		rep, err := check("cluster.hcl", []byte(c.src), Options{Node: "alpha"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(linesOf(t, rep.Unsupported), "\n"); !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q", name, got)
 		}
 	}
 }

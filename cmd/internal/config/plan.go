@@ -125,13 +125,49 @@ func (p *plan) nodes(old, next *Config) {
 			p.add(StepRefused, next.Cluster.at, "node "+o.Name, "it is not in the file: the nodes of a running cluster cannot be changed by apply; `ha-admin node remove` takes one out")
 		}
 	}
-	if !sameServices(old, next) {
-		p.add(StepRefused, next.Cluster.at, "services and fences", "not supported yet")
+	p.services(old, next)
+	if len(old.Fences) != len(next.Fences) {
+		p.add(StepRefused, next.Cluster.at, "fences", "not supported yet")
 	}
 }
 
-func sameServices(a, b *Config) bool {
-	return fmt.Sprint(len(a.Services), len(a.Fences)) == fmt.Sprint(len(b.Services), len(b.Fences))
+// services compares them as each node evaluates them, for one that changes on any is stopped there.
+func (p *plan) services(old, next *Config) {
+	find := func(c *Config, node, name string) *Service {
+		for _, s := range c.services[node] {
+			if s.Name == name {
+				return &s
+			}
+		}
+		return nil
+	}
+	for _, s := range next.Services {
+		what, changed := "service "+s.Name, false
+		if find(old, old.reads(), s.Name) == nil {
+			p.add(StepChange, s.at, what, "new: it is started where volume %s is primary", strings.Join(s.Volumes, ", "))
+			continue
+		}
+		for _, n := range next.Nodes {
+			o, now := find(old, n.Name, s.Name), find(next, n.Name, s.Name)
+			changed = changed || o == nil || now == nil || !o.Same(*now)
+		}
+		if changed {
+			p.add(StepChange, s.at, what, "it is stopped as it was and started as it is now")
+		}
+	}
+	for _, s := range old.Services {
+		if find(next, next.reads(), s.Name) == nil {
+			p.add(StepChange, next.Cluster.at, "service "+s.Name, "removed: it is stopped")
+		}
+	}
+}
+
+// reads is the node for which Services is evaluated.
+func (c *Config) reads() string {
+	if c.Self != "" {
+		return c.Self
+	}
+	return c.Nodes[0].Name
 }
 
 func (p *plan) volumes(old, next *Config) {

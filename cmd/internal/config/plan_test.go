@@ -85,7 +85,8 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"a node less", changed(t, src, "node \"gamma\" {\n  role    = \"witness\"\n  address = \"127.0.0.3:7400\"\n}\n", ""), []string{"refused|node gamma|it is not in the file"}},
 		{"a role", changed(t, src, "  role    = \"witness\"\n", ""), []string{"refused|node gamma: role|witness -> data"}},
 		{"a replica elsewhere", changed(t, src, "  replica \"beta\" {\n    device = \"/srv/${node.name}/${volume.name}.img\"\n  }\n", ""), []string{"refused|volume pgdata: replica beta|it is not in the file"}},
-		{"a service", src + "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"a.service\" {}\n}\n", []string{"refused|services and fences|"}},
+		{"a service", src + "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"a.service\" {}\n}\n", []string{"change online|service s|new: it is started where volume pgdata is primary"}},
+		{"a fence", src + "fence \"alpha\" { agent = \"fence_x\" }\n", []string{"refused|fences|not supported yet"}},
 		{"one by the way and one with consent", changed(t, changed(t, src, `"3s"`, `"4s"`), `"64MiB"`, `"32MiB"`), []string{"change online|rto|", "shrink volume|volume pgdata: size|"}},
 	} {
 		steps := running(t, src).Plan(running(t, c.next))

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
+	"strings"
+	"time"
 )
 
 var (
@@ -16,14 +19,22 @@ var (
 
 func (r *reader) services(root *body, volumes []volumeView) []Service {
 	var out []Service
-	first := map[string]int{}
+	first, taken := map[string]int{}, map[string]int{}
 	for _, b := range root.blocks(true, "service") {
 		if line, twice := first[b.label]; twice {
 			r.add(b.at, "duplicate service", fmt.Sprintf("another name is wanted, this one stands in line %d", line))
 			continue
 		}
 		first[b.label] = b.at.line
-		out = append(out, r.service(b, volumes))
+		s := r.service(b, volumes)
+		for _, res := range s.Resources { // what a machine has once follows one volume
+			key := res.Kind + " " + res.Name
+			if line, twice := taken[key]; twice && res.Kind != "exec" {
+				r.add(res.at, "part of two services", fmt.Sprintf("the service in line %d has it already", line))
+			}
+			taken[key] = b.at.line
+		}
+		out = append(out, s)
 	}
 	return out
 }
@@ -42,10 +53,13 @@ func (r *reader) service(b *body, volumes []volumeView) Service {
 		r.add(b.at, "service without a volume", `a service follows one: volumes = ["name"]`)
 	}
 	first := map[string]int{}
-	for _, inner := range b.blocks(true, "mount", "address", "systemd") {
+	s.Restarts, _ = b.number("restarts", defaultRestarts)
+	s.RestartWindow = b.duration("restart_window", defaultRestartWindow)
+	for _, inner := range b.blocks(true, "mount", "address", "systemd", "exec") {
 		res := r.resource(inner, s.Volumes)
 		if line, twice := first[res.Kind+" "+res.Name]; twice {
 			r.add(inner.at, "duplicate block", fmt.Sprintf("the one in line %d is enough", line))
+			continue
 		}
 		first[res.Kind+" "+res.Name] = inner.at.line
 		s.Resources = append(s.Resources, res)
@@ -66,7 +80,10 @@ func (r *reader) checkServiceVolume(v value, before []string, volumes []volumeVi
 func (r *reader) resource(b *body, volumes []string) Resource {
 	defer b.finish()
 	res := Resource{Kind: b.kind, Name: b.label, at: b.at}
+	r.times(b, &res)
 	switch res.Kind {
+	case "exec":
+		r.exec(b, &res)
 	case "mount":
 		r.mount(b, &res, volumes)
 	case "address":
@@ -77,6 +94,59 @@ func (r *reader) resource(b *body, volumes []string) Resource {
 		}
 	}
 	return res
+}
+
+// What a service has that its block does not set.
+const (
+	defaultRestarts      = 3
+	defaultRestartWindow = "10m"
+)
+
+// times reads how long the operations of a resource may take. An address needs no time worth setting, and a mount is the kernel's.
+func (r *reader) times(b *body, res *Resource) {
+	if b.kind != "systemd" && b.kind != "exec" {
+		res.StartTimeout, res.StopTimeout, res.MonitorTimeout, res.Interval = 10*time.Second, 5*time.Second, 5*time.Second, 5*time.Second
+		return
+	}
+	res.StartTimeout = b.duration("start_timeout", "60s")
+	res.StopTimeout = b.duration("stop_timeout", "30s")
+	res.MonitorTimeout = b.duration("monitor_timeout", "10s")
+	res.Interval = b.duration("interval", "10s")
+}
+
+// exec reads programs with their arguments; no shell sees them.
+func (r *reader) exec(b *body, res *Resource) {
+	if !nameForm.MatchString(b.label) {
+		r.add(b.at, "unusable name", wantName)
+	}
+	argv := func(key string) (out []string) {
+		for i, v := range b.strs(key, "/usr/local/bin/shop") {
+			if i == 0 && !strings.HasPrefix(v.s, "/") {
+				r.add(v.at, "unusable program", `its whole path is wanted, such as "/bin/sh"`)
+			}
+			out = append(out, v.s)
+		}
+		return out
+	}
+	res.Run, res.Start, res.Stop, res.Monitor = argv("run"), argv("start"), argv("stop"), argv("monitor")
+	if (len(res.Run) == 0) == (len(res.Start) == 0) {
+		r.add(b.at, "run and start", "either is wanted: run stays in the foreground, start returns when the service is up")
+	}
+	if len(res.Run) == 0 && len(res.Monitor) == 0 {
+		res.Interval = 0 // there is nothing to ask
+	}
+}
+
+// Same reports whether o is defined alike; where it stands in the file does not count.
+func (s Service) Same(o Service) bool {
+	bare := func(s Service) Service {
+		s.at, s.Resources = pos{}, slices.Clone(s.Resources)
+		for i := range s.Resources {
+			s.Resources[i].at = pos{}
+		}
+		return s
+	}
+	return reflect.DeepEqual(bare(s), bare(o))
 }
 
 func (r *reader) mount(b *body, res *Resource, volumes []string) {

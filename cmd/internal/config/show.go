@@ -122,6 +122,9 @@ func (c *Config) Document() Document {
 	if slices.ContainsFunc(c.Volumes, func(v Volume) bool { return v.Mode == ModeAsync }) {
 		d.Timers.Arithmetic += "\n" + c.Timers.ExplainAsync()
 	}
+	if len(c.Services) > 0 {
+		d.Timers.Arithmetic += "\n" + c.Timers.ExplainServices()
+	}
 	return d
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"time"
 )
 
 // Supported tells what the file asks for and the daemon cannot do yet, as Problems; nil when it can do all of it.
@@ -22,7 +23,10 @@ func (c *Config) unsupported() Problems {
 		v.unsupported(r)
 	}
 	for _, s := range c.Services {
-		r.not(s.at, "leave the block out")
+		s.unsupported(r)
+		if c.Cluster.RTO < minServiceRTO {
+			r.not(s.at, fmt.Sprintf("a service needs rto = %q or more, for its guard has a quarter of that to take it down", minServiceRTO))
+		}
 	}
 	for _, f := range c.Fences {
 		r.not(f.at, "leave the block out")
@@ -58,6 +62,20 @@ func (c *Config) unsupportedShape(r *refusal) {
 		r.not(at, "leave a witness out"+even)
 	case (data+witnesses)%2 == 0:
 		r.not(at, `add a node with role = "witness"`+even)
+	}
+}
+
+// minServiceRTO leaves a guard half a second.
+const minServiceRTO = 2 * time.Second
+
+func (s Service) unsupported(r *refusal) {
+	if len(s.Volumes) > 1 {
+		r.not(s.at, "one volume of a service is wanted, not more")
+	}
+	for _, res := range s.Resources {
+		if res.Kind == "mount" {
+			r.not(res.at, "there is no local device to mount: leave the block out")
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ const (
 //	               is the same: as long as may be, for a busy machine loses leaders by it
 //	leader lease   the heartbeat, the longest that Raft takes: nothing relies on it (R8), it only ends a leader alone
 //	drop after     a quarter of the target: a member that does not answer for so long is dropped
+//	guard          a quarter of the target: services are down that long after a lease has ended
 //
 // and two sums must hold (protocol.md, section 5):
 //
@@ -106,6 +107,22 @@ func (t Timers) LeaseWithDrift() time.Duration { return t.Lease * (100 + driftPe
 // Failover is the first figure: how long a failover takes at most while the leader lives.
 func (t Timers) Failover() time.Duration {
 	return t.LeaseWithDrift() + t.Tick + 2*commitTime + promoteTime
+}
+
+// Guard is how long a guard may take to have a service down after its lease has ended.
+func (t Timers) Guard() time.Duration { return t.RTO / 4 }
+
+// GuardWithDrift is how long another node waits for that.
+func (t Timers) GuardWithDrift() time.Duration { return t.Guard() * (100 + driftPercent) / 100 }
+
+// FailoverServices is the first figure of a volume with services: until they are started at the new primary, when the old one
+// does not say that it has stopped them.
+func (t Timers) FailoverServices() time.Duration { return t.Failover() + t.GuardWithDrift() }
+
+// ExplainServices shows what services add.
+func (t Timers) ExplainServices() string {
+	return fmt.Sprintf("until services are started, unless the old primary says that it stopped them: %s + guard %s x 1.%02d = %s",
+		ms(t.Failover()), ms(t.Guard()), driftPercent, ms(t.FailoverServices()))
 }
 
 // FailoverAsync is the first figure in async, where a standby is promoted only when the last primary, which has every

@@ -25,6 +25,10 @@ func TestTimersOfTheSampleByHand(t *testing.T) {
 		t.Errorf("Explain says\n%s\nwant\n%s", got.Explain(), sum)
 	}
 	const async = "in async, where the last primary is waited for: 1504.1ms + 1/4 lease 315ms = 1819.1ms"
+	const services = "until services are started, unless the old primary says that it stopped them: 1504.1ms + guard 750ms x 1.01 = 2261.6ms"
+	if got.ExplainServices() != services {
+		t.Errorf("ExplainServices says\n%s\nwant\n%s", got.ExplainServices(), services)
+	}
 	if got.ExplainAsync() != async {
 		t.Errorf("ExplainAsync says\n%s\nwant\n%s", got.ExplainAsync(), async)
 	}

@@ -160,6 +160,22 @@ type (
 		FirstAck  bool          `json:"first_ack"`
 		SinceMs   int64         `json:"since_ms"` // from learning of the promotion to now
 	}
+	// ServiceStopped asks whether a service runs on the node, of one that leads its volumes in the epochs. From then on the node starts
+	// it in no older one (R31).
+	ServiceStopped struct {
+		Service string                   `json:"service"`
+		Epochs  map[string]cluster.Epoch `json:"epochs"`
+	}
+	// ServiceStoppedReply tells that nothing of it runs there.
+	ServiceStoppedReply struct {
+		Stopped bool `json:"stopped"`
+	}
+	// ServiceState is a service as a node has it.
+	ServiceState struct {
+		Name   string `json:"name"`
+		State  string `json:"state"`
+		Reason string `json:"reason"`
+	}
 	// State asks the leader for its applied state behind a barrier.
 	State struct{}
 	// StateReply is that, encoded, and the Raft ids that vote.
@@ -179,6 +195,7 @@ type (
 		Serving       []Serving        `json:"serving"`
 		Verified      []Verified       `json:"verified,omitempty"`
 		Rescued       []Rescued        `json:"rescued,omitempty"`
+		Services      []ServiceState   `json:"services,omitempty"`
 	}
 	// Serving is a volume that the node serves as primary.
 	Serving struct {
@@ -245,6 +262,7 @@ type Handler interface {
 	Served(context.Context, *Served) (*Done, error)
 	State(context.Context, *State) (*StateReply, error)
 	Local(context.Context, *Local) (*LocalReply, error)
+	ServiceStopped(context.Context, *ServiceStopped) (*ServiceStoppedReply, error)
 }
 
 // Register adds the service to a server.
@@ -255,7 +273,7 @@ func Register(r grpc.ServiceRegistrar, h Handler) {
 		method("GiveUp", Handler.GiveUp), method("HandOver", Handler.HandOver), method("Served", Handler.Served),
 		method("State", Handler.State), method("Local", Handler.Local), method("Verify", Handler.Verify),
 		method("RescueRead", Handler.RescueRead), method("RescueRemove", Handler.RescueRemove),
-		method("Enlarge", Handler.Enlarge),
+		method("Enlarge", Handler.Enlarge), method("ServiceStopped", Handler.ServiceStopped),
 	}}, h)
 }
 
@@ -335,6 +353,10 @@ func (c Client) State(ctx context.Context, r *State) (*StateReply, error) {
 }
 func (c Client) Local(ctx context.Context, r *Local) (*LocalReply, error) {
 	return call[LocalReply](ctx, c, "Local", r)
+}
+
+func (c Client) ServiceStopped(ctx context.Context, r *ServiceStopped) (*ServiceStoppedReply, error) {
+	return call[ServiceStoppedReply](ctx, c, "ServiceStopped", r)
 }
 
 // jsonCodec is the encoding of this service's messages, chosen by each call's content type.

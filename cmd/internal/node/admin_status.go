@@ -137,6 +137,11 @@ func (n *Node) Status(ctx context.Context, volume string) (*api.Status, error) {
 			s.Volumes = append(s.Volumes, vs)
 		}
 	}
+	for _, c := range n.conf().Services {
+		if volume == "" || slices.Contains(c.Volumes, volume) {
+			s.Services = append(s.Services, v.serviceStatus(c))
+		}
+	}
 	if i := len(st.Failovers); i > 0 {
 		f := failoverOf(st.Failovers[i-1])
 		s.LastFailover = &f

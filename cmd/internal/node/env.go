@@ -22,6 +22,8 @@ type Env struct {
 	Links membership.Network
 	// Disks are where backings lie.
 	Disks Disks
+	// Guard is the command that runs a guard of this data directory, which outlives this process.
+	Guard []string
 }
 
 // Disks open the backings of volumes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -30,7 +31,7 @@ func (l *leading) watchHandOver(volume string, epoch cluster.Epoch) (failed <-ch
 }
 
 func (l *leading) handOver(a failover.HandOver) {
-	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.conf().Timers.RTO+l.n.toDrain(a.Volume))
+	ctx, cancel := context.WithTimeout(l.ctx, 2*l.n.conf().Timers.RTO+l.n.toDrain(a.Volume)+l.n.toStop(a.Volume))
 	defer cancel()
 	var err error
 	if a.Primary == l.n.me.Name {
@@ -70,6 +71,15 @@ func (l *leading) handOverFailed(a failover.HandOver, err error) {
 	}
 }
 
+// resumeIfVoid has the services of a volume run here again when nobody has followed two RTO targets after it was given up (R30).
+func (n *Node) resumeIfVoid(volume string, e cluster.Epoch) {
+	time.AfterFunc(2*n.conf().Timers.RTO, func() {
+		if n.state.get().Volumes[volume].Epoch == e {
+			n.services.resume(volume)
+		}
+	})
+}
+
 // HandOver implements control.Handler.
 func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done, error) {
 	r := n.vols.replica(h.Volume)
@@ -79,7 +89,15 @@ func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done
 	if now := r.Volume().Epoch; now != h.Epoch {
 		return nil, status.Error(codes.AlreadyExists, fmt.Sprintf("a hand-over decided in epoch %d is void in epoch %d", h.Epoch, now))
 	}
-	err := r.HandOver(ctx, h.To)
+	err := n.services.leave(ctx, h.Volume, h.Epoch)
+	if err == nil {
+		err = r.HandOver(ctx, h.To)
+	}
+	if err != nil {
+		n.services.resume(h.Volume)
+	} else {
+		n.resumeIfVoid(h.Volume, h.Epoch)
+	}
 	switch {
 	case errors.Is(err, replication.ErrHandingOver), errors.Is(err, blockdev.ErrNotPrimary):
 		return nil, status.Error(codes.AlreadyExists, err.Error()) // the volume moves, with or without this order

@@ -11,6 +11,7 @@
 //	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
 //	trust.go      who may speak with this node, certificates     raftgreeting.go  how Raft connections begin
 //	env.go        what a node takes from its machine     scheduled.go  verifies by the clock
+//	services.go   what follows the primary      services_standing.go  when it may run here, and when it has stopped
 //	voters.go     who votes       seen.go     what others remember of a voter      journal.go  events      stop.go  handing over
 package node
 
@@ -41,28 +42,29 @@ import (
 
 // Node is one running member.
 type Node struct {
-	cfg    *config.Config
-	log    *slog.Logger
-	me     config.Node
-	env    Env
-	boot   [16]byte
-	dir    *dataDir
-	old    bool      // the directory held Raft state when this process started
-	run    runConfig // cfg is the file as it was at the start: identity, addresses and folders are its
-	onDisk fileHash
-	trans  *identity.Transport
-	mux    *identity.Mux
-	gossip *membership.Membership
-	peers  *peers
-	state  *stateStore
-	lease  *leaseHolder
-	vols   *volumes
-	events *journal
-	seen   *seenBook
-	disk   *deadline.Watch // calls to the disk of data_dir that are outstanding
-	known  *cluster.State  // kept by an earlier process, nil without; for status only
-	failed chan struct{}   // closed when the process has to end by itself
-	why    error           // of that; to be read when failed is closed
+	cfg      *config.Config
+	log      *slog.Logger
+	me       config.Node
+	env      Env
+	boot     [16]byte
+	dir      *dataDir
+	old      bool      // the directory held Raft state when this process started
+	run      runConfig // cfg is the file as it was at the start: identity, addresses and folders are its
+	onDisk   fileHash
+	trans    *identity.Transport
+	mux      *identity.Mux
+	gossip   *membership.Membership
+	peers    *peers
+	state    *stateStore
+	lease    *leaseHolder
+	vols     *volumes
+	services *services
+	events   *journal
+	seen     *seenBook
+	disk     *deadline.Watch // calls to the disk of data_dir that are outstanding
+	known    *cluster.State  // kept by an earlier process, nil without; for status only
+	failed   chan struct{}   // closed when the process has to end by itself
+	why      error           // of that; to be read when failed is closed
 
 	failOnce sync.Once
 	joined   chan struct{} // closed when raft is open
@@ -131,6 +133,7 @@ func (n *Node) open() (err error) {
 	n.peers = newPeers(n.cfg, n.trans, n.clusterNow)
 	n.lease = newLeaseHolder(n)
 	n.vols = newVolumes(n)
+	n.services = newServices(n)
 	n.openRaft = n.raftOpener()
 	n.known = n.lastKnown()
 	n.seen = n.loadSeen()
@@ -189,6 +192,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.join(life) })
 	g.Go(func() error { return n.lease.run(life) })
 	g.Go(func() error { return n.vols.run(life) })
+	g.Go(func() error { return n.services.run(life) })
 	g.Go(func() error { return n.keepSeen(life) })
 	g.Go(func() error { return n.register(life) })
 	g.Go(func() error { return n.events.follow(life, n.state) })
@@ -207,6 +211,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	select {
 	case <-ctx.Done():
+		n.stopServices()
 		n.handAllOver()
 	case <-life.Done():
 	}

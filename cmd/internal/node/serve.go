@@ -121,5 +121,5 @@ func (n *Node) State(ctx context.Context, _ *control.State) (*control.StateReply
 // Local implements control.Handler.
 func (n *Node) Local(context.Context, *control.Local) (*control.LocalReply, error) {
 	version, _, _ := n.run.watch()
-	return &control.LocalReply{Node: n.me.Name, ConfigVersion: version, File: n.hashOfFile(), LeaseMs: n.lease.remaining().Milliseconds(), Reports: n.vols.reports(), Serving: n.vols.serving(), Verified: n.vols.verified(), Rescued: n.vols.rescued()}, nil
+	return &control.LocalReply{Node: n.me.Name, ConfigVersion: version, File: n.hashOfFile(), LeaseMs: n.lease.remaining().Milliseconds(), Reports: n.vols.reports(), Serving: n.vols.serving(), Verified: n.vols.verified(), Rescued: n.vols.rescued(), Services: n.services.states()}, nil
 }

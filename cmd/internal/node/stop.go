@@ -10,6 +10,16 @@ import (
 	"hacluster/replication"
 )
 
+// stopServices stops what follows the volumes of this node, before they are handed over. What cannot be stopped is left to the guard;
+// the others wait for that.
+func (n *Node) stopServices() {
+	ctx, cancel := context.WithTimeout(context.Background(), n.conf().Timers.RTO+n.toStop(""))
+	defer cancel()
+	if err := n.services.stopAll(ctx); err != nil {
+		n.log.Error("services have not stopped", "error", err)
+	}
+}
+
 // handAllOver gives every volume that this node leads to a standby, if one is a member, and leadership of the group to
 // somebody else, all within the RTO target, and in async what its standbys lack takes. What cannot be handed over is stopped as it is.
 func (n *Node) handAllOver() {
@@ -37,6 +47,10 @@ func (n *Node) handAllOver() {
 
 func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 	before := r.Volume()
+	if err := n.services.leave(ctx, before.Name, before.Epoch); err != nil {
+		n.log.Error("volume is stopped without a hand-over", "volume", before.Name, "error", err)
+		return
+	}
 	for {
 		err := r.HandOver(ctx, "")
 		if err == nil {

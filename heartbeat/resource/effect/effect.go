@@ -15,6 +15,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"reflect"
+	"slices"
+	"strings"
 )
 
 // Spec says what a resource is. Kind tells which of the other fields count.
@@ -32,7 +35,27 @@ type Spec struct {
 	Interface string `json:"interface,omitempty"` // address
 }
 
+// Same reports whether both are the same resource.
+func (s Spec) Same(o Spec) bool { return reflect.DeepEqual(s.bare(), o.bare()) }
+
+// bare has no empty lists, which do not survive being written down.
+func (s Spec) bare() Spec {
+	for _, l := range []*[]string{&s.Run, &s.Start, &s.Stop, &s.Monitor} {
+		if len(*l) == 0 {
+			*l = nil
+		}
+	}
+	return s
+}
+
 func (s Spec) String() string { return s.Kind + " " + s.Name }
+
+// environment is what programs inherit: not what systemd tells the daemon alone.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_") || strings.HasPrefix(v, "LISTEN_")
+	})
+}
 
 // Effect is one resource. Its methods are not called concurrently, but for Kill, which may be called beside any.
 type Effect interface {
@@ -53,7 +76,7 @@ func New(s Spec, log *slog.Logger) (Effect, error) {
 		if (len(s.Run) == 0) == (len(s.Start) == 0) {
 			return nil, fmt.Errorf("%s: either run or start is wanted", s)
 		}
-		return &commands{spec: s, log: log, ended: make(chan error, 1), env: os.Environ()}, nil
+		return &commands{spec: s, log: log, ended: make(chan error, 1), env: environment()}, nil
 	case "systemd":
 		return &unit{name: s.Name, log: log}, nil
 	case "address":

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/exec"
 	"sync"
 	"syscall"
@@ -75,6 +76,8 @@ func (c *commands) begin(what string, argv []string) (*exec.Cmd, *tail, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
+	// The daemon may be spared when memory runs out; its services are like any other.
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("0"), 0)
 	if c.waited == nil {
 		c.waited = map[int]bool{}
 	}
