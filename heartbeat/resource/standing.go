@@ -10,7 +10,7 @@ import (
 // Standing is what a node knows of its right to run a service (R31): it starts one only while it serves all of its volumes, and
 // after every other node that may have run it said that it does not, or is off, or had its guard's time.
 type Standing struct {
-	// Serving: this node serves all volumes of the service, by a lease that is valid now, in the epochs Epochs.
+	// Serving: this node serves all volumes of the service, by a lease that is valid now, in the epochs Epochs, by the volumes' ids.
 	Serving bool
 	Epochs  map[string]cluster.Epoch
 	// Learned is when this node first knew of the newest of these epochs: every promotion is decided before it is known.
@@ -29,7 +29,7 @@ func (s Standing) MayStart(now Instant, p Promise) (bool, string) {
 	}
 	for v, e := range s.Epochs {
 		if e < p[v] {
-			return false, fmt.Sprintf("another node leads volume %s in epoch %d", v, p[v])
+			return false, fmt.Sprintf("another node said that it leads the volume in epoch %d", p[v])
 		}
 	}
 	left := s.Learned.Add(s.Wait).Sub(now)

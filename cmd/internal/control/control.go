@@ -161,7 +161,7 @@ type (
 		SinceMs   int64         `json:"since_ms"` // from learning of the promotion to now
 	}
 	// ServiceStopped asks whether a service runs on the node, of one that leads its volumes in the epochs. From then on the node starts
-	// it in no older one (R31).
+	// it in no older one (R31). Volumes are named by their ids, for the epochs of one that is made anew begin anew.
 	ServiceStopped struct {
 		Service string                   `json:"service"`
 		Epochs  map[string]cluster.Epoch `json:"epochs"`

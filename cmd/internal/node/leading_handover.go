@@ -93,9 +93,11 @@ func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done
 	if err == nil {
 		err = r.HandOver(ctx, h.To)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, replication.ErrHandingOver): // by another order, whose outcome counts
+	case err != nil:
 		n.services.resume(h.Volume)
-	} else {
+	default:
 		n.resumeIfVoid(h.Volume, h.Epoch)
 	}
 	switch {

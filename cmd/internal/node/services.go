@@ -34,6 +34,12 @@ type services struct {
 	shown []control.ServiceState // for status
 }
 
+// tenure is an epoch of a volume: one that is made anew under the name of another has another id, and its epochs begin anew.
+type tenure struct {
+	id    string
+	epoch cluster.Epoch
+}
+
 // serviceRun is one service on this node.
 type serviceRun struct {
 	conf    config.Service
@@ -45,8 +51,8 @@ type serviceRun struct {
 	adopted bool           // it is known what an earlier process left running, and decided on
 	found   []*effect.Spec // that, until then
 	asked   map[string]bool
-	stopped map[string]cluster.Epoch // by node: the epoch of ours for which it said that it stopped
-	handing cluster.Epoch            // the volume is being handed over in this epoch
+	stopped map[string]tenure // by node: of ours, the one for which it said that it stopped
+	handing cluster.Epoch     // the volume is being handed over in this epoch
 	moving  moving
 }
 
@@ -134,7 +140,7 @@ func (s *services) configure(cfg *config.Config) {
 
 func newServiceRun(c config.Service) *serviceRun {
 	cfg, specs := machineOf(c)
-	return &serviceRun{conf: c, specs: specs, machine: resource.New(cfg), asked: map[string]bool{}, stopped: map[string]cluster.Epoch{}}
+	return &serviceRun{conf: c, specs: specs, machine: resource.New(cfg), asked: map[string]bool{}, stopped: map[string]tenure{}}
 }
 
 // open connects to the guard, or starts one.

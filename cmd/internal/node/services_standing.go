@@ -21,6 +21,7 @@ type standing struct {
 	resource.Standing
 	lease  cluster.Instant // until when the guard may have it running; 0: nothing new is known
 	others bool            // another node leads the volume
+	tenure tenure          // ours, if we serve
 }
 
 // guardSlack is what is added to the guard's time: it looks at the clock now and then.
@@ -48,16 +49,16 @@ func (s *services) standing(run *serviceRun, now cluster.Instant) (out standing)
 	if run.handing == v.Epoch || serving.Suspended && state == resource.Stopped {
 		return out
 	}
-	out.Serving, out.Epochs = true, map[string]cluster.Epoch{name: v.Epoch}
+	out.Serving, out.Epochs, out.tenure = true, map[string]cluster.Epoch{v.ID: v.Epoch}, tenure{v.ID, v.Epoch}
 	out.Learned, out.Wait = s.n.vols.learned(name, v.Epoch, now), s.n.guardWait(st, &v)
 	out.Others = map[string]bool{}
 	for _, rep := range v.Replicas {
 		if rep.Node != me {
-			out.Others[rep.Node] = run.stopped[rep.Node] == v.Epoch
+			out.Others[rep.Node] = run.stopped[rep.Node] == out.tenure
 		}
 	}
 	if f := failoverInto(st, &v); f != nil && f.From != me { // it may hold no replica any more
-		out.Others[f.From] = run.stopped[f.From] == v.Epoch
+		out.Others[f.From] = run.stopped[f.From] == out.tenure
 	}
 	return out
 }
@@ -113,7 +114,6 @@ func (s *services) ask(run *serviceRun, st standing) {
 			continue
 		}
 		run.asked[node] = true
-		epoch := st.Epochs[run.conf.Volumes[0]]
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), s.n.conf().Timers.Lease)
 			defer cancel()
@@ -125,7 +125,7 @@ func (s *services) ask(run *serviceRun, st standing) {
 			s.do(func(cluster.Instant) {
 				run.asked[node] = false
 				if yes {
-					run.stopped[node] = max(run.stopped[node], epoch)
+					run.stopped[node] = st.tenure
 				}
 			})
 		}()
@@ -237,7 +237,7 @@ func (s *services) moveAway(run *serviceRun, now cluster.Instant, st standing) {
 	if !m.wanted || m.asked || now < m.next {
 		return
 	}
-	volume, epoch, rto := volumeOf(run), st.Epochs[volumeOf(run)], s.n.conf().Timers.RTO
+	volume, epoch, rto := volumeOf(run), st.tenure.epoch, s.n.conf().Timers.RTO
 	m.asked, m.next = true, now.Add(rto)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*rto+s.n.toStop(volume))
