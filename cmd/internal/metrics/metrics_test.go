@@ -23,7 +23,7 @@ func full() Snapshot {
 	l := Latency{Bounds: []float64{0.001, 0.002}, Cumulative: []uint64{1, 3}, Count: 4, SumSeconds: 0.5}
 	byOp := map[string]uint64{"read": 1, "write": 2, "zero": 3, "flush": 4}
 	return Snapshot{
-		Node: "alpha", Cluster: "shop", Version: "v1", Ready: true, Lease: 400 * time.Millisecond, ConfigVersion: 3,
+		Node: "alpha", Cluster: "shop", Version: "v1", Ready: true, Lease: 400 * time.Millisecond, ConfigVersion: 3, Services: []Service{{Name: "shop", State: "running"}},
 		Raft:              &Raft{Leads: true, LeaderKnown: true, Term: 5, LastIndex: 9, CommitIndex: 8, AppliedIndex: 7, LastContact: time.Second, Won: 2, Commits: l},
 		Links:             []Link{{Peer: "beta", Address: "10.0.0.2:7401", Up: true, RTT: 200 * time.Microsecond, ProbesSent: 10, ProbesLost: 1}},
 		Gossip:            Gossip{1, 2, 3, 4, 5},

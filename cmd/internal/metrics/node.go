@@ -8,6 +8,8 @@ var (
 	lease         = gauge("node_lease_remaining_seconds", "What is left of this node's lease; 0 without one.")
 	configVersion = gauge("config_version", "Version of the applied configuration that this node runs with.")
 
+	serviceState = gauge("service_state", "1 for the state that a service has on this node: stopped, starting, running, stopping, failed or blocked.", "service", "state")
+
 	linkUp    = gauge("link_up", "1 while the heartbeat link carries packets there and back.", "peer", "link")
 	linkRTT   = gauge("link_round_trip_seconds", "Smoothed round-trip time of the heartbeat link.", "peer", "link")
 	linkSent  = counter("link_probes_total", "Probes sent over the heartbeat link.", "peer", "link")
@@ -30,6 +32,9 @@ func (e emitter) node(s *Snapshot) {
 	e.flag(ready, s.Ready)
 	e.seconds(lease, s.Lease)
 	e.set(configVersion, float64(s.ConfigVersion))
+	for _, v := range s.Services {
+		e.set(serviceState, 1, v.Name, v.State)
+	}
 	for _, l := range s.Links {
 		e.flag(linkUp, l.Up, l.Peer, l.Address)
 		e.seconds(linkRTT, l.RTT, l.Peer, l.Address)

@@ -7,6 +7,7 @@ type Snapshot struct {
 	Node, Cluster string
 	Version       string // of the program
 	Ready         bool
+	Services      []Service
 	Lease         time.Duration // what is left of it
 	ConfigVersion uint64        // of the configuration that this node runs with
 	Raft          *Raft         // nil: not part of a group yet
@@ -145,3 +146,6 @@ type Peer struct {
 	ResyncTotal, ResyncDone int64
 	ResyncRate              int64 // bytes per second
 }
+
+// Service is one that this node may run.
+type Service struct{ Name, State string }

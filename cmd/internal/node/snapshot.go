@@ -16,6 +16,9 @@ func (n *Node) snapshot() metrics.Snapshot {
 	st := n.state.get()
 	s := metrics.Snapshot{Node: n.me.Name, Cluster: n.cfg.Cluster.Name, Version: n.Version, Ready: n.isReady(), Lease: n.lease.remaining(),
 		ConfigVersion: st.ConfigVersion, Raft: n.raftFigures()}
+	for _, v := range n.services.states() {
+		s.Services = append(s.Services, metrics.Service{Name: v.Name, State: v.State})
+	}
 	n.linkFigures(&s)
 	n.portFigures(&s)
 	n.certificateFigures(&s)
