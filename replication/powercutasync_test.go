@@ -392,6 +392,9 @@ func (r *cutRun) followsAsync(v *cluster.Volume) (*labNode, cluster.Basis) {
 			return r.lab.nodes[name], cluster.BasisForced
 		}
 	}
+	if member && last.Promotable() { // its disk failed, and it is all that is left: it writes everything again first
+		return r.lab.nodes[v.Served], cluster.BasisForced
+	}
 	return nil, ""
 }
 
