@@ -131,6 +131,9 @@ func volumeText(v api.VolumeStatus) string {
 		if r.Reason != "" {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), oneLine(r.Reason))
 		}
+		if r.SettlingBytes > 0 {
+			fmt.Fprintf(&out, "  %s: %s are compared with the primary, for what was in flight when the last one ended may be on one replica only; a read of that waits\n", oneLine(r.Node), sizeText(r.SettlingBytes))
+		}
 		if p := r.Point; p != nil && r.State != api.ReplicaInSync {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), pointText(p))
 		}

@@ -264,7 +264,9 @@ type Progress struct {
 	// What was looked at and copied since the resync began; of a member: of the one that has ended.
 	ComparedBytes, CopiedBytes int64
 	UnackedBytes               int64
-	UnackedSince               Instant // when the oldest unacknowledged entry was queued; zero: there is none
+	// Of a member: the blocks that it may hold otherwise than this primary, since before this tenure (R29).
+	SettlingBytes int64
+	UnackedSince  Instant // when the oldest unacknowledged entry was queued; zero: there is none
 
 	// In async, of what clients were told of and it has not written: the bytes of the volume, and when a client was told of the
 	// oldest; zero: there is nothing. That is what a failover would lose now.
@@ -293,6 +295,11 @@ func (c *Core) Peer(node string) Progress {
 	g := Progress{Connected: p.connected, Member: p.member, UnackedBytes: p.bytes, ComparedBytes: p.compared, CopiedBytes: p.copied}
 	if p.out.len() > 0 {
 		g.UnackedSince = p.out.at(0).at
+	}
+	if p.settling {
+		if g.SettlingBytes = c.vol.Size; p.known {
+			g.SettlingBytes = min(p.m.Behind(), c.vol.Size)
+		}
 	}
 	if !p.member {
 		g.Known, g.RemainingBytes = p.known, min(p.m.Behind(), c.vol.Size)

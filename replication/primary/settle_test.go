@@ -72,6 +72,26 @@ func TestReadOfAnUnsettledBlockWaitsForItsCopy(t *testing.T) { // R29
 	g.wantDone(over)
 }
 
+func TestWhatMayDifferInAMemberIsTold(t *testing.T) { // R29
+	g, n, marked := differ(t)
+	want := func(when string, bytes int64) {
+		t.Helper()
+		if has := g.c.Peer("s").SettlingBytes; has != bytes {
+			t.Errorf("%s: %d bytes may differ, want %d", when, has, bytes)
+		}
+	}
+	want("before its map is known", g.c.vol.Size)
+	g.mapped(n, marked)
+	want("by its map", 2*chunk)
+	g.compared(n)
+	want("when one of the two was compared", chunk)
+	_, copies := g.compared(n, 3*chunk)
+	want("while a block is copied", 4096)
+	g.local(copies[0], nil)
+	g.ack("s", n, g.last("s"))
+	want("in the end", 0)
+}
+
 // A member that holds a newer state durably, after a power loss of all, must not show it again after the next one (R29, R20).
 func TestWhatIsCopiedToSettleIsDurable(t *testing.T) {
 	g, n, marked := differ(t)

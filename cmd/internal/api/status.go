@@ -179,16 +179,19 @@ const (
 
 // ReplicaStatus is one copy of a volume.
 type ReplicaStatus struct {
-	Node       string        `json:"node"`
-	Role       string        `json:"role"`
-	State      string        `json:"state"`
-	Reason     string        `json:"reason,omitempty"` // why it is not in sync, and what to do; left out when it is
-	LagBytes   int64         `json:"lag_bytes"`
-	LagMs      int64         `json:"lag_ms"`
-	DirtyBytes int64         `json:"dirty_bytes"`      // what a resync of it would have to look at
-	Resync     *ResyncStatus `json:"resync"`           // null: none runs
-	Point      *PointStatus  `json:"point,omitempty"`  // left out: it cannot be promoted, also not by force
-	Rescue     *RescueStatus `json:"rescue,omitempty"` // left out: there are no rescue images of it
+	Node       string `json:"node"`
+	Role       string `json:"role"`
+	State      string `json:"state"`
+	Reason     string `json:"reason,omitempty"` // why it is not in sync, and what to do; left out when it is
+	LagBytes   int64  `json:"lag_bytes"`
+	LagMs      int64  `json:"lag_ms"`
+	DirtyBytes int64  `json:"dirty_bytes"` // what a resync of it would have to look at
+	// SettlingBytes is what a member may hold otherwise than the primary since the last failover or restart of the primary: none of it
+	// was acknowledged since, it is compared now, and a read of it waits for that (R29). Left out: nothing.
+	SettlingBytes int64         `json:"settling_bytes,omitempty"`
+	Resync        *ResyncStatus `json:"resync"`           // null: none runs
+	Point         *PointStatus  `json:"point,omitempty"`  // left out: it cannot be promoted, also not by force
+	Rescue        *RescueStatus `json:"rescue,omitempty"` // left out: there are no rescue images of it
 }
 
 // RescueStatus is what is kept aside of a replica that a promotion by force left behind (R19).

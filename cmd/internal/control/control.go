@@ -236,8 +236,9 @@ type (
 		RemainingBytes  int64  `json:"remaining_bytes"`
 		TotalBytes      int64  `json:"total_bytes"` // what RemainingBytes was when the resync began
 		UnackedBytes    int64  `json:"unacked_bytes"`
-		LagMs           int64  `json:"lag_ms"`        // age of the oldest unacknowledged entry; in async, since a client was told of it
-		Lag             *Lag   `json:"lag,omitempty"` // in async, of one that writers may have to wait for
+		SettlingBytes   int64  `json:"settling_bytes,omitempty"` // of a member: what is not known to be equal since before this tenure
+		LagMs           int64  `json:"lag_ms"`                   // age of the oldest unacknowledged entry; in async, since a client was told of it
+		Lag             *Lag   `json:"lag,omitempty"`            // in async, of one that writers may have to wait for
 		RateBytesPerSec int64  `json:"rate_bytes_per_s"`
 		ETAMs           int64  `json:"eta_ms"` // until the resync ends; negative: not known
 		Reason          string `json:"reason"`

@@ -301,6 +301,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 		if l := peer.Lag; l != nil {
 			out.LagBytes, out.LagMs = l.Bytes, l.Ms
 		}
+		out.SettlingBytes = peer.SettlingBytes
 	}
 	if !vol.IsMember(node) {
 		out.DirtyBytes = dirtyBytes(vol, peer)

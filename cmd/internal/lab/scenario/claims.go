@@ -115,7 +115,8 @@ func (r *Run) judgeDifference(when string, before, after api.VolumeStatus, diffe
 	was, is := before.Replicas[i], after.Replicas[j]
 	differ := int64(len(differing)) * client.BlockSize
 	if slices.Contains(before.InSync, was.Node) {
-		quiet := before.State == api.VolumeHealthy && after.State == api.VolumeHealthy && was.LagBytes == 0 && is.LagBytes == 0 && unanswered == 0
+		quiet := before.State == api.VolumeHealthy && after.State == api.VolumeHealthy && was.LagBytes == 0 && is.LagBytes == 0 &&
+			was.SettlingBytes == 0 && is.SettlingBytes == 0 && unanswered == 0
 		if !quiet {
 			return
 		}

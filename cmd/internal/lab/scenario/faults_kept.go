@@ -64,6 +64,9 @@ func RollBack(role Role) Fault {
 		}
 		dir := r.Lab.DataDir(node)
 		old := dir + ".old"
+		if err := os.RemoveAll(old); err != nil { // a soak rolls back more than once
+			return Injected{}, err
+		}
 		if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
 			return Injected{}, err
 		}
