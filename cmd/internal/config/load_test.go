@@ -251,6 +251,15 @@ func TestInsecureTakesNoNameButLocalhost(t *testing.T) {
 	}
 }
 
+func TestEveryModeIsSupported(t *testing.T) {
+	for _, mode := range []Mode{ModeSync, ModeSemisync, ModeAsync} {
+		c := load(t, changed(t, loopback(t), `mode = "sync"`, `mode = "`+string(mode)+`"`), Options{Node: "alpha", Insecure: true})
+		if c.Volumes[0].Mode != mode {
+			t.Errorf("mode %q was read as %q", mode, c.Volumes[0].Mode)
+		}
+	}
+}
+
 func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 	more := func(nodes, replicas int) (text string) {
 		names := []string{"delta", "epsilon", "zeta"}
@@ -264,8 +273,6 @@ func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 		return text
 	}
 	tests := []struct{ name, old, new, want string }{
-		{"mode", `mode = "sync"`, `mode = "async"`,
-			`cluster.hcl:23: not supported yet, mode = "async", mode = "sync" or "semisync" is wanted: the daemon refuses to start with it`},
 		{"attach", `attach = "none"`, `attach = "nbd"`,
 			`cluster.hcl:31: not supported yet, attach = "nbd", attach = "none" is wanted: the daemon refuses to start with it`},
 		{"one replica", "  replica \"alpha\" { device = \"/srv/${node.name}/${volume.name}.img\" }\n", "",

@@ -79,13 +79,7 @@ func (s Service) unsupported(r *refusal) {
 	}
 }
 
-// Supported reports whether the daemon serves volumes of the mode already, as unsupported says with the line.
-func (m Mode) Supported() bool { return m != ModeAsync }
-
 func (v Volume) unsupported(r *refusal) {
-	if v.Mode == ModeAsync {
-		r.not(v.modeAt, `mode = "sync" or "semisync" is wanted`)
-	}
 	if len(v.Replicas) < 2 {
 		r.not(v.at, "two replicas are wanted, not one")
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"hacluster/cmd/internal/api"
-	"hacluster/cmd/internal/config"
 )
 
 // asyncBlock is the bound of a test. The patience is longer than a busy machine may keep a daemon from its work, unless it is what is
@@ -23,9 +22,6 @@ func asyncBlock(bytes, patience string) string {
 // inAsync is a healthy cluster whose volume is in async.
 func inAsync(t *testing.T, cfg Config) *rig {
 	t.Helper()
-	if !config.ModeAsync.Supported() {
-		t.Skip("the configuration refuses mode async")
-	}
 	cfg.Mode = "async"
 	return healthy(t, cfg)
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"hacluster/cmd/internal/api"
-	"hacluster/cmd/internal/config"
 )
 
 // inMode applies the mode, and comes back when it is in force: apply does, or says what it waits for, as on a machine that is
@@ -33,10 +32,7 @@ func (r *rig) inMode(from, to string) {
 // R5, R13, R25: the mode changes under load without a move of the role and without an error, and a primary that is killed right behind
 // the last change, to the strongest, has nothing that is lost with it.
 func TestModeChangesUnderLoadAndAKilledPrimaryLosesNothing(t *testing.T) {
-	modes := []string{"sync", "semisync", "sync", "semisync", "sync"}
-	if config.ModeAsync.Supported() {
-		modes = []string{"sync", "semisync", "async", "semisync", "sync", "async", "sync"}
-	}
+	modes := []string{"sync", "semisync", "async", "semisync", "sync", "async", "sync"}
 	r := healthy(t, Config{Mode: modes[0]})
 	l := r.load()
 	l.more(100)

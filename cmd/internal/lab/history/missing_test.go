@@ -30,3 +30,31 @@ func TestLeftBehindAreTheWritesThatTheNextServerDoesNotKnow(t *testing.T) {
 		t.Errorf("of a block that the next one never had: %v", left)
 	}
 }
+
+// A standby in async holds a prefix of the order of writes: what it has was not sent after an answer to what it lacks.
+func TestOvertakenAreWritesThatAreThereWithoutAnEarlierOne(t *testing.T) {
+	write := func(seq uint64, block int64, from, to int) Op {
+		return Op{Who: "w", Kind: Write, Block: block, Seq: seq, Server: "a", Sent: time.Duration(10+from) * ms, Answered: time.Duration(10+to) * ms}
+	}
+	disk := func(block int64, seq uint64) Op {
+		return Op{Who: "disk", Kind: Read, Block: block, Seq: seq, Server: "b", Sent: 100 * ms, Answered: 101 * ms}
+	}
+	ops := []Op{write(1, 0, 0, 2), write(2, 1, 1, 4), write(3, 2, 3, 6), write(4, 0, 5, 8), {Who: "w", Kind: Write, Block: 1, Seq: 5, Server: "a", Sent: 19 * ms, Unknown: true}}
+	for name, c := range map[string]struct {
+		read []Op
+		bad  int
+	}{
+		"all":                              {[]Op{disk(0, 4), disk(1, 2), disk(2, 3)}, 0},
+		"all, and what was never answered": {[]Op{disk(0, 4), disk(1, 5), disk(2, 3)}, 0},
+		"nothing":                          {[]Op{disk(0, 0), disk(1, 0), disk(2, 0)}, 0},
+		"a prefix":                         {[]Op{disk(0, 1), disk(1, 2), disk(2, 0)}, 0},
+		"without one beside it":            {[]Op{disk(0, 1), disk(1, 0), disk(2, 3)}, 0},
+		"without an earlier one":           {[]Op{disk(0, 0), disk(1, 2), disk(2, 3)}, 1},
+		"without the one before the last":  {[]Op{disk(0, 4), disk(1, 0), disk(2, 3)}, 1},
+		"never answered, after a lost one": {[]Op{disk(0, 1), disk(1, 5), disk(2, 3)}, 1},
+	} {
+		if bad := Overtaken(append(ops, c.read...), c.read); len(bad) != c.bad {
+			t.Errorf("%s: %q, want %d", name, bad, c.bad)
+		}
+	}
+}

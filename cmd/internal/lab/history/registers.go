@@ -275,3 +275,25 @@ func Missing(ops []Op) (missing []Op) {
 	}
 	return missing
 }
+
+// Overtaken looks whether what a disk holds is a prefix of the order of writes, as far as clients can tell of that: no write is
+// there that was sent when one had been answered that is not. ops have what was read in the end, too.
+func Overtaken(ops, read []Op) (bad []string) {
+	missing := Missing(ops)
+	if len(missing) == 0 {
+		return nil
+	}
+	first := slices.MinFunc(missing, func(a, b Op) int { return cmp.Compare(a.Answered, b.Answered) })
+	writes := map[uint64]Op{}
+	for _, o := range ops {
+		if o.Kind == Write {
+			writes[o.Seq] = o
+		}
+	}
+	for _, r := range read {
+		if w, ok := writes[r.Seq]; ok && w.Sent > first.Answered {
+			bad = append(bad, fmt.Sprintf("%v is there, and %v, which was answered before that was sent, is not", w, first))
+		}
+	}
+	return bad
+}

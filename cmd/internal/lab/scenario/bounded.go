@@ -57,33 +57,76 @@ func WAN() Fault {
 // as it stands. It bites when writers are slowed.
 func Bounded(b Bound, f Fault) Fault {
 	return func(ctx context.Context, r *Run) (Injected, error) {
-		in, err := f(ctx, r)
+		in, end, err := held(ctx, r, b, f)
 		if err != nil {
 			return in, err
 		}
-		look := &looking{r: r, bound: b}
-		watching, stop := context.WithCancel(ctx)
-		var done sync.WaitGroup
-		done.Go(func() { look.run(watching) })
-		bites := in.Bites
-		in.Bites = func() (string, bool, error) {
-			proof, ok, err := bites()
-			slowed, most := look.seen()
-			return fmt.Sprintf("%s; writers slowed: %v, the standby lacked %s at most", proof, slowed, most), ok && slowed, err
-		}
 		mend := in
 		in.Mend = func(ctx context.Context) error {
-			stop()
-			done.Wait()
-			_, most := look.seen()
-			r.cfg.Log.Info("held against the bound", "looks", look.looks, "disks", look.disks, "status_most", most, "disk_most_bytes", look.onDisk, "disk_most_age", look.onDiskAge)
-			if look.looks == 0 || look.disks == 0 {
-				r.res.broken("the bound was never looked at")
-			}
+			end()
 			return mend.mend(ctx)
 		}
 		return in, nil
 	}
+}
+
+// Long is the phase in which a volume in async is Bounded for so long, under a fault that lasts on when the next one strikes.
+func Long(b Bound, f Fault, d time.Duration) Phase {
+	return func(ctx context.Context, r *Run) error {
+		v, err := r.watch.until(ctx, func(v View) bool { return v.Primary != "" })
+		if err != nil {
+			return fmt.Errorf("nobody is primary: %w", err)
+		}
+		r.primary = v.Primary
+		in, end, err := held(ctx, r, b, f)
+		if err != nil {
+			return err
+		}
+		r.cleanup = append(r.cleanup, func() error { return in.mend(ctx) })
+		defer end()
+		if r.res.Long, err = r.bites(ctx, in); err != nil {
+			return err
+		}
+		for over := time.Now().Add(d); time.Now().Before(over); {
+			if err := r.answers(ctx, r.primary, 1, within); err != nil {
+				r.res.fail(fmt.Sprintf("the service went on for %v only: %v", time.Until(over), err))
+				return nil
+			}
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		r.res.Long, _, err = in.Bites()
+		return err
+	}
+}
+
+// held injects a fault and begins to hold the volume against its bound, until end is called.
+func held(ctx context.Context, r *Run, b Bound, f Fault) (in Injected, end func(), err error) {
+	if in, err = f(ctx, r); err != nil {
+		return in, nil, err
+	}
+	look := &looking{r: r, bound: b}
+	watching, stop := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { look.run(watching) })
+	bites := in.Bites
+	in.Bites = func() (string, bool, error) {
+		proof, ok, err := bites()
+		slowed, most := look.seen()
+		return fmt.Sprintf("%s; writers slowed: %v, %s", proof, slowed, most), ok && slowed, err
+	}
+	return in, func() {
+		stop()
+		done.Wait()
+		_, most := look.seen()
+		r.cfg.Log.Info("held against the bound", "most", most)
+		if look.looks == 0 || look.disks == 0 {
+			r.res.broken("the bound was never looked at")
+		}
+	}, nil
 }
 
 // looking holds what is said, and what is there, against the bound.
@@ -91,21 +134,20 @@ type looking struct {
 	r     *Run
 	bound Bound
 
-	// run's own until it has ended.
+	mu           sync.Mutex
 	looks, disks int
 	onDisk       int64
 	onDiskAge    time.Duration
-
-	mu       sync.Mutex
-	slowed   bool
-	lagBytes int64
-	lagMs    int64
+	slowed       bool
+	lagBytes     int64
+	lagMs        int64
 }
 
 func (k *looking) seen() (slowed bool, most string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.slowed, fmt.Sprintf("%d bytes, for %d ms", k.lagBytes, k.lagMs)
+	return k.slowed, fmt.Sprintf("the standby lacked %d bytes at most, for %d ms, as status said %d times, and %d bytes, told of within %v, by %d looks at its disk",
+		k.lagBytes, k.lagMs, k.looks, k.onDisk, k.onDiskAge.Round(time.Millisecond), k.disks)
 }
 
 func (k *looking) run(ctx context.Context) {
@@ -132,9 +174,9 @@ func (k *looking) run(ctx context.Context) {
 
 // said judges a status.
 func (k *looking) said(v api.VolumeStatus) {
-	k.looks++
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.looks++
 	k.slowed = k.slowed || v.Async.Writers != api.WritersFree
 	for _, p := range v.Replicas {
 		if p.Node != k.r.Standby() {
@@ -143,6 +185,10 @@ func (k *looking) said(v api.VolumeStatus) {
 		k.lagBytes, k.lagMs = max(k.lagBytes, p.LagBytes), max(k.lagMs, p.LagMs)
 		if p.LagBytes > k.bound.Bytes {
 			k.r.res.fail(fmt.Sprintf("status says that %s lacks %d bytes, the bound is %d", p.Node, p.LagBytes, k.bound.Bytes))
+		}
+		// What it lacks grows older by itself; but nothing more is acknowledged then, and writers that waited for a second are held.
+		if time.Duration(p.LagMs)*time.Millisecond > k.bound.Time+time.Second && v.Async.Writers != api.WritersHeld {
+			k.r.res.fail(fmt.Sprintf("status says that %s lacks what was acknowledged %d ms ago, and that writers are %s; the bound is %v", p.Node, p.LagMs, v.Async.Writers, k.bound.Time))
 		}
 	}
 }
@@ -169,17 +215,25 @@ func (k *looking) freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	missing := history.Missing(append(ops, read...))
+	bytes, age := k.r.lacks(k.bound, standby, append(ops, read...))
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.disks++
-	bytes, age := int64(len(missing))*client.BlockSize, span(missing)
 	k.onDisk, k.onDiskAge = max(k.onDisk, bytes), max(k.onDiskAge, age)
-	if bytes > k.bound.Bytes {
-		k.r.res.fail(fmt.Sprintf("%d bytes that clients were told of are not on the disk of %s, the bound is %d", bytes, standby, k.bound.Bytes))
-	}
-	if age > k.bound.Time+within/10 { // answers to clients may be late by what a busy machine takes
-		k.r.res.fail(fmt.Sprintf("clients went on to be told of writes for %v while the disk of %s lacked one of before, the bound is %v", age, standby, k.bound.Time))
-	}
 	return nil
+}
+
+// lacks holds what clients were told of and a disk has not against the bound.
+func (r *Run) lacks(b Bound, standby string, ops []history.Op) (bytes int64, age time.Duration) {
+	missing := history.Missing(ops)
+	bytes, age = int64(len(missing))*client.BlockSize, span(missing)
+	if bytes > b.Bytes {
+		r.res.fail(fmt.Sprintf("%d bytes that clients were told of are not on the disk of %s, the bound is %d", bytes, standby, b.Bytes))
+	}
+	if age > b.Time+within/10 { // answers to clients may be late by what a busy machine takes
+		r.res.fail(fmt.Sprintf("clients went on to be told of writes for %v while the disk of %s lacked one of before, the bound is %v", age, standby, b.Time))
+	}
+	return bytes, age
 }
 
 // span is from the first to the last answer.

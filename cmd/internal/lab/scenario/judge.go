@@ -66,6 +66,12 @@ func (r *Run) judge(end View) {
 		r.res.fail(what)
 	}
 	r.registers(rec.Ops)
+	if r.tail != nil {
+		r.tail.told(r)
+	}
+	if r.res.Long != "" {
+		r.res.Proof = r.res.Long + "; then " + r.res.Proof
+	}
 	for _, what := range history.Primaries(rec.Ops, tenures) {
 		r.res.fail(what)
 	}

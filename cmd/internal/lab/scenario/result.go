@@ -20,6 +20,7 @@ type Result struct {
 	Verdict  string   `json:"verdict"`
 	Reasons  []string `json:"reasons"` // why it did not pass
 	Proof    string   `json:"proof"`   // that the fault bit
+	Long     string   `json:"long"`    // what was seen in a long phase before it
 
 	OutageMs    int64          `json:"outage_ms"`      // last acknowledgement before the fault to the first one after; -1: none came
 	Outages     []int64        `json:"outages_ms"`     // of each fault of a series

@@ -45,6 +45,7 @@ type Run struct {
 	started time.Time
 	resume  func()         // the load, if a phase paused it
 	cleanup []func() error // of phases, after the fault was mended
+	tail    *tail          // what was lost with the primary, in async
 }
 
 // The bounds of a run's parts. They are for a cluster that does wrong: one that does right needs far less.

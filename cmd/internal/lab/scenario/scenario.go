@@ -59,8 +59,10 @@ type Scenario struct {
 	CI     bool   // among the most telling: part of matrix-ci
 	// Alone: never part of a soak, where the standby may have been dropped a moment before: without a member beside the
 	// primary, this fault costs data whatever the cluster does.
-	Alone  bool
-	Phase  Phase
+	Alone bool
+	Phase Phase
+	// Lasts is how long the phase does. One of more than a few minutes has its run left out of the matrix.
+	Lasts  time.Duration
 	Fault  Fault
 	Hold   time.Duration // how long the fault lasts at least
 	Expect Expect

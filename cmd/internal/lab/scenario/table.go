@@ -259,14 +259,18 @@ func Table() []Scenario {
 		{Name: "async-slow-standby", Covers: "D93", What: "async: each write of the standby takes 100 ms longer: writers come down to its speed, within the bound", Mode: "async", Extra: narrow.block(30 * time.Second), Disks: true,
 			Fault: Bounded(narrow, Disk(disk.Fault{Kind: disk.Slow, Op: disk.Write, Delay: 100 * time.Millisecond}, topology.DiskVolume, S)), Hold: 12 * time.Second,
 			Expect: Expect{Service: GoesOn}},
-		{Name: "async-wan", Covers: "X104", What: "async: 100 ms to the standby and back, and 20 Mbit/s, for a minute: writers come down to the line's speed, within the bound", Mode: "async", Extra: narrow.block(30 * time.Second),
-			Fault: Bounded(narrow, WAN()), Hold: time.Minute,
-			Expect: Expect{Service: GoesOn}},
-		{Name: "async-wan-10min", Covers: "X104", What: "async: the same for ten minutes", Mode: "async", Extra: narrow.block(30 * time.Second),
-			Fault: Bounded(narrow, WAN()), Hold: 10 * time.Minute, Think: seriesThink / 3,
-			Expect: Expect{Service: GoesOn}},
+		wan("async-wan", "a minute", time.Minute),
+		wan("async-wan-10min", "ten minutes", 10*time.Minute),
 	}
 }
 
 // narrow is a bound that the load of a run reaches in a second.
 var narrow = Bound{Bytes: 1 << 20, Time: 2 * time.Second}
+
+// wan is a long and thin line to the standby for so long, and then the end of the primary.
+func wan(name, long string, d time.Duration) Scenario {
+	return Scenario{Name: name, Covers: "X104 K110", Mode: "async", Extra: narrow.block(30 * time.Second), Disks: true, Think: seriesThink / 3,
+		What:  "async: 100 ms to the standby and back, and 20 Mbit/s, for " + long + ": writers come down to the line's speed, within the bound; then the primary loses power",
+		Phase: Long(narrow, WAN(), d), Lasts: d, Fault: Beheaded(narrow, PowerCut(disk.Torn, P)), Hold: 2 * time.Second,
+		Expect: Expect{Service: Moves, Changes: 1, Loss: narrow.Bytes}}
+}
