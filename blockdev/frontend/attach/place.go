@@ -83,6 +83,18 @@ func (p Place) Runs() bool {
 	return errors.Is(unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
+// Ended waits until no Server of the volume runs.
+func (p Place) Ended(ctx context.Context) error {
+	for p.Runs() {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the server process of %s does not end: %w", p.Link(), ctx.Err())
+		}
+	}
+	return nil
+}
+
 // Left reports whether a Server that runs no more left a device or a mount.
 func (p Place) Left() bool {
 	if mounted(p.mount()) {
@@ -110,8 +122,24 @@ func mounted(dir string) bool {
 }
 
 // Clean clears away what a killed Server left. What somebody still uses gives errors, and goes when nobody does; who that is, is
-// logged.
+// logged. Where a Server runs by now, all is its.
 func (p Place) Clean(log *slog.Logger) error {
+	fd, err := unix.Open(p.lock(), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // there never was one
+	} else if err != nil {
+		return fmt.Errorf("open %s: %w", p.lock(), err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("lock %s: %w", p.lock(), err)
+	}
+	return p.clean(log)
+}
+
+func (p Place) clean(log *slog.Logger) error {
 	var errs []error
 	for _, d := range loop.Find(p.file()) { // before the mount goes, by whose path they are found
 		if err := d.Abandon(); err != nil {

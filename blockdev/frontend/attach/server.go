@@ -118,7 +118,7 @@ func (s *Server) open(socket string) (err error) {
 	}
 	ProtectMemory(s.log)
 	preallocate()
-	if err := s.place.Clean(s.log); err != nil {
+	if err := s.place.clean(s.log); err != nil {
 		return fmt.Errorf("clear away what an earlier server process left: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit/2)
@@ -132,7 +132,7 @@ func (s *Server) open(socket string) (err error) {
 	defer func() {
 		if err != nil {
 			client.End(err)
-			err = errors.Join(err, s.place.Clean(s.log))
+			err = errors.Join(err, s.place.clean(s.log))
 		}
 	}()
 	s.mount, err = fuse.Open(fuse.Config{Dir: s.place.mount(), Name: s.place.Volume, Device: s.dev, Log: s.log})

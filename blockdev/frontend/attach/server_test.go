@@ -322,6 +322,7 @@ func TestK124KilledServerIsClearedAway(t *testing.T) {
 		if m.place.Runs() || !m.place.Left() {
 			t.Fatalf("in use %v: what is left of it is not seen", inUse)
 		}
+		_, _ = os.Stat(m.place.file()) // somebody looks at the dead mount
 		if err := m.place.Clean(slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)
 		}

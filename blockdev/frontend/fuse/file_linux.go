@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"errors"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,8 @@ const (
 	rootNode = fuse.FUSE_ROOT_ID
 	fileNode = 2
 )
+
+const forever = 365 * 24 * time.Hour
 
 // file answers the kernel.
 type file struct {
@@ -70,6 +73,7 @@ func (f *file) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fu
 		return fuse.ENOENT
 	}
 	out.NodeId, out.Generation = fileNode, 1
+	out.SetEntryTimeout(forever) // the name stays, also when we are dead and asked for it
 	return f.attr(fileNode, &out.Attr)
 }
 

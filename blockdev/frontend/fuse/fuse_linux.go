@@ -24,7 +24,7 @@ import (
 const (
 	MaxRequest  = 1 << 20
 	maxRequests = 32
-	MaxInFlight = 64 << 20
+	MaxInFlight = 32 << 20
 )
 
 // Config of a mount.

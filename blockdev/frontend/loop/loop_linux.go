@@ -178,7 +178,8 @@ func Find(path string) (all []Device) {
 			continue
 		}
 		d := Device{Path: "/dev/" + base, Number: n}
-		if d.sysfs("backing_file") == path && d.sysfs("autoclear") != "1" {
+		// A file whose name the kernel had to ask a dead file system for counts as deleted.
+		if strings.TrimSuffix(d.sysfs("backing_file"), " (deleted)") == path && d.sysfs("autoclear") != "1" {
 			all = append(all, d)
 		}
 	}

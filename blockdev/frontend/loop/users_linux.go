@@ -13,9 +13,10 @@ import (
 
 // User is who uses a device.
 type User struct {
-	PID     int    // 0: the kernel
+	PID     int    // of the process; with a mount: one that sees it where we do not; 0: none
 	Command string // of the process
-	Mount   string // where it is mounted, as the process sees it; empty: the process has it open
+	Mount   string // where it is mounted; with a process that has something of it open, if Inside
+	Inside  bool
 	Holder  string // a device that is made of it, or "swap"
 }
 
@@ -23,8 +24,12 @@ func (u User) String() string {
 	switch {
 	case u.Holder != "":
 		return "used by the kernel for " + u.Holder
+	case u.Inside:
+		return fmt.Sprintf("pid %d (%s) is in %s", u.PID, u.Command, u.Mount)
+	case u.Mount != "" && u.PID != 0:
+		return fmt.Sprintf("mounted at %s in the mount namespace of pid %d (%s)", u.Mount, u.PID, u.Command)
 	case u.Mount != "":
-		return fmt.Sprintf("mounted at %s (seen by pid %d, %s)", u.Mount, u.PID, u.Command)
+		return "mounted at " + u.Mount
 	}
 	return fmt.Sprintf("open in pid %d (%s)", u.PID, u.Command)
 }
@@ -42,21 +47,33 @@ func (d Device) Users() (all []User) {
 	if b, err := os.ReadFile("/proc/swaps"); err == nil && strings.Contains(string(b), d.Path+" ") {
 		all = append(all, User{Holder: "swap"})
 	}
-	seen := map[string]bool{} // mount namespaces
+	ours, _ := os.Readlink("/proc/self/ns/mnt")
+	mounts := d.mounts("/proc/self/mountinfo")
+	for _, at := range mounts {
+		all = append(all, User{Mount: at})
+	}
+	seen := map[string]bool{ours: true} // mount namespaces
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		if len(all) >= maxUsers {
 			return all
 		}
 		pid, _ := strconv.Atoi(filepath.Base(dir))
-		if ns, err := os.Readlink(dir + "/ns/mnt"); err == nil && !seen[ns] {
+		ns, err := os.Readlink(dir + "/ns/mnt")
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if !seen[ns] {
 			seen[ns] = true
 			for _, at := range d.mounts(dir + "/mountinfo") {
 				all = append(all, User{PID: pid, Command: command(dir), Mount: at})
 			}
 		}
-		if pid != os.Getpid() && d.openIn(dir+"/fd") {
+		open, at := d.openIn(dir, mounts)
+		if open {
 			all = append(all, User{PID: pid, Command: command(dir)})
+		} else if at != "" {
+			all = append(all, User{PID: pid, Command: command(dir), Mount: at, Inside: true})
 		}
 	}
 	return all
@@ -95,24 +112,32 @@ func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// openIn looks at links only: what a foreign file system would have to answer might take for ever.
-func (d Device) openIn(fds string) bool {
-	links, err := os.ReadDir(fds)
-	if err != nil {
-		return false
+// openIn tells whether a process has the device open, and else in which of the mounts it has a file open or stands. It looks at
+// links only: what a foreign file system would have to answer might take for ever.
+func (d Device) openIn(dir string, mounts []string) (device bool, in string) {
+	links := []string{dir + "/cwd", dir + "/root", dir + "/exe"}
+	fds, _ := os.ReadDir(dir + "/fd")
+	for _, f := range fds {
+		links = append(links, dir+"/fd/"+f.Name())
 	}
 	for _, l := range links {
-		path, err := os.Readlink(fds + "/" + l.Name())
-		if err != nil || !strings.HasPrefix(path, "/dev/") {
+		path, err := os.Readlink(l)
+		if err != nil {
 			continue
 		}
-		if path == d.Path {
-			return true
+		if path == d.Path || strings.HasPrefix(path, "/dev/") && d.is(path) {
+			return true, ""
 		}
-		var st unix.Stat_t
-		if unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == d.rdev() {
-			return true
+		for _, at := range mounts {
+			if path == at || strings.HasPrefix(path, at+"/") {
+				in = at
+			}
 		}
 	}
-	return false
+	return false, in
+}
+
+func (d Device) is(path string) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && st.Rdev == d.rdev()
 }
