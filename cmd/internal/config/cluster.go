@@ -9,21 +9,28 @@ import (
 const (
 	defaultRTO          = "3s"
 	defaultDataDir      = "/var/lib/hacluster"
+	defaultAttachDir    = "/dev/hacluster"
 	defaultDiskDeadline = 5 * time.Second
 	minDiskDeadline     = 100 * time.Millisecond
 
 	maxNodes = 32
 )
 
-// cluster reads the cluster block for the node in scope; data_dir is the one thing that may differ between nodes.
-func (r *reader) cluster(root *body) (c Cluster, dataDir string) {
-	c, dataDir = Cluster{RTO: 3 * time.Second, DiskDeadline: defaultDiskDeadline, Limits: DefaultLimits()}, defaultDataDir
+// folders are what of the cluster block may differ between nodes.
+type folders struct {
+	data   string
+	attach string // empty: the default
+}
+
+// cluster reads the cluster block for the node in scope.
+func (r *reader) cluster(root *body) (c Cluster, dirs folders) {
+	c, dirs.data = Cluster{RTO: 3 * time.Second, DiskDeadline: defaultDiskDeadline, Limits: DefaultLimits()}, defaultDataDir
 	b := root.one(true, "cluster")
 	if b == nil {
 		if !root.has("cluster") {
 			r.add(pos{}, "missing block cluster", `it needs one: cluster "name" { ... }`)
 		}
-		return c, dataDir
+		return c, dirs
 	}
 	defer b.finish()
 	c.Name, c.at = b.label, b.at
@@ -36,7 +43,19 @@ func (r *reader) cluster(root *body) (c Cluster, dataDir string) {
 		r.add(b.posOfKey("disk_deadline"), "too short", minDiskDeadline.String()+" or more is wanted: slower disks would be taken for hung ones")
 	}
 	c.Limits, c.rtoAt, c.diskAt = r.limits(b), b.posOfKey("rto"), b.posOfKey("disk_deadline")
-	return c, r.dataDir(b)
+	return c, folders{r.dataDir(b), r.attachDir(b)}
+}
+
+// attachDir reads the folder of the links to local devices.
+func (r *reader) attachDir(b *body) string {
+	v := b.str("attach_dir", defaultAttachDir)
+	if !v.set {
+		return ""
+	}
+	if want := badPath(v.s); want != "" {
+		r.addValue(v, "unusable path", want)
+	}
+	return v.s
 }
 
 func (r *reader) dataDir(b *body) string {

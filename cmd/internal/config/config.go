@@ -75,6 +75,8 @@ type Node struct {
 	Links   []string // host:port each, heartbeat links; may be empty
 	HTTP    string   // host:port, or empty for off
 	DataDir string   // cluster.data_dir, evaluated for this node
+	// AttachDir is cluster.attach_dir likewise; empty: /dev/hacluster. So files without it have the hash that they always had.
+	AttachDir string `json:",omitempty"`
 
 	at, addressAt, httpAt pos
 	linksAt               []pos
@@ -261,6 +263,11 @@ func (c *Config) DataDir() string {
 		return c.dataDir
 	}
 	return c.Me().DataDir
+}
+
+// AttachDir is the folder of the links to this node's local devices.
+func (c *Config) AttachDir() string {
+	return orDefault(c.Me().AttachDir)
 }
 
 // AdminSocket is where the node that reads serves its local ha-admin.

@@ -53,6 +53,7 @@ func TestHashSeesEveryChange(t *testing.T) {
 		"cluster name":            changed(t, src, `"lab"`, `"lab2"`),
 		"rto":                     changed(t, src, `"3s"`, `"4s"`),
 		"another node's data_dir": changed(t, src, "/var/lib/hacluster/${node.name}", "/var/lib/hac/${node.name}"),
+		"attach_dir":              changed(t, src, "cluster \"lab\" {", "cluster \"lab\" {\n  attach_dir = \"/dev/x\""),
 		"another node's address":  changed(t, src, `"127.0.0.2:7400"`, `"127.0.0.2:7499"`),
 		"a link":                  changed(t, src, `"127.0.1.2:7401"`, `"127.0.1.2:7402"`),
 		"http":                    changed(t, src, `7480`, `7481`),

@@ -129,7 +129,7 @@ func decode(path string, src []byte, o Options) (*Config, *reader) {
 // view is what the file says to one node.
 type view struct {
 	cluster  Cluster
-	dataDir  string
+	dirs     folders
 	volumes  []volumeView
 	services []Service
 	fences   []Fence
@@ -154,7 +154,7 @@ func (r *reader) views(root *body, c *Config) {
 	for i, n := range nodes {
 		r.join(c, n, views[0], views[i])
 		if i < len(c.Nodes) {
-			c.Nodes[i].DataDir = views[i].dataDir
+			c.Nodes[i].DataDir, c.Nodes[i].AttachDir = views[i].dirs.data, views[i].dirs.attach
 		}
 		c.services[n.Name], c.fences[n.Name] = views[i].services, views[i].fences
 	}
@@ -169,7 +169,7 @@ func (r *reader) view(root *body, nodes []Node, n Node) view {
 	b := &body{r: r, hcl: root.hcl, vars: nodeScope(n)}
 	defer b.finish()
 	var v view
-	v.cluster, v.dataDir = r.cluster(b)
+	v.cluster, v.dirs = r.cluster(b)
 	b.kinds = append(b.kinds, "node")
 	v.volumes = r.volumes(b, nodes)
 	v.services = r.services(b, v.volumes)
@@ -180,7 +180,7 @@ func (r *reader) view(root *body, nodes []Node, n Node) view {
 // join puts what n exports into its replicas, and refuses what must not differ between nodes (faults.md C74, C78).
 func (r *reader) join(c *Config, n Node, first, mine view) {
 	if !reflect.DeepEqual(first.cluster, mine.cluster) {
-		r.add(mine.cluster.at, "differs between nodes", "only data_dir may use ${node...} here")
+		r.add(mine.cluster.at, "differs between nodes", "only data_dir and attach_dir may use ${node...} here")
 	}
 	for i, v := range mine.volumes {
 		if !reflect.DeepEqual(first.volumes[i].Volume, v.Volume) {

@@ -274,7 +274,9 @@ func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 	}
 	tests := []struct{ name, old, new, want string }{
 		{"attach", `attach = "none"`, `attach = "nbd"`,
-			`cluster.hcl:31: not supported yet, attach = "nbd", attach = "none" is wanted: the daemon refuses to start with it`},
+			`cluster.hcl:31: not supported yet, attach = "nbd", attach = "auto", "fuse" or "none" is wanted: the daemon refuses to start with it`},
+		{"attach by ublk", `attach = "none"`, `attach = "ublk"`,
+			`cluster.hcl:31: not supported yet, attach = "ublk", attach = "auto", "fuse" or "none" is wanted: the daemon refuses to start with it`},
 		{"one replica", "  replica \"alpha\" { device = \"/srv/${node.name}/${volume.name}.img\" }\n", "",
 			`cluster.hcl:21: not supported yet, volume "pgdata", two replicas are wanted, not one: the daemon refuses to start with it`},
 		{"five replicas", "volume \"pgdata\" {", more(3, 3),
@@ -400,7 +402,7 @@ func TestClusterWideValuesMustNotDependOnTheReader(t *testing.T) {
 		`suspend_limit = "60s"`, `suspend_limit = "${node.name}"`).Replace(loopback(t))
 	_, err := check("cluster.hcl", []byte(src), Options{})
 	want := []string{
-		`cluster.hcl:1: differs between nodes, cluster "lab", only data_dir may use ${node...} here`,
+		`cluster.hcl:1: differs between nodes, cluster "lab", only data_dir and attach_dir may use ${node...} here`,
 		`cluster.hcl:21: differs between nodes, volume "pgdata", only device and export may use ${node...} here`,
 	}
 	if diff := cmp.Diff(want, linesOf(t, err)); diff != "" {

@@ -118,6 +118,7 @@ func (p *plan) nodes(old, next *Config) {
 		differs(p, StepRefused, n.addressAt, what+": address", o.Address, n.Address, "it cannot be changed in a running cluster")
 		differs(p, StepRefused, n.at, what+": links", strings.Join(o.Links, " "), strings.Join(n.Links, " "), "they cannot be changed in a running cluster")
 		differs(p, StepRefused, next.Cluster.at, what+": data_dir", o.DataDir, n.DataDir, "state does not move by itself")
+		differs(p, StepRestart, next.Cluster.at, what+": attach_dir", orDefault(o.AttachDir), orDefault(n.AttachDir), "when haclusterd is started anew there and the device is attached anew")
 		differs(p, StepRestart, n.at, what+": http", o.HTTP, n.HTTP, "when haclusterd is started anew there")
 	}
 	for _, o := range old.Nodes {
@@ -238,6 +239,14 @@ func (p *plan) volume(o, v Volume) {
 	}
 }
 
+// orDefault is the folder of devices that is meant.
+func orDefault(dir string) string {
+	if dir == "" {
+		return defaultAttachDir
+	}
+	return dir
+}
+
 func undoText(limit int64) string {
 	if limit == 0 {
 		return "none"
@@ -248,7 +257,7 @@ func undoText(limit int64) string {
 func (p *plan) replica(what string, was, r Replica) {
 	what += "replica " + r.Node + ": "
 	differs(p, StepRefused, r.deviceAt, what+"device", was.Device, r.Device, "data does not move by itself")
-	differs(p, StepChange, r.Export.at, what+"attach", was.Export.Attach, r.Export.Attach, "nothing is attached in either case")
+	differs(p, StepChange, r.Export.at, what+"attach", was.Export.Attach, r.Export.Attach, "the device appears, or goes as soon as nobody uses it")
 	has := func(all []Listener, l Listener) bool {
 		return slices.ContainsFunc(all, func(o Listener) bool { return o.String() == l.String() })
 	}

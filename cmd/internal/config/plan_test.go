@@ -80,6 +80,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"address", changed(t, src, "127.0.0.2:7400", "127.0.0.2:7499"), []string{"refused|node beta: address|127.0.0.2:7400 -> 127.0.0.2:7499"}},
 		{"links", changed(t, src, "127.0.1.2:7401", "127.0.1.2:7402"), []string{"refused|node beta: links|"}},
 		{"data_dir", changed(t, src, "/var/lib/hacluster/", "/var/lib/h/"), []string{"refused|node alpha: data_dir|", "refused|node beta: data_dir|", "refused|node gamma: data_dir|"}},
+		{"attach_dir", changed(t, src, "cluster \"lab\" {", "cluster \"lab\" {\n  attach_dir = \"/dev/${node.name}\""), []string{"needs restart|node alpha: attach_dir|/dev/hacluster -> /dev/alpha", "needs restart|node beta: attach_dir|", "needs restart|node gamma: attach_dir|"}},
 		{"device", changed(t, src, "device = \"/srv/${node.name}/${volume.name}.img\"\n", "device = \"/srv/b.img\"\n"), []string{"refused|volume pgdata: replica beta: device|/srv/beta/pgdata.img -> /srv/b.img"}},
 		{"a node more", src + "node \"delta\" {\n  address = \"127.0.0.4:7400\"\n}\n", []string{"refused|node delta|"}},
 		{"a node less", changed(t, src, "node \"gamma\" {\n  role    = \"witness\"\n  address = \"127.0.0.3:7400\"\n}\n", ""), []string{"refused|node gamma|it is not in the file"}},

@@ -91,8 +91,8 @@ func (v Volume) unsupported(r *refusal) {
 		r.not(rep.at, want)
 	}
 	for _, rep := range v.Replicas {
-		if a := rep.Export.Attach; a != "" && a != AttachAuto && a != AttachNone {
-			r.not(rep.Export.at, `attach = "none" is wanted`)
+		if a := rep.Export.Attach; a == AttachUblk || a == AttachNBD {
+			r.not(rep.Export.at, `attach = "auto", "fuse" or "none" is wanted`)
 		}
 	}
 }
