@@ -121,6 +121,8 @@ func volumeText(v api.VolumeStatus) string {
 	}
 	if v.Device != "" {
 		fmt.Fprintf(&out, "  device: %s\n", oneLine(v.Device))
+	} else if v.DeviceReason != "" {
+		fmt.Fprintf(&out, "  device: none: %s\n", oneLine(v.DeviceReason))
 	}
 	reps := newTable("  REPLICA", "ROLE", "STATE", "LAG", "DIRTY", "RESYNC")
 	for _, r := range v.Replicas {

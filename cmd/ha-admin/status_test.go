@@ -117,6 +117,18 @@ func TestStatusTellsOfAModeThatWaits(t *testing.T) {
 	}
 }
 
+// Nobody is to wonder why there is no device.
+func TestStatusTellsWhyThereIsNoDevice(t *testing.T) {
+	doc := api.Status{Cluster: "shop", Volumes: []api.VolumeStatus{{Name: "pgdata", DeviceReason: "FUSE is not available"}}}
+	server := apitest.Serve(t, &apitest.Node{Doc: doc})
+	admin(t, "status", "--server", server).wantSuccess(t, "device: none: FUSE is not available")
+	admin(t, "status", "--server", server, "-o", "json").wantSuccess(t, `"device": ""`, `"device_reason": "FUSE is not available"`)
+	doc.Volumes[0].DeviceReason = ""
+	if o := admin(t, "status", "--server", apitest.Serve(t, &apitest.Node{Doc: doc})); strings.Contains(o.out, "device") {
+		t.Errorf("of a volume that is to have none: %s", o.out)
+	}
+}
+
 func TestStatusWithoutQuorumIsNoFailure(t *testing.T) {
 	server := apitest.Serve(t, &apitest.Node{Doc: api.Status{Cluster: "shop"}})
 	admin(t, "status", "--server", server).wantSuccess(t, "quorum no, leader none", "nothing can be changed")

@@ -23,13 +23,28 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"hacluster/blockdev/frontend/attach"
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/identity"
 	"hacluster/cmd/internal/identity/pki"
 	"hacluster/cmd/internal/node"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stderr)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == attach.Subcommand {
+		os.Exit(serveDevice(os.Args[2:]))
+	}
+	os.Exit(run(os.Args[1:], os.Stderr))
+}
+
+// serveDevice is the process behind a local device, which the daemon starts.
+func serveDevice(args []string) int {
+	if err := attach.Serve(args, slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+		fmt.Fprintln(os.Stderr, "haclusterd:", err)
+		return 1
+	}
+	return 0
+}
 
 // version is set by the linker.
 var version = "unknown"
@@ -124,6 +139,11 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.StringVar(&o.logLevel, "log-level", "info", "`level`: debug, info, warn or error")
 	f.StringVar(&o.levelFile, "log-level-file", "", "`file` with one level, which goes before --log-level; absent: no matter; read at the start and at SIGHUP (default DATA_DIR/log_level)")
 	f.BoolVar(&o.insecure, "insecure", false, "no TLS; accepted only when every address of the file is a loopback address")
+	f.Usage = func() {
+		fmt.Fprintf(stderr, "Usage of haclusterd: one daemon on each server, and one on the witness.\n")
+		f.PrintDefaults()
+		fmt.Fprintf(stderr, "It starts itself as \"haclusterd %s\" for each local device (attach in cluster.hcl): not for people.\n", attach.Subcommand)
+	}
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

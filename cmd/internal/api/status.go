@@ -59,7 +59,9 @@ type VolumeStatus struct {
 	InSync     []string        `json:"in_sync"`
 	Promotable []string        `json:"promotable"` // leaves out the primary
 	Replicas   []ReplicaStatus `json:"replicas"`
-	Device     string          `json:"device"` // empty: not attached
+	Device     string          `json:"device"` // of the primary's machine; empty: not attached
+	// DeviceReason says why there is no device although one is wanted, and what to do; left out: there is one, or none is wanted.
+	DeviceReason string `json:"device_reason,omitempty"`
 	// NextSize is what the volume has from its next promotion on at which every replica is in sync, and NextSizeWaitsFor says what that waits for; left out: it stays.
 	NextSize         int64  `json:"next_size,omitempty"`
 	NextSizeWaitsFor string `json:"next_size_waits_for,omitempty"`

@@ -211,6 +211,9 @@ type (
 		Bound     *Bound        `json:"bound,omitempty"` // in async; nil in the other modes
 		// ModeWaits is what a change of the mode waits for; empty: there is none.
 		ModeWaits string `json:"mode_waits,omitempty"`
+		// Device is the local one, empty: there is none, and DeviceReason says why, unless none is wanted.
+		Device       string `json:"device,omitempty"`
+		DeviceReason string `json:"device_reason,omitempty"`
 	}
 	// Bound is what a volume in async may lose, as it is in force.
 	Bound struct {

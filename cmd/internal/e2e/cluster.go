@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 	"text/template"
 	"time"
 
+	"hacluster/blockdev/frontend/attach"
 	"hacluster/cmd/internal/api"
 )
 
@@ -35,8 +37,9 @@ type Config struct {
 	Copies  int    // replicas, each on a data node of its own: 2, 3 or 4; default 2. Without a third vote there is a witness
 	Cluster string // more lines of the cluster block
 	Env     []string
-	TLS     bool // certificates are made by `ha-admin pki`; else --insecure
-	BootIDs bool // each node runs with a boot id of its own, the content of BootID(node); only root may
+	Attach  string // how the volume is attached; default none. The devices lie below Dir
+	TLS     bool   // certificates are made by `ha-admin pki`; else --insecure
+	BootIDs bool   // each node runs with a boot id of its own, the content of BootID(node); only root may
 }
 
 // Nodes of a cluster of two replicas, in order; the last is the witness.
@@ -77,6 +80,7 @@ type proc struct {
 const file = `cluster "{{.Name}}" {
   rto      = "{{.RTO}}"
   data_dir = "{{.Dir}}/${node.name}"
+  attach_dir = "{{.Dir}}/${node.name}.dev"
 {{.Cluster}}
 }
 {{range $i, $n := .Nodes}}node "{{$n}}" {
@@ -92,7 +96,7 @@ const file = `cluster "{{.Name}}" {
 {{range .Data}}  replica "{{.}}" { device = "{{$.Disks}}/{{.}}.img" }
 {{end}}  export {
     nbd    = ["unix://{{.Dir}}/${node.name}.sock", "tcp://${node.host}:{{.NBD}}"]
-    attach = "none"
+    attach = "{{.Attach}}"
   }
 {{.Extra}}
 }
@@ -113,6 +117,7 @@ func New(cfg Config) (*Cluster, error) {
 	if cfg.Copies == 0 {
 		cfg.Copies = 2
 	}
+	def(&cfg.Attach, "none")
 	if !filepath.IsAbs(cfg.Disks) {
 		cfg.Disks = filepath.Join(cfg.Dir, cfg.Disks)
 	}
@@ -129,7 +134,7 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	err = t.Execute(f, map[string]any{"Name": clusterName, "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": c.Nodes(), "Data": c.DataNodes(), "Copies": cfg.Copies, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
-		"NBD": c.port + 2, "Size": cfg.Size, "Mode": cfg.Mode, "IO": cfg.IO, "Disks": cfg.Disks, "Extra": cfg.Extra, "Cluster": cfg.Cluster})
+		"NBD": c.port + 2, "Size": cfg.Size, "Mode": cfg.Mode, "IO": cfg.IO, "Disks": cfg.Disks, "Attach": cfg.Attach, "Extra": cfg.Extra, "Cluster": cfg.Cluster})
 	if err := errors.Join(err, f.Close()); err != nil || !cfg.TLS {
 		return c, err
 	}
@@ -164,6 +169,38 @@ func (c *Cluster) Log(node string) string { return filepath.Join(c.cfg.Dir, node
 // Disk is the path of a node's backing.
 func (c *Cluster) Disk(node string) string {
 	return filepath.Join(strings.ReplaceAll(c.cfg.Disks, "${node.name}", node), node+".img")
+}
+
+// Device is where a node has the local device of the volume.
+func (c *Cluster) Device(node string) string { return c.place(node).Link() }
+
+func (c *Cluster) place(node string) attach.Place {
+	return attach.Place{Dir: filepath.Join(c.DataDir(node), "attach"), Devs: filepath.Join(c.cfg.Dir, node+".dev"), Volume: Volume}
+}
+
+// ServerPid is the process behind a node's local device, 0 when there is none.
+func (c *Cluster) ServerPid(ctx context.Context, node string) int {
+	r, err := c.place(node).Ask(ctx, attach.Request{Do: attach.DoStatus})
+	if err != nil {
+		return 0
+	}
+	return r.PID
+}
+
+// detach ends what outlives the daemons.
+func (c *Cluster) detach() {
+	if c.cfg.Attach == "none" {
+		return
+	}
+	for _, n := range c.DataNodes() {
+		p := c.place(n)
+		if p.Runs() {
+			_, _ = p.Ask(context.Background(), attach.Request{Do: attach.DoAbandon, Why: "the cluster is closed"})
+		}
+		if err := p.Clean(slog.New(slog.DiscardHandler)); err != nil {
+			fmt.Fprintln(os.Stderr, "clear away the device of", n, err)
+		}
+	}
 }
 
 // BootID is the file that a node takes for the kernel's boot id when the configuration says so.
@@ -333,7 +370,10 @@ func (c *Cluster) Wait(ctx context.Context, node string) (code int, err error) {
 }
 
 // Close kills what still runs.
-func (c *Cluster) Close() { c.Kill(c.Nodes()...) }
+func (c *Cluster) Close() {
+	c.Kill(c.Nodes()...)
+	c.detach()
+}
 
 // answers reports whether a node runs and is not stopped by SIGSTOP.
 func (c *Cluster) answers(node string) bool {

@@ -244,6 +244,7 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 	out.Verify = v.verifyOf(vol)
 	out.Async = v.async(vol, out.Promotable)
 	if s != nil {
+		out.Device, out.DeviceReason = s.Device, s.DeviceReason
 		out.IO = api.IOStatus{ReadOps: s.ReadOps, WriteOps: s.WriteOps, ReadBytes: s.ReadBytes, WriteBytes: s.WriteByte, Suspended: s.Suspended}
 	}
 	return out

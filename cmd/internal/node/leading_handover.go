@@ -55,6 +55,8 @@ func (l *leading) handOverFailed(a failover.HandOver, err error) {
 	switch status.Code(err) {
 	case codes.AlreadyExists, codes.Unavailable:
 		return // it is on its way by another order, or without one
+	case codes.ResourceExhausted:
+		why = api.Refused("%s", status.Convert(err).Message())
 	case codes.Aborted:
 		why = api.Unavailable("the give-up of %q was not taken: %v", a.Volume, status.Convert(err).Message())
 	}
@@ -90,12 +92,16 @@ func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done
 		return nil, status.Error(codes.AlreadyExists, fmt.Sprintf("a hand-over decided in epoch %d is void in epoch %d", h.Epoch, now))
 	}
 	err := n.services.leave(ctx, h.Volume, h.Epoch)
+	if err == nil { // after them: they may use it
+		err = n.devices.leave(ctx, h.Volume, h.Epoch)
+	}
 	if err == nil {
 		err = r.HandOver(ctx, h.To)
 	}
 	switch {
 	case errors.Is(err, replication.ErrHandingOver): // by another order, whose outcome counts
 	case err != nil:
+		n.devices.stay(h.Volume)
 		n.services.resume(h.Volume)
 	default:
 		n.resumeIfVoid(h.Volume, h.Epoch)
@@ -105,6 +111,8 @@ func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done
 		return nil, status.Error(codes.AlreadyExists, err.Error()) // the volume moves, with or without this order
 	case errors.Is(err, errNoLeader), status.Code(err) == codes.Unavailable:
 		return nil, status.Error(codes.Aborted, err.Error()) // no leader took the give-up
+	case errors.Is(err, errInUse):
+		return nil, status.Error(codes.ResourceExhausted, err.Error()) // refused, which is no failure
 	}
 	return &control.Done{}, toStatus(err)
 }

@@ -29,6 +29,7 @@ func lag(s replication.Serving, bound *cluster.Lag) *cluster.Lag {
 
 func (v *volumes) report(r *replication.Replica) cluster.Report {
 	rep := r.Report()
+	rep.Attached = v.n.devices.attached(rep.Volume)
 	b := v.n.bound(rep.Volume, r.Volume().Mode)
 	if b == nil {
 		return rep

@@ -58,6 +58,10 @@ func (l *listeners) follow(cfg *config.Config) (first error) {
 			}
 		}
 	}
+	if l.v.n.devices.needed() {
+		at := config.Listener{Network: "unix", Address: l.v.n.devices.socket()}
+		wanted[at.String()] = at
+	}
 	for name, end := range l.open {
 		if _, ok := wanted[name]; !ok {
 			l.v.n.log.Info("nbd listener closed", "listener", name)

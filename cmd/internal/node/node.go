@@ -6,7 +6,7 @@
 //	datadir.go    the folder, its lock, the number of this process     clock_linux.go  CLOCK_BOOTTIME, boot id
 //	raft.go       the replicated state and how commands reach it       forming.go      founding a cluster, joining one
 //	leading.go    while this node is the Raft leader: failover.Leader   lease.go        this node's own lease
-//	volumes.go    replicas and their frontends                          peers.go        connections to the other nodes
+//	volumes.go    replicas and their frontends   devices.go local devices   peers.go        connections to the other nodes
 //	serve.go      control RPCs    admin*.go  the admin service          http.go         health
 //	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
 //	trust.go      who may speak with this node, certificates     raftgreeting.go  how Raft connections begin
@@ -59,6 +59,7 @@ type Node struct {
 	lease    *leaseHolder
 	vols     *volumes
 	services *services
+	devices  *devices
 	events   *journal
 	seen     *seenBook
 	disk     *deadline.Watch // calls to the disk of data_dir that are outstanding
@@ -134,6 +135,7 @@ func (n *Node) open() (err error) {
 	n.lease = newLeaseHolder(n)
 	n.vols = newVolumes(n)
 	n.services = newServices(n)
+	n.devices = newDevices(n)
 	n.openRaft = n.raftOpener()
 	n.known = n.lastKnown()
 	n.seen = n.loadSeen()
@@ -193,6 +195,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.lease.run(life) })
 	g.Go(func() error { return n.vols.run(life) })
 	g.Go(func() error { return n.services.run(life) })
+	g.Go(func() error { return n.devices.run(life) })
 	g.Go(func() error { return n.keepSeen(life) })
 	g.Go(func() error { return n.register(life) })
 	g.Go(func() error { return n.events.follow(life, n.state) })
@@ -213,6 +216,7 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		n.stopServices()
 		n.handAllOver()
+		n.devices.letGo()
 	case <-life.Done():
 	}
 	end()

@@ -47,7 +47,11 @@ func (n *Node) handAllOver() {
 
 func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 	before := r.Volume()
-	if err := n.services.leave(ctx, before.Name, before.Epoch); err != nil {
+	err := n.services.leave(ctx, before.Name, before.Epoch)
+	if err == nil { // after them: they may use it
+		err = n.devices.leave(ctx, before.Name, before.Epoch)
+	}
+	if err != nil {
 		n.log.Error("volume is stopped without a hand-over", "volume", before.Name, "error", err)
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"hacluster/blockdev"
+	"hacluster/blockdev/frontend/attach"
 	"hacluster/blockdev/frontend/nbd"
 	"hacluster/blockdev/undo"
 	"hacluster/cmd/internal/config"
@@ -337,6 +338,7 @@ func (v *volumes) servingOf(r *replication.Replica) (out control.Serving, ok boo
 	if server := v.server(); server != nil {
 		out.Clients = server.Clients(s.Volume)
 	}
+	out.Device, out.DeviceReason = v.n.devices.shown(s.Volume)
 	for _, p := range s.Peers {
 		peer := control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
 			Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, SettlingBytes: p.SettlingBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, ETAMs: p.ETA.Milliseconds(), Reason: p.Reason, Blocked: p.Blocked}
@@ -369,7 +371,10 @@ func (v *volumes) Lookup(name string) (nbd.Export, error) {
 	}
 	if r := v.replica(name); r != nil {
 		if t := r.Tenure(); t != nil {
-			return t.Export(), nil
+			if t.Epoch() != vol.Epoch { // who holds requests learns of the epoch by its next connection
+				return t.Export(), nil
+			}
+			return described{t.Export(), attach.Tenure{ID: vol.ID, Epoch: uint64(vol.Epoch), Since: uint64(vol.Since)}}, nil
 		}
 	}
 	primary := vol.Primary
@@ -389,7 +394,19 @@ func (v *volumes) Names() (names []string) {
 	return names
 }
 
+// described is an export that says in which epoch it is one.
+type described struct {
+	*replication.Export
+	tenure attach.Tenure
+}
+
+// Describe implements nbd.Describer.
+func (d described) Describe() string { return d.tenure.String() }
+
 var (
+	_ nbd.Describer    = described{}
+	_ nbd.TryGater     = described{}
+	_ nbd.Gatherer     = described{}
 	_ nbd.Exports      = (*volumes)(nil)
 	_ nbd.Export       = (*replication.Export)(nil)
 	_ nbd.TryGater     = (*replication.Export)(nil)
