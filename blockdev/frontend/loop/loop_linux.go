@@ -178,10 +178,14 @@ func Find(path string) (all []Device) {
 			continue
 		}
 		d := Device{Path: "/dev/" + base, Number: n}
-		// A file whose name the kernel had to ask a dead file system for counts as deleted.
-		if strings.TrimSuffix(d.sysfs("backing_file"), " (deleted)") == path && d.sysfs("autoclear") != "1" {
+		if isOf(d.sysfs("backing_file"), path) && d.sysfs("autoclear") != "1" {
 			all = append(all, d)
 		}
 	}
 	return all
+}
+
+// isOf compares what the kernel says of the file with a path. A file whose name it had to ask a dead file system for counts as deleted.
+func isOf(backing, path string) bool {
+	return strings.TrimSuffix(backing, " (deleted)") == path
 }

@@ -75,8 +75,24 @@ func TestWhoHasADeviceOpenIsFoundUnlessItIsUs(t *testing.T) {
 	if err := d.Detach(); !errors.Is(err, ErrBusy) {
 		t.Errorf("a device in use was let go: %v", err)
 	}
+	f.Close()
+	_ = p.Kill()
+	_, _ = p.Wait()
+	if again, err := os.Open(d.Path); err != nil {
+		t.Error(err)
+	} else {
+		again.Close()
+	}
 	if !d.Bound() {
-		t.Error("it is gone")
+		t.Error("it went with its last user")
+	}
+}
+
+func TestFileOfADeadFileSystemIsKnownAgain(t *testing.T) {
+	for backing, want := range map[string]bool{"/a/mnt/vol": true, "/a/mnt/vol (deleted)": true, "/a/mnt/vol2": false, "/vol": false, "": false} {
+		if isOf(backing, "/a/mnt/vol") != want {
+			t.Errorf("%q: %v", backing, !want)
+		}
 	}
 }
 
