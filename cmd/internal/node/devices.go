@@ -127,10 +127,15 @@ func (d *devices) wake() {
 	}
 }
 
-// follow begins what is to be done next about each device.
+// follow begins what is to be done next about each device, and forgets those of which nothing is left and that nobody wants.
 func (d *devices) follow(ctx context.Context, st *cluster.State) {
 	cfg := d.n.conf()
 	d.mu.Lock()
+	for name, v := range d.all {
+		if !v.busy && !v.running && !v.left && d.wants(cfg, name) == config.AttachNone {
+			delete(d.all, name)
+		}
+	}
 	for _, vol := range cfg.Volumes {
 		if d.all[vol.Name] == nil && d.wants(cfg, vol.Name) != config.AttachNone {
 			d.all[vol.Name] = &device{place: attach.Place{Dir: d.dir(), Devs: d.n.cfg.AttachDir(), Volume: vol.Name}}
