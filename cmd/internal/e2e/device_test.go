@@ -181,6 +181,7 @@ func TestK124MountSurvivesItsDaemon(t *testing.T) {
 // A daemon that is stopped and started within a lease, as an upgrade does, keeps the role for who uses its device; nothing else
 // outlives it. A stop takes some seconds, so the lease is a long one here.
 func TestMountSurvivesAStopOfItsDaemon(t *testing.T) {
+	long(t, "TestK124MountSurvivesItsDaemon, which kills the daemon")
 	r := attached(t, Config{RTO: "30s"})
 	node := r.untilDevice()
 	dir := r.mounted(node, true)
