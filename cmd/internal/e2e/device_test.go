@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,36 +61,73 @@ func (r *rig) run(name string, args ...string) string {
 	return string(out)
 }
 
-// mounted makes a file system on the device of a node and mounts it, until the test ends.
-func (r *rig) mounted(node string, mkfs bool) (dir string) {
+// mount is a file system on a device, in a mount namespace of its own: those of other tests that begin meanwhile would else keep it
+// mounted, with its device in use, when it is unmounted here.
+type mount struct {
+	at  string // in its namespace
+	dir string // by which everybody reaches it
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// mounted makes a file system on the device of a node, if it is to, and mounts it, until the test ends.
+func (r *rig) mounted(node string, mkfs bool) *mount {
 	r.t.Helper()
 	if mkfs {
 		r.run("mkfs.ext4", "-q", "-F", r.Device(node))
 	}
-	dir, err := os.MkdirTemp("", "hac-mnt")
+	at, err := os.MkdirTemp("", "hac-mnt")
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.run("mount", "-t", "ext4", r.Device(node), dir)
+	m := &mount{at: at, cmd: exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
+		`mount -t ext4 "$0" "$1" && echo mounted && read x && umount "$1" && echo unmounted`, r.Device(node), at)}
+	m.cmd.Stderr = os.Stderr
+	in, err := m.cmd.StdinPipe()
+	out, err2 := m.cmd.StdoutPipe()
+	if err := errors.Join(err, err2, m.cmd.Start()); err != nil {
+		r.t.Fatal(err)
+	}
+	m.in, m.out, m.dir = in, bufio.NewReader(out), fmt.Sprintf("/proc/%d/root%s", m.cmd.Process.Pid, at)
 	r.t.Cleanup(func() {
-		_ = unix.Unmount(dir, unix.MNT_DETACH)
-		os.Remove(dir)
+		m.gone() // not waited for: a device that holds it is given up only later
+		os.Remove(at)
 	})
-	return dir
+	m.says(r, "mounted")
+	return m
 }
 
-func (r *rig) unmount(dir string) {
+// says waits for a word of who holds the namespace.
+func (m *mount) says(r *rig, word string) {
 	r.t.Helper()
-	var err error
-	for range 50 { // something that looks at new file systems may be in it
-		if err = unix.Unmount(dir, 0); !errors.Is(err, unix.EBUSY) {
-			break
+	said := make(chan string, 1)
+	go func() {
+		line, _ := m.out.ReadString('\n')
+		said <- strings.TrimSpace(line)
+	}()
+	select {
+	case got := <-said:
+		if got != word {
+			r.t.Fatalf("%s is not %s: %q", m.at, word, got)
 		}
-		time.Sleep(100 * time.Millisecond)
+	case <-time.After(patience):
+		r.t.Fatalf("%s was not %s within %v", m.at, word, patience)
 	}
-	if err != nil {
-		r.t.Fatalf("unmount %s: %v", dir, err)
+}
+
+// gone ends the namespace, and the mount with it.
+func (m *mount) gone() {
+	_ = m.cmd.Process.Kill()
+	go func() { _ = m.cmd.Wait() }()
+}
+
+func (r *rig) unmount(m *mount) {
+	r.t.Helper()
+	if _, err := io.WriteString(m.in, "\n"); err != nil {
+		r.t.Fatal(err)
 	}
+	m.says(r, "unmounted")
 }
 
 // save writes a file durably.
@@ -150,7 +189,8 @@ func (r *rig) saved(dir, name string, n int) {
 func TestK124MountSurvivesItsDaemon(t *testing.T) {
 	r := attached(t, Config{})
 	node := r.untilDevice()
-	dir := r.mounted(node, true)
+	m := r.mounted(node, true)
+	dir := m.dir
 	server := r.ServerPid(r.ctx, node)
 	for i := range times(3, 20) {
 		stop := r.saving(dir, fmt.Sprintf("round%d-", i))
@@ -173,7 +213,7 @@ func TestK124MountSurvivesItsDaemon(t *testing.T) {
 		}
 		r.until("healthy", Healthy)
 	}
-	r.unmount(dir)
+	r.unmount(m)
 	r.run("e2fsck", "-f", "-n", r.Device(node))
 	r.same()
 }
@@ -184,7 +224,8 @@ func TestMountSurvivesAStopOfItsDaemon(t *testing.T) {
 	long(t, "TestK124MountSurvivesItsDaemon, which kills the daemon")
 	r := attached(t, Config{RTO: "30s"})
 	node := r.untilDevice()
-	dir := r.mounted(node, true)
+	m := r.mounted(node, true)
+	dir := m.dir
 	for i := range times(1, 5) {
 		name := fmt.Sprintf("round%d-", i)
 		stop := r.saving(dir, name)
@@ -197,7 +238,7 @@ func TestMountSurvivesAStopOfItsDaemon(t *testing.T) {
 		r.saved(dir, name, stop())
 		r.until("healthy", Healthy)
 	}
-	r.unmount(dir)
+	r.unmount(m)
 	r.stop(node)
 	if r.place(node).Runs() || r.place(node).Left() {
 		t.Error("a device that nobody used outlives a stop")
@@ -216,16 +257,17 @@ func TestMountSurvivesAStopOfItsDaemon(t *testing.T) {
 func TestDeviceGoesWithTheRole(t *testing.T) {
 	r := attached(t, Config{})
 	node := r.untilDevice()
-	dir := r.mounted(node, true)
+	m := r.mounted(node, true)
+	dir := m.dir
 	if err := save(filepath.Join(dir, "a"), []byte("kept")); err != nil {
 		t.Fatal(err)
 	}
 	_, errs := r.admin(3, "failover", "vol")
-	r.says(errs, "in use", "mounted at "+dir, r.Device(node), node)
+	r.says(errs, "in use", "mounted at "+m.at, r.Device(node), node)
 	if err := save(filepath.Join(dir, "b"), []byte("kept too")); err != nil {
 		t.Fatalf("after a hand-over that was refused: %v", err)
 	}
-	r.unmount(dir)
+	r.unmount(m)
 	for range times(3, 20) {
 		to := other(node)
 		r.admin(0, "failover", "vol", "--to", to)
@@ -239,13 +281,13 @@ func TestDeviceGoesWithTheRole(t *testing.T) {
 		fio := []string{"--name=v", "--filename=" + r.Device(node), "--direct=1", "--ioengine=libaio", "--iodepth=16", "--bs=4k", "--offset=32m", "--size=8m",
 			"--verify=crc32c", "--verify_fatal=1", "--rw=randwrite", "--do_verify=1", "--fsync=32"}
 		r.run("fio", fio...)
-		dir = r.mounted(node, false)
+		m = r.mounted(node, false)
 		for name, want := range map[string]string{"a": "kept", "b": "kept too"} {
-			if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+			if b, err := os.ReadFile(filepath.Join(m.dir, name)); err != nil || string(b) != want {
 				t.Fatalf("on %s, %s is %q, %v", node, name, b, err)
 			}
 		}
-		r.unmount(dir)
+		r.unmount(m)
 		r.until("healthy", Healthy)
 	}
 	r.same()
@@ -256,7 +298,8 @@ func TestDeviceGoesWithTheRole(t *testing.T) {
 func TestStandbyHasTheDeviceAfterTheMachineIsGone(t *testing.T) {
 	r := attached(t, Config{RTO: "3s"})
 	node := r.untilDevice()
-	dir := r.mounted(node, true)
+	m := r.mounted(node, true)
+	dir := m.dir
 	for i := range 30 {
 		if err := save(filepath.Join(dir, fmt.Sprint("f", i)), contentOf("f", i)); err != nil {
 			t.Fatal(err)
@@ -267,15 +310,13 @@ func TestStandbyHasTheDeviceAfterTheMachineIsGone(t *testing.T) {
 	if err := syscall.Kill(server, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-		t.Fatal(err)
-	}
+	m.gone()
 	to := r.untilDevice()
 	if to == node {
 		t.Fatalf("%s is primary, and its daemon is dead", node)
 	}
-	dir = r.mounted(to, false)
-	r.saved(dir, "f", 30)
+	m = r.mounted(to, false)
+	r.saved(m.dir, "f", 30)
 	r.start(node)
 	r.until("healthy", Healthy)
 	deadline := time.Now().Add(patience)
@@ -285,7 +326,7 @@ func TestStandbyHasTheDeviceAfterTheMachineIsGone(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	r.unmount(dir)
+	r.unmount(m)
 	r.same()
 }
 
@@ -293,7 +334,8 @@ func TestStandbyHasTheDeviceAfterTheMachineIsGone(t *testing.T) {
 func TestDeviceOfAnEarlierPrimaryGivesErrors(t *testing.T) {
 	r := attached(t, Config{RTO: "3s"})
 	node := r.untilDevice()
-	dir := r.mounted(node, true)
+	m := r.mounted(node, true)
+	dir := m.dir
 	r.Kill(node)
 	held := make(chan error, 1)
 	go func() { held <- save(filepath.Join(dir, "late"), contentOf("late", 1)) }()
@@ -312,12 +354,10 @@ func TestDeviceOfAnEarlierPrimaryGivesErrors(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("a write of an earlier primary waits for ever")
 	}
-	if err := unix.Unmount(dir, 0); err != nil {
-		t.Fatalf("the dead mount cannot be removed: %v", err)
-	}
+	r.unmount(m) // a dead mount can be removed
 	r.until("healthy", Healthy)
 	now := r.mounted(other(node), false)
-	if _, err := os.Stat(filepath.Join(now, "late")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(now.dir, "late")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("what was held is in the volume: %v", err)
 	}
 	r.unmount(now)
@@ -335,7 +375,8 @@ func (r *rig) untilDeviceOn(node string) {
 func TestDeviceOfASuspendedVolumeWaits(t *testing.T) {
 	r := attached(t, Config{RTO: "3s"})
 	node := r.untilDevice()
-	dir := r.mounted(node, true)
+	m := r.mounted(node, true)
+	dir := m.dir
 	r.signal(syscall.SIGSTOP, other(node), "gamma")
 	time.Sleep(4 * time.Second) // the lease is over
 	done := make(chan error, 1)
@@ -355,7 +396,7 @@ func TestDeviceOfASuspendedVolumeWaits(t *testing.T) {
 		t.Fatal("the write waits although there is a quorum again")
 	}
 	r.saved(dir, "f", 1)
-	r.unmount(dir)
+	r.unmount(m)
 	r.same()
 }
 
