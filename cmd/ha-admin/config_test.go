@@ -33,7 +33,7 @@ func broken(t *testing.T) string {
 
 func TestSampleOfTheContractPassesTheCheck(t *testing.T) {
 	o := admin(t, "config", "check", sample)
-	const warnings = "sample.hcl:42: not supported yet, mount \"/srv/pg\", there is no local device to mount: leave the block out: the daemon refuses to start with it\n" +
+	const warnings = "sample.hcl:42: not supported yet, mount \"/srv/pg\", a service cannot mount the local device: leave the block out: the daemon refuses to start with it\n" +
 		"sample.hcl:50: not supported yet, fence \"alpha\", leave the block out: the daemon refuses to start with it\n"
 	if o.code != 0 || o.out != sample+": in order\n" || o.err != warnings {
 		t.Errorf("%+v", o)

@@ -83,7 +83,7 @@ func TestSampleIsNotSupportedYetInTwoPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`sample.hcl:42: not supported yet, mount "/srv/pg", there is no local device to mount: leave the block out: the daemon refuses to start with it`,
+		`sample.hcl:42: not supported yet, mount "/srv/pg", a service cannot mount the local device: leave the block out: the daemon refuses to start with it`,
 		`sample.hcl:50: not supported yet, fence "alpha", leave the block out: the daemon refuses to start with it`,
 	}
 	if diff := cmp.Diff(want, linesOf(t, rep.Unsupported)); diff != "" {

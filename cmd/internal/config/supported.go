@@ -74,7 +74,7 @@ func (s Service) unsupported(r *refusal) {
 	}
 	for _, res := range s.Resources {
 		if res.Kind == "mount" {
-			r.not(res.at, "there is no local device to mount: leave the block out")
+			r.not(res.at, "a service cannot mount the local device: leave the block out")
 		}
 	}
 }
