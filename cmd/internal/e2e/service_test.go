@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hacluster/blockdev/frontend/attach"
 )
 
 // served is a cluster with a service that writes, every 10 ms, "node pid" to a journal that all nodes share, and holds a lock: one that
@@ -37,6 +39,10 @@ service "shop" {
 const writer = `#!/bin/sh
 exec 9>%[1]s/lock
 test -e %[1]s/deaf && trap '' TERM
+if test -e %[1]s/uses-device; then
+  until test -b %[1]s/$1.dev/vol; do sleep 0.02; done
+  exec 8<%[1]s/$1.dev/vol
+fi
 flock -n 9 || { echo "OVERLAP $1 $$" >>%[1]s/journal; exit 9; }
 while :; do echo "$1 $$" >>%[1]s/journal; sleep 0.01; done
 `
@@ -50,6 +56,11 @@ func newServed(t *testing.T, cfg Config, deaf bool) *served {
 	s := &served{r, filepath.Dir(r.File())}
 	if deaf {
 		if err := os.WriteFile(s.folder+"/deaf", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cfg.Attach != "" {
+		if err := os.WriteFile(s.folder+"/uses-device", nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -238,6 +249,36 @@ func TestServiceMovesWhenItsDaemonIsStopped(t *testing.T) {
 	s.stop(other(was))
 	if s.alive() {
 		t.Error("it runs after its daemon was stopped")
+	}
+}
+
+// A service that has the local device open is stopped before the device is let go, or else a hand-over would be refused, and a stop
+// would do without one.
+func TestServiceOnTheDeviceMoves(t *testing.T) {
+	if err := attach.Supported(); err != nil {
+		t.Skipf("no device can be attached here: %v", err)
+	}
+	s := newServed(t, Config{Attach: "fuse"}, false)
+	was := s.primary()
+	n := len(s.runs())
+	s.admin(0, "failover", Volume, "--to", other(was))
+	s.moved(other(was), n)
+	was = other(was)
+	s.until("healthy again", Healthy)
+	n = len(s.runs())
+	epoch := s.vol().Epoch
+	s.stop(was)
+	s.moved(other(was), n)
+	ctx, cancel := s.within()
+	defer cancel()
+	if f, err := s.FailoverTo(ctx, epoch+1); err != nil || f.From != was || f.To != other(was) || f.Reason != "given up" {
+		t.Errorf("the stop moved the volume so: %+v, %v", f, err)
+	}
+	s.stop(other(was))
+	for _, node := range s.DataNodes() {
+		if s.place(node).Runs() || s.place(node).Left() {
+			t.Errorf("%s: a device that nobody used outlives a stop", node)
+		}
 	}
 }
 
