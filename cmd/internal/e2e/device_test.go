@@ -279,7 +279,7 @@ func TestDeviceGoesWithTheRole(t *testing.T) {
 		}
 		node = to
 		fio := []string{"--name=v", "--filename=" + r.Device(node), "--direct=1", "--ioengine=libaio", "--iodepth=16", "--bs=4k", "--offset=32m", "--size=8m",
-			"--verify=crc32c", "--verify_fatal=1", "--rw=randwrite", "--do_verify=1", "--fsync=32"}
+			"--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--rw=randwrite", "--do_verify=1", "--fsync=32"}
 		r.run("fio", fio...)
 		m = r.mounted(node, false)
 		for name, want := range map[string]string{"a": "kept", "b": "kept too"} {
