@@ -46,7 +46,7 @@ type machine struct {
 	export  *nbdtest.Export
 	stop    func()
 	ended   chan error
-	loops   []loop.Device // that were made
+	loops   map[loop.Device]string // that were made, with which of those that ever had its number it was
 }
 
 func newMachine(t *testing.T) *machine {
@@ -58,7 +58,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, place: Place{Dir: filepath.Join(dir, "attach"), Devs: filepath.Join(dir, "dev"), Volume: "vol"}, mem: nbdtest.NewMem(testSize), ended: make(chan error, 1)}
+	m := &machine{t: t, place: Place{Dir: filepath.Join(dir, "attach"), Devs: filepath.Join(dir, "dev"), Volume: "vol"}, mem: nbdtest.NewMem(testSize), ended: make(chan error, 1), loops: map[loop.Device]string{}}
 	t.Cleanup(func() {
 		if m.place.Runs() {
 			_, _ = m.place.Ask(context.Background(), Request{Do: DoAbandon, Why: "the test is over"})
@@ -69,8 +69,8 @@ func newMachine(t *testing.T) *machine {
 		if err := m.place.Clean(slog.Default()); err != nil {
 			t.Error(err)
 		}
-		for _, d := range m.loops {
-			if d.Bound() {
+		for d, which := range m.loops {
+			if d.Bound() && diskseq(d) == which {
 				t.Errorf("%s is left", d.Path)
 			}
 		}
@@ -115,7 +115,15 @@ func (m *machine) launch() {
 	if err := m.place.Launch(m.t.Context(), "/proc/self/exe", m.socket(), func(err error) { m.ended <- err }); err != nil {
 		m.t.Fatal(err)
 	}
-	m.loops = append(m.loops, loop.Find(m.place.file())...)
+	for _, d := range loop.Find(m.place.file()) {
+		m.loops[d] = diskseq(d)
+	}
+}
+
+// diskseq tells a device from others that get its number after it.
+func diskseq(d loop.Device) string {
+	seq, _ := os.ReadFile(fmt.Sprintf("/sys/block/loop%d/diskseq", d.Number))
+	return string(seq)
 }
 
 func (m *machine) ask(do string) *Reply {

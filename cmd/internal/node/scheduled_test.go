@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -56,7 +57,16 @@ func TestScheduledVerifyIsBegunByThePrimaryOnceInItsMinute(t *testing.T) {
 	t.Cleanup(func() { wallClock = time.Now }) // when no node runs any more
 	wallClock = func() time.Time { return *day.Load() }
 	c := startTrio(t, "  verify { schedule = \"30 2 * * sun\" }\n")
-	s := c.until("its next verify is known", func(s *api.Status) bool { return s.Volumes[0].VerifyNext != nil })
+	s := c.until("its next verify is known, and there is a standby to compare with", func(s *api.Status) bool {
+		return s.Volumes[0].VerifyNext != nil && slices.ContainsFunc(c.nodes, func(n *Node) bool {
+			r := n.vols.replica("vol")
+			if r == nil {
+				return false
+			}
+			serving, ok := r.Serving()
+			return ok && serving.Peers[0].Connected
+		})
+	})
 	if v := s.Volumes[0]; !v.VerifyNext.Equal(minute) || v.Verify != nil {
 		t.Errorf("next at %v, %+v", v.VerifyNext, v.Verify)
 	}
