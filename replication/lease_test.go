@@ -24,7 +24,7 @@ func TestLeaseLostAndRegainedCostsNoConnection(t *testing.T) {
 	if err := c.write(0, pattern(4096, 1)); err != nil {
 		t.Fatal(err)
 	}
-	held := l.nodes["b"].faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+	held := l.nodes["b"].faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Range: blockdev.Range{Off: 4096, Len: 4096}, Stall: true}) // the settling writes to block 0
 	under := c.begin(writeReq(4096, pattern(4096, 2))) // admitted with a lease
 	l.await("the standby to write", func() bool { return held.Waiting() == 1 })
 	a.expire()

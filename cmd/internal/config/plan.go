@@ -144,6 +144,10 @@ func (p *plan) services(old, next *Config) {
 	}
 	for _, s := range next.Services {
 		what, changed := "service "+s.Name, false
+		if why := moves(old.Services, s); why != "" {
+			p.add(StepRefused, s.at, what, "%s: another node may run it still when it is started here; leave it out, apply, and add it again when `ha-admin status` does not show it any more", why)
+			continue
+		}
 		if find(old, old.reads(), s.Name) == nil {
 			p.add(StepChange, s.at, what, "new: it is started where volume %s is primary", strings.Join(s.Volumes, ", "))
 			continue
@@ -161,6 +165,25 @@ func (p *plan) services(old, next *Config) {
 			p.add(StepChange, next.Cluster.at, "service "+s.Name, "removed: it is stopped")
 		}
 	}
+}
+
+// moves says what of a service follows another volume by now than it did; empty: nothing. Whoever is primary of the one says nothing of
+// who is of the other (R31).
+func moves(old []Service, s Service) string {
+	for _, o := range old {
+		if slices.Equal(o.Volumes, s.Volumes) {
+			continue
+		}
+		if o.Name == s.Name {
+			return fmt.Sprintf("it follows volume %s and would follow %s", strings.Join(o.Volumes, ", "), strings.Join(s.Volumes, ", "))
+		}
+		for _, r := range s.Resources {
+			if r.Kind != "exec" && slices.ContainsFunc(o.Resources, func(was Resource) bool { return was.Kind == r.Kind && was.Name == r.Name }) {
+				return fmt.Sprintf("%s %q is part of service %q, which follows volume %s", r.Kind, r.Name, o.Name, strings.Join(o.Volumes, ", "))
+			}
+		}
+	}
+	return ""
 }
 
 // reads is the node for which Services is evaluated.

@@ -256,3 +256,22 @@ func TestResyncShowsTheRatesThatAreInForce(t *testing.T) {
 		}
 	}
 }
+
+// R31: who is primary of one volume says nothing of who is of another, so what a machine has once does not change its volume at once.
+func TestServiceDoesNotFollowAnotherVolumeAtOnce(t *testing.T) {
+	src := loopback(t) + second
+	on := func(name, volume, unit string) string {
+		return "service \"" + name + "\" {\n  volumes = [\"" + volume + "\"]\n  systemd \"" + unit + "\" {}\n}\n"
+	}
+	old := running(t, src+on("s", "pgdata", "a.service"))
+	for name, c := range map[string]struct{ next, want string }{
+		"another volume":              {on("s", "logs", "a.service"), "refused|service s|it follows volume pgdata and would follow logs"},
+		"its unit in another service": {on("s", "pgdata", "b.service") + on("t", "logs", "a.service"), `refused|service t|systemd "a.service" is part of service "s", which follows volume pgdata`},
+		"a unit of its own":           {on("s", "pgdata", "a.service") + on("t", "logs", "b.service"), "change online|service t|new"},
+	} {
+		steps := old.Plan(running(t, src+c.next))
+		if !slices.ContainsFunc(steps, func(s Step) bool { return matches([]Step{s}, []string{c.want}) }) {
+			t.Errorf("%s: planned %+v, want %s", name, steps, c.want)
+		}
+	}
+}

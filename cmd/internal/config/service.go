@@ -14,7 +14,7 @@ import (
 var (
 	fsForm        = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
 	interfaceForm = regexp.MustCompile(`^[^\s/]{1,15}$`)
-	unitForm      = regexp.MustCompile(`^[A-Za-z0-9:_.\\@-]+\.(service|socket|target|mount|timer|path|slice)$`)
+	unitForm      = regexp.MustCompile(`^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]*\.(service|socket|target|mount|timer|path|slice)$`)
 )
 
 func (r *reader) services(root *body, volumes []volumeView) []Service {

@@ -33,7 +33,11 @@ func (l *leading) settleLeases(st *cluster.State) {
 		return
 	}
 	now, longest := l.n.now(), config.LeaseFor(millis(st.LongestRTOMillis))
-	if now.Sub(l.since) < longest+longest/50 || now.Sub(l.asked) < max(l.timers.Lease, time.Second) {
+	longest += longest / 50
+	if t, err := config.TimersFor(millis(st.LongestRTOMillis)); err == nil {
+		longest += t.GuardWithDrift() + guardSlack // who promoted by such a lease waits for a guard of that target (guardWait)
+	}
+	if now.Sub(l.since) < longest || now.Sub(l.asked) < max(l.timers.Lease, time.Second) {
 		return // twice the allowance for clocks that run apart
 	}
 	l.asked = now
