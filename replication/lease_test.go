@@ -25,7 +25,7 @@ func TestLeaseLostAndRegainedCostsNoConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	held := l.nodes["b"].faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Range: blockdev.Range{Off: 4096, Len: 4096}, Stall: true}) // the settling writes to block 0
-	under := c.begin(writeReq(4096, pattern(4096, 2))) // admitted with a lease
+	under := c.begin(writeReq(4096, pattern(4096, 2)))                                                                             // admitted with a lease
 	l.await("the standby to write", func() bool { return held.Waiting() == 1 })
 	a.expire()
 	held.Remove()
