@@ -29,6 +29,7 @@ type Reply struct {
 	PID       int      `json:"pid"`
 	Device    string   `json:"device"` // such as /dev/loop3
 	Size      int64    `json:"size"`   // of the device
+	ID        string   `json:"id"`     // of the volume; empty: a Server of an earlier version
 	Epoch     uint64   `json:"epoch"`  // in which it was last connected
 	Connected bool     `json:"connected"`
 	Users     []string `json:"users,omitempty"`

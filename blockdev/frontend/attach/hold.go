@@ -34,11 +34,19 @@ func (h *Hold) Judge(t Tenure, said bool) (v Verdict, why string) {
 	case t.Epoch < h.last:
 		return Wait, fmt.Sprintf("the daemon serves in epoch %d, an earlier one served in epoch %d already", t.Epoch, h.last)
 	case t.Epoch > h.last && (t.Since == 0 || t.Since > h.last):
-		return Over, fmt.Sprintf("this node was not primary from epoch %d to %d without a break: another may have written, or what was acknowledged may be lost", h.last, t.Epoch)
+		return Over, broken(h.last, t.Epoch)
 	}
 	h.last = t.Epoch
 	return Go, ""
 }
+
+// broken says why what was read or asked in one epoch does not hold in another.
+func broken(last, now uint64) string {
+	return fmt.Sprintf("this node was not primary from epoch %d to %d without a break: another may have written, or what was acknowledged may be lost", last, now)
+}
+
+// ID is the volume's; empty before the first connection.
+func (h *Hold) ID() string { return h.id }
 
 // Last is the newest epoch in which requests went out; 0: none.
 func (h *Hold) Last() uint64 { return h.last }

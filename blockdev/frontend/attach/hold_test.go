@@ -58,21 +58,25 @@ func TestTenureIsReadAsItIsWritten(t *testing.T) {
 }
 
 func TestWhatIsDoneAboutADevice(t *testing.T) {
-	serving := View{Wanted: true, Exists: true, Primary: "a", Self: "a", Serves: true, Size: 8}
+	serving := View{Wanted: true, Exists: true, Primary: "a", Self: "a", Epoch: 7, Since: 5, Serves: true, Size: 8}
 	with := func(v View, change ...func(*View)) View {
 		for _, f := range change {
 			f(&v)
 		}
 		return v
 	}
-	server := func(v *View) { v.Server, v.DeviceSize = true, 8 }
+	server := func(v *View) { v.Server, v.DeviceSize, v.Told = true, 8, 7 }
 	unwanted := func(v *View) { v.Wanted = false }
 	leaving := func(v *View) { v.Leaving = true }
 	left := func(v *View) { v.Left = true }
 	notYet := func(v *View) { v.Serves = false }
-	elsewhere := func(v *View) { v.Primary, v.Serves = "b", false }
+	elsewhere := func(v *View) { v.Primary, v.Epoch, v.Since, v.Serves = "b", 8, 8, false }
 	nobody := func(v *View) { v.Primary, v.Serves = "", false }
 	deleted := func(v *View) { v.Exists, v.Primary, v.Serves, v.Wanted = false, "", false, false }
+	unknown := func(v *View) { v.Told, v.DeviceSize = 0, 0 }
+	old := func(v *View) { v.Epoch, v.Since = 4, 4 }
+	unregistered := func(v *View) { v.Primary, v.Epoch, v.Since, v.Serves = "", 0, 0, false }
+	again := func(epoch, since uint64) func(*View) { return func(v *View) { v.Epoch, v.Since = epoch, since } }
 	grown := func(v *View) { v.Size = 16 }
 	for name, c := range map[string]struct {
 		v    View
@@ -86,17 +90,34 @@ func TestWhatIsDoneAboutADevice(t *testing.T) {
 		"a killed server left something":                 {with(serving, left), Clean},
 		"a killed server left something at a standby":    {with(serving, elsewhere, left), Clean},
 		"a killed server left something, attach is none": {with(serving, unwanted, left), Clean},
-		"attached":                                         {with(serving, server), Nothing},
-		"attached, the daemon was restarted":               {with(serving, server, notYet), Nothing},
-		"attached, nobody is primary":                      {with(serving, server, nobody), Nothing},
-		"attached, another is primary":                     {with(serving, server, elsewhere), Abandon},
-		"attached, another is primary after the hand-over": {with(serving, server, elsewhere, leaving), Abandon},
-		"attached, the volume is deleted":                  {with(serving, server, deleted), Abandon},
-		"attached, not wanted any more":                    {with(serving, server, unwanted), Release},
-		"attached, a hand-over is under way":               {with(serving, server, leaving), Nothing},
-		"attached, resized":                                {with(serving, server, grown), Resize},
-		"attached, resized, not serving yet":               {with(serving, server, grown, notYet), Nothing},
-		"attached, its size is not known yet":              {with(serving, server, func(v *View) { v.DeviceSize = 0 }), Nothing},
+		"attached":                                                 {with(serving, server), Nothing},
+		"attached, the daemon was restarted":                       {with(serving, server, notYet), Nothing},
+		"attached, nobody is primary":                              {with(serving, server, nobody), Nothing},
+		"attached, another is primary":                             {with(serving, server, elsewhere), Abandon},
+		"attached, another is primary after the hand-over":         {with(serving, server, elsewhere, leaving), Abandon},
+		"attached, the volume is deleted":                          {with(serving, server, deleted), Abandon},
+		"attached, not wanted any more":                            {with(serving, server, unwanted), Release},
+		"attached, a hand-over is under way":                       {with(serving, server, leaving), Nothing},
+		"attached, resized":                                        {with(serving, server, grown), Resize},
+		"attached, resized, not serving yet":                       {with(serving, server, grown, notYet), Nothing},
+		"attached, of an earlier process":                          {with(serving, server, unknown), Status},
+		"attached, of an earlier process, another is primary":      {with(serving, server, unknown, elsewhere), Status},
+		"attached, of an earlier process, another is, not wanted":  {with(serving, server, unknown, elsewhere, unwanted), Status},
+		"attached, of an earlier process, the volume is deleted":   {with(serving, server, unknown, deleted), Abandon},
+		"attached, this process is not registered":                 {with(serving, server, unregistered), Nothing},
+		"no device, this process is not registered":                {with(serving, unregistered), Nothing},
+		"attached, another was primary in an epoch of before":      {with(serving, server, elsewhere, old), Nothing},
+		"attached, this node was primary since an epoch of before": {with(serving, server, old), Nothing},
+		"attached, promoted anew, nobody else meanwhile":           {with(serving, server, again(9, 5)), Nothing},
+		"attached, primary since the very epoch":                   {with(serving, server, again(9, 7)), Nothing},
+		"attached, the same epoch, since is not known":             {with(serving, server, again(7, 0)), Nothing},
+		"attached and idle, another was primary between":           {with(serving, server, again(9, 9)), Abandon},
+		"attached and idle, another was primary, we twice since":   {with(serving, server, again(10, 9)), Abandon},
+		"attached and idle, another was primary, not serving yet":  {with(serving, server, again(9, 9), notYet), Abandon},
+		"attached and idle, a new epoch, since is not known":       {with(serving, server, again(8, 0)), Abandon},
+		"attached and idle, another was primary, not wanted":       {with(serving, server, again(9, 9), unwanted), Abandon},
+		"attached, another volume has the name":                    {with(serving, server, old, func(v *View) { v.Replaced = true }), Abandon},
+		"attached, its size is not known yet":                      {with(serving, server, func(v *View) { v.DeviceSize = 0 }), Nothing},
 	} {
 		got, why := Decide(c.v)
 		if got != c.want {

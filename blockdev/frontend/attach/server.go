@@ -209,7 +209,7 @@ func (s *Server) do(r Request) Reply {
 func (s *Server) status() Reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Reply{PID: os.Getpid(), Device: s.loop.Path, Size: s.size, Epoch: s.hold.Last(), Connected: s.dev.Server() != ""}
+	return Reply{PID: os.Getpid(), Device: s.loop.Path, Size: s.size, ID: s.hold.ID(), Epoch: s.hold.Last(), Connected: s.dev.Server() != ""}
 }
 
 // releaseTries bounds how often letting go is tried while somebody has the device open who is not seen.

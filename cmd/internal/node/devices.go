@@ -101,13 +101,13 @@ func (d *devices) run(ctx context.Context) error {
 				attach.ProtectMemory(d.n.log)
 			}
 		}
-		st, changed := d.n.state.watch()
+		_, changed := d.n.state.watch()
 		_, _, configured := d.n.run.watch()
 		beat := tick.C
 		if !needed {
 			beat = nil
 		} else {
-			d.follow(ctx, st)
+			d.follow(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -128,7 +128,7 @@ func (d *devices) wake() {
 }
 
 // follow begins what is to be done next about each device, and forgets those of which nothing is left and that nobody wants.
-func (d *devices) follow(ctx context.Context, st *cluster.State) {
+func (d *devices) follow(ctx context.Context) {
 	cfg := d.n.conf()
 	d.mu.Lock()
 	for name, v := range d.all {
@@ -143,7 +143,7 @@ func (d *devices) follow(ctx context.Context, st *cluster.State) {
 	}
 	d.mu.Unlock()
 	for _, name := range d.names() {
-		d.followOne(ctx, st, cfg, name)
+		d.followOne(ctx, cfg, name)
 	}
 }
 
@@ -153,7 +153,7 @@ func (d *devices) names() []string {
 	return sortedKeys(d.all)
 }
 
-func (d *devices) followOne(ctx context.Context, st *cluster.State, cfg *config.Config, name string) {
+func (d *devices) followOne(ctx context.Context, cfg *config.Config, name string) {
 	d.mu.Lock()
 	v := d.all[name]
 	if v.busy {
@@ -172,12 +172,9 @@ func (d *devices) followOne(ctx context.Context, st *cluster.State, cfg *config.
 	if !running {
 		v.told = nil
 	}
-	a, why := attach.Decide(d.view(st, cfg, name, v))
+	a, why := attach.Decide(d.view(cfg, name, v))
 	if a == attach.Start && d.unable != nil {
 		a, why = attach.Nothing, d.unable.Error()
-	}
-	if a == attach.Nothing && v.running && v.told == nil {
-		a = tell
 	}
 	late := time.Now().Before(v.retry)
 	if a != attach.Start || !late {
@@ -204,16 +201,30 @@ func (d *devices) followOne(ctx context.Context, st *cluster.State, cfg *config.
 	})
 }
 
-// tell asks a Server what it does, once.
-const tell = attach.Action(-1)
+// registered reports whether the cluster's record was seen that has this very process. A record of before, as a restart applies
+// them one by one, may be older than what a Server was told by the process before this one.
+func (d *devices) registered() bool {
+	select {
+	case <-d.n.readyc:
+		return true
+	default:
+		return false
+	}
+}
 
-// view is called with the mutex held.
-func (d *devices) view(st *cluster.State, cfg *config.Config, name string, v *device) attach.View {
-	vol, exists := st.Volumes[name]
-	out := attach.View{Wanted: d.wants(cfg, name) != config.AttachNone, Exists: exists || st.ID == "", Primary: vol.Primary, Self: d.n.me.Name,
+// view is called with the mutex held. As long as this process is not registered, nothing is said against a Server.
+func (d *devices) view(cfg *config.Config, name string, v *device) attach.View {
+	registered := d.registered() // first, and the record then: it is not older than that, nor than what a Server told
+	vol, exists := d.n.state.get().Volumes[name]
+	if !registered {
+		vol, exists = cluster.Volume{}, true
+	}
+	out := attach.View{Wanted: d.wants(cfg, name) != config.AttachNone, Exists: exists, Primary: vol.Primary, Self: d.n.me.Name,
+		Epoch: uint64(vol.Epoch), Since: uint64(vol.Since),
 		Leaving: v.leaves != 0 && v.leaves == vol.Epoch && time.Now().Before(v.until), Server: v.running, Left: v.left}
 	if v.told != nil {
-		out.DeviceSize = v.told.Size
+		out.DeviceSize, out.Told = v.told.Size, v.told.Epoch
+		out.Replaced = registered && v.told.ID != "" && v.told.ID != vol.ID
 	}
 	if r := d.n.vols.replica(name); r != nil {
 		if t := r.Tenure(); t != nil && t.Epoch() == vol.Epoch {
@@ -255,6 +266,9 @@ func (d *devices) ask(ctx context.Context, v *device, do, why string) error {
 	}
 	if do == attach.DoAbandon {
 		return d.ended(ctx, v)
+	}
+	if r.Epoch == 0 {
+		return fmt.Errorf("the server process of %s does not say in which epoch it was connected: it is asked again", v.place.Link())
 	}
 	d.mu.Lock()
 	v.running, v.told = true, r
