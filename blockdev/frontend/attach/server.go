@@ -36,6 +36,7 @@ type Server struct {
 	opened   chan struct{}  // closed when open has returned
 	over     chan struct{}  // closed when the device is gone: the process ends
 	going    atomic.Bool    // it goes already
+	once     sync.Once      // of gone: letting go may meet an abandonment
 	answered sync.WaitGroup // who answers on the control socket
 
 	mu   sync.Mutex
@@ -227,6 +228,9 @@ func (s *Server) release() Reply {
 	}
 	err := s.loop.Detach()
 	for try := 0; errors.Is(err, loop.ErrBusy); try++ {
+		if s.going.Load() { // abandoned meanwhile
+			return out
+		}
 		if out.Users = users(s.loop); len(out.Users) > 0 || try == releaseTries {
 			out.Busy = true
 			return out
@@ -259,11 +263,13 @@ func (s *Server) abandon(why string) {
 
 // gone takes away what is left when the device is.
 func (s *Server) gone(why error) {
-	if err := errors.Join(s.place.unlink(), fuse.Unmount(s.place.mount())); err != nil {
-		s.log.Error("not everything was cleared away", "error", err)
-	}
-	s.dev.End(why)
-	close(s.over)
+	s.once.Do(func() {
+		if err := errors.Join(s.place.unlink(), fuse.Unmount(s.place.mount())); err != nil {
+			s.log.Error("not everything was cleared away", "error", err)
+		}
+		s.dev.End(why)
+		close(s.over)
+	})
 }
 
 // resize has the kernel see the size of the volume, which the newest connection was told.
@@ -271,6 +277,11 @@ func (s *Server) resize() Reply {
 	size := s.dev.Size()
 	var st unix.Stat_t
 	err := unix.Stat(s.mount.File(), &st) // the kernel asks for the size, and keeps it
+	s.mu.Lock()
+	if err == nil && size == s.size { // not at once again: a connection that rests is told when it is made anew
+		err = fmt.Errorf("the newest connection was told of %d bytes, as the device has", size)
+	}
+	s.mu.Unlock()
 	if err == nil {
 		err = s.loop.Resize()
 	}

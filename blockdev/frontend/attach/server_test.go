@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +20,7 @@ import (
 
 	"hacluster/blockdev/frontend/loop"
 	"hacluster/blockdev/frontend/nbd"
+	"hacluster/blockdev/frontend/nbd/nbdclient"
 	"hacluster/blockdev/frontend/nbd/nbdtest"
 )
 
@@ -308,6 +311,24 @@ func TestDeviceInUseIsNotLetGo(t *testing.T) {
 		t.Errorf("busy by %v", r.Users)
 	}
 	m.gone()
+}
+
+// A release that waits for somebody who looks at the device may meet an abandonment.
+func TestDeviceGoesOnce(t *testing.T) {
+	m := newMachine(t)
+	m.serve(first)
+	uri := "nbd+unix:///vol?socket=" + url.QueryEscape(m.socket())
+	client, err := nbdclient.Open(t.Context(), []string{uri}, nbdclient.ReconnectConfig{Limit: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{place: m.place, log: slog.New(slog.DiscardHandler), dev: &held{client}, over: make(chan struct{})}
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() { s.gone(errors.New("a test")) })
+	}
+	both.Wait()
+	<-s.over
 }
 
 // faults.md K124: what a killed server process leaves is cleared away, in use or not, and a new one starts.
