@@ -5,7 +5,9 @@
 //
 // The guard outlives the daemon. It is told by each lease until when a service may run (CLOCK_BOOTTIME), and starts and stops
 // resources on the daemon's word, never after that instant. When it comes without another lease, the guard takes the service's
-// addresses down, then stops the rest, and kills what has not stopped in half of the guard's time.
+// addresses down, then stops the rest, and kills what has not stopped in half of the guard's time. That time counts from the lease's
+// end, not from when the guard sees it: after a suspend there may be none left to ask, and all is killed at once. Meanwhile the guard
+// waits for no disk and no log: either may hang with the daemon.
 //
 // Each started resource has a holder, which is the subreaper of its processes: however they daemonize, they stay below it. When the
 // guard ends, its holders read the end of their pipe and kill what they hold. When a holder ends, the guard inherits its processes, and

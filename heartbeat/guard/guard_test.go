@@ -402,3 +402,112 @@ func TestGuardUnderstandsNoNonsense(t *testing.T) {
 		t.Error(err) // nothing is held: nothing is to be done
 	}
 }
+
+// The disk of the data directory hangs: no list can be written any more. All services go down in time nevertheless, and a start that
+// hangs there starts nothing later.
+func TestServicesAreDownThoughTheDiskHangs(t *testing.T) {
+	r := newRig(t)
+	began := Now()
+	end := began.Add(2 * time.Second)
+	if err := r.c.Lease(Lease{Until: map[string]Instant{"web": end, "db": end}, Time: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	for order, name := range []string{"a", "b", "c"} {
+		r.start(order, r.loop(name))
+	}
+	do := func(service string, order int, v resource.Verb, name string) error {
+		s := effect.Spec{Kind: "exec", Name: name, Run: []string{"/bin/sh", "-c", r.loop(name)}}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		return r.c.Do(ctx, Do{Service: service, Order: order, Verb: v, Limit: 5 * time.Second, Spec: s})
+	}
+	if err := do("db", 0, resource.Start, "d"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "all run", func() bool { return r.runs("a") && r.runs("b") && r.runs("c") && r.runs("d") })
+	hang := listPath(r.dir) + ".new" // opening it for writing waits for a reader
+	if err := unix.Mkfifo(hang, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	late := make(chan error, 1)
+	go func() { late <- do("db", 1, resource.Start, "late") }()
+	await(t, "the start has its place", func() bool {
+		err := do("db", 1, resource.Monitor, "late")
+		return err != nil && err.Error() == "it is being started"
+	})
+	if err := do("web", 1, resource.Stop, "b"); err != nil || r.runs("b") {
+		t.Errorf("stop: %v, runs: %t", err, r.runs("b"))
+	}
+	if Now() > end {
+		t.Skip("the machine is too slow: the lease ended before the test began")
+	}
+	var down Instant
+	await(t, "all are down", func() bool { down = Now(); return len(r.processes("")) == 0 })
+	if took := down.Sub(end); took < 0 || took > time.Second {
+		t.Errorf("down %v after the lease, with a guard's time of 1 s", took)
+	}
+	if err := r.c.Lease(Lease{Until: map[string]Instant{"db": Now().Add(time.Minute)}, Time: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(hang) // the disk goes on
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	select {
+	case err := <-late:
+		if err == nil || r.runs("late") {
+			t.Errorf("a start of a lease before: %v, runs: %t", err, r.runs("late"))
+		}
+	case <-time.After(patience):
+		t.Error("the start does not end")
+	}
+}
+
+// The guard was stopped, or the machine suspended, past half of the guard's time: there is no time to ask.
+func TestGuardsTimeCountsFromTheLeasesEnd(t *testing.T) {
+	r := newRig(t)
+	r.lease(time.Second)
+	end := Now().Add(time.Second)
+	asked := r.dir + "/asked"
+	r.start(0, "trap 'echo > "+asked+"' TERM; "+r.loop("a"))
+	await(t, "it runs", func() bool { return r.runs("a") })
+	guard := r.guard()
+	if err := unix.Kill(guard, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(end.Add(600 * time.Millisecond).Sub(Now()))
+	if err := unix.Kill(guard, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	var down Instant
+	await(t, "it is down", func() bool { down = Now(); return !r.runs("a") })
+	if took := down.Sub(end); took > time.Second {
+		t.Errorf("down %v after the lease, with a guard's time of 1 s", took)
+	}
+	if _, err := os.Stat(asked); err == nil {
+		t.Error("it was asked to stop when half of the guard's time was over")
+	}
+}
+
+func TestEndOfARight(t *testing.T) {
+	for name, c := range map[string]struct {
+		until     []Instant
+		now, want Instant
+	}{
+		"runs out":               {[]Instant{100}, 50, 100},
+		"told late":              {[]Instant{100, 200}, 300, 200},
+		"given up":               {[]Instant{100, 0}, 50, 50},
+		"given up, twice":        {[]Instant{100, 20, 0}, 50, 50},
+		"given up after it":      {[]Instant{100, 0}, 300, 100},
+		"earlier, in the future": {[]Instant{100, 80}, 50, 80},
+	} {
+		s := &service{}
+		for _, until := range c.until {
+			s.lease(until, c.now)
+		}
+		if s.ended != c.want {
+			t.Errorf("%s: %v instead of %v", name, s.ended, c.want)
+		}
+	}
+}

@@ -24,6 +24,8 @@ type held struct {
 	spec    effect.Spec
 	cmd     *exec.Cmd
 	gone    chan struct{} // closed when the holder has ended
+	free    chan struct{} // closed when its place among the service's resources is free
+	down    bool          // nothing of it runs any more; the guard's lock is for it
 
 	mu       sync.Mutex
 	in       io.WriteCloser
@@ -36,7 +38,7 @@ var errHolder = errors.New("the process that holds it has ended")
 
 // hold starts a holder. lock is inherited by it, ended is told when the resource ends by itself.
 func hold(d *Do, argv []string, dir string, lock *os.File, ended func(*Ended)) (*held, error) {
-	h := &held{service: d.Service, order: d.Order, spec: d.Spec, gone: make(chan struct{}), waiting: map[uint64]chan string{}}
+	h := &held{service: d.Service, order: d.Order, spec: d.Spec, gone: make(chan struct{}), free: make(chan struct{}), waiting: map[uint64]chan string{}}
 	h.cmd = exec.Command(argv[0], argv[1:]...)
 	h.cmd.Env = append(os.Environ(), mark(dir), "HACLUSTER_SERVICE="+d.Service, "HACLUSTER_RESOURCE="+d.Spec.Name)
 	h.cmd.Stderr, h.cmd.ExtraFiles = os.Stderr, []*os.File{lock}
@@ -96,8 +98,17 @@ func (h *held) answer(d Done) {
 
 // do carries an operation out and returns when the holder has answered, has ended, or is late by holderLate.
 func (h *held) do(v resource.Verb, limit time.Duration) error {
+	return h.doIf(func() bool { return true }, v, limit)
+}
+
+// doIf does nothing when may says no. It is asked when nobody else can speak to the holder before us.
+func (h *held) doIf(may func() bool, v resource.Verb, limit time.Duration) error {
 	c := make(chan string, 1)
 	h.mu.Lock()
+	if !may() {
+		h.mu.Unlock()
+		return nil
+	}
 	h.last++
 	id := h.last
 	h.waiting[id] = c
@@ -137,6 +148,14 @@ func (h *held) release() {
 	case <-time.After(killPause):
 		_ = h.cmd.Process.Kill()
 		<-h.gone
+	}
+}
+
+// awaitFree waits for the place of what is down.
+func (h *held) awaitFree(limit time.Duration) {
+	select {
+	case <-h.free:
+	case <-time.After(limit):
 	}
 }
 

@@ -10,13 +10,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"hacluster/heartbeat/resource"
 	"hacluster/heartbeat/resource/effect"
 )
 
@@ -42,19 +41,31 @@ type guard struct {
 	cfg  Config
 	lock *os.File
 
-	mu       sync.Mutex
-	conn     *conn // the daemon's; the newest one counts
+	mu       sync.Mutex // never held across I/O, a fork or a wait: the data directory's disk may hang
+	conn     *conn      // the daemon's; the newest one counts
 	services map[string]*service
 	time     time.Duration
 	idle     Instant // since when nobody speaks with us and nothing is held
 	quit     bool
+
+	noting  sync.Mutex  // the list's; taken before mu
+	toNote  atomic.Bool // somebody waits to write it
+	logging atomic.Bool // somebody writes to the log aside
 }
 
 // service is what the guard knows of one. Invariant: nothing is started while until has passed or taking is not nil.
 type service struct {
-	until  Instant
-	held   map[int]*held
-	taking chan struct{} // closed when what is being taken down is down
+	until    Instant
+	ended    Instant // when the right to run ends or ended: until, or when the daemon gave it up
+	held     map[int]*held
+	starting map[int]*starting
+	taking   chan struct{} // closed when what is being taken down is down
+}
+
+// starting is a place that is taken by a start, from the start's line until there is a holder.
+type starting struct {
+	spec effect.Spec
+	void bool // it must not go on: a stop came, or the lease ended
 }
 
 // conn is a daemon's connection.
@@ -177,7 +188,8 @@ func (g *guard) serve(c *conn) {
 		case r.Lease != nil:
 			g.lease(r.Lease)
 		case r.Do != nil:
-			go func() { c.say(Reply{Done: &Done{ID: r.Do.ID, Err: g.do(r.Do)}}) }()
+			carry := g.begin(r.Do)
+			go func() { c.say(Reply{Done: &Done{ID: r.Do.ID, Err: carry()}}) }()
 		case r.Quit:
 			g.mu.Lock()
 			g.quit = true
@@ -188,6 +200,9 @@ func (g *guard) serve(c *conn) {
 
 func (s *service) list() (out []*effect.Spec) {
 	for order, h := range s.held {
+		if h.down {
+			continue
+		}
 		for len(out) <= order {
 			out = append(out, nil)
 		}
@@ -199,7 +214,7 @@ func (s *service) list() (out []*effect.Spec) {
 func (g *guard) serviceLocked(name string) *service {
 	s := g.services[name]
 	if s == nil {
-		s = &service{held: map[int]*held{}}
+		s = &service{held: map[int]*held{}, starting: map[int]*starting{}}
 		g.services[name] = s
 	}
 	return s
@@ -213,8 +228,29 @@ func (g *guard) lease(l *Lease) {
 		g.time = l.Time
 	}
 	for name, until := range l.Until {
-		g.serviceLocked(name).until = until
+		g.serviceLocked(name).lease(until, Now())
 	}
+}
+
+// lease: of a right that is given up the guard's time counts from now, but never from later than the end of what was given before.
+func (s *service) lease(until, now Instant) {
+	switch {
+	case until > s.until:
+		s.ended = until
+	case until < s.until:
+		s.ended = min(s.ended, max(until, now))
+	}
+	s.until = until
+}
+
+// up are the resources of which something may run.
+func (s *service) up() (all []*held) {
+	for _, h := range s.held {
+		if !h.down {
+			all = append(all, h)
+		}
+	}
+	return all
 }
 
 // tick takes down what has no lease any more, and reports whether the guard is still needed.
@@ -224,13 +260,22 @@ func (g *guard) tick() bool {
 	defer g.mu.Unlock()
 	needed := g.conn != nil && !g.quit
 	for name, s := range g.services {
+		over := now >= s.until || g.quit
+		for _, p := range s.starting {
+			p.void = p.void || over
+			needed = needed || !p.void
+		}
 		if len(s.held) == 0 && s.taking == nil {
 			continue
 		}
 		needed = true
-		if s.taking == nil && (now >= s.until || g.quit) {
+		if s.taking == nil && over && len(s.up()) > 0 {
+			began := now
+			if now >= s.until {
+				began = s.ended // not when we saw it: the machine, or we, may have been suspended
+			}
 			s.taking = make(chan struct{})
-			go g.takeDown(name, s)
+			go g.takeDown(name, s, began)
 		}
 	}
 	if needed {
@@ -251,176 +296,4 @@ func (g *guard) isHolder(pid int) bool {
 		}
 	}
 	return false
-}
-
-// do carries an operation out and returns what went wrong.
-func (g *guard) do(d *Do) string {
-	if d.Verb == resource.Start {
-		return text(g.start(d))
-	}
-	g.mu.Lock()
-	s := g.serviceLocked(d.Service)
-	h, taking := s.held[d.Order], s.taking
-	g.mu.Unlock()
-	if taking != nil {
-		if d.Verb == resource.Monitor {
-			return "its lease ended and the guard takes it down"
-		}
-		select {
-		case <-taking:
-			return ""
-		case <-time.After(d.Limit):
-			return "its lease ended, and the guard has not yet taken it down"
-		}
-	}
-	switch {
-	case h == nil && d.Verb == resource.Monitor:
-		return "it does not run"
-	case h == nil:
-		return ""
-	case d.Verb == resource.Monitor:
-		return text(h.do(d.Verb, d.Limit))
-	case d.Verb == resource.Kill:
-		ctx, cancel := context.WithTimeout(context.Background(), d.Limit)
-		defer cancel()
-		if err := h.kill(ctx, g.isHolder); err != nil {
-			return err.Error()
-		}
-	default:
-		if err := h.do(d.Verb, d.Limit); err != nil {
-			return err.Error()
-		}
-	}
-	return text(g.released(s, h))
-}
-
-func text(err error) string {
-	if err != nil {
-		return err.Error()
-	}
-	return ""
-}
-
-func (g *guard) start(d *Do) error {
-	g.mu.Lock()
-	s := g.serviceLocked(d.Service)
-	h := s.held[d.Order]
-	switch {
-	case s.taking != nil || Now() >= s.until || g.quit:
-		g.mu.Unlock()
-		return errors.New("this node has no lease to run it by")
-	case h != nil:
-		g.mu.Unlock()
-		return errors.New("it runs already, or is not stopped yet")
-	}
-	err := g.noteLocked(d.Spec)
-	if err == nil {
-		h, err = hold(d, g.cfg.Holder, g.cfg.Dir, g.lock, g.ended)
-	}
-	if err != nil {
-		g.mu.Unlock()
-		return err
-	}
-	s.held[d.Order] = h
-	g.mu.Unlock()
-	return h.do(resource.Start, d.Limit)
-}
-
-// noteLocked keeps the list of what runs, with one more.
-func (g *guard) noteLocked(more ...effect.Spec) error {
-	for _, s := range g.services {
-		for _, h := range s.held {
-			more = append(more, h.spec)
-		}
-	}
-	return writeList(g.cfg.Dir, more)
-}
-
-func (g *guard) ended(e *Ended) { g.say(Reply{Ended: e}) }
-
-// say tells the daemon that is there, if one is.
-func (g *guard) say(r Reply) {
-	g.mu.Lock()
-	c := g.conn
-	g.mu.Unlock()
-	c.say(r)
-}
-
-// released forgets a resource of which nothing runs any more.
-func (g *guard) released(s *service, h *held) error {
-	h.release()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if s.held[h.order] == h {
-		delete(s.held, h.order)
-	}
-	return g.noteLocked()
-}
-
-// takeDown ends all of a service whose lease has ended: addresses first, so that nobody is answered, then the rest in reverse order for
-// half of the guard's time, then whatever it takes.
-func (g *guard) takeDown(name string, s *service) {
-	began := Now()
-	g.mu.Lock()
-	var all []*held
-	for _, h := range s.held {
-		all = append(all, h)
-	}
-	limit := g.time
-	g.mu.Unlock()
-	slices.SortFunc(all, func(a, b *held) int { return b.order - a.order })
-	g.cfg.Log.Warn("the lease of a service ended: it is taken down", "service", name, "resources", len(all))
-	ctx, cancel := context.WithTimeout(context.Background(), limit/2)
-	var rest []*held
-	for _, h := range all {
-		if h.spec.Kind != "address" || h.kill(ctx, g.isHolder) != nil {
-			rest = append(rest, h)
-		} else {
-			_ = g.released(s, h)
-		}
-	}
-	for _, h := range rest {
-		if left := limit/2 - Now().Sub(began); left > 0 && h.do(resource.Stop, left) == nil {
-			_ = g.released(s, h)
-		}
-	}
-	cancel()
-	for {
-		err := g.killAll(s, limit/4)
-		took := Now().Sub(began)
-		g.say(Reply{Taken: &Taken{Service: name, Took: took, Err: text(err)}})
-		if err == nil {
-			g.cfg.Log.Warn("a service without a lease is down", "service", name, "took", took)
-			break
-		}
-		g.cfg.Log.Error("a service without a lease cannot be taken down", "service", name, "error", err)
-		time.Sleep(tickPause)
-	}
-	g.mu.Lock()
-	close(s.taking)
-	s.taking = nil
-	g.mu.Unlock()
-}
-
-// killAll kills what is left of a service, all at the same time.
-func (g *guard) killAll(s *service, limit time.Duration) error {
-	g.mu.Lock()
-	var all []*held
-	for _, h := range s.held {
-		all = append(all, h)
-	}
-	g.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	errs := make([]error, len(all))
-	var goes sync.WaitGroup
-	for i, h := range all {
-		goes.Go(func() {
-			if errs[i] = h.kill(ctx, g.isHolder); errs[i] == nil {
-				errs[i] = g.released(s, h)
-			}
-		})
-	}
-	goes.Wait()
-	return errors.Join(errs...)
 }
