@@ -109,7 +109,7 @@ func (n network) whom(t *testing.T, ip string) string {
 func TestAddressMovesBetweenServers(t *testing.T) {
 	n := newNetwork(t)
 	if _, err := exec.LookPath("ping"); err != nil {
-		t.Skip("there is no ping")
+		t.Skip("ping is not installed (Debian: iputils-ping)")
 	}
 	for _, prefix := range []string{"10.77.0.100/24", "fd77::100/64"} {
 		ip := netip.MustParsePrefix(prefix).Addr().String()
