@@ -20,6 +20,10 @@ import (
 //
 // A region that is written in between stays marked, on each side by its own look. A stream that ends, and a role that
 // moves, end the round: what was promised and not settled is still marked.
+//
+// A round is run as soon as a replica is admitted, although it may clear nothing, if its number is not ours: the map of one
+// that was replaced is new and has none. If it took the role with that it would take the map of every other member for
+// one that went back, drop all of them, and be alone until everything was compared.
 
 const (
 	clearEvery = 10 * time.Second
@@ -86,7 +90,7 @@ func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *a
 	for _, s := range f.Slots() {
 		stored = append(stored, maps.Number(s.Number))
 	}
-	taken := false
+	taken, uneven := false, false
 	for _, m := range peers {
 		p := t.peers[m.Name]
 		slot, s, ok := r.slot(m.Name)
@@ -95,6 +99,7 @@ func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *a
 		}
 		c.set, c.slots = append(c.set, m.Name), append(c.slots, slot)
 		stored = append(stored, p.number)
+		uneven = uneven || p.number != maps.Number(s.Number)
 		if p.hot != nil {
 			hot.Or(p.hot)
 		}
@@ -109,7 +114,7 @@ func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *a
 	c.n = maps.Next(stored...)
 	chosen := t.regs.Choose(c.n, hot, peers, hotBytes/f.RegionSize())
 	t.idle = t.regs.Waiting()
-	if chosen.Count() == 0 && !taken {
+	if chosen.Count() == 0 && !taken && !uneven {
 		t.regs.Abort()
 		return nil
 	}

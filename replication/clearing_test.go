@@ -164,6 +164,50 @@ func TestClearingSurvivesPowerCutsAtAnyMoment(t *testing.T) {
 	}
 }
 
+// A standby with a new map takes the number of the others at once when it is admitted: as primary it takes none of them for one
+// that went back.
+func TestReplacedMapHasTheNumberOfTheOthers(t *testing.T) {
+	r := leaveOf(t, 0, 4<<20)
+	r.rest()
+	r.b.crash()
+	r.dropped()
+	r.b.table = nil // a new map is made; in the lab it says nothing, so we do
+	r.b.cable.cut()
+	r.b.start()
+	slot, _ := r.b.marks.Lookup("a")
+	if err := r.b.marks.SetEverything(slot, true); err != nil {
+		t.Fatal(err)
+	}
+	tenure := r.a.get().Tenure()
+	noUsualRound := func() {
+		tenure.mu.Lock()
+		defer tenure.mu.Unlock()
+		if now := r.now(); tenure.clearAt > now {
+			tenure.clearAt = now.Add(time.Hour)
+		}
+	}
+	noUsualRound()
+	r.b.cable.mend()
+	r.await("the standby to be admitted", func() bool { return r.volume().IsMember("b") })
+	r.await("its number to be that of the primary", func() bool {
+		noUsualRound()
+		_, a, _ := r.a.get().slot("b")
+		_, b, _ := r.b.get().slot("a")
+		return b.Number.Settled > 0 && b.Number == a.Number
+	})
+	r.same("a", "b")
+	drops := r.drops()
+	if err := r.a.get().HandOver(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	r.b.serving()
+	r.b.connected("a")
+	r.await("the old primary's map to be known", func() bool { return r.b.ready(1) || r.drops() > drops })
+	if n := r.drops(); n != drops {
+		t.Errorf("the new primary dropped the old one")
+	}
+}
+
 // What was promised to a primary is not cleared in a later epoch: what was written since then as primary is not noted there.
 func TestAPromiseEndsWithItsEpoch(t *testing.T) {
 	r := leaveOf(t, 0, 4<<20)
