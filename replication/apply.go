@@ -65,7 +65,7 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 	var dup bool
 	err := s.overLocked()
 	if err == nil {
-		dup, err = r.recv.Take(s.stream, f.Seq)
+		dup, err = r.recv.Take(s.stream, f.Seq, f.ID)
 	}
 	if dup || err != nil {
 		last := r.recv.LastNum()

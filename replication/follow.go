@@ -78,7 +78,7 @@ func (r *Replica) reportLocked() cluster.Report {
 		rep.Stalled = r.dev.Stalled()
 	}
 	rep.Epoch, rep.LastSeq, rep.Inconsistent = r.recv.Epoch(), r.recv.LastNum(), r.recv.Inconsistent()
-	rep.Taken = r.recv.Taken()
+	rep.Taken, rep.Place = r.recv.Taken(), r.recv.Place()
 	rep.Point = r.pointLocked()
 	rep.Problem, rep.Doing = r.problem, cmp.Or(r.doing, r.awaitsLocked())
 	rep.Fresh = r.cfg.Fresh && r.vol.Epoch == 0

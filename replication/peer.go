@@ -271,6 +271,9 @@ func (p *peerLink) frame(a *primary.Action) wire.Frame {
 		return wire.Frame{Kind: wire.Digest, Flags: wire.Ordered | wire.FromDisk, ID: a.Op.Owner.(*op).look.id, Range: a.Op.Range}
 	}
 	f := wire.Frame{Seq: a.Num, Range: a.Op.Range}
+	if p.sender.Version() >= wire.VersionPlace {
+		f.ID = a.Op.Place()
+	}
 	if a.Op.Closing() {
 		f.Kind = wire.Close
 		return f

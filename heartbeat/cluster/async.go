@@ -13,8 +13,8 @@ package cluster
 //
 // Who served may have what the new epoch lacks, so it is held (R19), with every other replica: of several standbys one may
 // have more than another. The last primary stays promotable until the new one has it removed (R6): if that one ends before
-// it acts, nothing is lost after all. All others leave with the promotion itself. Nothing is settled: nobody stays but at a
-// hand-over.
+// it acts, nothing is lost after all. All others leave with the promotion itself: it is the one with the longest prefix that was
+// heard (package failover). Nothing is settled: nobody stays but at a hand-over.
 
 // Lag is what the last primary had acknowledged of a volume in async, and another member not yet written.
 type Lag struct {

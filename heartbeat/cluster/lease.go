@@ -33,6 +33,9 @@ type Report struct {
 	Epoch       Epoch       `json:"epoch"`    // stored durably
 	LastSeq     uint64      `json:"last_seq"` // prefix of the stream written in that epoch by this process
 	Taken       uint64      `json:"taken"`    // last entry of that stream that this process took; LastSeq or more
+	// Place is how long that prefix is in the order of clients' operations of Epoch, which is the same for all replicas; 0: it has none
+	// of them, or does not know.
+	Place uint64 `json:"place,omitempty"`
 	// Held: the backing is open under the locks of R24, so no older process of this node can write it.
 	Held bool `json:"held"`
 	// Fresh: the backing was absent or wholly sparse at first start, so it equals every other fresh one.

@@ -4,21 +4,25 @@ import "hacluster/heartbeat/cluster"
 
 // pickAsync is R6 and R25 in async, where only who served last has all that was acknowledged.
 //
-// In this order: after a hand-over, for which all members had written all, another member; who served last, if its memory or a
-// clean-stop mark says that it lost nothing; another, unchanged, that has written what it took; another by its clean-stop
-// mark; who served last, with nothing unflushed or when all lost their memory. Nobody else: what a standby lacks without its
-// memory is in no bound (cluster/async.go).
+// In this order: after a hand-over, for which all members had written all, the one that was named, or another; who served last, if
+// its memory or a clean-stop mark says that it lost nothing; of the others that are unchanged and have written what they took the one
+// with the longest prefix of the order; another by its clean-stop mark; who served last, with nothing unflushed or when all lost their
+// memory. Nobody else: what a standby lacks without its memory is in no bound (cluster/async.go). One that stopped in order does not
+// know in its next process how long its prefix was, which is within the bound all the same: so it comes behind those that do.
 //
-// Who served is waited for a little (lastHeard), so that a process that was killed and is back, or one that only the leader did
-// not hear, costs no writes. One that is heard under its old process and does not ask for its lease in another one's time is
-// not waited for any longer: it will not serve.
+// All are waited for a little (hadTime): who served, so that a process that was killed and is back, or one that only the leader did
+// not hear, costs no writes; the others, so that the longest is among those that are heard. One that is heard under its old process and
+// does not ask for its lease in another one's time is not waited for any longer: it will not serve.
 func (l *Leader) pickAsync(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
 	last, all := v.Served, len(reports) == len(v.Members)
 	names := candidates(v, a, reports)
 	next := nextUnchanged(v, reports, names)
 	given := a.released == givenUp && !a.failed && a.proven
-	if given && next == "" && !waited && (!all || writes(v, a, reports)) {
+	if given && !waited && (awaitsNamed(v, a, reports) || next == "" && (!all || writes(v, a, reports))) {
 		return nil // it was given up for one that follows in a moment
+	}
+	if !given {
+		next = longest(reports, next, names, v)
 	}
 	silent := l.doesNotAsk(v, a, reports)
 	if silent && !waited {
@@ -37,7 +41,7 @@ func (l *Leader) pickAsync(now Instant, v *cluster.Volume, a *account, reports m
 			return l.promotionAsync(now, v, a, reports, n, cluster.BasisClean)
 		}
 	}
-	if !a.failed && !l.lastHeard(now, v, a, reports) {
+	if !l.hadTime(now, a, reports) && (!a.failed && lacksLast(v, reports) || lacksLonger(v, a, reports)) {
 		return nil
 	}
 	if next != "" {
@@ -81,14 +85,43 @@ func nextUnchanged(v *cluster.Volume, reports map[string]cluster.Report, names [
 	return ""
 }
 
-// lastHeard reports whether who served last was heard, or had its time: a quarter of a lease from when a member was heard first,
-// which was asked at the same moment. That is part of the sum of the timers (protocol.md, section 5).
-func (l *Leader) lastHeard(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report) bool {
+// longest is the member with the longest prefix of the primary's order among those that nextUnchanged chooses from, next or another
+// (R6). Places are of an epoch: in an older one every member had all when the newer began.
+func longest(reports map[string]cluster.Report, next string, names []string, v *cluster.Volume) string {
+	for _, n := range names {
+		r, best := reports[n], reports[next]
+		if n != v.Served && v.Unchanged(n, &r) && (r.Epoch > best.Epoch || r.Epoch == best.Epoch && r.Place > best.Place) {
+			next = n
+		}
+	}
+	return next
+}
+
+// hadTime reports whether all members had their time to be heard: a quarter of a lease from when one was heard first, which was asked
+// at the same moment. That is part of the sum of the timers (protocol.md, section 5).
+func (l *Leader) hadTime(now Instant, a *account, reports map[string]cluster.Report) bool {
 	if a.first == 0 && len(reports) > 0 {
 		a.first = now
 	}
+	return a.first != 0 && now.Sub(a.first) >= l.cfg.Lease/4
+}
+
+// lacksLast reports whether who served last is a member and was not heard.
+func lacksLast(v *cluster.Volume, reports map[string]cluster.Report) bool {
 	_, heard := reports[v.Served]
-	return heard || !v.IsMember(v.Served) || a.first != 0 && now.Sub(a.first) >= l.cfg.Lease/4
+	return !heard && v.IsMember(v.Served)
+}
+
+// lacksLonger reports whether another member than who served may have a longer prefix than those that may be promoted now: it was not
+// heard, or has yet to write what it took.
+func lacksLonger(v *cluster.Volume, a *account, reports map[string]cluster.Report) bool {
+	for n := range v.Members {
+		r, heard := reports[n]
+		if n != v.Served && (!heard || r.Usable() && v.Unchanged(n, &r) && !v.MayLead(n, &r, a.tookFirst(n, &r))) {
+			return true
+		}
+	}
+	return false
 }
 
 // doesNotAsk reports whether who served was heard, could go on, and does not ask to. One that gave the volume up, not surely as its

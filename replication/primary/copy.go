@@ -39,7 +39,7 @@ func (c *Core) advance(now Instant, p *peer) {
 		return
 	}
 	p.closing = true
-	op := &Op{closing: true, Kind: blockdev.OpFlush, complete: true}
+	op := &Op{closing: true, upTo: c.lastSeq, Kind: blockdev.OpFlush, complete: true}
 	c.enqueue(now, p, op)
 }
 

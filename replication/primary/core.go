@@ -78,6 +78,7 @@ type Op struct {
 	copyTo  string         // of a copy: the target
 	chunk   blockdev.Range // of a copy: the chunk it belongs to
 	closing bool           // the entry that closes a resync
+	upTo    uint64         // of that: the newest operation of a client that the target has with it, and all before
 	look    bool           // its local part is a read for its digests
 	repair  bool           // of a copy: it belongs to no chunk of a plan
 	// Kept, of a copy: its content is what was read of the chunk after TakeChunk had handed it out. Compared takes it as it
@@ -96,6 +97,10 @@ func (o *Op) IsLook() bool { return o.look }
 
 // Closing reports whether the operation closes a resync at its target.
 func (o *Op) Closing() bool { return o.closing }
+
+// Place is where the operation stands in the order of clients' operations, which all peers share: who has it and all that it was sent
+// before has all of them up to there. 0: it is none of them.
+func (o *Op) Place() uint64 { return max(o.seq, o.upTo) }
 
 // Reset makes an Op ready for its next use, keeping its memory.
 func (o *Op) Reset() {

@@ -282,7 +282,7 @@ func (w *world) arrive(s *side, f frame) {
 		}
 		return
 	}
-	dup, err := s.recv.Take(s.conn.stream, f.num)
+	dup, err := s.recv.Take(s.conn.stream, f.num, f.op.Place())
 	switch {
 	case errors.Is(err, standby.ErrStale):
 	case err != nil:

@@ -53,13 +53,20 @@ type Receiver struct {
 	known    bool // received and written count for this epoch
 	received uint64
 	written  uint64
-	done     []bool // done[i]: entry written+1+i has returned
-	pending  int    // entries taken that have neither returned nor failed
-	broken   bool   // an entry failed on the device
+	place    uint64  // of the newest written entry that has one
+	taken    []taken // taken[i] is entry written+1+i
+	pending  int     // entries taken that have neither returned nor failed
+	broken   bool    // an entry failed on the device
 
 	resync       bool // the session overwrites: the replica must be marked before the first change
 	inconsistent bool // durably marked
 	rewinds      bool // what the resync overwrites is logged before, so that there is a way back
+}
+
+// taken is an entry that was taken and is not in the written prefix.
+type taken struct {
+	returned bool
+	place    uint64
 }
 
 // New is a receiver that starts with what its superblock says.
@@ -105,7 +112,7 @@ func (r *Receiver) Stored(e cluster.Epoch) {
 	}
 	r.epoch, r.fence, r.primary, r.process, r.stream = e, max(r.fence, e), "", 0, 0
 	r.open, r.known, r.resync = false, false, false
-	r.received, r.written, r.done = 0, 0, r.done[:0]
+	r.received, r.written, r.place, r.taken = 0, 0, 0, r.taken[:0]
 }
 
 // Fence ends every stream of an epoch below e, and lets none begin: Raft has shown e.
@@ -142,6 +149,15 @@ func (r *Receiver) Taken() uint64 {
 	return r.received
 }
 
+// Place is how long the written prefix of this epoch is in the primary's order of clients' operations, which all replicas share; 0:
+// it has none of them, or this process does not know.
+func (r *Receiver) Place() uint64 {
+	if !r.known {
+		return 0
+	}
+	return r.place
+}
+
 // Outstanding is how many taken entries are still on the device.
 func (r *Receiver) Outstanding() int { return r.pending }
 
@@ -161,14 +177,15 @@ func (r *Receiver) Begin(stream, num uint64, resync bool) error {
 	}
 	r.begun, r.resync, r.broken = true, resync, false
 	if resync || !r.known {
-		r.received, r.written, r.done = num-1, num-1, r.done[:0]
+		r.received, r.written, r.place, r.taken = num-1, num-1, 0, r.taken[:0]
 	}
 	r.known = true
 	return nil
 }
 
-// Take judges entry num of stream. dup: it was written already and is only to be acknowledged.
-func (r *Receiver) Take(stream, num uint64) (dup bool, err error) {
+// Take judges entry num of stream, which has that place in the order of clients' operations, or 0. dup: it was written already and is
+// only to be acknowledged.
+func (r *Receiver) Take(stream, num, place uint64) (dup bool, err error) {
 	switch {
 	case !r.open || !r.begun || stream != r.stream:
 		return false, ErrStale
@@ -178,7 +195,7 @@ func (r *Receiver) Take(stream, num uint64) (dup bool, err error) {
 		return false, &GapError{Want: r.received + 1, Got: num}
 	}
 	r.received = num
-	r.done = append(r.done, false)
+	r.taken = append(r.taken, taken{place: place})
 	r.pending++
 	return false, nil
 }
@@ -211,13 +228,14 @@ func (r *Receiver) Inconsistent() bool { return r.inconsistent }
 // acknowledged in the stream in which it is still open.
 func (r *Receiver) Returned(num uint64) (prefix uint64) {
 	r.ended(num)
-	r.done[num-r.written-1] = true
+	r.taken[num-r.written-1].returned = true
 	n := 0
-	for n < len(r.done) && r.done[n] {
+	for n < len(r.taken) && r.taken[n].returned {
+		r.place = max(r.place, r.taken[n].place)
 		n++
 	}
 	r.written += uint64(n)
-	r.done = r.done[:copy(r.done, r.done[n:])]
+	r.taken = r.taken[:copy(r.taken, r.taken[n:])]
 	return r.written
 }
 
@@ -232,7 +250,7 @@ func (r *Receiver) Failed(num uint64) {
 func (r *Receiver) Broken() bool { return r.broken }
 
 func (r *Receiver) ended(num uint64) {
-	if num <= r.written || num > r.received || r.done[num-r.written-1] || r.pending == 0 {
+	if num <= r.written || num > r.received || r.taken[num-r.written-1].returned || r.pending == 0 {
 		panic(fmt.Sprintf("standby: entry %d ended, %d to %d were taken and %d are outstanding", num, r.written+1, r.received, r.pending))
 	}
 	r.pending--

@@ -34,7 +34,7 @@ func opened(t *testing.T, resync bool) *Receiver {
 func take(t *testing.T, r *Receiver, stream uint64, nums ...uint64) {
 	t.Helper()
 	for _, n := range nums {
-		if dup, err := r.Take(stream, n); dup || err != nil {
+		if dup, err := r.Take(stream, n, 0); dup || err != nil {
 			t.Fatalf("entry %d: dup %t, %v", n, dup, err)
 		}
 	}
@@ -84,7 +84,7 @@ func TestNothingIsTakenFromASupersededStream(t *testing.T) { // R2
 	if v := r.Hello(applied(5), hello(5, 2), 0); v != Wait {
 		t.Fatalf("verdict %d with two entries on the device, want Wait", v)
 	}
-	if _, err := r.Take(1, 3); !errors.Is(err, ErrStale) {
+	if _, err := r.Take(1, 3, 0); !errors.Is(err, ErrStale) {
 		t.Fatalf("entry of a superseded stream: %v, want ErrStale", err)
 	}
 	if r.MayAck(1) {
@@ -104,7 +104,7 @@ func TestNothingIsTakenFromASupersededStream(t *testing.T) { // R2
 	if err := r.Begin(2, 3, false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Take(1, 3); !errors.Is(err, ErrStale) || r.MayAck(1) || !r.MayAck(2) {
+	if _, err := r.Take(1, 3, 0); !errors.Is(err, ErrStale) || r.MayAck(1) || !r.MayAck(2) {
 		t.Fatalf("entry of an older stream: %v, want ErrStale", err)
 	}
 }
@@ -150,7 +150,7 @@ func TestFenceEndsOlderStreamsAndLetsNoneBegin(t *testing.T) { // R2: our log ma
 	r := opened(t, false)
 	take(t, r, 1, 1)
 	r.Fence(6)
-	if _, err := r.Take(1, 2); !errors.Is(err, ErrStale) {
+	if _, err := r.Take(1, 2, 0); !errors.Is(err, ErrStale) {
 		t.Fatalf("entry of an ended epoch: %v, want ErrStale", err)
 	}
 	if r.MayAck(1) {
@@ -182,7 +182,7 @@ func TestCloseEndsOnlyItsOwnStream(t *testing.T) {
 	r.Close(9)
 	take(t, r, 1, 1)
 	r.Close(1)
-	if _, err := r.Take(1, 2); !errors.Is(err, ErrStale) || r.MayAck(1) {
+	if _, err := r.Take(1, 2, 0); !errors.Is(err, ErrStale) || r.MayAck(1) {
 		t.Fatalf("a closed stream goes on: %v", err)
 	}
 }
@@ -205,15 +205,15 @@ func TestReplayedEntryIsAcknowledgedAndNotAppliedAndAGapIsRefused(t *testing.T) 
 	r := opened(t, false)
 	take(t, r, 1, 1, 2)
 	for _, num := range []uint64{1, 2} {
-		if dup, err := r.Take(1, num); !dup || err != nil {
+		if dup, err := r.Take(1, num, 0); !dup || err != nil {
 			t.Fatalf("entry %d a second time: dup %t, %v", num, dup, err)
 		}
 	}
 	var gap *GapError
-	if _, err := r.Take(1, 4); !errors.As(err, &gap) || gap.Want != 3 || gap.Got != 4 {
+	if _, err := r.Take(1, 4, 0); !errors.As(err, &gap) || gap.Want != 3 || gap.Got != 4 {
 		t.Fatalf("entry 4 after 2: %v, want a gap at 3", err)
 	}
-	if dup, err := r.Take(1, 3); dup || err != nil {
+	if dup, err := r.Take(1, 3, 0); dup || err != nil {
 		t.Fatalf("entry 3: dup %t, %v", dup, err)
 	}
 }
@@ -231,7 +231,7 @@ func TestReplayGoesOnWhereThePrefixEnded(t *testing.T) {
 	if err := r.Begin(2, 2, false); err != nil { // the acknowledgement of 2 was lost
 		t.Fatal(err)
 	}
-	if dup, _ := r.Take(2, 2); !dup {
+	if dup, _ := r.Take(2, 2, 0); !dup {
 		t.Fatal("entry 2 is applied a second time, over newer data perhaps")
 	}
 	take(t, r, 2, 3)
@@ -275,7 +275,7 @@ func TestBeginIsRefused(t *testing.T) {
 func TestNothingIsTakenBeforeBegin(t *testing.T) {
 	r := New(5, false)
 	r.Hello(applied(5), hello(5, 1), 0)
-	if _, err := r.Take(1, 1); !errors.Is(err, ErrStale) {
+	if _, err := r.Take(1, 1, 0); !errors.Is(err, ErrStale) {
 		t.Fatalf("%v, want ErrStale", err)
 	}
 }
@@ -448,7 +448,7 @@ func randomStreams(seed uint64) error {
 			if rng.IntN(6) == 0 && next > 1 {
 				num = 1 + rng.Uint64N(next-1)
 			}
-			dup, err := r.Take(stream, num)
+			dup, err := r.Take(stream, num, 10*num)
 			if err != nil {
 				return err
 			}
@@ -479,6 +479,9 @@ func randomStreams(seed uint64) error {
 				if returned[prefix+1] {
 					return fmt.Errorf("prefix %d, entry %d has returned too", prefix, prefix+1)
 				}
+				if r.Place() != 10*prefix {
+					return fmt.Errorf("prefix %d is of place %d", prefix, r.Place())
+				}
 				if r.MayAck(stream) != up {
 					return fmt.Errorf("may acknowledge: %t, stream up: %t", r.MayAck(stream), up)
 				}
@@ -495,8 +498,8 @@ func randomStreams(seed uint64) error {
 		if r.Outstanding() != len(running) {
 			return fmt.Errorf("%d outstanding, %d on the device", r.Outstanding(), len(running))
 		}
-		if len(r.done) > len(running)+int(newest) || cap(r.done) > 1024 {
-			return fmt.Errorf("%d places kept", cap(r.done))
+		if len(r.taken) > len(running)+int(newest) || cap(r.taken) > 1024 {
+			return fmt.Errorf("%d places kept", cap(r.taken))
 		}
 	}
 	return nil
@@ -508,7 +511,7 @@ func TestSteadyStreamAllocatesNothing(t *testing.T) {
 	round := func() {
 		for range 32 {
 			num++
-			r.Take(1, num)
+			r.Take(1, num, 0)
 		}
 		for n := num; n > num-32; n-- {
 			r.Returned(n)

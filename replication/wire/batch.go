@@ -173,6 +173,9 @@ func (t *tally) add(f *Frame, size int64) error {
 	if t.version < VersionFence && f.Flags&Fence != 0 {
 		return malformed("a %v that others wait for in version %d, which knows none", f.Kind, t.version)
 	}
+	if t.version < VersionPlace && f.Kind.Sequenced() && f.ID != 0 {
+		return malformed("a %v has place %d in version %d, which knows none", f.Kind, f.ID, t.version)
+	}
 	t.payload += f.PayloadLen()
 	if t.frames > 1 && t.payload > MaxBatchPayload {
 		return overLimit("payload of several frames", int64(t.payload), MaxBatchPayload)

@@ -87,7 +87,8 @@ type Frame struct {
 	// Seq numbers the sequenced frames of an epoch without gaps; zero for the others.
 	Seq uint64
 	// ID pairs a Digest, Ping or Read with its answer, is the first sequence number of a Begin, the first region of a map
-	// request, the number of a clearing; zero for sequenced frames.
+	// request, the number of a clearing. Of a sequenced frame it is the place in the primary's order, which is the same for all
+	// standbys: who has written all up to here has all clients' operations up to that place (R6); zero: it says nothing.
 	ID      uint64
 	Range   blockdev.Range
 	Sum     uint32
@@ -203,8 +204,11 @@ func (f *Frame) check(size int64) error {
 	if f.Flags&Fence != 0 && f.Kind != Flush && f.Flags&FUA == 0 {
 		return malformed("a %v that need not be durable with the flags %#x", f.Kind, uint8(f.Flags))
 	}
-	if f.Kind.Sequenced() != (f.Seq != 0) || (f.Kind.Sequenced() && f.ID != 0) {
+	if f.Kind.Sequenced() != (f.Seq != 0) {
 		return malformed("a %v has sequence number %d and id %d", f.Kind, f.Seq, f.ID)
+	}
+	if f.Kind.Sequenced() && f.Flags&Resync != 0 && f.ID != 0 {
+		return malformed("a copy has place %d in the order of clients' operations", f.ID)
 	}
 	if (f.Kind == Begin || f.Kind == Promise || f.Kind == Settled) && f.ID == 0 {
 		return malformed("a %v with number 0; they count from 1", f.Kind)

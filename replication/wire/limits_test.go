@@ -68,7 +68,7 @@ func TestFramesBeyondTheRulesAreRefused(t *testing.T) {
 		"fence of what may be lost":         {Frame{Kind: Write, Flags: Fence, Seq: 1, Range: rng(0, 1)}, ErrMalformed},
 		"unknown flag":                      {Frame{Kind: Write, Flags: 0x80, Seq: 1, Range: rng(0, 1)}, ErrMalformed},
 		"write without number":              {Frame{Kind: Write, Range: rng(0, 1)}, ErrMalformed},
-		"write with an id":                  {Frame{Kind: Write, Seq: 1, ID: 1, Range: rng(0, 1)}, ErrMalformed},
+		"copy with a place":                 {Frame{Kind: Write, Flags: Resync, Seq: 1, ID: 1, Range: rng(0, 1)}, ErrMalformed},
 		"begin at zero":                     {Frame{Kind: Begin}, ErrMalformed},
 		"begin with a range":                {Frame{Kind: Begin, ID: 1, Range: rng(0, 4096)}, ErrMalformed},
 		"ping with a number":                {Frame{Kind: Ping, Seq: 1}, ErrMalformed},

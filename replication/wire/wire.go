@@ -31,12 +31,14 @@ import (
 // Version is the newest protocol version that this package speaks; the greeting offers [VersionMin, Version], and a stream
 // speaks the newest that both sides know. Version 2 knew no reads at a member, no digests in the order of entries and past the
 // page cache, and had longer frames. Version 3 knew no sums in the place of digests (Sums) and no mode semisync (Received), and is the same otherwise.
-// Version 4 knew no Fence: its standbys go by their own record.
+// Version 4 knew no Fence: its standbys go by their own record. Version 5 knew no places: its standbys cannot tell how long their
+// prefix is.
 const (
-	Version      = 5
+	Version      = 6
 	VersionMin   = 3
 	VersionSums  = 4 // the first that knows Sums
 	VersionFence = 5 // the first that knows Fence
+	VersionPlace = 6 // the first whose sequenced frames have an ID
 )
 
 // Limits. A message that exceeds one is refused before anything is allocated for it.

@@ -96,6 +96,12 @@ func sampleFence() Batch {
 	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{w, {Kind: Zero, Flags: FUA | Fence, Seq: 82, Range: blockdev.Range{Len: 4096}}, {Kind: Flush, Flags: Fence, Seq: 83}}}
 }
 
+func samplePlace() Batch {
+	w := write(81, 4096, []byte("payload"))
+	w.ID = 70
+	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{w, {Kind: Flush, Seq: 82, ID: 71}, {Kind: Close, Seq: 83, ID: 71}}}
+}
+
 func sampleData() Replies {
 	return Replies{Epoch: 7, Stream: 3, Version: Version, Items: []Reply{
 		{Kind: ReadReply, ID: 15, Range: blockdev.Range{Off: 4096, Len: 7}, Data: []byte("content")},
@@ -178,6 +184,7 @@ func TestGoldenBytes(t *testing.T) {
 	for name, msg := range map[string][]byte{
 		"hello": hello, "helloreply": reply, "batch": encode(t, sampleBatch(), 20<<30), "replies": replies,
 		"read": encode(t, sampleRead(), 20<<30), "data": data, "received": received, "sums": encode(t, sampleSums(), 20<<30), "fence": encode(t, sampleFence(), 20<<30),
+		"place": encode(t, samplePlace(), 20<<30),
 	} {
 		golden(t, name, Version, msg)
 	}
@@ -217,7 +224,7 @@ func TestOlderVersionsLackWhatCameLater(t *testing.T) {
 	for what, c := range map[string]struct {
 		batch Batch
 		since int
-	}{"a request for sums": {sampleSums(), VersionSums}, "a fence": {sampleFence(), VersionFence}} {
+	}{"a request for sums": {sampleSums(), VersionSums}, "a fence": {sampleFence(), VersionFence}, "a place": {samplePlace(), VersionPlace}} {
 		for v := VersionMin; v < c.since; v++ {
 			old := c.batch
 			old.Version = uint16(v)
@@ -327,6 +334,9 @@ func randomBatch(rnd *rand.Rand) Batch {
 		if f.Kind.Sequenced() {
 			f.Seq = seq
 			seq++
+			if b.Version >= VersionPlace && f.Flags&Resync == 0 {
+				f.ID = rnd.Uint64N(3) * f.Seq
+			}
 		} else {
 			f.ID = 1 + rnd.Uint64N(1<<60)
 		}

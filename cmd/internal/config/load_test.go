@@ -257,6 +257,9 @@ func TestEveryModeIsSupported(t *testing.T) {
 		if c.Volumes[0].Mode != mode {
 			t.Errorf("mode %q was read as %q", mode, c.Volumes[0].Mode)
 		}
+		four := loopback(t) + "node \"delta\" {\n  address = \"127.0.0.4:7400\"\n}\nnode \"epsilon\" {\n  address = \"127.0.0.5:7400\"\n}\n"
+		four = changed(t, four, "  mode = \"sync\"", "  mode = \""+string(mode)+"\"\n  replica \"delta\" { device = \"/srv/d.img\" }\n  replica \"epsilon\" { device = \"/srv/e.img\" }")
+		load(t, four, Options{Node: "alpha", Insecure: true})
 	}
 }
 
@@ -281,8 +284,6 @@ func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 			`cluster.hcl:21: not supported yet, volume "pgdata", two replicas are wanted, not one: the daemon refuses to start with it`},
 		{"five replicas", "volume \"pgdata\" {", more(3, 3),
 			`cluster.hcl:38: not supported yet, replica "beta", up to four replicas of a volume are wanted, not more: the daemon refuses to start with it`},
-		{"three replicas in async", "volume \"pgdata\" {\n  size = \"64MiB\"\n  mode = \"sync\"", more(1, 1) + "\n  size = \"64MiB\"\n  mode = \"async\"",
-			`cluster.hcl:30: not supported yet, replica "beta", two replicas of a volume in async are wanted, not more: the daemon refuses to start with it`},
 		// faults.md C77
 		{"two data nodes without a witness", "node \"gamma\" {\n  role    = \"witness\"\n  address = \"127.0.0.3:7400\"\n}\n", "",
 			`cluster.hcl:1: not supported yet, data nodes: 2, witnesses: 0, add a node with role = "witness", because two voters cannot outvote each other when one is lost: the daemon refuses to start with it`},

@@ -83,12 +83,8 @@ func (v Volume) unsupported(r *refusal) {
 	if len(v.Replicas) < 2 {
 		r.not(v.at, "two replicas are wanted, not one")
 	}
-	most, want := maxReplicas, "up to four replicas of a volume are wanted, not more"
-	if v.Mode == ModeAsync {
-		most, want = 2, "two replicas of a volume in async are wanted, not more"
-	}
-	for _, rep := range v.Replicas[min(most, len(v.Replicas)):] {
-		r.not(rep.at, want)
+	for _, rep := range v.Replicas[min(maxReplicas, len(v.Replicas)):] {
+		r.not(rep.at, "up to four replicas of a volume are wanted, not more")
 	}
 	for _, rep := range v.Replicas {
 		if a := rep.Export.Attach; a == AttachUblk || a == AttachNBD {

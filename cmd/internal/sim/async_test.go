@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -62,7 +63,9 @@ func (r *replica) lag() *cluster.Lag {
 		return nil
 	}
 	l := r.w.mostLost()
-	l.Bytes = s.core.Peer(s.links[0].peer.name).LagBytes // in async there is one other replica
+	for _, k := range s.links {
+		l.Bytes = max(l.Bytes, s.core.Peer(k.peer.name).LagBytes)
+	}
 	return l
 }
 
@@ -106,6 +109,9 @@ func (o *oracle) told(s *session, q *request) {
 		if n == s.r.n || n.super.failed || n.proc == nil || n.proc.number != v.Members[n.name].Process || n.proc.replica.failed {
 			return
 		}
+		if v.NextMode == cluster.ModeSemisync && n.proc.replica.has(t) {
+			return // told by the stronger mode, and with it has all before: it follows when it has written that
+		}
 		bytes, oldest, _ := l.lackedBy(n)
 		o.w.counts.Ahead++
 		if bytes > o.w.bound.Bytes {
@@ -115,6 +121,12 @@ func (o *oracle) told(s *session, q *request) {
 			o.w.violate("R13: write %d is told of, and %s lacks what was told %v ago; the bound is %v", q.value, n.name, age, o.w.bound.Time)
 		}
 	})
+}
+
+// has reports whether the write is in the memory of the replica's process.
+func (r *replica) has(t *toldWrite) bool {
+	is := func(e *entry) bool { return e.msg.value == t.value }
+	return slices.ContainsFunc(r.holding, is) || slices.ContainsFunc(r.taken, is)
 }
 
 // lackedBy is how much of what was told n lacks, and when the oldest and the newest of it were told.
@@ -152,6 +164,31 @@ func (o *oracle) promoted(p *cluster.Promote, before *cluster.Volume) {
 		return
 	}
 	l.behind = p.Candidate != before.Served || p.Candidate != l.whole
+}
+
+// longest checks that of the standbys that were heard, and can follow, none has a longer prefix than the one that is promoted (R6). What
+// was heard last lately was also heard since the end of the lease, or would have been waited for.
+func (o *oracle) longest(l *leader, p *cluster.Promote) {
+	v := l.p.state.Volumes[volumeName]
+	if v.Mode != cluster.ModeAsync || p.Basis != cluster.BasisUnchanged || p.Candidate == v.Served || p.Epoch != v.Epoch {
+		return
+	}
+	has := func(n string) (newest value) {
+		if _, err := fmt.Sscan(l.heard[n].Doing, &newest); err != nil {
+			o.w.violate("R6: %s is promoted, and was not heard: %v", n, err)
+		}
+		return newest
+	}
+	for n := range v.Members {
+		h, ok := l.heard[n]
+		if !ok || n == v.Served || n == p.Candidate || o.w.now-h.at > int64(lease/8) || !h.Usable() || !v.Unchanged(n, &h.Report) || h.LastSeq < h.Taken {
+			continue
+		}
+		o.w.counts.Longer++
+		if has(n) > has(p.Candidate) {
+			o.w.violate("R6: %s is promoted with all up to write %d, and %s said that it has all up to write %d", p.Candidate, has(p.Candidate), n, has(n))
+		}
+	}
 }
 
 // follow checks what a session in async begins with: all that was told, or a prefix of the order that lacks no more than the

@@ -135,10 +135,19 @@ type leader struct {
 	p    *proc
 	l    *failover.Leader
 	term uint64
+
+	asked uint64           // the newest round
+	heard map[string]heard // what was said in it, or in one before
+}
+
+// heard is what a node said of its replica in a round, and when that came.
+type heard struct {
+	cluster.Report
+	at int64
 }
 
 func newLeader(p *proc, term uint64) *leader {
-	l := &leader{p: p, term: term, l: failover.NewLeader(failover.Config{Self: p.node.name, Term: term, Lease: lease}, p.now())}
+	l := &leader{p: p, term: term, heard: map[string]heard{}, l: failover.NewLeader(failover.Config{Self: p.node.name, Term: term, Lease: lease}, p.now())}
 	p.after(leaderTick, l.tick)
 	return l
 }
@@ -172,6 +181,7 @@ func (l *leader) do(actions []failover.Action) {
 			c := a.Command
 			if c.Promote != nil {
 				c.Promote.Bound = w.mostLost()
+				w.oracle.longest(l, c.Promote)
 				w.moment(p.node)
 				w.moment(w.node(c.Promote.Candidate))
 			}
@@ -204,6 +214,7 @@ func (l *leader) do(actions []failover.Action) {
 // ask puts the round's question. An answer belongs to the Leader that asked: round numbers begin anew in each.
 func (l *leader) ask(round uint64) {
 	p, w := l.p, l.p.w
+	l.asked = round
 	for _, n := range w.nodes {
 		if n == p.node {
 			continue
@@ -216,13 +227,23 @@ func (l *leader) ask(round uint64) {
 			}
 			w.late(w.faults.lateAnswer, q, p.node, func(back *proc) {
 				if back.leader == l {
+					l.note(q.node.name, round, reports)
 					l.do(l.l.Answer(back.now(), q.node.name, round, term, reports))
 				}
 			})
 		})
 	}
 	if reports, ok := p.reports(); ok {
+		l.note(p.node.name, round, reports)
 		l.do(l.l.Answer(p.now(), p.node.name, round, p.raft.disk().term, reports))
+	}
+}
+
+func (l *leader) note(node string, round uint64, reports []cluster.Report) {
+	for _, r := range reports {
+		if round == l.asked { // what was said in an earlier one counts for nothing
+			l.heard[node] = heard{r, l.p.w.now}
+		}
 	}
 }
 

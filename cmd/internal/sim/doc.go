@@ -93,7 +93,7 @@
 // promise that every member has it. Instead: with each write that a client is told of, no member lacks more of what was told
 // than the bound, in bytes and in the primary's time; nothing is said in an epoch behind the committed one; on a standby
 // nothing starts before what was to be durable before it; who is promoted without having served begins with a prefix of the
-// order of admission, lacks no more than the bound, and the record of the failover says no less; each replica that has what it
+// order of admission, of several standbys that were heard the longest one, lacks no more than the bound, and the record of the failover says no less; each replica that has what it
 // lacks is held, so the rules of rescue count for it; anybody else begins with all that was told.
 //
 // # Modes

@@ -5,13 +5,9 @@ import (
 )
 
 // changeMode is an operator's word that the volume is to have another mode, also when the last such word is not carried out yet.
-// Async is refused with more than two replicas.
 func (w *world) changeMode() {
 	v := w.truth.state.Volumes[volumeName]
 	all := []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}
-	if w.shape.replicas > 2 {
-		all = all[:2]
-	}
 	to := all[w.rng.IntN(len(all))]
 	if to == v.ModeToBe() {
 		return

@@ -138,9 +138,6 @@ func (w *world) initCommand() cluster.Command {
 	case 3:
 		v.Mode = cluster.ModeSemisync
 	case 1:
-		if w.shape.replicas > 2 {
-			break // refused in async
-		}
 		v.Mode, w.bound = cluster.ModeAsync, w.drawBound()
 	}
 	for k, name := range w.shape.names {

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"hacluster/blockdev"
@@ -113,7 +115,8 @@ func (r *replica) storeNext() {
 func (r *replica) report() cluster.Report {
 	s := &r.n.super
 	return cluster.Report{Volume: volumeName, Incarnation: r.n.incarnation(), Process: r.p.number, Epoch: r.recv.Epoch(), LastSeq: r.recv.LastNum(),
-		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean, Point: r.point(), Taken: r.recv.Taken(), Lag: r.lag()}
+		Held: true, Fresh: !s.used, Failed: r.failed, Inconsistent: r.recv.Inconsistent(), Stalled: r.n.disk.stalled(), Clean: s.clean, Point: r.point(), Taken: r.recv.Taken(), Place: r.recv.Place(), Lag: r.lag(),
+		Doing: fmt.Sprint(slices.Max(r.n.disk.cache[:]))} // how long its prefix is, for the oracle
 }
 
 func (r *replica) facts() role.Facts {

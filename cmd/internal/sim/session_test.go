@@ -293,7 +293,7 @@ func (s *session) startLocal(o *op) {
 }
 
 func (s *session) message(a *primary.Action) entryMsg {
-	m := entryMsg{num: a.Num, kind: a.Op.Kind, rng: a.Op.Range, closing: a.Op.Closing()}
+	m := entryMsg{num: a.Num, place: a.Op.Place(), kind: a.Op.Kind, rng: a.Op.Range, closing: a.Op.Closing()}
 	m.from, m.to = blocksOf(a.Op.Range)
 	if a.Op.IsVoid() {
 		m.kind = blockdev.OpFlush

@@ -26,6 +26,7 @@ type (
 	}
 	entryMsg struct {
 		num      uint64
+		place    uint64
 		kind     blockdev.Op
 		rng      blockdev.Range
 		fua      bool
@@ -193,7 +194,7 @@ func (r *replica) answerHello(in *incoming) (answered bool) {
 // entry takes one sequenced message.
 func (in *incoming) entry(m entryMsg) {
 	r := in.r
-	dup, err := r.recv.Take(in.hello.Stream, m.num)
+	dup, err := r.recv.Take(in.hello.Stream, m.num, m.place)
 	switch {
 	case err != nil:
 		r.w.tracef("%s/%d refuses entry %d: %v", r.n.name, r.p.number, m.num, err)

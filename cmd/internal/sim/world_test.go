@@ -42,8 +42,8 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks int
-	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped       int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks, Longer int
+	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped               int
 }
 
 func (c *counts) add(o *counts) {
