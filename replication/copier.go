@@ -43,6 +43,7 @@ type copier struct {
 	knows   bool            // the stream knows sums
 	differs bool            // what was compared last differs for the most part: sums will tell
 	paced   bool            // counted in the meter: it asks what clients feel
+	line    lineShare
 }
 
 // compared is a chunk under way: it is read here while the peer makes its digests. Ours are made when its are known: most of
@@ -53,6 +54,7 @@ type compared struct {
 	theirs *wire.Reply // nil: the peer has not answered
 	sums   bool        // sums are asked for, which tell only what differs
 	all    bool        // it is copied whatever the digests say
+	charge int64       // bytes of the line that were taken for it
 }
 
 // digests are those of one chunk as it is here.
@@ -64,8 +66,8 @@ type digests struct {
 	err   error
 }
 
-func newCopier(p *peerLink, stream uint64, outbox *link.Outbox, knows bool) *copier {
-	return &copier{p: p, knows: knows, t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
+func newCopier(p *peerLink, stream uint64, outbox *link.Outbox, line *link.Line, knows bool) *copier {
+	return &copier{p: p, knows: knows, line: newLineShare(line), t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
 		replies: make(chan wire.Reply, maxCompares), mine: make(chan seen, maxCompares)}
 }
 
@@ -113,6 +115,12 @@ func (c *copier) ask() {
 				c.pause.Reset(again)
 				return
 			}
+			rest, widest := c.line.rest()
+			if rest > 0 {
+				c.pause.Reset(rest)
+				return
+			}
+			most = min(most, widest)
 		}
 		t.mu.Lock()
 		chunk, ok := t.core.TakeChunk(t.r.node.Now(), c.p.node, c.stream, most)
@@ -120,11 +128,13 @@ func (c *copier) ask() {
 		if !ok {
 			return
 		}
+		g := &compared{chunk: chunk, sums: c.knows && c.differs && paced}
 		if paced {
 			pace.Took(at, chunk.Len)
+			g.charge = c.line.charge(chunk.Len)
 		}
 		c.asking += chunk.Len
-		if !c.request(&compared{chunk: chunk, sums: c.knows && c.differs && paced}) {
+		if !c.request(g) {
 			return
 		}
 		c.read(c.lastID, chunk)
@@ -225,6 +235,7 @@ func (c *copier) finish(id uint64, g *compared) {
 	copies := t.copies(g.chunk, mine.buf, func(i int, block blockdev.Range) bool {
 		return !overlapsAny(mine.bad, block) && (g.all || g.differ(i))
 	})
+	c.line.settle(g.chunk.Len, g.charge, copies)
 	if mine.buf != nil {
 		mine.buf.Free()
 	}

@@ -14,6 +14,7 @@ import (
 
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/link"
 	"hacluster/replication/primary"
 	"hacluster/replication/wire"
 )
@@ -36,6 +37,7 @@ type lab struct {
 	nodes map[string]*labNode
 	clock atomic.Int64 // added to the machine's
 	base  time.Time
+	line  *link.Line // that all streams share; a test may limit it
 
 	mu       sync.Mutex
 	state    *cluster.State
@@ -75,7 +77,7 @@ func newLab(t testing.TB, conf labConfig, names ...string) *lab {
 	if conf.mode == "" {
 		conf.mode = cluster.ModeSync
 	}
-	l := &lab{t: t, conf: conf, nodes: map[string]*labNode{}, state: cluster.NewState(), base: time.Now()}
+	l := &lab{t: t, conf: conf, nodes: map[string]*labNode{}, state: cluster.NewState(), base: time.Now(), line: link.NewLine()}
 	create := cluster.CreateVolume{Name: "v", ID: fmt.Sprintf("%032x", 7), Size: conf.size, Mode: conf.mode}
 	init := cluster.Init{ID: fmt.Sprintf("%032x", 1), Name: "lab"}
 	for _, n := range names {

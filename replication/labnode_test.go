@@ -194,7 +194,7 @@ func (n *labNode) dial(ctx context.Context, to *labNode, h wire.Hello) (*link.Se
 	if err != nil {
 		return nil, wire.HelloReply{}, err
 	}
-	return link.Dial(ctx, c, h)
+	return link.DialOn(ctx, c, h, n.l.line)
 }
 
 // grant gives the node a lease on what it leads.

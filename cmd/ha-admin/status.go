@@ -139,6 +139,9 @@ func volumeText(v api.VolumeStatus) string {
 		if p := r.Point; p != nil && r.State != api.ReplicaInSync {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), pointText(p))
 		}
+		if l := r.Line; l != nil {
+			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), lineText(l))
+		}
 		if k := r.Rescue; k != nil {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), rescueText(v.Name, k))
 		}
@@ -161,6 +164,15 @@ func listText(names []string) string {
 		return "none"
 	}
 	return oneLine(strings.Join(names, ", "))
+}
+
+// lineText says how block data gets to a replica's node.
+func lineText(l *api.LineStatus) string {
+	limit := "no limit now"
+	if l.RateBytesPerSec > 0 {
+		limit = fmt.Sprintf("at most %.4gMbit/s", float64(l.RateBytesPerSec)*8/1e6)
+	}
+	return fmt.Sprintf("line to it: %s; %s sent for all volumes since the primary's process started", limit, sizeText(int64(l.SentBytes)))
 }
 
 // pointText says what a forced promotion would give.

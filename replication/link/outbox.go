@@ -23,6 +23,7 @@ type OutboxLimits struct {
 type Outbox struct {
 	limits OutboxLimits
 	to     framer
+	line   *Line // nil: none
 	pump   pump
 
 	mu      sync.Mutex
@@ -45,7 +46,11 @@ type framer interface {
 
 // NewOutbox returns an empty Outbox for s. Its Run must be called once, and what a full socket does not take at once
 // waits for it.
-func NewOutbox(s *Sender, limits OutboxLimits) *Outbox { return newOutbox(s, limits) }
+func NewOutbox(s *Sender, limits OutboxLimits) *Outbox {
+	o := newOutbox(s, limits)
+	o.line = s.line
+	return o
+}
 
 func newOutbox(to framer, limits OutboxLimits) *Outbox {
 	def := func(v *int, d int) {
@@ -114,11 +119,12 @@ func (o *Outbox) load() (bool, error) {
 	return true, o.to.begin(o.now)
 }
 
-// fill is the number of frames that go into the next message; at least one.
+// fill is the number of frames that go into the next message; at least one. On a slow line messages are small: the peer
+// answers each, and who hears nothing of it for long takes it for lost.
 func (o *Outbox) fill(frames []wire.Frame) int {
-	bytes := frames[0].PayloadLen()
+	bytes, most := frames[0].PayloadLen(), min(o.limits.MessageBytes, o.line.piece())
 	n := 1
-	for n < min(len(frames), wire.MaxFrames) && bytes+frames[n].PayloadLen() <= o.limits.MessageBytes {
+	for n < min(len(frames), wire.MaxFrames) && bytes+frames[n].PayloadLen() <= most {
 		bytes += frames[n].PayloadLen()
 		n++
 	}

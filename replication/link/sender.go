@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,9 @@ type Sender struct {
 	version uint16 // that both sides speak
 	conn    net.Conn
 	closed  atomic.Bool
+	over    sync.Once
+	gone    chan struct{} // closed when the stream is over: who waits for its turn on the line need not any more
+	line    *Line         // nil: none
 	sent    atomic.Uint64 // last sequence number begun to be sent, or known to the standby from an earlier stream
 
 	// Of whoever sends:
@@ -41,7 +45,7 @@ func Dial(ctx context.Context, conn net.Conn, hello wire.Hello) (*Sender, wire.H
 		hello.VersionMin, hello.VersionMax = wire.VersionMin, wire.Version
 	}
 	conn = hot.Take(conn)
-	s := &Sender{hello: hello, conn: conn, to: newOutput(conn), in: newInput(conn)}
+	s := &Sender{hello: hello, conn: conn, gone: make(chan struct{}), to: newOutput(conn), in: newInput(conn)}
 	stop := context.AfterFunc(ctx, s.Close)
 	reply, err := s.greet()
 	if !stop() && err == nil {
@@ -203,6 +207,7 @@ func (s *Sender) Close() {
 
 // hangUp closes the connection. A deadline in the past comes first: closing TLS waits for a Write that waits.
 func (s *Sender) hangUp() {
+	s.over.Do(func() { close(s.gone) })
 	_ = s.conn.SetDeadline(time.Unix(1, 0))
 	_ = s.conn.Close()
 }

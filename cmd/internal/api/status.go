@@ -194,6 +194,14 @@ type ReplicaStatus struct {
 	Resync        *ResyncStatus `json:"resync"`           // null: none runs
 	Point         *PointStatus  `json:"point,omitempty"`  // left out: it cannot be promoted, also not by force
 	Rescue        *RescueStatus `json:"rescue,omitempty"` // left out: there are no rescue images of it
+	Line          *LineStatus   `json:"line,omitempty"`   // left out: no link block names its node and the primary
+}
+
+// LineStatus is what the primary's node sends block data on to a replica's, of all volumes together, since its process started.
+type LineStatus struct {
+	RateBytesPerSec int64  `json:"rate_bytes_per_s"` // in force now; 0: no limit
+	SentBytes       uint64 `json:"sent_bytes"`
+	WaitedMs        int64  `json:"waited_ms"` // for their turn under the limit, all messages together
 }
 
 // RescueStatus is what is kept aside of a replica that a promotion by force left behind (R19).

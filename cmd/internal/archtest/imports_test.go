@@ -52,7 +52,7 @@ func list(t *testing.T) []pkg {
 // The packages that decide. They know no disk, network, goroutine or clock, so that a model can drive them.
 var pure = []string{
 	"heartbeat/cluster", "heartbeat/failover", "heartbeat/resource",
-	"replication/role", "replication/primary", "replication/standby", "replication/order", "replication/resync", "replication/verify", "replication/maps",
+	"replication/role", "replication/primary", "replication/standby", "replication/order", "replication/resync", "replication/verify", "replication/maps", "replication/shape",
 }
 
 // homes lists where a module of others may be imported; nil: anywhere. What is not listed may not be imported at all:

@@ -21,6 +21,7 @@ var wallPlaces = []string{
 	"blockdev/rescue/shelf.go", "blockdev/rescue/early.go", // when the resync of a rescue image ended, or went on without it
 	"cmd/internal/metrics/node.go", "cmd/internal/metrics/volume.go", // stamps of events and certificates, shown as they are
 	"heartbeat/membership/counters.go", // how often a line is logged
+	"cmd/internal/node/lines.go",       // a person's calendar of rates is by the time of day
 	"cmd/internal/node/scheduled.go",   // a person's schedule of verifies is by the time of day
 }
 

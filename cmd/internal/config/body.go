@@ -17,15 +17,16 @@ type reader struct {
 // body reads one block by asking for everything that it may hold; finish refuses what was not asked for. So what the
 // decoders ask is the schema, and there is no second list to keep in step.
 type body struct {
-	r     *reader
-	hcl   *hclsyntax.Body
-	kind  string
-	label string
-	at    pos // the block's header
-	vars  scope
-	keys  []string // asked for
-	kinds []string // asked for
-	never []string // refused already
+	r      *reader
+	hcl    *hclsyntax.Body
+	kind   string
+	label  string
+	second string // of a pair
+	at     pos    // the block's header
+	vars   scope
+	keys   []string // asked for
+	kinds  []string // asked for
+	never  []string // refused already
 }
 
 // value is a string of the file and where it stands; set tells an empty one from an absent one.
@@ -121,6 +122,23 @@ func (b *body) blocks(named bool, kinds ...string) []*body {
 				out = append(out, sub)
 			}
 		}
+	}
+	return out
+}
+
+// pairs returns the inner blocks of a kind that bear two names.
+func (b *body) pairs(kind string) []*body {
+	b.kinds = append(b.kinds, kind)
+	var out []*body
+	for _, inner := range b.hcl.Blocks {
+		if inner.Type != kind {
+			continue
+		}
+		if len(inner.Labels) != 2 {
+			b.r.add(header(inner), "wrong number of names", fmt.Sprintf("two names in quotes are wanted: %s \"alpha\" \"beta\" { ... }", kind))
+			continue
+		}
+		out = append(out, &body{r: b.r, hcl: inner.Body, kind: kind, at: header(inner), vars: b.vars, label: inner.Labels[0], second: inner.Labels[1]})
 	}
 	return out
 }

@@ -32,6 +32,8 @@ type Config struct {
 	// Nodes and Volumes are in the order of the file.
 	Nodes   []Node
 	Volumes []Volume
+	// Links are what is set for two nodes each. Without any the hash is that of files from before there were such blocks.
+	Links []Link `json:",omitempty"`
 	// Services and Fences are evaluated for Self (for the first node when there is none).
 	Services []Service `json:"-"`
 	Fences   []Fence   `json:"-"`

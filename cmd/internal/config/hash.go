@@ -14,6 +14,7 @@ func (c *Config) Hash() string {
 	plain := *c
 	plain.Nodes = sortedBy(c.Nodes, func(n Node) string { return n.Name })
 	plain.Volumes = sortedBy(c.Volumes, func(v Volume) string { return v.Name })
+	plain.Links = sortedBy(c.Links, func(l Link) string { return l.Nodes[0] + " " + l.Nodes[1] })
 	for i, v := range plain.Volumes {
 		plain.Volumes[i].Replicas = sortedBy(v.Replicas, func(r Replica) string { return r.Node })
 	}

@@ -131,6 +131,7 @@ type view struct {
 	cluster  Cluster
 	dirs     folders
 	volumes  []volumeView
+	links    []Link
 	services []Service
 	fences   []Fence
 }
@@ -150,6 +151,7 @@ func (r *reader) views(root *body, c *Config) {
 		v.Replicas = slices.Clone(v.Replicas)
 		c.Volumes = append(c.Volumes, v.Volume)
 	}
+	c.Links = views[0].links
 	c.services, c.fences = map[string][]Service{}, map[string][]Fence{}
 	for i, n := range nodes {
 		r.join(c, n, views[0], views[i])
@@ -172,6 +174,7 @@ func (r *reader) view(root *body, nodes []Node, n Node) view {
 	v.cluster, v.dirs = r.cluster(b)
 	b.kinds = append(b.kinds, "node")
 	v.volumes = r.volumes(b, nodes)
+	v.links = r.links(b, nodes)
 	v.services = r.services(b, v.volumes)
 	v.fences = r.fences(b, nodes)
 	return v
@@ -181,6 +184,11 @@ func (r *reader) view(root *body, nodes []Node, n Node) view {
 func (r *reader) join(c *Config, n Node, first, mine view) {
 	if !reflect.DeepEqual(first.cluster, mine.cluster) {
 		r.add(mine.cluster.at, "differs between nodes", "only data_dir and attach_dir may use ${node...} here")
+	}
+	if !reflect.DeepEqual(first.links, mine.links) {
+		for _, l := range mine.links {
+			r.add(l.at, "differs between nodes", "${node...} cannot be used here")
+		}
 	}
 	for i, v := range mine.volumes {
 		if !reflect.DeepEqual(first.volumes[i].Volume, v.Volume) {

@@ -33,6 +33,7 @@ func (c *Config) Plan(next *Config) []Step {
 	p := &plan{}
 	p.cluster(c, next)
 	p.nodes(c, next)
+	p.links(c, next)
 	p.volumes(c, next)
 	if len(p.steps) == 0 && c.Hash() != next.Hash() {
 		p.add(StepRefused, pos{line: next.Cluster.at.line}, "file", "it differs in what cannot be changed in a running cluster yet")

@@ -142,6 +142,7 @@ func TestNoDifferenceIsWithoutAStep(t *testing.T) {
 			return changed(t, s, "  async {", "  verify { schedule = \"0 4 * * *\" }\n  async {")
 		},
 		func(s string) string { return s + second },
+		func(s string) string { return s + "link \"alpha\" \"beta\" { reserve = \"1%\" }\n" },
 	}
 	rnd := rand.New(rand.NewSource(1))
 	for range 200 {

@@ -23,6 +23,7 @@ type Document struct {
 	Limits  map[string]int64 `json:"limits"`
 	Nodes   []DocumentNode   `json:"nodes"`
 	Volumes []DocumentVolume `json:"volumes"`
+	Links   []DocumentLink   `json:"links"` // what is set for two nodes each
 }
 
 // DocumentTimers are the timers that follow from the RTO target, and the two figures that prove them.
@@ -47,6 +48,22 @@ type DocumentNode struct {
 	Links   []string `json:"links"`
 	HTTP    string   `json:"http"`
 	DataDir string   `json:"data_dir"`
+}
+
+// DocumentLink is what holds for the block data between two nodes.
+type DocumentLink struct {
+	Nodes          []string         `json:"nodes"`
+	RateBytesPerS  int64            `json:"rate_bytes_per_s"` // 0: no limit
+	ReservePercent int              `json:"reserve_percent"`  // of the rate, that a resync never takes
+	Calendar       []DocumentWindow `json:"calendar"`
+}
+
+// DocumentWindow is a part of the week, in UTC, in which another rate holds.
+type DocumentWindow struct {
+	Days          []string `json:"days"`
+	From          string   `json:"from"`
+	To            string   `json:"to"` // not behind from: of the next day
+	RateBytesPerS int64    `json:"rate_bytes_per_s"`
 }
 
 // DocumentVolume is one volume.
@@ -110,7 +127,7 @@ func (c *Config) Document() Document {
 	d := Document{
 		Cluster: c.Cluster.Name, Node: c.Self, Hash: c.Hash(),
 		RTOMs: c.Cluster.RTO.Milliseconds(), DiskDeadlineMs: c.Cluster.DiskDeadline.Milliseconds(),
-		Timers: c.Timers.document(), Limits: c.Cluster.Limits.document(), Nodes: []DocumentNode{}, Volumes: []DocumentVolume{},
+		Timers: c.Timers.document(), Limits: c.Cluster.Limits.document(), Nodes: []DocumentNode{}, Volumes: []DocumentVolume{}, Links: []DocumentLink{},
 	}
 	for _, n := range c.Nodes {
 		d.Nodes = append(d.Nodes, DocumentNode{Name: n.Name, Role: string(n.Role), Address: n.Address,
@@ -118,6 +135,9 @@ func (c *Config) Document() Document {
 	}
 	for _, v := range c.Volumes {
 		d.Volumes = append(d.Volumes, v.document())
+	}
+	for _, l := range c.Links {
+		d.Links = append(d.Links, l.document())
 	}
 	if slices.ContainsFunc(c.Volumes, func(v Volume) bool { return v.Mode == ModeAsync }) {
 		d.Timers.Arithmetic += "\n" + c.Timers.ExplainAsync()
@@ -191,6 +211,9 @@ func (d Document) Table() string {
 	for _, n := range d.Nodes {
 		p("node %s: %s, address %s, links %s, http %s, data_dir %s", n.Name, n.Role, n.Address, orNone(strings.Join(n.Links, " ")),
 			orNone(n.HTTP), n.DataDir)
+	}
+	for _, l := range d.Links {
+		p("link %s: %s", strings.Join(l.Nodes, " "), l)
 	}
 	for _, v := range d.Volumes {
 		p("volume %s: %d bytes, mode %s, io %s, suspend_limit %v, undo_limit %s", v.Name, v.Size, v.Mode, v.IO, time.Duration(v.SuspendLimitMs)*time.Millisecond, undoText(v.UndoLimit))

@@ -246,6 +246,14 @@ type (
 		ETAMs           int64  `json:"eta_ms"` // until the resync ends; negative: not known
 		Reason          string `json:"reason"`
 		Blocked         string `json:"blocked,omitempty"` // what keeps its resync from ending
+		Line            *Line  `json:"line,omitempty"`    // nil: nothing is set for the two nodes
+	}
+
+	// Line is what a primary's node sends block data on to another, of all volumes together.
+	Line struct {
+		RateBytesPerSec int64  `json:"rate_bytes_per_s"` // in force; 0: no limit
+		SentBytes       uint64 `json:"sent_bytes"`
+		WaitedMs        int64  `json:"waited_ms"` // of all senders together
 	}
 )
 

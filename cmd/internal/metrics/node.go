@@ -17,6 +17,10 @@ var (
 	gossipBad = counter("gossip_packets_dropped_total", "Packets of the heartbeat links that were not taken, by reason.", "reason")
 	gossipDup = counter("gossip_packet_copies_total", "Gossip packets that had come over another link already.")
 
+	lineRate   = gauge("line_rate_limit_bytes_per_second", "What block data for this peer may take in all; 0: no limit.", "peer")
+	lineSent   = counter("line_sent_bytes_total", "Bytes of messages with block data sent to this peer, of all volumes.", "peer")
+	lineWaited = counter("line_waited_seconds_total", "How long messages waited for their turn under the limit, all together.", "peer")
+
 	nbdConns   = gauge("nbd_connections", "Connections of NBD clients.")
 	nbdBytes   = gauge("nbd_in_flight_bytes", "Data of the requests that NBD clients have under way.")
 	nbdRefused = counter("nbd_refusals_total", "Connections of NBD clients that were closed, by reason.", "reason")
@@ -40,6 +44,11 @@ func (e emitter) node(s *Snapshot) {
 		e.seconds(linkRTT, l.RTT, l.Peer, l.Address)
 		e.set(linkSent, float64(l.ProbesSent), l.Peer, l.Address)
 		e.set(linkLost, float64(l.ProbesLost), l.Peer, l.Address)
+	}
+	for _, l := range s.Lines {
+		e.set(lineRate, float64(l.Rate), l.Peer)
+		e.set(lineSent, float64(l.Sent), l.Peer)
+		e.seconds(lineWaited, l.Waited, l.Peer)
 	}
 	e.set(gossipDup, float64(s.Gossip.Copies))
 	e.set(gossipBad, float64(s.Gossip.Unsent), "unsent")

@@ -12,6 +12,7 @@ type Snapshot struct {
 	ConfigVersion uint64        // of the configuration that this node runs with
 	Raft          *Raft         // nil: not part of a group yet
 	Links         []Link
+	Lines         []Line
 	Gossip        Gossip
 	NBD           NBD
 	// HandshakeRefusals of the node's port, by reason.
@@ -48,6 +49,14 @@ type Link struct {
 	Up                     bool
 	RTT                    time.Duration
 	ProbesSent, ProbesLost uint64
+}
+
+// Line is what block data of all volumes is sent to one peer on.
+type Line struct {
+	Peer   string
+	Rate   int64 // bytes per second; 0: no limit
+	Sent   uint64
+	Waited time.Duration // of all senders together
 }
 
 // Gossip counts packets of the heartbeat links.

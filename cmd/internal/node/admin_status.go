@@ -303,6 +303,9 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 			out.LagBytes, out.LagMs = l.Bytes, l.Ms
 		}
 		out.SettlingBytes = peer.SettlingBytes
+		if l := peer.Line; l != nil {
+			out.Line = &api.LineStatus{RateBytesPerSec: l.RateBytesPerSec, SentBytes: l.SentBytes, WaitedMs: l.WaitedMs}
+		}
 	}
 	if !vol.IsMember(node) {
 		out.DirtyBytes = dirtyBytes(vol, peer)

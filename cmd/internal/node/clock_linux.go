@@ -24,7 +24,7 @@ func bootTime() cluster.Instant {
 }
 
 // wallClock is the time of day, for what people read: events, records, messages. It may stand still, step or run
-// backwards; nothing is decided by it but when a verify begins that a schedule asks for. Tests make it do so.
+// backwards; nothing is decided by it but when a verify begins that a schedule asks for, and which rate a calendar allows. Tests make it do so.
 var wallClock = time.Now
 
 // bootIDFile is read at each start, and nothing else tells the boot id (R25).

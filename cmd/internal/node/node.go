@@ -132,6 +132,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.peers = newPeers(n.cfg, n.trans, n.clusterNow)
+	n.setLines(n.conf())
 	n.lease = newLeaseHolder(n)
 	n.vols = newVolumes(n)
 	n.services = newServices(n)
@@ -204,6 +205,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.watchExpiry(life) })
 	g.Go(func() error { return n.followSchedules(life) })
 	g.Go(func() error { return n.followLags(life) })
+	g.Go(func() error { return n.followLines(life) })
 	g.Go(func() error {
 		select {
 		case <-n.failed:

@@ -21,6 +21,7 @@ type peers struct {
 	cfg   *config.Config
 	trans *identity.Transport
 	of    func() control.Cluster
+	lines map[string]*link.Line // to each other node; for block data, of all volumes together
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
@@ -28,7 +29,11 @@ type peers struct {
 }
 
 func newPeers(cfg *config.Config, trans *identity.Transport, of func() control.Cluster) *peers {
-	return &peers{cfg: cfg, trans: trans, of: of, conns: map[string]*grpc.ClientConn{}}
+	p := &peers{cfg: cfg, trans: trans, of: of, lines: map[string]*link.Line{}, conns: map[string]*grpc.ClientConn{}}
+	for _, n := range cfg.Nodes {
+		p.lines[n.Name] = link.NewLine()
+	}
+	return p
 }
 
 func (p *peers) conn(name string) (*grpc.ClientConn, error) {
@@ -69,7 +74,7 @@ func (p *peers) Greet(ctx context.Context, name string, h wire.Hello) (*link.Sen
 	if err != nil {
 		return nil, wire.HelloReply{}, fmt.Errorf("connect to %s: %w", name, err)
 	}
-	return link.Dial(ctx, c, h)
+	return link.DialOn(ctx, c, h, p.lines[name])
 }
 
 func (p *peers) close() {

@@ -20,6 +20,7 @@ func (n *Node) snapshot() metrics.Snapshot {
 		s.Services = append(s.Services, metrics.Service{Name: v.Name, State: v.State})
 	}
 	n.linkFigures(&s)
+	n.lineFigures(&s)
 	n.portFigures(&s)
 	n.certificateFigures(&s)
 	local := map[string]*replication.Replica{}

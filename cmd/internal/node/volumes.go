@@ -345,6 +345,7 @@ func (v *volumes) servingOf(r *replication.Replica) (out control.Serving, ok boo
 		if bound != nil && p.Async {
 			peer.Lag = lagBehind(p)
 		}
+		peer.Line = v.n.lineTo(p.Node)
 		out.Peers = append(out.Peers, peer)
 	}
 	return out, true

@@ -1,0 +1,221 @@
+package link
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hacluster/replication/shape"
+	"hacluster/replication/wire"
+)
+
+// Line is the way from this node to one other, as all streams to that node share it: how fast they may send together, and
+// what they have sent. It may be used by any number of goroutines, and waits for nothing. A nil Line has no limit.
+type Line struct {
+	base    time.Time
+	limited atomic.Bool   // a rate is in force
+	sent    atomic.Uint64 // bytes of messages
+	waited  atomic.Int64  // ns, of all senders together
+
+	mu      sync.Mutex
+	shape   shape.Line
+	changed chan struct{} // closed and replaced when another rate is in force: who waits sends at once
+}
+
+// NewLine makes one without a limit.
+func NewLine() *Line { return &Line{base: time.Now(), changed: make(chan struct{})} }
+
+// LineFigures are what a Line tells.
+type LineFigures struct {
+	Rate   int64 // in force, in bytes a second; 0: no limit
+	Sent   uint64
+	Waited time.Duration
+}
+
+// Figures are for status and metrics.
+func (l *Line) Figures() LineFigures {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return LineFigures{Rate: l.shape.Rate(), Sent: l.sent.Load(), Waited: time.Duration(l.waited.Load())}
+}
+
+// Set changes the settings at once, also for streams that are up; at is the moment of the week, by which the calendar goes.
+// The caller repeats it each minute.
+func (l *Line) Set(s shape.Settings, at shape.Minute) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.shape.Rate()
+	l.shape.Set(time.Since(l.base), s, at)
+	if l.shape.Rate() != was {
+		l.limited.Store(l.shape.Rate() != 0)
+		close(l.changed)
+		l.changed = make(chan struct{})
+	}
+}
+
+// RestOfResync is how long no resync may take a further chunk, and how large one may be.
+func (l *Line) RestOfResync() (rest time.Duration, most int64) {
+	if l == nil || !l.limited.Load() {
+		return 0, wire.MaxWrite
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shape.Rest(time.Since(l.base)), int64(l.shape.Piece())
+}
+
+// Copied counts what a resync is about to send, or with less than 0 does not send after all.
+func (l *Line) Copied(n int64) {
+	if l == nil || !l.limited.Load() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shape.Copied(n)
+}
+
+// piece is how much may be sent at a time.
+func (l *Line) piece() int {
+	if l == nil || !l.limited.Load() {
+		return wire.MaxWrite
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shape.Piece()
+}
+
+// takeFree takes n bytes if nobody has to wait for them.
+func (l *Line) takeFree(n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Since(l.base)
+	if n > l.shape.Piece() || !l.shape.Free(now) {
+		return false
+	}
+	l.shape.Send(now, n)
+	return true
+}
+
+// take takes up to n bytes, and says how long they wait, or until changed is closed.
+func (l *Line) take(n int) (taken int, wait time.Duration, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taken = min(n, l.shape.Piece())
+	return taken, l.shape.Send(time.Since(l.base), taken), l.changed
+}
+
+// pacedOutput sends messages at the pace of a line: in pieces, and between them it waits, in the writer goroutine only.
+// Without a limit it hands them on as they are.
+type pacedOutput struct {
+	to   output
+	line *Line
+	gone <-chan struct{} // closed when the stream is: nothing waits any more
+
+	pieces [][]byte // not handed to to yet
+	left   int      // bytes of them
+	now    [][]byte // handed to it
+	begun  bool     // to has something to send
+	timer  *time.Timer
+}
+
+func newPacedOutput(to output, line *Line, gone <-chan struct{}) *pacedOutput {
+	return &pacedOutput{to: to, line: line, gone: gone}
+}
+
+func (o *pacedOutput) begin(pieces [][]byte) {
+	n := 0
+	for _, p := range pieces {
+		n += len(p)
+	}
+	o.line.sent.Add(uint64(n))
+	if o.line.limited.Load() {
+		o.pieces, o.left, o.begun = pieces, n, false
+		return
+	}
+	o.pieces, o.left, o.begun = nil, 0, true
+	o.to.begin(pieces)
+}
+
+func (o *pacedOutput) canTry() bool { return o.to.canTry() }
+
+func (o *pacedOutput) try() (done bool, err error) {
+	if o.left > 0 {
+		if !o.line.takeFree(o.left) {
+			return false, nil
+		}
+		o.next(o.left)
+	}
+	return o.to.try()
+}
+
+func (o *pacedOutput) finish() error {
+	for {
+		if o.begun {
+			if err := o.to.finish(); err != nil {
+				return err
+			}
+			o.begun = false
+		}
+		if o.left == 0 {
+			return nil
+		}
+		n, wait, changed := o.line.take(o.left)
+		if wait > 0 && !o.wait(wait, changed) {
+			return net.ErrClosed
+		}
+		o.next(n)
+	}
+}
+
+// next hands the next n bytes on.
+func (o *pacedOutput) next(n int) {
+	o.left -= n
+	o.now = o.now[:0]
+	for n > 0 {
+		p := o.pieces[0]
+		if n < len(p) {
+			o.now = append(o.now, p[:n])
+			o.pieces[0] = p[n:]
+			break
+		}
+		o.now = append(o.now, p)
+		o.pieces = o.pieces[1:]
+		n -= len(p)
+	}
+	o.begun = true
+	o.to.begin(o.now)
+}
+
+// wait reports whether it is this stream's turn; false: the stream is closed.
+func (o *pacedOutput) wait(d time.Duration, changed <-chan struct{}) bool {
+	began := time.Now()
+	if o.timer == nil {
+		o.timer = time.NewTimer(d)
+	} else {
+		o.timer.Reset(d)
+	}
+	defer func() {
+		o.timer.Stop()
+		o.line.waited.Add(int64(time.Since(began)))
+	}()
+	select {
+	case <-o.timer.C:
+	case <-changed:
+	case <-o.gone:
+		return false
+	}
+	return true
+}
+
+// DialOn is Dial for a stream that shares a line with others; nil: with none.
+func DialOn(ctx context.Context, conn net.Conn, hello wire.Hello, line *Line) (*Sender, wire.HelloReply, error) {
+	s, reply, err := Dial(ctx, conn, hello)
+	if err == nil && line != nil {
+		s.line, s.to = line, newPacedOutput(s.to, line, s.gone)
+	}
+	return s, reply, err
+}
+
+// Line is what the stream shares with others; nil: nothing.
+func (s *Sender) Line() *Line { return s.line }
