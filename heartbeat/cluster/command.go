@@ -72,6 +72,7 @@ type CreateVolume struct {
 	Size     int64     `json:"size"`
 	Mode     string    `json:"mode"`
 	Replicas []Replica `json:"replicas"`
+	Parts    []Part    `json:"parts,omitempty"` // of a consistency group
 }
 
 // Form gives a volume that was never promoted its first in-sync set: all replicas when all are fresh, or the one
@@ -247,6 +248,7 @@ const (
 	commandFormat  = 1
 	commandResized = 2 // a size has a number
 	commandModes   = 3 // a mode changes
+	commandGroups  = 4 // a consistency group is created
 )
 
 // Encode is the command as the log holds it.
@@ -257,6 +259,9 @@ func (c Command) Encode() []byte {
 	}
 	if c.SetMode != nil || c.Configure != nil && len(c.Configure.Modes) > 0 {
 		c.Format = commandModes
+	}
+	if c.createsGroup() {
+		c.Format = commandGroups
 	}
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -271,8 +276,8 @@ func DecodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandModes {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandModes)
+	if c.Format < commandFormat || c.Format > commandGroups {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandGroups)
 	}
 	return c, nil
 }

@@ -69,10 +69,12 @@ func (s *State) mayConfigure(n *Configure) string {
 		if void := s.mayCreate(v); void != "" {
 			return void
 		}
-		if names[v.Name] {
-			return fmt.Sprintf("volume %q is named twice", v.Name)
+		for _, name := range v.names() {
+			if names[name] {
+				return fmt.Sprintf("volume %q is named twice", name)
+			}
+			names[name] = true
 		}
-		names[v.Name] = true
 	}
 	return ""
 }
@@ -86,13 +88,13 @@ func (s *State) mayCreate(n CreateVolume) string {
 			return fmt.Sprintf("node %q cannot hold a replica of %q", r.Node, n.Name)
 		}
 	}
-	return ""
+	return s.mayGroup(n)
 }
 
 func (s *State) removeVolume(c Command, r RemoveVolume) {
 	v := s.Volumes[r.Name]
 	delete(s.Volumes, r.Name)
-	s.Removed = append(s.Removed, Removed{Name: v.Name, ID: v.ID, Replicas: slices.Clone(v.Replicas), DeleteData: r.DeleteData})
+	s.Removed = append(s.Removed, Removed{Name: v.Name, ID: v.ID, Replicas: slices.Clone(v.Replicas), DeleteData: r.DeleteData, Parts: v.Parts})
 	if n := len(s.Removed) - maxRemoved; n > 0 {
 		s.Removed = slices.Clone(s.Removed[n:])
 	}

@@ -22,7 +22,7 @@ func (s *State) createVolume(c Command, n CreateVolume) string {
 	if void := s.mayCreate(n); void != "" {
 		return void
 	}
-	v := Volume{Name: n.Name, ID: n.ID, Size: n.Size, Mode: n.Mode, Replicas: n.Replicas, Version: 1, Members: map[string]Member{}}
+	v := Volume{Name: n.Name, ID: n.ID, Size: n.Size, Mode: n.Mode, Replicas: n.Replicas, Parts: n.Parts, Version: 1, Members: map[string]Member{}}
 	s.Volumes[n.Name] = v
 	s.event(c, "volume created", &v, "", fmt.Sprintf("%d bytes, mode %s, %d replicas", n.Size, n.Mode, len(n.Replicas)))
 	return ""

@@ -10,6 +10,8 @@ func mayResize(v *Volume, r ResizeVolume) string {
 	switch {
 	case r.Epoch != v.Epoch || r.Version != v.Version:
 		return fmt.Sprintf("decided on epoch %d, version %d of volume %q, it has epoch %d, version %d", r.Epoch, r.Version, r.Name, v.Epoch, v.Version)
+	case v.IsGroup():
+		return fmt.Sprintf("%q is a consistency group, whose volumes keep their sizes", r.Name)
 	case r.Number == 0 && r.Size <= max(v.Size, v.Next):
 		return fmt.Sprintf("volume %q has %d bytes and does not shrink to %d", r.Name, max(v.Size, v.Next), r.Size)
 	case r.Number > 0 && r.Number != v.Resized+1:

@@ -37,7 +37,7 @@ type Member struct {
 // Replica is one node's copy of a volume, as configured.
 type Replica struct {
 	Node   string `json:"node"`
-	Device string `json:"device"`
+	Device string `json:"device"` // of a consistency group: those of its parts, for people; Part.Devices has them
 }
 
 // Volume is the replicated record of one volume.
@@ -47,6 +47,8 @@ type Volume struct {
 	Size     int64     `json:"size"` // in force in this epoch
 	Mode     string    `json:"mode"` // in force
 	Replicas []Replica `json:"replicas"`
+	// Parts are the volumes of a consistency group, which is this one, in the order in which they lie in it (group.go).
+	Parts []Part `json:"parts,omitempty"`
 
 	Epoch   Epoch  `json:"epoch"`
 	Version uint64 `json:"version"`
@@ -132,7 +134,7 @@ func (v *Volume) IsHeld(node string) bool { return slices.Contains(v.Held, node)
 
 // Clone is a deep copy.
 func (v Volume) Clone() Volume {
-	v.Replicas = slices.Clone(v.Replicas)
+	v.Replicas, v.Parts = slices.Clone(v.Replicas), slices.Clone(v.Parts)
 	v.Members = maps.Clone(v.Members)
 	v.Held = slices.Clone(v.Held)
 	v.Paused, v.Full = slices.Clone(v.Paused), slices.Clone(v.Full)
@@ -183,6 +185,7 @@ const (
 	stateFormat  = 1
 	stateResized = 2 // a volume has a numbered size
 	stateModes   = 3 // the mode of a volume is being changed
+	stateGroups  = 4 // there is a consistency group
 )
 
 // How much history the state keeps; the oldest goes first.
@@ -219,7 +222,10 @@ func (s *State) Encode() ([]byte, error) {
 			out.Format = max(out.Format, stateResized)
 		}
 		if v.NextMode != "" {
-			out.Format = stateModes
+			out.Format = max(out.Format, stateModes)
+		}
+		if len(v.Parts) > 0 {
+			out.Format = stateGroups
 		}
 	}
 	return json.Marshal(&out)
@@ -231,8 +237,8 @@ func Decode(b []byte) (*State, error) {
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, fmt.Errorf("decode cluster state of %d bytes: %w", len(b), err)
 	}
-	if s.Format < stateFormat || s.Format > stateModes {
-		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateModes)
+	if s.Format < stateFormat || s.Format > stateGroups {
+		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateGroups)
 	}
 	s.Format = stateFormat // what it has decides in which it is written
 	if s.Nodes == nil || s.Volumes == nil {
@@ -247,6 +253,7 @@ type Removed struct {
 	ID         string    `json:"id"`
 	Replicas   []Replica `json:"replicas"`
 	DeleteData bool      `json:"delete_data"`
+	Parts      []Part    `json:"parts,omitempty"`
 }
 
 // Failover is one past change of primary, with its stages.
