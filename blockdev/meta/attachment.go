@@ -1,6 +1,10 @@
 package meta
 
-import "strings"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
 
 // SameBacking is for what else is bound to a backing beside the superblock: whether two attachments can be of one, and
 // if not, why.
@@ -13,6 +17,11 @@ func SameBacking(stored, now string) (why string, same bool) { return sameBackin
 func Unproven(stored, now string) (why string, unproven bool) {
 	a, b := strings.Split(stored, ":"), strings.Split(now, ":")
 	switch {
+	case a[0] == joined && b[0] == joined:
+		if a[2] == proven && b[2] == proven {
+			return "", false
+		}
+		return "one of its devices is a block device, or a file of which it is not known when it was made", true
 	case a[0] == "blk" || b[0] == "blk":
 		return "it lies on a block device, and another disk may have been put under the same path", true
 	case a[0] != "file" && b[0] != "file":
@@ -21,6 +30,33 @@ func Unproven(stored, now string) (why string, unproven bool) {
 		return "", false
 	}
 	return "it lies in a file of which it is not known when it was made", true
+}
+
+// Of a backing that is joined from several: joined:FILES:PROVEN:ALL. FILES is a digest of what tells the files among them, in their
+// order, PROVEN whether that proves each of them, and ALL a digest of their attachments.
+const (
+	joined = "joined"
+	proven = "p"
+)
+
+// JoinedAttachment is that of the devices together: it changes when any of theirs does.
+func JoinedAttachment(parts []string) string {
+	files, how := make([]string, len(parts)), proven
+	for i, p := range parts {
+		f := strings.Split(p, ":")
+		files[i] = f[0]
+		if f[0] == "file" && len(f) > 2 {
+			files[i] += ":" + f[2]
+		}
+		if _, no := Unproven(p, p); no {
+			how = "u"
+		}
+	}
+	digest := func(all []string) string {
+		sum := sha256.Sum256([]byte(strings.Join(all, "\n")))
+		return hex.EncodeToString(sum[:16])
+	}
+	return strings.Join([]string{joined, digest(files), how, digest(parts)}, ":")
 }
 
 // sameBacking reports whether the two attachments can be of one backing, and if not, why. The forms are those of
@@ -36,6 +72,9 @@ func sameBacking(stored, now string) (why string, same bool) {
 	a, b := strings.Split(stored, ":"), strings.Split(now, ":")
 	if a[0] != b[0] {
 		return "this is another kind of device under the same path", false
+	}
+	if a[0] == joined && a[1] != b[1] {
+		return "one of the files is another than before, under the same path", false
 	}
 	if a[0] == "file" && len(a) > 2 && len(b) > 2 && !sameFile(a[2], b[2]) {
 		return "this is another file under the same path", false
