@@ -114,14 +114,16 @@ type Volume struct {
 	Async    Async
 	Verify   Verify `json:",omitzero"` // without one, the hash is that of files from before there were any
 	Resync   Resync `json:",omitzero"` // likewise
+	// Group names the consistency group that the volume is part of; empty: none (group.go).
+	Group string `json:",omitempty"`
 	// SuspendLimit: suspended for longer, clients' connections are closed (R11). Default 60s.
 	SuspendLimit time.Duration
 	// UndoLimit is how many bytes the undo area of each replica may take. Default 0: as much as the old content of the
 	// whole volume needs. Less saves room in data_dir; a resync that reaches it goes on without a way back (R18).
 	UndoLimit int64 `json:",omitempty"` // so that files without it have the hash that they had before there was this key
 
-	at, modeAt, sizeAt, ioAt, suspendAt, undoAt, verifyAt, resyncAt pos
-	asyncAt                                                         asyncAt
+	at, modeAt, sizeAt, ioAt, suspendAt, undoAt, verifyAt, resyncAt, groupAt pos
+	asyncAt                                                                  asyncAt
 }
 
 // Replica is one node's copy of a volume.

@@ -10,6 +10,7 @@ func (c *Config) checkMeaning(r *report) {
 	c.checkListeners(r)
 	c.checkDevices(r)
 	c.checkAsync(r)
+	c.checkGroups(r)
 }
 
 // onOneMachine: all nodes share this machine, because they are reached by loopback addresses.

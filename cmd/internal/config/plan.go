@@ -196,6 +196,7 @@ func (c *Config) reads() string {
 }
 
 func (p *plan) volumes(old, next *Config) {
+	p.groups(old, next)
 	for _, v := range next.Volumes {
 		if o, ok := old.Volume(v.Name); ok {
 			p.volume(o, v)

@@ -69,6 +69,7 @@ type DocumentWindow struct {
 // DocumentVolume is one volume.
 type DocumentVolume struct {
 	Name           string            `json:"name"`
+	Group          string            `json:"group,omitempty"` // the consistency group that it is part of
 	Size           int64             `json:"size"`
 	Mode           string            `json:"mode"`
 	IO             string            `json:"io"`
@@ -161,7 +162,7 @@ func (l Limits) document() map[string]int64 {
 }
 
 func (v Volume) document() DocumentVolume {
-	d := DocumentVolume{Name: v.Name, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
+	d := DocumentVolume{Name: v.Name, Group: v.Group, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
 		SuspendLimitMs: v.SuspendLimit.Milliseconds(), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Resync: DocumentResync(v.Resync),
 		Async:    DocumentAsync{MaxLagBytes: v.Async.MaxLagBytes, MaxLagMs: v.Async.MaxLag.Milliseconds(), PatienceMs: v.Async.Patience.Milliseconds()},
 		Replicas: []DocumentReplica{}}
@@ -217,6 +218,9 @@ func (d Document) Table() string {
 	}
 	for _, v := range d.Volumes {
 		p("volume %s: %d bytes, mode %s, io %s, suspend_limit %v, undo_limit %s", v.Name, v.Size, v.Mode, v.IO, time.Duration(v.SuspendLimitMs)*time.Millisecond, undoText(v.UndoLimit))
+		if v.Group != "" {
+			p("  group %s", v.Group)
+		}
 		if v.VerifySchedule != "" {
 			p("  verify %q in UTC, repair %t", v.VerifySchedule, v.VerifyRepair)
 		}

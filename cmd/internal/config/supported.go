@@ -23,7 +23,7 @@ func (c *Config) unsupported() Problems {
 		v.unsupported(r)
 	}
 	for _, s := range c.Services {
-		s.unsupported(r)
+		s.unsupported(r, c)
 		if c.Cluster.RTO < minServiceRTO {
 			r.not(s.at, fmt.Sprintf("a service needs rto = %q or more, for its guard has a quarter of that to take it down", minServiceRTO))
 		}
@@ -68,9 +68,9 @@ func (c *Config) unsupportedShape(r *refusal) {
 // minServiceRTO leaves a guard half a second.
 const minServiceRTO = 2 * time.Second
 
-func (s Service) unsupported(r *refusal) {
-	if len(s.Volumes) > 1 {
-		r.not(s.at, "one volume of a service is wanted, not more")
+func (s Service) unsupported(r *refusal, c *Config) {
+	if !c.mirroredAsOne(s.Volumes) {
+		r.not(s.at, "one volume of a service is wanted, or several of one group, which move as one")
 	}
 	for _, res := range s.Resources {
 		if res.Kind == "mount" {
