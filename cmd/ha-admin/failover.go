@@ -35,7 +35,11 @@ func (a *app) failover(ctx context.Context, c *api.Client, r api.FailoverRequest
 	if a.output == "json" {
 		return a.printJSON(f)
 	}
-	return a.print(failoverText(f) + "\n")
+	text := failoverText(f) + "\n"
+	if f.Volume != r.Volume {
+		text = oneLine(fmt.Sprintf("%s is part of group %s, which moved as a whole", r.Volume, f.Volume)) + "\n" + text
+	}
+	return a.print(text)
 }
 
 func (a *app) failoversCommand() *cobra.Command {

@@ -99,6 +99,9 @@ func volumeText(v api.VolumeStatus) string {
 	}
 	head := fmt.Sprintf("volume %s: %s, %s, %s, primary %s, epoch %d", v.Name, v.State, sizeText(v.Size), v.Mode, primary, v.Epoch)
 	out.WriteString(oneLine(head) + "\n")
+	if v.Group != "" {
+		fmt.Fprintf(&out, "  group: %s, whose volumes have one primary and one order of writes; what follows is the group's\n", oneLine(v.Group))
+	}
 	if v.Reason != "" {
 		fmt.Fprintf(&out, "  why: %s\n", oneLine(v.Reason))
 	}

@@ -50,6 +50,7 @@ const (
 // VolumeStatus is one volume.
 type VolumeStatus struct {
 	Name       string          `json:"name"`
+	Group      string          `json:"group,omitempty"` // the consistency group that it is part of: what follows but the size and the device is the group's
 	Size       int64           `json:"size"`
 	Mode       string          `json:"mode"`
 	Epoch      uint64          `json:"epoch"`

@@ -214,6 +214,14 @@ type (
 		// Device is the local one, empty: there is none, and DeviceReason says why, unless none is wanted.
 		Device       string `json:"device,omitempty"`
 		DeviceReason string `json:"device_reason,omitempty"`
+		// Parts are the volumes of a group, each with a device of its own.
+		Parts []PartServing `json:"parts,omitempty"`
+	}
+	// PartServing is one volume of a group.
+	PartServing struct {
+		Name         string `json:"name"`
+		Device       string `json:"device,omitempty"`
+		DeviceReason string `json:"device_reason,omitempty"`
 	}
 	// Bound is what a volume in async may lose, as it is in force.
 	Bound struct {

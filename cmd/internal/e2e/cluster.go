@@ -39,7 +39,10 @@ type Config struct {
 	Env     []string
 	Attach  string // how the volume is attached; default none. The devices lie below Dir
 	TLS     bool   // certificates are made by `ha-admin pki`; else --insecure
-	BootIDs bool   // each node runs with a boot id of its own, the content of BootID(node); only root may
+	// More are further volumes with the settings of the first, of one group with it: Group, unless Apart.
+	More    []string
+	Apart   bool
+	BootIDs bool // each node runs with a boot id of its own, the content of BootID(node); only root may
 }
 
 // Nodes of a cluster of two replicas, in order; the last is the witness.
@@ -55,6 +58,9 @@ func (c *Cluster) DataNodes() []string { return c.Nodes()[:c.cfg.Copies] }
 
 // Volume is the name of the one volume.
 const Volume = "vol"
+
+// Group is the name of the group, when there are more volumes.
+const Group = "grp"
 
 // Cluster is one running cluster.
 type Cluster struct {
@@ -93,14 +99,25 @@ const file = `cluster "{{.Name}}" {
   size = "{{.Size}}"
   mode = "{{.Mode}}"
   io   = "{{.IO}}"
-{{range .Data}}  replica "{{.}}" { device = "{{$.Disks}}/{{.}}.img" }
+{{.Grouped}}{{range .Data}}  replica "{{.}}" { device = "{{$.Disks}}/{{.}}.img" }
 {{end}}  export {
     nbd    = ["unix://{{.Dir}}/${node.name}.sock", "tcp://${node.host}:{{.NBD}}"]
     attach = "{{.Attach}}"
   }
 {{.Extra}}
 }
-`
+{{range $v := .More}}volume "{{$v}}" {
+  size = "{{$.Size}}"
+  mode = "{{$.Mode}}"
+  io   = "{{$.IO}}"
+{{$.Grouped}}{{range $.Data}}  replica "{{.}}" { device = "{{$.Disks}}/{{.}}-{{$v}}.img" }
+{{end}}  export {
+    nbd    = ["unix://{{$.Dir}}/${node.name}-{{$v}}.sock", "tcp://${node.host}:{{$.NBD}}"]
+    attach = "{{$.Attach}}"
+  }
+{{$.Extra}}
+}
+{{end}}`
 
 // New writes the configuration and starts nothing.
 func New(cfg Config) (*Cluster, error) {
@@ -133,8 +150,12 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	grouped := ""
+	if len(cfg.More) > 0 && !cfg.Apart {
+		grouped = "  group = \"" + Group + "\"\n"
+	}
 	err = t.Execute(f, map[string]any{"Name": clusterName, "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": c.Nodes(), "Data": c.DataNodes(), "Copies": cfg.Copies, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
-		"NBD": c.port + 2, "Size": cfg.Size, "Mode": cfg.Mode, "IO": cfg.IO, "Disks": cfg.Disks, "Attach": cfg.Attach, "Extra": cfg.Extra, "Cluster": cfg.Cluster})
+		"NBD": c.port + 2, "Size": cfg.Size, "Mode": cfg.Mode, "IO": cfg.IO, "Disks": cfg.Disks, "Attach": cfg.Attach, "Extra": cfg.Extra, "More": cfg.More, "Grouped": grouped, "Cluster": cfg.Cluster})
 	if err := errors.Join(err, f.Close()); err != nil || !cfg.TLS {
 		return c, err
 	}
@@ -171,11 +192,24 @@ func (c *Cluster) Disk(node string) string {
 	return filepath.Join(strings.ReplaceAll(c.cfg.Disks, "${node.name}", node), node+".img")
 }
 
+// DiskOf is the path of a node's backing of one of several volumes.
+func (c *Cluster) DiskOf(node, volume string) string {
+	if volume == Volume {
+		return c.Disk(node)
+	}
+	return strings.TrimSuffix(c.Disk(node), ".img") + "-" + volume + ".img"
+}
+
 // Device is where a node has the local device of the volume.
 func (c *Cluster) Device(node string) string { return c.place(node).Link() }
 
-func (c *Cluster) place(node string) attach.Place {
-	return attach.Place{Dir: filepath.Join(c.DataDir(node), "attach"), Devs: filepath.Join(c.cfg.Dir, node+".dev"), Volume: Volume}
+// DeviceOf is where a node has the local device of one of several volumes.
+func (c *Cluster) DeviceOf(node, volume string) string { return c.placeOf(node, volume).Link() }
+
+func (c *Cluster) place(node string) attach.Place { return c.placeOf(node, Volume) }
+
+func (c *Cluster) placeOf(node, volume string) attach.Place {
+	return attach.Place{Dir: filepath.Join(c.DataDir(node), "attach"), Devs: filepath.Join(c.cfg.Dir, node+".dev"), Volume: volume}
 }
 
 // ServerPid is the process behind a node's local device, 0 when there is none.
@@ -193,12 +227,14 @@ func (c *Cluster) detach() {
 		return
 	}
 	for _, n := range c.DataNodes() {
-		p := c.place(n)
-		if p.Runs() {
-			_, _ = p.Ask(context.Background(), attach.Request{Do: attach.DoAbandon, Why: "the cluster is closed"})
-		}
-		if err := p.Clean(slog.New(slog.DiscardHandler)); err != nil {
-			fmt.Fprintln(os.Stderr, "clear away the device of", n, err)
+		for _, v := range append([]string{Volume}, c.cfg.More...) {
+			p := c.placeOf(n, v)
+			if p.Runs() {
+				_, _ = p.Ask(context.Background(), attach.Request{Do: attach.DoAbandon, Why: "the cluster is closed"})
+			}
+			if err := p.Clean(slog.New(slog.DiscardHandler)); err != nil {
+				fmt.Fprintln(os.Stderr, "clear away the device of", n, err)
+			}
 		}
 	}
 }
@@ -212,6 +248,14 @@ func (c *Cluster) DataDir(node string) string { return filepath.Join(c.cfg.Dir, 
 // URI is where a node serves the volume over its unix socket.
 func (c *Cluster) URI(node string) string {
 	return fmt.Sprintf("nbd+unix:///%s?socket=%s/%s.sock", Volume, c.cfg.Dir, node)
+}
+
+// URIOf is where a node serves one of several volumes.
+func (c *Cluster) URIOf(node, volume string) string {
+	if volume == Volume {
+		return c.URI(node)
+	}
+	return fmt.Sprintf("nbd+unix:///%s?socket=%s/%s-%[1]s.sock", volume, c.cfg.Dir, node)
 }
 
 // URIs are those of all data nodes, for a client that follows the primary.

@@ -60,6 +60,7 @@ func (n *Node) VolumeList(ctx context.Context) (all []api.Volume, err error) {
 // VolumeCreate implements api.VolumeKeeper: a person's word on replicas that have content at the first start.
 func (n *Node) VolumeCreate(ctx context.Context, r api.VolumeCreateRequest) error {
 	v := n.look(ctx)
+	r.Volume = v.state.Mirrored(r.Volume)
 	vol, ok := v.state.Volumes[r.Volume]
 	switch {
 	case !v.quorum:

@@ -19,6 +19,7 @@ func (n *Node) Failover(ctx context.Context, r api.FailoverRequest) (api.Failove
 		if !v.quorum {
 			return api.Failover{}, api.Unavailable("%v", errNoLeader)
 		}
+		r.Volume = v.state.Mirrored(r.Volume)
 		r.Epoch = uint64(v.state.Volumes[r.Volume].Epoch)
 	}
 	for {
@@ -40,6 +41,7 @@ func (n *Node) failover(ctx context.Context, l *leading, r api.FailoverRequest) 
 	if !v.quorum {
 		return out, api.Unavailable("%v", errNoLeader)
 	}
+	r.Volume = v.state.Mirrored(r.Volume)
 	vol, ok := v.state.Volumes[r.Volume]
 	if !ok {
 		return out, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", r.Volume)

@@ -14,25 +14,44 @@ import (
 	"hacluster/cmd/internal/api"
 	"hacluster/cmd/internal/caller"
 	"hacluster/cmd/internal/control"
+	"hacluster/heartbeat/cluster"
 )
 
 // RescueList implements api.RescueKeeper: each node tells what lies on it.
 func (n *Node) RescueList(ctx context.Context, volume string) (all []api.RescueImage, err error) {
 	v := n.look(ctx)
-	if _, ok := v.state.Volumes[volume]; volume != "" && !ok {
+	of := v.state.Mirrored(volume)
+	if _, ok := v.state.Volumes[of]; volume != "" && !ok {
 		return nil, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
 	}
 	for _, name := range sortedKeys(v.state.Volumes) {
-		if volume != "" && name != volume {
+		if volume != "" && name != of {
 			continue
 		}
-		for _, r := range v.state.Volumes[name].Replicas {
+		vol := v.state.Volumes[name]
+		for _, r := range vol.Replicas {
 			for _, i := range v.rescued(name, r.Node) {
-				all = append(all, rescueImage(r.Node, v.state.Volumes[name].Size, i))
+				for _, w := range imagesAs(&vol, volume) {
+					all = append(all, rescueImage(r.Node, w, i))
+				}
 			}
 		}
 	}
 	return all, nil
+}
+
+// imagesAs is under which names an image of a group is shown to who asked for a volume: the group's, that of one of its volumes, or
+// all of these.
+func imagesAs(vol *cluster.Volume, asked string) (all []cluster.Window) {
+	if asked == vol.Name {
+		return []cluster.Window{{Name: vol.Name, Size: vol.Size}}
+	}
+	for _, w := range vol.Windows() {
+		if asked == "" || asked == w.Name {
+			all = append(all, w)
+		}
+	}
+	return all
 }
 
 // rescued are the images of a volume that lie on a node, as far as it answers.
@@ -47,10 +66,10 @@ func (v *view) rescued(volume, node string) (all []control.Rescued) {
 	return all
 }
 
-func rescueImage(node string, size int64, r control.Rescued) api.RescueImage {
+func rescueImage(node string, w cluster.Window, r control.Rescued) api.RescueImage {
 	i := &r.Image
-	out := api.RescueImage{Volume: r.Volume, ID: i.ID, Node: node, Epoch: i.Epoch, Bytes: i.Bytes, Blocks: (i.Bytes + blockdev.BlockSize - 1) / blockdev.BlockSize,
-		Size: size, File: i.File, Whole: i.Whole, Complete: i.Complete, Reason: i.Why}
+	out := api.RescueImage{Volume: w.Name, ID: i.ID, Node: node, Epoch: i.Epoch, Bytes: i.Bytes, Blocks: (i.Bytes + blockdev.BlockSize - 1) / blockdev.BlockSize,
+		Size: w.Size, File: i.File, Whole: i.Whole, Complete: i.Complete, Reason: i.Why}
 	if t := i.Point.When(); !t.IsZero() {
 		out.Member = utc(t)
 	}
@@ -67,18 +86,18 @@ func utc(t time.Time) *time.Time {
 	return &t
 }
 
-// whereRescued is the node on which an image lies.
-func (n *Node) whereRescued(ctx context.Context, volume, id string) (node string, size int64, err error) {
+// whereRescued is the node on which an image lies, and the volume, or group, that it is of.
+func (n *Node) whereRescued(ctx context.Context, volume, id string) (node string, vol cluster.Volume, err error) {
 	v := n.look(ctx)
-	vol, ok := v.state.Volumes[volume]
+	vol, ok := v.state.Volumes[v.state.Mirrored(volume)]
 	if !ok {
-		return "", 0, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
+		return "", vol, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
 	}
 	var silent []string
 	for _, r := range vol.Replicas {
-		for _, i := range v.rescued(volume, r.Node) {
+		for _, i := range v.rescued(vol.Name, r.Node) {
 			if i.Image.ID == id {
-				return r.Node, vol.Size, nil
+				return r.Node, vol, nil
 			}
 		}
 		if v.local[r.Node] == nil {
@@ -86,18 +105,24 @@ func (n *Node) whereRescued(ctx context.Context, volume, id string) (node string
 		}
 	}
 	if len(silent) > 0 {
-		return "", 0, api.Unavailable("no node that answers has a rescue image %q of %q; %s may: start haclusterd there", id, volume, strings.Join(silent, ", "))
+		return "", vol, api.Unavailable("no node that answers has a rescue image %q of %q; %s may: start haclusterd there", id, volume, strings.Join(silent, ", "))
 	}
-	return "", 0, api.Failed("there is no rescue image %q of %q: `ha-admin volume rescue list %s` shows those that are", id, volume, volume)
+	return "", vol, api.Failed("there is no rescue image %q of %q: `ha-admin volume rescue list %s` shows those that are", id, volume, volume)
 }
 
 // RescueExport implements api.RescueKeeper. It asks the node on which the image lies for piece after piece, and keeps nothing.
 func (n *Node) RescueExport(ctx context.Context, r api.RescueExportRequest, send func(api.RescuePart) error) error {
-	node, size, err := n.whereRescued(ctx, r.Volume, r.ID)
+	node, vol, err := n.whereRescued(ctx, r.Volume, r.ID)
 	if err != nil {
 		return err
 	}
-	ask := &control.RescueRead{Volume: r.Volume, ID: r.ID, Partial: r.Partial}
+	windows := imagesAs(&vol, r.Volume)
+	if vol.IsGroup() && r.Volume == vol.Name {
+		return api.Failed("%q is a group: export the image of each of its volumes, %s", vol.Name, strings.Join(windowNames(&vol), ", "))
+	}
+	w := windows[0]
+	size := w.Size
+	ask := &control.RescueRead{Volume: vol.Name, ID: r.ID, Partial: r.Partial}
 	for first := size; ; first = 0 {
 		p, err := n.askRescueRead(ctx, node, ask)
 		if err != nil {
@@ -109,8 +134,10 @@ func (n *Node) RescueExport(ctx context.Context, r api.RescueExportRequest, send
 			}
 		}
 		for _, part := range p.Parts {
-			if err := send(api.RescuePart{Off: part.Off, Len: part.Len, Data: part.Data}); err != nil {
-				return err
+			if part, ok := partIn(w, part); ok {
+				if err := send(api.RescuePart{Off: part.Off, Len: part.Len, Data: part.Data}); err != nil {
+					return err
+				}
 			}
 		}
 		if p.End {
@@ -118,6 +145,26 @@ func (n *Node) RescueExport(ctx context.Context, r api.RescueExportRequest, send
 		}
 		ask.From = p.Next
 	}
+}
+
+// partIn is what of a part lies in the window, as its bytes are counted there.
+func partIn(w cluster.Window, p rescue.Part) (rescue.Part, bool) {
+	from, to := max(p.Off, w.Off), min(p.Off+p.Len, w.Off+w.Size)
+	if from >= to {
+		return p, false
+	}
+	if p.Data != nil {
+		p.Data = p.Data[from-p.Off : to-p.Off]
+	}
+	p.Off, p.Len = from-w.Off, to-from
+	return p, true
+}
+
+func windowNames(vol *cluster.Volume) (names []string) {
+	for _, w := range vol.Windows() {
+		names = append(names, w.Name)
+	}
+	return names
 }
 
 func (n *Node) askRescueRead(ctx context.Context, node string, ask *control.RescueRead) (*rescue.Piece, error) {
@@ -136,9 +183,12 @@ func (n *Node) askRescueRead(ctx context.Context, node string, ask *control.Resc
 
 // RescueDelete implements api.RescueKeeper.
 func (n *Node) RescueDelete(ctx context.Context, volume, id string) error {
-	node, _, err := n.whereRescued(ctx, volume, id)
+	node, vol, err := n.whereRescued(ctx, volume, id)
 	if err != nil {
 		return err
+	}
+	if volume != vol.Name {
+		return api.Refused("%s is an image of group %q, of all of its volumes, %s, and goes for all of them: name the group, `ha-admin volume rescue delete %s %s`", id, vol.Name, strings.Join(windowNames(&vol), ", "), vol.Name, id)
 	}
 	ask := &control.RescueRemove{Volume: volume, ID: id, By: caller.Of(ctx).String()}
 	if node == n.me.Name {

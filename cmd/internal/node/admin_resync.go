@@ -16,7 +16,7 @@ const decideTries = 5
 func (n *Node) decide(ctx context.Context, volume string, made func(vol *cluster.Volume) (*cluster.Command, error)) error {
 	for try := 1; ; try++ {
 		v := n.look(ctx)
-		vol, ok := v.state.Volumes[volume]
+		vol, ok := v.state.Volumes[v.state.Mirrored(volume)]
 		switch {
 		case !v.quorum:
 			return api.Unavailable("%v", errNoLeader)

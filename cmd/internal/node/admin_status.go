@@ -28,7 +28,7 @@ const localTime = 500 * time.Millisecond
 // look gathers a view: linearizable with quorum (the leader answers behind a barrier), what is known here without.
 func (n *Node) look(ctx context.Context) view {
 	v := view{state: n.state.get(), leader: n.leaderName(), voters: map[string]bool{}, local: map[string]*control.LocalReply{}, bounds: map[string]*control.Bound{}}
-	for _, c := range n.conf().Volumes {
+	for _, c := range n.conf().Mirrors() {
 		v.bounds[c.Name] = boundFrom(c.Async)
 	}
 	if reply, err := n.leaderState(ctx); err == nil {
@@ -120,25 +120,24 @@ func (n *Node) localOf(ctx context.Context, name string) (*control.LocalReply, e
 func (n *Node) Status(ctx context.Context, volume string) (*api.Status, error) {
 	v := n.look(ctx)
 	st := v.state
-	if volume != "" {
-		if _, ok := st.Volumes[volume]; !ok {
-			return nil, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
-		}
+	of := st.Mirrored(volume)
+	if _, ok := st.Volumes[of]; volume != "" && !ok {
+		return nil, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
 	}
 	s := &api.Status{Cluster: n.cfg.Cluster.Name, Quorum: v.quorum, Leader: v.leader, ConfigVersion: st.ConfigVersion}
 	for _, c := range n.cfg.Nodes {
 		s.Nodes = append(s.Nodes, n.nodeStatus(&v, c.Name))
 	}
 	for _, name := range sortedKeys(st.Volumes) {
-		if volume == "" || volume == name {
+		if volume == "" || of == name {
 			vol := st.Volumes[name]
 			vs := v.volume(&vol)
 			vs.VerifyNext = n.verifyNext(name)
-			s.Volumes = append(s.Volumes, vs)
+			s.Volumes = append(s.Volumes, v.asKnown(&vol, vs, volume)...)
 		}
 	}
 	for _, c := range n.conf().Services {
-		if volume == "" || slices.Contains(c.Volumes, volume) {
+		if volume == "" || st.Mirrored(c.Volumes[0]) == of {
 			s.Services = append(s.Services, v.serviceStatus(c))
 		}
 	}

@@ -102,14 +102,14 @@ func (n *Node) configuration(v *view, next *config.Config, r api.ApplyRequest) (
 		return nil, api.Failed("%v", err)
 	}
 	c := &cluster.Configure{Version: v.state.ConfigVersion, Hash: next.Hash(), Config: text, RTOMillis: next.Cluster.RTO.Milliseconds()}
-	for _, vol := range next.Volumes {
+	for _, vol := range next.Mirrors() {
 		if _, ok := v.state.Volumes[vol.Name]; !ok {
 			c.Create = append(c.Create, createVolume(vol))
 		}
 	}
 	c.Resize, c.Modes = resizes(v.state, next), modes(v.state, next)
 	for _, name := range sortedKeys(v.state.Volumes) {
-		if _, ok := next.Volume(name); ok {
+		if _, ok := next.Mirror(name); ok {
 			continue
 		}
 		vol := v.state.Volumes[name]
@@ -121,9 +121,21 @@ func (n *Node) configuration(v *view, next *config.Config, r api.ApplyRequest) (
 	return c, nil
 }
 
-func createVolume(v config.Volume) cluster.CreateVolume {
+func createVolume(v config.Mirror) cluster.CreateVolume {
 	c := cluster.CreateVolume{Name: v.Name, ID: newID(), Size: v.Size, Mode: string(v.Mode)}
+	devices := map[string][]string{}
+	for _, p := range v.Parts {
+		part := cluster.Part{Name: p.Name, Size: p.Size, Devices: map[string]string{}}
+		for _, r := range p.Replicas {
+			part.Devices[r.Node] = r.Device
+			devices[r.Node] = append(devices[r.Node], r.Device)
+		}
+		c.Parts = append(c.Parts, part)
+	}
 	for _, r := range v.Replicas {
+		if len(v.Parts) > 0 {
+			r.Device = strings.Join(devices[r.Node], " + ")
+		}
 		c.Replicas = append(c.Replicas, cluster.Replica{Node: r.Node, Device: r.Device})
 	}
 	return c

@@ -25,7 +25,8 @@ import (
 
 // backing is an opened local device with its superblock and its map of what may differ.
 type backing struct {
-	dev         *timed.Dev
+	dev         disk
+	attachment  string
 	super       *superblock
 	marks       *marks.File
 	undo        *undo.Area
@@ -54,7 +55,8 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if !known && vol.IsMember(v.n.me.Name) {
 		return nil, fmt.Errorf("superblock %s is missing, yet this replica is a member: restore data_dir, or remove the node from the cluster and add it again to have it resynced", path)
 	}
-	fresh, err := v.n.env.Disks.Fresh(device)
+	paths := cluster.Paths(vol.Parts, cluster.Replica{Node: v.n.me.Name, Device: device})
+	fresh, err := v.fresh(paths)
 	if err != nil {
 		return nil, err
 	}
@@ -64,46 +66,39 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 			return nil, err
 		}
 	}
-	file, err := v.n.env.Disks.Open(device, filedev.Config{Size: vol.Size, Mode: ioMode(conf.IO), Create: !known})
-	if err != nil {
-		if lost := v.noteShort(st, vol, device, err); lost != nil {
-			err = fmt.Errorf("%w; %w", err, lost)
-		}
+	b := &backing{fresh: fresh && vol.Epoch == 0}
+	if err := v.openDisks(b, st, vol, paths, filedev.Config{Mode: ioMode(conf.IO), Create: !known}); err != nil {
 		return nil, err
 	}
+	b.incarnation = cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:]), Attachment: b.attachment}
 	if !known && vol.Next > vol.Size { // it may be a member when that size comes into force
 		if err := v.prepare(&vol, device); err != nil {
-			return nil, errors.Join(fmt.Errorf("volume %s has %d bytes and is to have %d: %w", vol.Name, vol.Size, vol.Next, err), file.Close())
+			return nil, errors.Join(fmt.Errorf("volume %s has %d bytes and is to have %d: %w", vol.Name, vol.Size, vol.Next, err), b.dev.Close())
 		}
 	}
-	b := &backing{fresh: fresh && vol.Epoch == 0, inline: file.Fast(),
-		incarnation: cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:]), Attachment: file.Attachment()}}
-	b.dev = timed.New(file, timed.Config{Deadline: v.n.conf().Cluster.DiskDeadline, OnStall: func(op blockdev.Op, r blockdev.Range, since time.Duration) {
-		if rep := b.stalled.Load(); rep != nil {
-			rep.Stalled(op, r, since)
-		}
-	}, OnError: func(op blockdev.Op, err error) {
-		b.super.suspect.mark(op, err) // it is there before the first operation
-	}})
 	if was != nil {
-		if err := v.resize(vol, device, was, b.dev, v.marksBinding(st, vol, file.Attachment(), "")); err != nil {
+		if err := v.resize(vol, device, was, b.dev, v.marksBinding(st, vol, b.attachment, "")); err != nil {
 			return nil, errors.Join(err, b.dev.Close())
 		}
 	}
-	if b.super, err = v.openSuper(st, vol, dir, path, device, file.Attachment(), known); err != nil {
+	bound := device
+	if vol.IsGroup() {
+		bound = boundPath(device)
+	}
+	if b.super, err = v.openSuper(st, vol, dir, path, bound, b.attachment, known); err != nil {
 		return nil, errors.Join(err, b.dev.Close())
 	}
 	doubt := doubtOf(vol, v.n.me.Name, !known, b.super.Epoch())
 	if v.asLeft(vol.Name, b.super.Epoch()) {
 		doubt = "" // promoted, and opened anew before it has stored the epoch
 	}
-	if b.marks, err = v.openMarks(st, vol, file.Attachment(), b.fresh && b.super.Epoch() == 0, doubt); err != nil {
+	if b.marks, err = v.openMarks(st, vol, b.attachment, b.fresh && b.super.Epoch() == 0, doubt); err != nil {
 		return nil, errors.Join(err, b.super.close(), b.dev.Close())
 	}
-	if b.undo, err = v.openUndo(st, vol, file.Attachment(), conf.UndoLimit, !known, b.super, b.dev); err != nil {
+	if b.undo, err = v.openUndo(st, vol, b.attachment, conf.UndoLimit, !known, b.super, b.dev); err != nil {
 		return nil, errors.Join(err, b.marks.Close(), b.super.close(), b.dev.Close())
 	}
-	if b.rescue, err = v.openRescue(st, vol, file.Attachment(), conf, b.super, b.dev); err != nil {
+	if b.rescue, err = v.openRescue(st, vol, b.attachment, conf, b.super, b.dev); err != nil {
 		return nil, errors.Join(err, b.undo.Close(), b.marks.Close(), b.super.close(), b.dev.Close())
 	}
 	b.close = func() {
@@ -112,6 +107,47 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 		}
 	}
 	return b, nil
+}
+
+// openDisks opens and holds each of the devices, and joins those of a group.
+func (v *volumes) openDisks(b *backing, st *cluster.State, vol cluster.Volume, paths []string, c filedev.Config) error {
+	var parts []*timed.Dev
+	var attachments []string
+	b.inline = true
+	for i, w := range vol.Windows() {
+		c.Size = w.Size
+		file, err := v.n.env.Disks.Open(paths[i], c)
+		if err != nil {
+			if lost := v.noteShort(st, vol, w, paths[i], err); lost != nil {
+				err = fmt.Errorf("%w; %w", err, lost)
+			}
+			return errors.Join(err, closeParts(parts))
+		}
+		parts, attachments = append(parts, v.timed(b, file, vol, w, paths[i])), append(attachments, file.Attachment())
+		b.inline = b.inline && file.Fast()
+	}
+	if b.dev, b.attachment = parts[0], attachments[0]; vol.IsGroup() {
+		b.dev, b.attachment = join(parts), meta.JoinedAttachment(attachments)
+	}
+	return nil
+}
+
+// timed watches one device of the backing.
+func (v *volumes) timed(b *backing, file Disk, vol cluster.Volume, w cluster.Window, path string) *timed.Dev {
+	return timed.New(file, timed.Config{Deadline: v.n.conf().Cluster.DiskDeadline, OnStall: func(op blockdev.Op, r blockdev.Range, since time.Duration) {
+		if vol.IsGroup() {
+			v.n.log.Error("a device of the group does not answer", "group", vol.Name, "volume", w.Name, "device", path, "operation", op, "for", since)
+			v.n.events.add("disk stalled", vol.Name, fmt.Sprintf("%s of %s, of volume %s, does not answer for %v: %v", path, v.n.me.Name, w.Name, since.Round(time.Millisecond), op))
+		}
+		if r.Len > 0 {
+			r.Off += w.Off
+		}
+		if rep := b.stalled.Load(); rep != nil {
+			rep.Stalled(op, r, since)
+		}
+	}, OnError: func(op blockdev.Op, err error) {
+		b.super.suspect.mark(op, err) // it is there before the first operation
+	}})
 }
 
 func ioMode(m config.IO) filedev.Mode {

@@ -35,7 +35,7 @@ func (v *volumes) boundInForce(r *replication.Replica) *control.Bound {
 // toDrain is how much longer a hand-over of the volume may take than in sync: in async the standby is sent what it lacks first, which
 // is no more than its line took in that time.
 func (n *Node) toDrain(volume string) time.Duration {
-	v, ok := n.conf().Volume(volume)
+	v, ok := n.conf().Mirror(volume)
 	if !ok || n.state.get().Volumes[volume].Mode != cluster.ModeAsync {
 		return 0
 	}

@@ -13,7 +13,7 @@ import (
 // deletedImages are the steps about what is kept aside of volumes that next has no more, by node and image.
 func (v *view) deletedImages(next *config.Config) (steps []config.Step) {
 	for _, name := range sortedKeys(v.state.Volumes) {
-		if _, stays := next.Volume(name); stays {
+		if _, stays := next.Mirror(name); stays {
 			continue
 		}
 		vol := v.state.Volumes[name]

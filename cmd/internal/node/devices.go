@@ -215,7 +215,7 @@ func (d *devices) registered() bool {
 // view is called with the mutex held. As long as this process is not registered, nothing is said against a Server.
 func (d *devices) view(cfg *config.Config, name string, v *device) attach.View {
 	registered := d.registered() // first, and the record then: it is not older than that, nor than what a Server told
-	vol, exists := d.n.state.get().Volumes[name]
+	vol, w, exists := d.n.state.get().Window(name)
 	if !registered {
 		vol, exists = cluster.Volume{}, true
 	}
@@ -226,9 +226,11 @@ func (d *devices) view(cfg *config.Config, name string, v *device) attach.View {
 		out.DeviceSize, out.Told = v.told.Size, v.told.Epoch
 		out.Replaced = registered && v.told.ID != "" && v.told.ID != vol.ID
 	}
-	if r := d.n.vols.replica(name); r != nil {
+	if r := d.n.vols.replica(vol.Name); r != nil {
 		if t := r.Tenure(); t != nil && t.Epoch() == vol.Epoch {
-			out.Serves, out.Size = true, t.Export().Size()
+			if out.Serves, out.Size = true, t.Export().Size(); vol.IsGroup() {
+				out.Size = w.Size
+			}
 		}
 	}
 	return out
@@ -310,16 +312,27 @@ func (d *devices) release(ctx context.Context, v *device) error {
 	return d.ended(ctx, v)
 }
 
-// leave lets the device go for a hand-over out of the epoch; it is not made anew while that is under way. A device in use is an
-// error, and stays.
+// leave lets the devices of a volume, or of all volumes of a group, go for a hand-over out of the epoch. When one is in use, all stay.
 func (d *devices) leave(ctx context.Context, volume string, e cluster.Epoch) error {
+	for _, name := range d.n.windowsOf(volume) {
+		if err := d.leaveOne(ctx, name, e, 4*d.n.conf().Timers.RTO+d.n.toDrain(volume)); err != nil {
+			d.stay(volume)
+			return err
+		}
+	}
+	return nil
+}
+
+// leaveOne lets the device go for a hand-over out of the epoch; it is not made anew while that is under way. A device in use is an
+// error, and stays.
+func (d *devices) leaveOne(ctx context.Context, volume string, e cluster.Epoch, patience time.Duration) error {
 	v, err := d.hold(ctx, volume)
 	if v == nil || err != nil {
 		return err
 	}
 	defer d.unhold(v)
 	d.mu.Lock()
-	v.leaves, v.until = e, time.Now().Add(4*d.n.conf().Timers.RTO+d.n.toDrain(volume))
+	v.leaves, v.until = e, time.Now().Add(patience)
 	d.mu.Unlock()
 	if !v.place.Runs() {
 		return nil
@@ -335,9 +348,12 @@ func (d *devices) leave(ctx context.Context, volume string, e cluster.Epoch) err
 
 // stay takes leave back: the hand-over did not happen.
 func (d *devices) stay(volume string) {
+	names := d.n.windowsOf(volume)
 	d.mu.Lock()
-	if v := d.all[volume]; v != nil {
-		v.leaves = 0
+	for _, name := range names {
+		if v := d.all[name]; v != nil {
+			v.leaves = 0
+		}
 	}
 	d.mu.Unlock()
 	d.wake()

@@ -130,7 +130,7 @@ func (n *Node) form(ctx context.Context, replies map[string]*control.HelloReply)
 		f.Nodes = append(f.Nodes, node)
 		servers = append(servers, consensus.Server{ID: node.RaftID, Address: node.Address, Voter: true})
 	}
-	for _, v := range n.cfg.Volumes {
+	for _, v := range n.cfg.Mirrors() {
 		f.Volumes = append(f.Volumes, createVolume(v))
 	}
 	for name := range replies {

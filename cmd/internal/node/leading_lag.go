@@ -1,6 +1,8 @@
 package node
 
 import (
+	"slices"
+
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
 )
@@ -8,7 +10,7 @@ import (
 // bound is how much of a volume that is in async by its record may be acknowledged beyond what the others have, by the configuration
 // here, which may want another mode already; nil: it is in no such mode, or not known.
 func (n *Node) bound(volume, mode string) *cluster.Lag {
-	v, ok := n.conf().Volume(volume)
+	v, ok := n.conf().Mirror(volume)
 	if !ok || mode != cluster.ModeAsync {
 		return nil
 	}
@@ -29,7 +31,7 @@ func lag(s replication.Serving, bound *cluster.Lag) *cluster.Lag {
 
 func (v *volumes) report(r *replication.Replica) cluster.Report {
 	rep := r.Report()
-	rep.Attached = v.n.devices.attached(rep.Volume)
+	rep.Attached = slices.ContainsFunc(v.n.windowsOf(rep.Volume), v.n.devices.attached)
 	b := v.n.bound(rep.Volume, r.Volume().Mode)
 	if b == nil {
 		return rep

@@ -18,7 +18,7 @@ import (
 
 // modes are those that the configuration has and the volumes neither have nor are to get.
 func modes(st *cluster.State, next *config.Config) (all []cluster.ChangeMode) {
-	for _, vol := range next.Volumes {
+	for _, vol := range next.Mirrors() {
 		if v, ok := st.Volumes[vol.Name]; ok && string(vol.Mode) != v.ModeToBe() {
 			all = append(all, cluster.ChangeMode{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: string(vol.Mode)})
 		}

@@ -195,7 +195,7 @@ func sizeWaitsFor(vol *cluster.Volume, promotable []string) string {
 // get: a promotion by force gave the growth up.
 func overtaken(st *cluster.State, old, next *config.Config) (steps []config.Step) {
 	for _, g := range resizes(st, next) {
-		if o, _ := old.Volume(g.Name); o.Size == g.Size {
+		if o, _ := old.Mirror(g.Name); o.Size == g.Size {
 			kind := config.StepChange
 			if g.Loses > 0 {
 				kind = config.StepShrink
@@ -209,7 +209,7 @@ func overtaken(st *cluster.State, old, next *config.Config) (steps []config.Step
 
 // resizes are the sizes that the configuration has and the volumes neither have nor are to get.
 func resizes(st *cluster.State, next *config.Config) (all []cluster.ResizeVolume) {
-	for _, vol := range next.Volumes {
+	for _, vol := range next.Mirrors() {
 		if v, ok := st.Volumes[vol.Name]; ok && vol.Size != v.NextSize() {
 			all = append(all, cluster.ResizeVolume{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Size: vol.Size, Number: v.Resized + 1, Loses: max(0, v.Size-vol.Size)})
 		}

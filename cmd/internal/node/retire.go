@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"hacluster/blockdev/meta"
 	"hacluster/heartbeat/cluster"
@@ -68,8 +70,7 @@ func (v *volumes) sweep(st *cluster.State, gone cluster.Removed) {
 	v.swept[gone.ID] = true
 	end := v.n.disk.Begin("set the metadata of a removed volume aside")
 	defer end()
-	device := gone.Replicas[i].Device
-	switch where, err := v.setAside(gone, device, userOf(st, v.n.me.Name, device, v.opened)); {
+	switch where, err := v.setAside(gone, v.backingsOf(st, gone, gone.Replicas[i])); {
 	case err != nil:
 		v.n.log.Error("what a removed volume left behind stays where it is", "volume", gone.Name, "error", err)
 	case where != "":
@@ -78,9 +79,19 @@ func (v *volumes) sweep(st *cluster.State, gone cluster.Removed) {
 	}
 }
 
+// leftBacking is a backing of a removed volume. user is the volume that has it now; empty: none.
+type leftBacking struct{ device, user string }
+
+func (v *volumes) backingsOf(st *cluster.State, gone cluster.Removed, rep cluster.Replica) (all []leftBacking) {
+	for _, device := range cluster.Paths(gone.Parts, rep) {
+		all = append(all, leftBacking{device, userOf(st, v.n.me.Name, device, v.opened)})
+	}
+	return all
+}
+
 // setAside does what the removal asked for, in this order: the data first, so that a crash between does not leave data
-// that nobody remembers to delete. user is the volume that has the device now. where says what was done; empty: there was nothing.
-func (v *volumes) setAside(gone cluster.Removed, device, user string) (where string, err error) {
+// that nobody remembers to delete. where says what was done; empty: there was nothing.
+func (v *volumes) setAside(gone cluster.Removed, backings []leftBacking) (where string, err error) {
 	dir, path := v.superblockPath(gone.Name)
 	sb, err := meta.Read(path)
 	switch {
@@ -92,7 +103,7 @@ func (v *volumes) setAside(gone cluster.Removed, device, user string) (where str
 		return "", nil
 	}
 	if gone.DeleteData {
-		return deleteAll(dir, device, user)
+		return deleteAll(dir, backings)
 	}
 	to := filepath.Join(v.n.cfg.DataDir(), "removed", gone.Name+"-"+gone.ID[:min(8, len(gone.ID))])
 	if err := makeDirs(v.n.cfg.DataDir(), filepath.Dir(to)); err != nil {
@@ -101,7 +112,11 @@ func (v *volumes) setAside(gone cluster.Removed, device, user string) (where str
 	if err := os.Rename(dir, to); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("its data stays in %s, its metadata lies in %s", device, to), errors.Join(syncDir(filepath.Dir(dir)), syncDir(filepath.Dir(to)))
+	var devices []string
+	for _, b := range backings {
+		devices = append(devices, b.device)
+	}
+	return fmt.Sprintf("its data stays in %s, its metadata lies in %s", strings.Join(devices, " and "), to), errors.Join(syncDir(filepath.Dir(dir)), syncDir(filepath.Dir(to)))
 }
 
 // opened reports whether this node has ever opened its replica of the volume.
@@ -115,14 +130,30 @@ func (v *volumes) opened(vol cluster.Volume) bool {
 // before another volume gets to it; but where that failed, a later process tries it again, and somebody else's data lies there.
 func userOf(st *cluster.State, node, device string, opened func(cluster.Volume) bool) string {
 	for name, vol := range st.Volumes {
-		if r, ok := vol.Replica(node); ok && r.Device == device && opened(vol) {
+		if r, ok := vol.Replica(node); ok && slices.Contains(cluster.Paths(vol.Parts, r), device) && opened(vol) {
 			return name
 		}
 	}
 	return ""
 }
 
-func deleteAll(dir, device, user string) (where string, err error) {
+// deleteAll deletes the data, and then the metadata. What it did with one backing it does again after a crash.
+func deleteAll(dir string, backings []leftBacking) (where string, err error) {
+	var all []string
+	for _, b := range backings {
+		where, err := deleteData(b.device, b.user)
+		if err != nil {
+			return "", err
+		}
+		all = append(all, where)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	return strings.Join(all, "; "), syncDir(filepath.Dir(dir))
+}
+
+func deleteData(device, user string) (where string, err error) {
 	info, err := os.Lstat(device)
 	switch {
 	case user != "":
@@ -144,10 +175,7 @@ func deleteAll(dir, device, user string) (where string, err error) {
 	default:
 		where = device + " is a device: its metadata is deleted, its content stays"
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return "", err
-	}
-	return where, syncDir(filepath.Dir(dir))
+	return where, nil
 }
 
 // leadsTo tells of a symbolic link what a person finds behind it.

@@ -28,7 +28,7 @@ func TestDataOfAVolumeThatHasTheDeviceNowIsNotDeleted(t *testing.T) {
 		}
 		st := cluster.NewState()
 		st.Volumes["other"] = cluster.Volume{Name: "other", Replicas: []cluster.Replica{{Node: c.node, Device: device}}}
-		where, err := deleteAll(dir, device, userOf(st, "alpha", device, func(cluster.Volume) bool { return c.opened }))
+		where, err := deleteAll(dir, []leftBacking{{device, userOf(st, "alpha", device, func(cluster.Volume) bool { return c.opened })}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +57,7 @@ func TestDeletionLeavesWhatALinkLeadsTo(t *testing.T) {
 		if err := errors.Join(os.Symlink(to, link), os.Mkdir(meta, 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		where, err := deleteAll(meta, link, "")
+		where, err := deleteAll(meta, []leftBacking{{device: link}})
 		if err != nil || !strings.Contains(where, "symbolic link") || !strings.Contains(where, c.want) {
 			t.Errorf("%s: %q, %v", name, where, err)
 		}

@@ -33,7 +33,7 @@ func (n *Node) followSchedules(ctx context.Context) error {
 
 // lookAtSchedules begins what is due at now; it gives what the next look is to be told as last.
 func (n *Node) lookAtSchedules(ctx context.Context, last, now time.Time) (next time.Time) {
-	for _, v := range n.conf().Volumes {
+	for _, v := range n.conf().Mirrors() {
 		if v.Verify.Schedule.Due(last, now) {
 			n.verifyScheduled(ctx, v.Name, v.Verify)
 		}
@@ -62,7 +62,7 @@ func (n *Node) verifyScheduled(ctx context.Context, volume string, v config.Veri
 
 // verifyNext is when the schedule of a volume, as this node knows it, comes next; nil: it has none.
 func (n *Node) verifyNext(volume string) *time.Time {
-	v, ok := n.conf().Volume(volume)
+	v, ok := n.conf().Mirror(volume)
 	if !ok {
 		return nil
 	}

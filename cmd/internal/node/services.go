@@ -202,7 +202,7 @@ func (s *services) taken(t *guard.Taken) {
 		s.n.events.add("service not stopped", "", fmt.Sprintf("service %s has no lease and cannot be stopped on %s: %s", t.Service, s.n.me.Name, t.Err))
 		return
 	}
-	s.n.events.add("service taken down", volumeOf(run), fmt.Sprintf("the lease of service %s ended on %s: its guard took it down in %v", t.Service, s.n.me.Name, t.Took.Round(time.Millisecond)))
+	s.n.events.add("service taken down", s.volumeOf(run), fmt.Sprintf("the lease of service %s ended on %s: its guard took it down in %v", t.Service, s.n.me.Name, t.Took.Round(time.Millisecond)))
 	if run == nil {
 		return
 	}
@@ -212,12 +212,16 @@ func (s *services) taken(t *guard.Taken) {
 	}
 }
 
-func volumeOf(run *serviceRun) string {
+// volumeOf is what the service follows: its volume, or the group of its volumes.
+func (s *services) volumeOf(run *serviceRun) string {
 	if run == nil {
 		return ""
 	}
-	return run.conf.Volumes[0]
+	return s.n.follows(run.conf)
 }
+
+// follows is what a service follows, as the cluster's state names it.
+func (n *Node) follows(c config.Service) string { return n.state.get().Mirrored(c.Volumes[0]) }
 
 // drive tells each machine whether it may run, and the guard until when.
 func (s *services) drive(now cluster.Instant) {
@@ -319,7 +323,7 @@ func (s *services) act(run *serviceRun, acts []resource.Action) {
 			s.changed(run, a)
 		case resource.AskFailover:
 			run.moving = moving{wanted: true, asked: run.moving.asked}
-			s.n.events.add("service failover", volumeOf(run), fmt.Sprintf("service %s asks for another node than %s: %s", run.conf.Name, s.n.me.Name, a.Why))
+			s.n.events.add("service failover", s.volumeOf(run), fmt.Sprintf("service %s asks for another node than %s: %s", run.conf.Name, s.n.me.Name, a.Why))
 		}
 	}
 }
@@ -353,10 +357,10 @@ func (s *services) changed(run *serviceRun, c resource.Changed) {
 	s.n.log.Info("service", "service", name, "from", c.From, "to", c.To, "why", c.Why)
 	switch c.To {
 	case resource.Running, resource.Stopped, resource.Failed, resource.Blocked:
-		s.n.events.add("service "+string(c.To), volumeOf(run), text)
+		s.n.events.add("service "+string(c.To), s.volumeOf(run), text)
 	case resource.Starting:
 		if c.From == resource.Stopping {
-			s.n.events.add("service restarted", volumeOf(run), text)
+			s.n.events.add("service restarted", s.volumeOf(run), text)
 		}
 	}
 }

@@ -28,7 +28,7 @@ type standing struct {
 const guardSlack = 50 * time.Millisecond
 
 func (s *services) standing(run *serviceRun, now cluster.Instant) (out standing) {
-	name, me := run.conf.Volumes[0], s.n.me.Name
+	name, me := s.volumeOf(run), s.n.me.Name
 	st := s.n.state.get()
 	v, ok := st.Volumes[name]
 	if !ok {
@@ -160,7 +160,7 @@ func (n *Node) ServiceStopped(ctx context.Context, r *control.ServiceStopped) (*
 // leave stops the services of a volume that is to be handed over. They stay off in this epoch until resume.
 func (s *services) leave(ctx context.Context, volume string, e cluster.Epoch) error {
 	return s.await(ctx, func(run *serviceRun) bool {
-		if run.conf.Volumes[0] != volume {
+		if s.volumeOf(run) != volume {
 			return true
 		}
 		run.handing = e
@@ -172,7 +172,7 @@ func (s *services) leave(ctx context.Context, volume string, e cluster.Epoch) er
 func (s *services) resume(volume string) {
 	s.do(func(cluster.Instant) {
 		for _, run := range s.runs {
-			if run.conf.Volumes[0] == volume {
+			if s.volumeOf(run) == volume {
 				run.handing = 0
 			}
 		}
@@ -237,7 +237,7 @@ func (s *services) moveAway(run *serviceRun, now cluster.Instant, st standing) {
 	if !m.wanted || m.asked || now < m.next {
 		return
 	}
-	volume, epoch, rto := volumeOf(run), st.tenure.epoch, s.n.conf().Timers.RTO
+	volume, epoch, rto := s.volumeOf(run), st.tenure.epoch, s.n.conf().Timers.RTO
 	m.asked, m.next = true, now.Add(rto)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*rto+s.n.toStop(volume))
@@ -258,7 +258,7 @@ func (s *services) moveAway(run *serviceRun, now cluster.Instant, st standing) {
 // toStop is how long the services of a volume may take to stop: each of their resources as long as it may, and its kill.
 func (n *Node) toStop(volume string) (sum time.Duration) {
 	for _, c := range n.conf().Services {
-		if volume != "" && !slices.Contains(c.Volumes, volume) {
+		if volume != "" && n.follows(c) != volume {
 			continue
 		}
 		cfg, _ := machineOf(c)
@@ -291,7 +291,7 @@ const killLimit = 5 * time.Second
 
 // serviceStatus is where a service runs: the node on which anything of it may run, or that would run it.
 func (v *view) serviceStatus(c config.Service) api.ServiceStatus {
-	vol := v.state.Volumes[c.Volumes[0]]
+	vol := v.state.Volumes[v.state.Mirrored(c.Volumes[0])]
 	out := api.ServiceStatus{Name: c.Name, Node: vol.Primary, State: "unknown"}
 	for _, node := range sortedKeys(v.local) {
 		for _, s := range v.local[node].Services {

@@ -19,6 +19,7 @@ import (
 // VolumeVerify implements api.VolumeKeeper: the primary compares, so it is asked.
 func (n *Node) VolumeVerify(ctx context.Context, r api.VolumeVerifyRequest) (b api.VerifyBegun, err error) {
 	v := n.look(ctx)
+	r.Volume = v.state.Mirrored(r.Volume)
 	vol, ok := v.state.Volumes[r.Volume]
 	switch {
 	case !ok:

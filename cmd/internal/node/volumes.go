@@ -121,7 +121,7 @@ func (v *volumes) configure(cfg *config.Config) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for name, h := range v.all {
-		if conf, ok := cfg.Volume(name); ok {
+		if conf, ok := cfg.Mirror(name); ok {
 			h.replica.SetTimers(cfg.Timers.DropAfter, conf.SuspendLimit)
 			h.replica.SetResync(resync.Limits{Min: conf.Resync.MinRate, Max: conf.Resync.MaxRate})
 			h.bound = boundOf(conf.Async)
@@ -169,7 +169,7 @@ func (v *volumes) follow(st *cluster.State) {
 func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
 	v.mu.Lock()
 	h := v.all[vol.Name]
-	_, configured := v.n.conf().Volume(vol.Name)
+	_, configured := v.n.conf().Mirror(vol.Name)
 	if h != nil && h.id != vol.ID || h == nil && !configured {
 		v.mu.Unlock()
 		return nil // the one before is being closed, or the configuration with it is not taken over yet
@@ -196,11 +196,11 @@ func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.R
 }
 
 func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
-	conf, _ := v.n.conf().Volume(vol.Name)
+	conf, _ := v.n.conf().Mirror(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
 		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Bound: boundOf(conf.Async), Log: v.n.log}
 	h := &held{bound: cfg.Bound, id: vol.ID, size: vol.Size, resized: vol.Resized, tail: make(chan struct{}, 1), ended: make(chan struct{})}
-	b, err := v.openBacking(st, vol, rep.Device, conf)
+	b, err := v.openBacking(st, vol, rep.Device, conf.Volume)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
 		cfg.Incarnation = cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:])} // whether it was detached is not known
@@ -335,10 +335,16 @@ func (v *volumes) servingOf(r *replication.Replica) (out control.Serving, ok boo
 	}
 	out = control.Serving{Volume: s.Volume, Epoch: s.Epoch, Suspended: s.Suspended, ReadOps: s.ReadOps, WriteOps: s.WriteOps,
 		ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes, Bound: bound, ModeWaits: s.ModeWaits}
-	if server := v.server(); server != nil {
-		out.Clients = server.Clients(s.Volume)
+	vol := r.Volume()
+	for _, w := range vol.Windows() {
+		if server := v.server(); server != nil {
+			out.Clients += server.Clients(w.Name)
+		}
+		out.Device, out.DeviceReason = v.n.devices.shown(w.Name)
+		if vol.IsGroup() {
+			out.Parts = append(out.Parts, control.PartServing{Name: w.Name, Device: out.Device, DeviceReason: out.DeviceReason})
+		}
 	}
-	out.Device, out.DeviceReason = v.n.devices.shown(s.Volume)
 	for _, p := range s.Peers {
 		peer := control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
 			Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, SettlingBytes: p.SettlingBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, ETAMs: p.ETA.Milliseconds(), Reason: p.Reason, Blocked: p.Blocked}
@@ -366,12 +372,15 @@ func (v *volumes) Replicate(ctx context.Context, s *link.Session) error {
 
 // Lookup implements nbd.Exports.
 func (v *volumes) Lookup(name string) (nbd.Export, error) {
-	vol := v.n.state.get().Volumes[name]
+	vol, w, _ := v.n.state.get().Window(name)
 	if _, ok := v.n.conf().Volume(name); !ok && vol.Name == "" {
 		return nil, nbd.ErrUnknownExport // one of the file is known before the cluster is
 	}
-	if r := v.replica(name); r != nil {
+	if r := v.replica(vol.Name); r != nil {
 		if t := r.Tenure(); t != nil {
+			if vol.IsGroup() {
+				return windowed(t, &vol, w), nil
+			}
 			if t.Epoch() != vol.Epoch { // who holds requests learns of the epoch by its next connection
 				return t.Export(), nil
 			}
@@ -389,7 +398,10 @@ func (v *volumes) Lookup(name string) (nbd.Export, error) {
 func (v *volumes) Names() (names []string) {
 	for _, r := range v.replicas() {
 		if r.Tenure() != nil {
-			names = append(names, r.Volume().Name)
+			vol := r.Volume()
+			for _, w := range vol.Windows() {
+				names = append(names, w.Name)
+			}
 		}
 	}
 	return names
@@ -406,6 +418,10 @@ func (d described) Describe() string { return d.tenure.String() }
 
 var (
 	_ nbd.Describer    = described{}
+	_ nbd.Export       = window{}
+	_ nbd.TryGater     = window{}
+	_ nbd.Gatherer     = window{}
+	_ nbd.FastZeroer   = window{}
 	_ nbd.TryGater     = described{}
 	_ nbd.Gatherer     = described{}
 	_ nbd.Exports      = (*volumes)(nil)
