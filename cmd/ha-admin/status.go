@@ -175,7 +175,11 @@ func lineText(l *api.LineStatus) string {
 	if l.RateBytesPerSec > 0 {
 		limit = fmt.Sprintf("at most %.4gMbit/s", float64(l.RateBytesPerSec)*8/1e6)
 	}
-	return fmt.Sprintf("line to it: %s; %s sent for all volumes since the primary's process started", limit, sizeText(int64(l.SentBytes)))
+	sent := sizeText(int64(l.SentBytes)) + " sent"
+	if l.SentBytes < l.PlainBytes {
+		sent = fmt.Sprintf("%s sent as %s", sizeText(int64(l.PlainBytes)), sizeText(int64(l.SentBytes)))
+	}
+	return fmt.Sprintf("line to it: %s; %s, for all volumes since the primary's process started", limit, sent)
 }
 
 // pointText says what a forced promotion would give.

@@ -32,6 +32,10 @@ func (b *Batch) readPayload(in *input, n int) error {
 	switch {
 	case n == 0:
 		return nil
+	case b.Packed:
+		if err := b.unpack(in, n); err != nil {
+			return err
+		}
 	case n < largePayload:
 		in.ahead = chunkSize
 		p, err := in.take(n)

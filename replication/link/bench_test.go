@@ -46,12 +46,15 @@ func boxedStandby(ctx context.Context, s *Session) error {
 }
 
 func benchRoundTrip(b *testing.B, size, inFlight int) {
-	s := dial(b, serve(b, boxedStandby))
+	roundTrips(b, dial(b, serve(b, boxedStandby)), fill(size, 1), inFlight)
+}
+
+func roundTrips(b *testing.B, s *Sender, buf *blockdev.Buf, inFlight int) {
+	size := len(buf.Bytes())
 	out := NewOutbox(s, OutboxLimits{})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- out.Run(ctx) }()
-	buf := fill(size, 1)
 	f := writeFrame(1, buf)
 	f.Range = blockdev.Range{Len: int64(size)}
 	b.SetBytes(int64(size))

@@ -14,10 +14,12 @@ import (
 // Line is the way from this node to one other, as all streams to that node share it: how fast they may send together, and
 // what they have sent. It may be used by any number of goroutines, and waits for nothing. A nil Line has no limit.
 type Line struct {
-	base    time.Time
-	limited atomic.Bool   // a rate is in force
-	sent    atomic.Uint64 // bytes of messages
-	waited  atomic.Int64  // ns, of all senders together
+	base   time.Time
+	rate   atomic.Int64  // in force, in bytes a second; 0: no limit
+	how    atomic.Uint32 // shape.Compress
+	plain  atomic.Uint64 // bytes of messages, as they are
+	sent   atomic.Uint64 // and as they were sent
+	waited atomic.Int64  // ns, of all senders together
 
 	mu      sync.Mutex
 	shape   shape.Line
@@ -29,8 +31,9 @@ func NewLine() *Line { return &Line{base: time.Now(), changed: make(chan struct{
 
 // LineFigures are what a Line tells.
 type LineFigures struct {
-	Rate   int64 // in force, in bytes a second; 0: no limit
-	Sent   uint64
+	Rate   int64  // in force, in bytes a second; 0: no limit
+	Plain  uint64 // bytes of messages, as they are
+	Sent   uint64 // and as they were sent, some of them compressed
 	Waited time.Duration
 }
 
@@ -38,7 +41,7 @@ type LineFigures struct {
 func (l *Line) Figures() LineFigures {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return LineFigures{Rate: l.shape.Rate(), Sent: l.sent.Load(), Waited: time.Duration(l.waited.Load())}
+	return LineFigures{Rate: l.shape.Rate(), Plain: l.plain.Load(), Sent: l.sent.Load(), Waited: time.Duration(l.waited.Load())}
 }
 
 // Set changes the settings at once, also for streams that are up; at is the moment of the week, by which the calendar goes.
@@ -46,18 +49,22 @@ func (l *Line) Figures() LineFigures {
 func (l *Line) Set(s shape.Settings, at shape.Minute) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.how.Store(uint32(s.Compress))
 	was := l.shape.Rate()
 	l.shape.Set(time.Since(l.base), s, at)
 	if l.shape.Rate() != was {
-		l.limited.Store(l.shape.Rate() != 0)
+		l.rate.Store(l.shape.Rate())
 		close(l.changed)
 		l.changed = make(chan struct{})
 	}
 }
 
+// compress is how messages are compressed.
+func (l *Line) compress() shape.Compress { return shape.Compress(l.how.Load()) }
+
 // RestOfResync is how long no resync may take a further chunk, and how large one may be.
 func (l *Line) RestOfResync() (rest time.Duration, most int64) {
-	if l == nil || !l.limited.Load() {
+	if l == nil || l.rate.Load() == 0 {
 		return 0, wire.MaxWrite
 	}
 	l.mu.Lock()
@@ -67,7 +74,7 @@ func (l *Line) RestOfResync() (rest time.Duration, most int64) {
 
 // Copied counts what a resync is about to send, or with less than 0 does not send after all.
 func (l *Line) Copied(n int64) {
-	if l == nil || !l.limited.Load() {
+	if l == nil || l.rate.Load() == 0 {
 		return
 	}
 	l.mu.Lock()
@@ -77,7 +84,7 @@ func (l *Line) Copied(n int64) {
 
 // piece is how much may be sent at a time.
 func (l *Line) piece() int {
-	if l == nil || !l.limited.Load() {
+	if l == nil || l.rate.Load() == 0 {
 		return wire.MaxWrite
 	}
 	l.mu.Lock()
@@ -108,19 +115,18 @@ func (l *Line) take(n int) (taken int, wait time.Duration, changed <-chan struct
 // pacedOutput sends messages at the pace of a line: in pieces, and between them it waits, in the writer goroutine only.
 // Without a limit it hands them on as they are.
 type pacedOutput struct {
-	to   output
-	line *Line
-	gone <-chan struct{} // closed when the stream is: nothing waits any more
+	to     output
+	line   *Line
+	packer *packer         // told when a message is through; nil: the peer knows no compression
+	gone   <-chan struct{} // closed when the stream is: nothing waits any more
 
 	pieces [][]byte // not handed to to yet
 	left   int      // bytes of them
 	now    [][]byte // handed to it
 	begun  bool     // to has something to send
 	timer  *time.Timer
-}
-
-func newPacedOutput(to output, line *Line, gone <-chan struct{}) *pacedOutput {
-	return &pacedOutput{to: to, line: line, gone: gone}
+	size   int           // of the message
+	took   time.Duration // to send it so far
 }
 
 func (o *pacedOutput) begin(pieces [][]byte) {
@@ -129,7 +135,8 @@ func (o *pacedOutput) begin(pieces [][]byte) {
 		n += len(p)
 	}
 	o.line.sent.Add(uint64(n))
-	if o.line.limited.Load() {
+	o.size, o.took = n, 0
+	if o.line.rate.Load() != 0 {
 		o.pieces, o.left, o.begun = pieces, n, false
 		return
 	}
@@ -137,9 +144,46 @@ func (o *pacedOutput) begin(pieces [][]byte) {
 	o.to.begin(pieces)
 }
 
-func (o *pacedOutput) canTry() bool { return o.to.canTry() }
+// canTry: what is compressed is left to the writer goroutine. Who puts a write has other things to do.
+func (o *pacedOutput) canTry() bool {
+	return o.to.canTry() && (o.packer == nil || !o.packer.on.Load())
+}
 
 func (o *pacedOutput) try() (done bool, err error) {
+	began := o.start()
+	done, err = o.tryOnce()
+	o.stop(began, done)
+	return done, err
+}
+
+func (o *pacedOutput) finish() error {
+	began := o.start()
+	err := o.finishAll()
+	o.stop(began, err == nil)
+	return err
+}
+
+// start and stop measure what a message takes to be sent, where that is asked for.
+func (o *pacedOutput) start() (began time.Time) {
+	if o.packer != nil && o.line.compress() == shape.Auto {
+		began = time.Now()
+	}
+	return began
+}
+
+func (o *pacedOutput) stop(began time.Time, done bool) {
+	if o.packer == nil {
+		return
+	}
+	if !began.IsZero() {
+		o.took += time.Since(began)
+	}
+	if done {
+		o.packer.through(o.size, o.took)
+	}
+}
+
+func (o *pacedOutput) tryOnce() (done bool, err error) {
 	if o.left > 0 {
 		if !o.line.takeFree(o.left) {
 			return false, nil
@@ -149,7 +193,7 @@ func (o *pacedOutput) try() (done bool, err error) {
 	return o.to.try()
 }
 
-func (o *pacedOutput) finish() error {
+func (o *pacedOutput) finishAll() error {
 	for {
 		if o.begun {
 			if err := o.to.finish(); err != nil {
@@ -212,7 +256,11 @@ func (o *pacedOutput) wait(d time.Duration, changed <-chan struct{}) bool {
 func DialOn(ctx context.Context, conn net.Conn, hello wire.Hello, line *Line) (*Sender, wire.HelloReply, error) {
 	s, reply, err := Dial(ctx, conn, hello)
 	if err == nil && line != nil {
-		s.line, s.to = line, newPacedOutput(s.to, line, s.gone)
+		s.line = line
+		if s.version >= wire.VersionPacked {
+			s.packer = &packer{line: line}
+		}
+		s.to = &pacedOutput{to: s.to, line: line, packer: s.packer, gone: s.gone}
 	}
 	return s, reply, err
 }

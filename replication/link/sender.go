@@ -22,6 +22,7 @@ type Sender struct {
 	over    sync.Once
 	gone    chan struct{} // closed when the stream is over: who waits for its turn on the line need not any more
 	line    *Line         // nil: none
+	packer  *packer       // nil: the peer knows no compression, or there is no line
 	sent    atomic.Uint64 // last sequence number begun to be sent, or known to the standby from an earlier stream
 
 	// Of whoever sends:
@@ -116,6 +117,15 @@ func (s *Sender) begin(frames []wire.Frame) error {
 		if b := frames[i].Buf; b != nil {
 			s.pieces = append(s.pieces, b.Bytes())
 			payload += len(b.Bytes())
+		}
+	}
+	if s.line != nil {
+		s.line.plain.Add(uint64(len(head) + payload))
+	}
+	if s.packer != nil && payload > 0 {
+		if packed := s.packer.take(s.pieces[1:], payload); packed != nil {
+			wire.Pack(head[prefixSize:])
+			s.pieces, payload = append(s.pieces[:1], packed), len(packed)
 		}
 	}
 	putPrefix(head, len(head)-prefixSize, payload)

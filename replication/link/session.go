@@ -80,7 +80,9 @@ func (s *Session) recv(b *Batch) error {
 	if err := s.check(b, head, payload); err != nil {
 		return s.fromPrimary(err)
 	}
-	if err := b.readPayload(s.in, payload); err != nil {
+	if err := b.readPayload(s.in, payload); errors.Is(err, ErrProtocol) {
+		return s.fromPrimary(err)
+	} else if err != nil {
 		return s.outcome(err)
 	}
 	if s.closed.Load() {

@@ -8,6 +8,8 @@
 // A bucket may be overdrawn by one piece of each stream: who takes first and waits afterwards is served in the order of asking,
 // and no stream starves. Small messages, such as the question whether somebody is alive, are counted and do not wait, until
 // very many of them are owed.
+//
+// A Pack decides whether what is sent is compressed.
 package shape
 
 import "time"
@@ -17,6 +19,7 @@ type Settings struct {
 	Rate     int64    // bytes a second; 0: no limit
 	Calendar []Window // the first that holds counts in the place of Rate
 	Reserve  int      // hundredths of the rate that resyncs never take
+	Compress Compress
 }
 
 const (

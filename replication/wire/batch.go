@@ -2,6 +2,8 @@ package wire
 
 import (
 	"cmp"
+	"encoding/binary"
+	"hash/crc32"
 
 	"hacluster/blockdev"
 )
@@ -9,9 +11,13 @@ import (
 // Batch is one message from the primary: frames in the order in which they take effect.
 //
 //	header | record of each frame | payload of each write and promise, in the same order
+//
+// In a packed one all payloads together are one compressed block, shorter than they are: whoever receives it asks for the length that
+// the records demand, takes memory for that, and refuses a block that comes to another. Checksums are of what was compressed (R21).
 type Batch struct {
 	Epoch, Stream uint64
 	Version       uint16 // of the stream; 0, when it is sent: the newest
+	Packed        bool   // of one that was received: its payloads are compressed
 	Frames        []Frame
 
 	segments [][]byte // what the frames' Payload are cut from; kept for the next Decode
@@ -40,6 +46,15 @@ func AppendBatch(dst []byte, b Batch, size int64) ([]byte, error) {
 	return dst, nil
 }
 
+// Pack says in a message that AppendBatch made that its payloads are compressed.
+func Pack(msg []byte) {
+	msg[headPacked] = 1
+	binary.LittleEndian.PutUint32(msg[headCRC:], crc32.Checksum(msg[:headCRC], castagnoli))
+}
+
+// PayloadLen is how many bytes of payload the frames have, when they are not compressed.
+func (b *Batch) PayloadLen() int { return b.payload }
+
 func checkBuf(f *Frame) error {
 	have := -1
 	if f.Buf != nil {
@@ -59,6 +74,9 @@ func checkBuf(f *Frame) error {
 func (b *Batch) Decode(segments [][]byte, size int64) error {
 	c := newCursor(segments)
 	err := b.decode(&c, size)
+	if err == nil && b.Packed {
+		err = malformed("compressed payloads in a message that is to be decoded as a whole")
+	}
 	if err == nil && b.payload != c.left {
 		err = malformed("%d payload bytes follow %d frames that have %d", c.left, len(b.Frames), b.payload)
 	}
@@ -70,7 +88,8 @@ func (b *Batch) Decode(segments [][]byte, size int64) error {
 	return nil
 }
 
-// DecodeHead decodes a message whose payloads, said to be so many bytes, are still to come: SetPayload follows. So a
+// DecodeHead decodes a message whose payloads, said to be so many bytes, are still to come: SetPayload follows, with what they are
+// when they are not compressed. So a
 // receiver takes no memory for them before all records were checked. b's memory is used again; nothing of head is kept.
 // After an error b holds nothing.
 func (b *Batch) DecodeHead(head []byte, payload int, size int64) error {
@@ -81,7 +100,9 @@ func (b *Batch) DecodeHead(head []byte, payload int, size int64) error {
 	case err != nil:
 	case c.left != 0:
 		err = malformed("%d bytes follow the records of %d frames", c.left, len(b.Frames))
-	case b.payload != payload:
+	case b.Packed && (payload == 0 || payload >= b.payload):
+		err = malformed("%d compressed bytes are announced for %d frames that have %d", payload, len(b.Frames), b.payload)
+	case !b.Packed && b.payload != payload:
 		err = malformed("%d payload bytes are announced for %d frames that have %d", payload, len(b.Frames), b.payload)
 	}
 	if err != nil {
@@ -106,7 +127,7 @@ func (b *Batch) decode(c *cursor, size int64) error {
 		return err
 	}
 	b.Reset()
-	b.Epoch, b.Stream, b.Version = h.epoch, h.stream, h.version
+	b.Epoch, b.Stream, b.Version, b.Packed = h.epoch, h.stream, h.version, h.packed != 0
 	t := tally{frames: int(h.count), version: h.version}
 	if err := b.decodeRecords(c, &t, size); err != nil {
 		return err

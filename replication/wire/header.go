@@ -11,7 +11,7 @@ import (
 //	 0  magic    "HBLK"
 //	 4  version  u16   negotiated; in a greeting the sender's highest
 //	 6  kind     u8
-//	 7  zero     u8
+//	 7  packed   u8    of a batch: 1 if the payloads behind it are compressed (version 7); else zero
 //	 8  epoch    u64
 //	16  stream   u64
 //	24  count    u32   records; in a greeting the bytes of its body
@@ -22,7 +22,7 @@ const (
 	headMagic   = 0
 	headVersion = 4
 	headKind    = 6
-	headZero    = 7
+	headPacked  = 7
 	headEpoch   = 8
 	headStream  = 16
 	headCount   = 24
@@ -59,6 +59,7 @@ func (k MessageKind) String() string {
 type header struct {
 	version uint16
 	kind    MessageKind
+	packed  uint8
 	epoch   uint64
 	stream  uint64
 	count   uint32
@@ -68,7 +69,7 @@ func appendHeader(dst []byte, h header) []byte {
 	dst, b := grow(dst, HeaderSize)
 	binary.LittleEndian.PutUint32(b[headMagic:], magic)
 	binary.LittleEndian.PutUint16(b[headVersion:], h.version)
-	b[headKind] = byte(h.kind)
+	b[headKind], b[headPacked] = byte(h.kind), h.packed
 	binary.LittleEndian.PutUint64(b[headEpoch:], h.epoch)
 	binary.LittleEndian.PutUint64(b[headStream:], h.stream)
 	binary.LittleEndian.PutUint32(b[headCount:], h.count)
@@ -100,19 +101,20 @@ func decodeHeader(c *cursor, want MessageKind) (header, error) {
 	h := header{
 		version: binary.LittleEndian.Uint16(b[headVersion:]),
 		kind:    MessageKind(b[headKind]),
+		packed:  b[headPacked],
 		epoch:   binary.LittleEndian.Uint64(b[headEpoch:]),
 		stream:  binary.LittleEndian.Uint64(b[headStream:]),
 		count:   binary.LittleEndian.Uint32(b[headCount:]),
 	}
-	return h, h.check(want, b[headZero])
+	return h, h.check(want)
 }
 
-func (h header) check(want MessageKind, zero byte) error {
+func (h header) check(want MessageKind) error {
 	if h.kind != want {
 		return malformed("%v (%d) where a %v is due", h.kind, h.kind, want)
 	}
-	if zero != 0 {
-		return malformed("reserved byte of the header is %#x", zero)
+	if h.packed > 1 || h.packed == 1 && (h.kind != KindBatch || h.version < VersionPacked) {
+		return malformed("reserved byte of the header of a %v of version %d is %#x", h.kind, h.version, h.packed)
 	}
 	greeting := h.kind == KindHello || h.kind == KindHelloReply
 	if !greeting && (h.version < VersionMin || h.version > Version) {

@@ -32,13 +32,14 @@ import (
 // speaks the newest that both sides know. Version 2 knew no reads at a member, no digests in the order of entries and past the
 // page cache, and had longer frames. Version 3 knew no sums in the place of digests (Sums) and no mode semisync (Received), and is the same otherwise.
 // Version 4 knew no Fence: its standbys go by their own record. Version 5 knew no places: its standbys cannot tell how long their
-// prefix is.
+// prefix is. Version 6 knew no compressed payloads (Batch.Packed).
 const (
-	Version      = 6
-	VersionMin   = 3
-	VersionSums  = 4 // the first that knows Sums
-	VersionFence = 5 // the first that knows Fence
-	VersionPlace = 6 // the first whose sequenced frames have an ID
+	Version       = 7
+	VersionMin    = 3
+	VersionSums   = 4 // the first that knows Sums
+	VersionFence  = 5 // the first that knows Fence
+	VersionPlace  = 6 // the first whose sequenced frames have an ID
+	VersionPacked = 7 // the first that knows compressed payloads
 )
 
 // Limits. A message that exceeds one is refused before anything is allocated for it.

@@ -201,8 +201,9 @@ type ReplicaStatus struct {
 // LineStatus is what the primary's node sends block data on to a replica's, of all volumes together, since its process started.
 type LineStatus struct {
 	RateBytesPerSec int64  `json:"rate_bytes_per_s"` // in force now; 0: no limit
-	SentBytes       uint64 `json:"sent_bytes"`
-	WaitedMs        int64  `json:"waited_ms"` // for their turn under the limit, all messages together
+	PlainBytes      uint64 `json:"plain_bytes"`
+	SentBytes       uint64 `json:"sent_bytes"` // less than plain_bytes, when some of it was compressed
+	WaitedMs        int64  `json:"waited_ms"`  // for their turn under the limit, all messages together
 }
 
 // RescueStatus is what is kept aside of a replica that a promotion by force left behind (R19).

@@ -69,6 +69,7 @@ var homes = map[string][]string{
 	"github.com/zclconf/go-cty":         {"cmd/internal/config"},
 	"github.com/spf13/cobra":            {"cmd/ha-admin"},
 	"github.com/coreos/go-systemd":      {"cmd/haclusterd"},
+	"github.com/klauspost/compress":     {"replication/link"},
 	"github.com/anishathalye/porcupine": {"cmd/internal/lab/history"},
 	"github.com/prometheus":             {"cmd/internal/metrics"},
 	"github.com/hanwen/go-fuse/v2":      {"cmd/internal/lab/disk", "blockdev/frontend/fuse"},

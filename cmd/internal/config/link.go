@@ -14,9 +14,20 @@ type Link struct {
 	Rate     int64     // bytes a second; 0: no limit
 	Reserve  int       // hundredths of the rate that a resync never takes
 	Calendar []Window  `json:",omitempty"`
+	Compress Compress
 
-	at, rateAt, reserveAt, calendarAt pos
+	at pos
 }
+
+// Compress is whether what is sent is compressed.
+type Compress string
+
+// The choices: auto compresses as long as that takes less time than it saves.
+const (
+	CompressAuto Compress = "auto"
+	CompressOn   Compress = "on"
+	CompressOff  Compress = "off"
+)
 
 // Window is a part of the week, in UTC, in which another rate holds; of several the first.
 type Window struct {
@@ -66,7 +77,7 @@ func (r *reader) links(root *body, nodes []Node) []Link {
 
 func (r *reader) link(b *body, nodes []Node) Link {
 	defer b.finish()
-	l := Link{Nodes: pairOf(b.label, b.second), at: b.at, rateAt: b.posOfKey("rate"), reserveAt: b.posOfKey("reserve"), calendarAt: b.at}
+	l := Link{Nodes: pairOf(b.label, b.second), at: b.at}
 	for _, name := range l.Nodes {
 		if n, ok := findNode(nodes, name); !ok {
 			r.add(b.at, "unknown node", "two of these are wanted: "+known(nodeNames(nodes)))
@@ -79,10 +90,9 @@ func (r *reader) link(b *body, nodes []Node) Link {
 	}
 	l.Rate = b.rate("rate")
 	l.Reserve = b.percent("reserve", defaultReserve)
+	compress, _ := b.choice("compress", string(CompressAuto), string(CompressOn), string(CompressOff))
+	l.Compress = Compress(compress)
 	for _, w := range b.blocks(false, "calendar") {
-		if len(l.Calendar) == 0 {
-			l.calendarAt = w.at
-		}
 		l.Calendar = append(l.Calendar, r.window(w))
 	}
 	return l
@@ -217,7 +227,7 @@ func (d DocumentLink) String() string {
 		}
 		text += fmt.Sprintf(", %s %s-%s %s", on, w.From, w.To, rateText(w.RateBytesPerS))
 	}
-	return text
+	return text + ", compress " + d.Compress
 }
 
 func (w Window) days() (on []string) {
@@ -251,7 +261,7 @@ func (p *plan) links(old, next *Config) {
 }
 
 func (l Link) document() DocumentLink {
-	d := DocumentLink{Nodes: l.Nodes[:], RateBytesPerS: l.Rate, ReservePercent: l.Reserve, Calendar: []DocumentWindow{}}
+	d := DocumentLink{Nodes: l.Nodes[:], RateBytesPerS: l.Rate, ReservePercent: l.Reserve, Compress: string(l.Compress), Calendar: []DocumentWindow{}}
 	for _, w := range l.Calendar {
 		d.Calendar = append(d.Calendar, DocumentWindow{Days: w.days(), From: clockText(w.From), To: clockText(w.To), RateBytesPerS: w.Rate})
 	}

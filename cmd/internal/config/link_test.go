@@ -34,7 +34,7 @@ func TestLinkIsReadWhicheverNodeComesFirst(t *testing.T) {
 	if l.Rate != 10_000_000 || l.Reserve != 30 || len(l.Calendar) != 3 || l.Calendar[0].Rate != 2_500_000 || l.Calendar[1].Days != [7]bool{0: true, 5: true, 6: true} {
 		t.Fatalf("%+v", l)
 	}
-	want := "rate 80Mbit/s, reserve 30%, mon tue wed fri 08:00-18:30 20Mbit/s, mon sat sun 22:00-06:00 none, daily 00:00-24:00 10MiB/s"
+	want := "rate 80Mbit/s, reserve 30%, mon tue wed fri 08:00-18:30 20Mbit/s, mon sat sun 22:00-06:00 none, daily 00:00-24:00 10MiB/s, compress auto"
 	if l.String() != want {
 		t.Fatalf("shown as %q, want %q", l, want)
 	}
@@ -47,11 +47,11 @@ func TestLinkIsReadWhicheverNodeComesFirst(t *testing.T) {
 }
 
 func TestLinkIsChangedOnline(t *testing.T) {
-	none, slow, slower := loopback(t), linked(t, `rate = "80Mbit"`), linked(t, "rate = \"20Mbit\"\ncalendar {\n from = \"08:00\"\n rate = \"1Mbit\"\n}")
+	none, slow, slower := loopback(t), linked(t, `rate = "80Mbit"`), linked(t, "rate = \"20Mbit\"\ncompress = \"off\"\ncalendar {\n from = \"08:00\"\n rate = \"1Mbit\"\n}")
 	for _, c := range []struct{ from, to, want string }{
-		{none, slow, "change online|link alpha beta|none -> rate 80Mbit/s, reserve 20%: for what is sent from then on"},
-		{slow, slower, "change online|link alpha beta|rate 80Mbit/s, reserve 20% -> rate 20Mbit/s, reserve 20%, daily 08:00-24:00 1Mbit/s: for"},
-		{slower, none, "change online|link alpha beta|rate 20Mbit/s, reserve 20%, daily 08:00-24:00 1Mbit/s -> none"},
+		{none, slow, "change online|link alpha beta|none -> rate 80Mbit/s, reserve 20%, compress auto: for what is sent from then on"},
+		{slow, slower, "change online|link alpha beta|rate 80Mbit/s, reserve 20%, compress auto -> rate 20Mbit/s, reserve 20%, daily 08:00-24:00 1Mbit/s, compress off: for"},
+		{slower, none, "change online|link alpha beta|rate 20Mbit/s, reserve 20%, daily 08:00-24:00 1Mbit/s, compress off -> none"},
 	} {
 		if steps := running(t, c.from).Plan(running(t, c.to)); !matches(steps, []string{c.want}) {
 			t.Errorf("planned %+v, want %q", steps, c.want)

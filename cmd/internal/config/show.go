@@ -56,6 +56,7 @@ type DocumentLink struct {
 	RateBytesPerS  int64            `json:"rate_bytes_per_s"` // 0: no limit
 	ReservePercent int              `json:"reserve_percent"`  // of the rate, that a resync never takes
 	Calendar       []DocumentWindow `json:"calendar"`
+	Compress       string           `json:"compress"` // auto | on | off
 }
 
 // DocumentWindow is a part of the week, in UTC, in which another rate holds.

@@ -260,8 +260,9 @@ type (
 	// Line is what a primary's node sends block data on to another, of all volumes together.
 	Line struct {
 		RateBytesPerSec int64  `json:"rate_bytes_per_s"` // in force; 0: no limit
-		SentBytes       uint64 `json:"sent_bytes"`
-		WaitedMs        int64  `json:"waited_ms"` // of all senders together
+		PlainBytes      uint64 `json:"plain_bytes"`
+		SentBytes       uint64 `json:"sent_bytes"` // less, when some of it was compressed
+		WaitedMs        int64  `json:"waited_ms"`  // of all senders together
 	}
 )
 

@@ -26,7 +26,7 @@ func full() Snapshot {
 		Node: "alpha", Cluster: "shop", Version: "v1", Ready: true, Lease: 400 * time.Millisecond, ConfigVersion: 3, Services: []Service{{Name: "shop", State: "running"}},
 		Raft:              &Raft{Leads: true, LeaderKnown: true, Term: 5, LastIndex: 9, CommitIndex: 8, AppliedIndex: 7, LastContact: time.Second, Won: 2, Commits: l},
 		Links:             []Link{{Peer: "beta", Address: "10.0.0.2:7401", Up: true, RTT: 200 * time.Microsecond, ProbesSent: 10, ProbesLost: 1}},
-		Lines:             []Line{{Peer: "beta", Rate: 2_500_000, Sent: 10, Waited: time.Second}},
+		Lines:             []Line{{Peer: "beta", Rate: 2_500_000, Plain: 20, Sent: 10, Waited: time.Second}},
 		Gossip:            Gossip{1, 2, 3, 4, 5},
 		NBD:               NBD{Connections: 1, BytesInFlight: 4096, Refused: 2, Slow: 3},
 		HandshakeRefusals: map[string]uint64{"too many": 1},

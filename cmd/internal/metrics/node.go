@@ -18,7 +18,8 @@ var (
 	gossipDup = counter("gossip_packet_copies_total", "Gossip packets that had come over another link already.")
 
 	lineRate   = gauge("line_rate_limit_bytes_per_second", "What block data for this peer may take in all; 0: no limit.", "peer")
-	lineSent   = counter("line_sent_bytes_total", "Bytes of messages with block data sent to this peer, of all volumes.", "peer")
+	linePlain  = counter("line_plain_bytes_total", "Bytes of messages with block data for this peer, of all volumes, before some were compressed.", "peer")
+	lineSent   = counter("line_sent_bytes_total", "The same as they were sent, before TLS.", "peer")
 	lineWaited = counter("line_waited_seconds_total", "How long messages waited for their turn under the limit, all together.", "peer")
 
 	nbdConns   = gauge("nbd_connections", "Connections of NBD clients.")
@@ -47,6 +48,7 @@ func (e emitter) node(s *Snapshot) {
 	}
 	for _, l := range s.Lines {
 		e.set(lineRate, float64(l.Rate), l.Peer)
+		e.set(linePlain, float64(l.Plain), l.Peer)
 		e.set(lineSent, float64(l.Sent), l.Peer)
 		e.seconds(lineWaited, l.Waited, l.Peer)
 	}

@@ -55,6 +55,7 @@ type Link struct {
 type Line struct {
 	Peer   string
 	Rate   int64 // bytes per second; 0: no limit
+	Plain  uint64
 	Sent   uint64
 	Waited time.Duration // of all senders together
 }

@@ -303,7 +303,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 		}
 		out.SettlingBytes = peer.SettlingBytes
 		if l := peer.Line; l != nil {
-			out.Line = &api.LineStatus{RateBytesPerSec: l.RateBytesPerSec, SentBytes: l.SentBytes, WaitedMs: l.WaitedMs}
+			out.Line = &api.LineStatus{RateBytesPerSec: l.RateBytesPerSec, PlainBytes: l.PlainBytes, SentBytes: l.SentBytes, WaitedMs: l.WaitedMs}
 		}
 	}
 	if !vol.IsMember(node) {

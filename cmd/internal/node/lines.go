@@ -40,7 +40,7 @@ func (n *Node) setLines(cfg *config.Config) {
 
 // settingsOf is what is configured for two nodes, as their line takes it.
 func settingsOf(l config.Link) shape.Settings {
-	s := shape.Settings{Rate: l.Rate, Reserve: l.Reserve}
+	s := shape.Settings{Rate: l.Rate, Reserve: l.Reserve, Compress: compressOf(l.Compress)}
 	for _, w := range l.Calendar {
 		out := shape.Window{From: shape.Minute(w.From), To: shape.Minute(w.To), Rate: w.Rate}
 		for day, on := range w.Days {
@@ -51,6 +51,17 @@ func settingsOf(l config.Link) shape.Settings {
 		s.Calendar = append(s.Calendar, out)
 	}
 	return s
+}
+
+// compressOf: nothing set is off.
+func compressOf(c config.Compress) shape.Compress {
+	switch c {
+	case config.CompressAuto:
+		return shape.Auto
+	case config.CompressOn:
+		return shape.On
+	}
+	return shape.Off
 }
 
 func minuteOfWeek(t time.Time) shape.Minute {
@@ -65,7 +76,7 @@ func (n *Node) lineTo(node string) *control.Line {
 		return nil
 	}
 	f := n.peers.lines[node].Figures()
-	return &control.Line{RateBytesPerSec: f.Rate, SentBytes: f.Sent, WaitedMs: f.Waited.Milliseconds()}
+	return &control.Line{RateBytesPerSec: f.Rate, PlainBytes: f.Plain, SentBytes: f.Sent, WaitedMs: f.Waited.Milliseconds()}
 }
 
 // lineFigures are those of the lines to the nodes that hold data.
@@ -75,6 +86,6 @@ func (n *Node) lineFigures(s *metrics.Snapshot) {
 			continue
 		}
 		f := n.peers.lines[node.Name].Figures()
-		s.Lines = append(s.Lines, metrics.Line{Peer: node.Name, Rate: f.Rate, Sent: f.Sent, Waited: f.Waited})
+		s.Lines = append(s.Lines, metrics.Line{Peer: node.Name, Rate: f.Rate, Plain: f.Plain, Sent: f.Sent, Waited: f.Waited})
 	}
 }

@@ -5,12 +5,13 @@ import (
 	"time"
 
 	"hacluster/cmd/internal/config"
+	"hacluster/replication/shape"
 )
 
 // The calendar of the configuration says the same as the line's: days from Monday on, minutes in UTC.
 func TestCalendarOfALinkGoesByUTC(t *testing.T) {
-	s := settingsOf(config.Link{Rate: 80, Reserve: 30, Calendar: []config.Window{{Days: [7]bool{6: true}, From: 22 * 60, To: 6 * 60, Rate: 20}}})
-	if s.Rate != 80 || s.Reserve != 30 {
+	s := settingsOf(config.Link{Rate: 80, Reserve: 30, Compress: config.CompressAuto, Calendar: []config.Window{{Days: [7]bool{6: true}, From: 22 * 60, To: 6 * 60, Rate: 20}}})
+	if s.Rate != 80 || s.Reserve != 30 || s.Compress != shape.Auto || settingsOf(config.Link{}).Compress != shape.Off {
 		t.Fatalf("%+v", s)
 	}
 	east := time.FixedZone("east", 2*3600)
