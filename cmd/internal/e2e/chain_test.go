@@ -16,7 +16,8 @@ import (
 // the volume that is a prefix of their order can be told from any that is not, and which prefix it is.
 type chain struct {
 	r     *rig
-	dev   *nbdclient.Client
+	dev   chainDev
+	from  int64         // the number of the last write before its first
 	think time.Duration // after each acknowledgement
 	acked atomic.Int64  // the number of the last write that was acknowledged
 	done  chan struct{}
@@ -24,6 +25,11 @@ type chain struct {
 	// The writer's own until done is closed.
 	at  []time.Time // when each was acknowledged, from number 1 on
 	err error       // why it ended
+}
+
+type chainDev interface {
+	WriteAt(p []byte, off int64) (int, error)
+	Abort()
 }
 
 const (
@@ -41,7 +47,13 @@ func (r *rig) chain(node string, think time.Duration) *chain {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c := &chain{r: r, dev: dev, think: think, done: make(chan struct{})}
+	return r.chainOn(dev, 0, think)
+}
+
+// chainOn begins with the write after a number.
+func (r *rig) chainOn(dev chainDev, from int64, think time.Duration) *chain {
+	c := &chain{r: r, dev: dev, from: from, think: think, done: make(chan struct{})}
+	c.acked.Store(from)
 	go c.write()
 	r.t.Cleanup(func() { c.end() })
 	return c
@@ -50,7 +62,7 @@ func (r *rig) chain(node string, think time.Duration) *chain {
 func (c *chain) write() {
 	defer close(c.done)
 	p := make([]byte, chainWrite)
-	for seq := int64(1); ; seq++ {
+	for seq := c.from + 1; ; seq++ {
 		slot := (seq - 1) % chainSlots
 		for b := range int64(chainWrite / StampSize) {
 			Stamp(p[b*StampSize:][:StampSize], slot*chainWrite/StampSize+b, uint64(seq))
