@@ -63,3 +63,27 @@ func TestShareOfTheLineIsWhatIsCopied(t *testing.T) {
 	}
 	none.settle(1<<20, none.charge(1<<20), copies(4096))
 }
+
+// R21: what is compressed and changed on its way counts as a block whose checksum does not match: it is not written, it is
+// counted and sent again, and the standby stays.
+func TestCompressedPayloadThatWasChangedIsRefusedAndReplayed(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	l.line.Set(shape.Settings{Compress: shape.On}, 0)
+	c := a.serving().client(t)
+	a.connected("b")
+	b.cable.corrupt(1)
+	if err := c.write(8192, marked(4096, 7)); err != nil {
+		t.Fatal(err)
+	}
+	if f := l.line.Figures(); b.cable.left() != 0 || f.Sent >= f.Plain {
+		t.Fatalf("nothing was changed on its way (%d left), or nothing compressed: %+v", b.cable.left(), f)
+	}
+	if n := b.get().Figures().ChecksumErrors; n != 1 {
+		t.Errorf("%d blocks are counted, want 1", n)
+	}
+	l.same("a", "b")
+	if l.drops() != 0 {
+		t.Error("dropped for a single mismatch")
+	}
+}

@@ -233,7 +233,9 @@ func (s *session) receive(ctx context.Context) error {
 		}
 		b, err := s.link.Recv()
 		if err != nil {
-			if !errors.Is(err, link.ErrClosed) && !errors.Is(err, link.ErrEnded) {
+			if errors.Is(err, wire.ErrChecksum) {
+				s.refuse(err) // a compressed block that was changed on its way
+			} else if !errors.Is(err, link.ErrClosed) && !errors.Is(err, link.ErrEnded) {
 				s.silent.Store(true)
 				s.refuseWith(wire.BadFrame, err)
 			}

@@ -125,7 +125,8 @@ type pacedOutput struct {
 	now    [][]byte // handed to it
 	begun  bool     // to has something to send
 	timer  *time.Timer
-	size   int           // of the message
+	plain  int           // bytes of the message, as it is
+	size   int           // and as it is sent
 	took   time.Duration // to send it so far
 }
 
@@ -134,7 +135,6 @@ func (o *pacedOutput) begin(pieces [][]byte) {
 	for _, p := range pieces {
 		n += len(p)
 	}
-	o.line.sent.Add(uint64(n))
 	o.size, o.took = n, 0
 	if o.line.rate.Load() != 0 {
 		o.pieces, o.left, o.begun = pieces, n, false
@@ -172,6 +172,10 @@ func (o *pacedOutput) start() (began time.Time) {
 }
 
 func (o *pacedOutput) stop(began time.Time, done bool) {
+	if done {
+		o.line.plain.Add(uint64(o.plain))
+		o.line.sent.Add(uint64(o.size))
+	}
 	if o.packer == nil {
 		return
 	}
@@ -260,7 +264,8 @@ func DialOn(ctx context.Context, conn net.Conn, hello wire.Hello, line *Line) (*
 		if s.version >= wire.VersionPacked {
 			s.packer = &packer{line: line}
 		}
-		s.to = &pacedOutput{to: s.to, line: line, packer: s.packer, gone: s.gone}
+		s.paced = &pacedOutput{to: s.to, line: line, packer: s.packer, gone: s.gone}
+		s.to = s.paced
 	}
 	return s, reply, err
 }

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -100,12 +101,17 @@ func (b *Batch) unpack(in *input, n int) error {
 	}
 	want := b.PayloadLen()
 	if got, err := s2.DecodedLen(src); err != nil || got != want {
-		return protocolError("a compressed block that says it has %d bytes (%v), for frames that have %d", got, err, want)
+		return spoilt("a compressed block that says it has %d bytes (%v), for frames that have %d", got, err, want)
 	}
 	b.buf = blockdev.NewBuf(want)
 	if _, err := s2.Decode(b.buf.Bytes(), src); err != nil {
-		return protocolError("a compressed block of %d bytes, for %d: %v", n, want, err)
+		return spoilt("a compressed block of %d bytes, for %d: %v", n, want, err)
 	}
 	b.piece[0] = b.buf.Bytes()
 	return nil
+}
+
+// spoilt: a block that cannot be what was sent counts as a payload whose checksum does not match (R21). It has none of its own.
+func spoilt(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", wire.ErrChecksum, protocolError(format, args...))
 }

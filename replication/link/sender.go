@@ -22,6 +22,7 @@ type Sender struct {
 	over    sync.Once
 	gone    chan struct{} // closed when the stream is over: who waits for its turn on the line need not any more
 	line    *Line         // nil: none
+	paced   *pacedOutput  // to, where there is a line
 	packer  *packer       // nil: the peer knows no compression, or there is no line
 	sent    atomic.Uint64 // last sequence number begun to be sent, or known to the standby from an earlier stream
 
@@ -119,8 +120,8 @@ func (s *Sender) begin(frames []wire.Frame) error {
 			payload += len(b.Bytes())
 		}
 	}
-	if s.line != nil {
-		s.line.plain.Add(uint64(len(head) + payload))
+	if s.paced != nil {
+		s.paced.plain = len(head) + payload
 	}
 	if s.packer != nil && payload > 0 {
 		if packed := s.packer.take(s.pieces[1:], payload); packed != nil {
