@@ -142,6 +142,9 @@ func volumeText(v api.VolumeStatus) string {
 		if p := r.Point; p != nil && r.State != api.ReplicaInSync {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), pointText(p))
 		}
+		if r.ByHand != "" {
+			fmt.Fprintf(&out, "  %s: at site %s: promoted only by `ha-admin failover %s --to %s`\n", oneLine(r.Node), oneLine(r.ByHand), oneLine(v.Name), oneLine(r.Node))
+		}
 		if l := r.Line; l != nil {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), lineText(l))
 		}

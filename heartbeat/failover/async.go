@@ -8,27 +8,30 @@ import "hacluster/heartbeat/cluster"
 // its memory or a clean-stop mark says that it lost nothing; of the others that are unchanged and have written what they took the one
 // with the longest prefix of the order; another by its clean-stop mark; who served last, with nothing unflushed or when all lost their
 // memory. Nobody else: what a standby lacks without its memory is in no bound (cluster/async.go). One that stopped in order does not
-// know in its next process how long its prefix was, which is within the bound all the same: so it comes behind those that do.
+// know in its next process how long its prefix was, which is within the bound all the same: so it comes behind those that do. Where one at
+// another site has the longest, nobody follows without a person (site.go).
 //
 // All are waited for a little (hadTime): who served, so that a process that was killed and is back, or one that only the leader did
 // not hear, costs no writes; the others, so that the longest is among those that are heard. One that is heard under its old process and
 // does not ask for its lease in another one's time is not waited for any longer: it will not serve.
 func (l *Leader) pickAsync(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
 	last, all := v.Served, len(reports) == len(v.Members)
-	names := candidates(v, a, reports)
+	names := l.candidates(v, a, reports)
 	next := nextUnchanged(v, reports, names)
 	given := a.released == givenUp && !a.failed && a.proven
 	if given && !waited && (awaitsNamed(v, a, reports) || next == "" && (!all || writes(v, a, reports))) {
 		return nil // it was given up for one that follows in a moment
 	}
+	apart := false
 	if !given {
 		next = longest(reports, next, names, v)
+		apart = l.longerElsewhere(v, a, reports, next)
 	}
 	silent := l.doesNotAsk(v, a, reports)
 	if silent && !waited {
 		return nil
 	}
-	if next != "" && (given || silent) {
+	if next != "" && (given || silent && !apart) {
 		return l.promotionAsync(now, v, a, reports, next, cluster.BasisUnchanged)
 	}
 	for _, n := range names {
@@ -42,6 +45,9 @@ func (l *Leader) pickAsync(now Instant, v *cluster.Volume, a *account, reports m
 		}
 	}
 	if !l.hadTime(now, a, reports) && (!a.failed && lacksLast(v, reports) || lacksLonger(v, a, reports)) {
+		return nil
+	}
+	if apart {
 		return nil
 	}
 	if next != "" {
@@ -61,7 +67,7 @@ func (l *Leader) pickAsync(now Instant, v *cluster.Volume, a *account, reports m
 // pickLost: everybody was heard, and nobody is the member that it was.
 func (l *Leader) pickLost(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report, all bool) *cluster.Promote {
 	last, heard := reports[v.Served]
-	if !all || !heard || !last.Usable() || a.failed && v.Served == v.Primary {
+	if !all || !heard || l.elsewhere(v, a, v.Served) || !last.Usable() || a.failed && v.Served == v.Primary {
 		return nil // an unchanged member may live: its return, or a person, decides
 	}
 	if last.Unmarked.Matches(v.Members[v.Served]) {

@@ -103,7 +103,7 @@ func (l *Leader) GiveUp(now Instant, g GiveUp) ([]Action, bool) {
 		return nil, false
 	}
 	a.gaveUp[g.Node] = id
-	a.released, a.ended, a.handTo, a.failed, a.proven = givenUp, 0, g.To, g.Failed, g.Term == l.cfg.Term
+	a.released, a.ended, a.handTo, a.gaveTo, a.failed, a.proven = givenUp, 0, g.To, g.To, g.Failed, g.Term == l.cfg.Term
 	return l.evaluate(now), true
 }
 

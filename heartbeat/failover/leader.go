@@ -43,6 +43,7 @@ type Leader struct {
 
 	state  *cluster.State
 	voters []string
+	sites  Sites
 
 	accepted map[string]requestID // newest request or give-up of each node
 	pending  []cluster.LeaseRequest
@@ -78,6 +79,7 @@ type account struct {
 	gaveUp   map[string]requestID
 	proven   bool      // given up: surely the primary's last word, not one that an earlier leader's grant overtook
 	handTo   string    // a hand-over names its target
+	gaveTo   string    // likewise, of a volume that was given up: no order that was cancelled meanwhile
 	attached bool      // the new process of the old primary has a device in use that waits for it
 	failed   bool      // the old primary gave up because its own disk failed
 	deciding *decision // a command is on its way: nobody is granted the volume until the record moves

@@ -124,7 +124,7 @@ func (l *Leader) choose(now Instant, v *cluster.Volume, a *account, why string) 
 	}
 	if a.released == givenUp && p.Candidate == v.Primary && p.Member.Process == v.Process {
 		// Nobody else can follow: the hand-over is void, and the next request gives the volume back (R30).
-		a.released, a.handTo, a.ended = "", "", 0
+		a.released, a.handTo, a.gaveTo, a.ended = "", "", "", 0
 		delete(l.orders, v.Name)
 		return nil
 	}
@@ -169,7 +169,7 @@ func (l *Leader) pick(now Instant, v *cluster.Volume, a *account, reports map[st
 	if p, stays := l.pickAttached(now, v, a, reports); stays {
 		return p
 	}
-	return pick(v, a, reports, waited)
+	return l.pickMember(v, a, reports, waited)
 }
 
 // pickAttached: a primary whose process was replaced, and whose node has a device in use that waits for the new one, follows itself
@@ -184,7 +184,7 @@ func (l *Leader) pickAttached(now Instant, v *cluster.Volume, a *account, report
 	switch {
 	case !heard:
 		return nil, !over
-	case !r.Attached || !r.Usable() || !v.Unchanged(v.Primary, &r) || !slices.Contains(candidates(v, a, reports), v.Primary):
+	case !r.Attached || !r.Usable() || !v.Unchanged(v.Primary, &r) || !slices.Contains(l.candidates(v, a, reports), v.Primary):
 		return nil, false
 	case len(reports) < len(v.Members) && !over:
 		return nil, true
@@ -192,14 +192,14 @@ func (l *Leader) pickAttached(now Instant, v *cluster.Volume, a *account, report
 	return promotion(v, a, reports, v.Primary, cluster.BasisUnchanged, false), true
 }
 
-// pick is R6 and R25: which member follows, given the reports that were asked for after the lease had ended.
+// pickMember is R6 and R25: which member follows, given the reports that were asked for after the lease had ended.
 //
 // In this order: an unchanged incarnation other than the last primary's; the last primary itself, unchanged, when no
 // other was heard for a lease or none is left; a clean-stop mark; when all were heard, one that had nothing unflushed; the
 // last primary, when every member lost its memory; any other, when the last primary cannot be used. A changed one waits
 // while an unchanged member may live, however long that takes: a person may know better.
-func pick(v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
-	names := candidates(v, a, reports)
+func (l *Leader) pickMember(v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
+	names := l.candidates(v, a, reports)
 	all := len(reports) == len(v.Members)
 	if !waited && awaitsNamed(v, a, reports) {
 		return nil
@@ -277,11 +277,11 @@ func writes(v *cluster.Volume, a *account, reports map[string]cluster.Report) bo
 }
 
 // candidates are the usable members, the wanted successor first, then in a fixed order. A primary that gave the
-// volume up for its own failed disk is none.
-func candidates(v *cluster.Volume, a *account, reports map[string]cluster.Report) []string {
+// volume up for its own failed disk is none, and one at another site only if a person named it.
+func (l *Leader) candidates(v *cluster.Volume, a *account, reports map[string]cluster.Report) []string {
 	var names []string
 	for _, n := range v.MemberNames() {
-		if r, ok := reports[n]; ok && r.Usable() && v.MayLead(n, &r, a.tookFirst(n, &r)) && !(n == v.Primary && a.failed) {
+		if r, ok := reports[n]; ok && r.Usable() && v.MayLead(n, &r, a.tookFirst(n, &r)) && !(n == v.Primary && a.failed) && !l.elsewhere(v, a, n) {
 			names = append(names, n)
 		}
 	}

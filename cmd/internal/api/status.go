@@ -25,6 +25,7 @@ type NodeStatus struct {
 	Name          string       `json:"name"`
 	Role          string       `json:"role"`
 	State         string       `json:"state"`
+	Site          string       `json:"site,omitempty"`
 	Voter         bool         `json:"voter"`
 	LeaseMs       int64        `json:"lease_ms"` // what is left of its lease
 	ConfigDiffers bool         `json:"config_differs"`
@@ -192,10 +193,11 @@ type ReplicaStatus struct {
 	// SettlingBytes is what a member may hold otherwise than the primary since the last failover or restart of the primary: none of it
 	// was acknowledged since, it is compared now, and a read of it waits for that (R29). Left out: nothing.
 	SettlingBytes int64         `json:"settling_bytes,omitempty"`
-	Resync        *ResyncStatus `json:"resync"`           // null: none runs
-	Point         *PointStatus  `json:"point,omitempty"`  // left out: it cannot be promoted, also not by force
-	Rescue        *RescueStatus `json:"rescue,omitempty"` // left out: there are no rescue images of it
-	Line          *LineStatus   `json:"line,omitempty"`   // left out: no link block names its node and the primary
+	Resync        *ResyncStatus `json:"resync"`            // null: none runs
+	Point         *PointStatus  `json:"point,omitempty"`   // left out: it cannot be promoted, also not by force
+	Rescue        *RescueStatus `json:"rescue,omitempty"`  // left out: there are no rescue images of it
+	ByHand        string        `json:"by_hand,omitempty"` // its site, which is not the primary's: only a person promotes it; left out: it is not so
+	Line          *LineStatus   `json:"line,omitempty"`    // left out: no link block names its node and the primary
 }
 
 // LineStatus is what the primary's node sends block data on to a replica's, of all volumes together, since its process started.

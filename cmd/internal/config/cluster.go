@@ -115,6 +115,11 @@ func (r *reader) node(b *body) Node {
 	}
 	role, _ := b.choice("role", string(RoleData), string(RoleWitness))
 	n.Role = Role(role)
+	if site := b.str("site", "east"); site.set {
+		if n.Site = site.s; !nameForm.MatchString(site.s) {
+			r.addValue(site, "unusable name", wantName)
+		}
+	}
 	b.vars = scope{"node.name": usableName(n.Name)}
 	address := b.need("address", "10.0.0.1:7400")
 	n.Address, n.addressAt = r.endpoint(address), address.at

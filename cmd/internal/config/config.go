@@ -76,6 +76,7 @@ type Node struct {
 	Address string   // host:port, TCP: replication, admin, Raft
 	Links   []string // host:port each, heartbeat links; may be empty
 	HTTP    string   // host:port, or empty for off
+	Site    string   `json:",omitempty"` // nodes of one are together; empty: of one with all others without
 	DataDir string   // cluster.data_dir, evaluated for this node
 	// AttachDir is cluster.attach_dir likewise; empty: /dev/hacluster. So files without it have the hash that they always had.
 	AttachDir string `json:",omitempty"`
@@ -120,7 +121,9 @@ type Volume struct {
 	SuspendLimit time.Duration
 	// UndoLimit is how many bytes the undo area of each replica may take. Default 0: as much as the old content of the
 	// whole volume needs. Less saves room in data_dir; a resync that reaches it goes on without a way back (R18).
-	UndoLimit int64 `json:",omitempty"` // so that files without it have the hash that they had before there was this key
+	// SiteFailover: its role goes to another site by itself. Otherwise only a person moves it there.
+	SiteFailover bool  `json:",omitempty"`
+	UndoLimit    int64 `json:",omitempty"` // so that files without it have the hash that they had before there was this key
 
 	at, modeAt, sizeAt, ioAt, suspendAt, undoAt, verifyAt, resyncAt, groupAt pos
 	asyncAt                                                                  asyncAt

@@ -118,6 +118,7 @@ func (o Volume) sameSettings(r *report, v Volume) {
 	differ(v.Mode == o.Mode, v.modeAt, "mode", o.Mode)
 	differ(v.IO == o.IO, v.ioAt, "io", o.IO)
 	differ(v.SuspendLimit == o.SuspendLimit, v.suspendAt, "suspend_limit", o.SuspendLimit)
+	differ(v.SiteFailover == o.SiteFailover, v.at, "site_failover", siteFailoverText(o.SiteFailover))
 	differ(v.UndoLimit == o.UndoLimit, v.undoAt, "undo_limit", undoText(o.UndoLimit))
 	differ(v.Async == o.Async, v.asyncAt.bytes, "async", o.Async)
 	differ(v.Verify == o.Verify, v.verifyAt, "verify", o.Verify)

@@ -116,6 +116,7 @@ func (p *plan) nodes(old, next *Config) {
 			continue
 		}
 		differs(p, StepRefused, n.at, what+": role", o.Role, n.Role, "it cannot be changed in a running cluster")
+		differs(p, StepChange, n.at, what+": site", o.Site, n.Site, "from the next failover on")
 		differs(p, StepRefused, n.addressAt, what+": address", o.Address, n.Address, "it cannot be changed in a running cluster")
 		differs(p, StepRefused, n.at, what+": links", strings.Join(o.Links, " "), strings.Join(n.Links, " "), "they cannot be changed in a running cluster")
 		differs(p, StepRefused, next.Cluster.at, what+": data_dir", o.DataDir, n.DataDir, "state does not move by itself")
@@ -246,6 +247,7 @@ func (p *plan) volume(o, v Volume) {
 	differs(p, StepChange, v.modeAt, what+"mode", o.Mode, v.Mode, modeTaken(v.Mode))
 	differs(p, StepRestart, v.ioAt, what+"io", o.IO, v.IO, "when haclusterd is started anew")
 	differs(p, StepChange, v.suspendAt, what+"suspend_limit", o.SuspendLimit, v.SuspendLimit, "")
+	differs(p, StepChange, v.at, what+"site_failover", siteFailoverText(o.SiteFailover), siteFailoverText(v.SiteFailover), "from the next failover on")
 	differs(p, StepRestart, v.undoAt, what+"undo_limit", undoText(o.UndoLimit), undoText(v.UndoLimit), "when haclusterd is started anew")
 	differs(p, StepChange, v.asyncAt.bytes, what+"async", o.Async, v.Async, asyncTaken(v.Mode))
 	differs(p, StepChange, v.verifyAt, what+"verify", o.Verify, v.Verify, "from the next minute on")
@@ -270,6 +272,19 @@ func orDefault(dir string) string {
 		return defaultAttachDir
 	}
 	return dir
+}
+
+// The choices of site_failover.
+const (
+	siteManual = "manual"
+	siteAuto   = "auto"
+)
+
+func siteFailoverText(auto bool) string {
+	if auto {
+		return siteAuto
+	}
+	return siteManual
 }
 
 func undoText(limit int64) string {

@@ -58,6 +58,8 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"resync", changed(t, src, `suspend_limit = "60s"`, "resync { max_rate = \"80MiB\" }"), []string{"change online|volume pgdata: resync|min_rate 4MiB/s, max_rate no limit -> min_rate 4MiB/s, max_rate 80MiB/s"}},
 		{"resync below the usual least", changed(t, src, `suspend_limit = "60s"`, "resync { max_rate = \"1MiB\" }"), []string{"change online|volume pgdata: resync|min_rate 4MiB/s, max_rate no limit -> min_rate 1MiB/s, max_rate 1MiB/s"}},
 		{"suspend limit", changed(t, src, `"60s"`, `"61s"`), []string{"change online|volume pgdata: suspend_limit|1m0s -> 1m1s"}},
+		{"a site", changed(t, src, `role    = "witness"`, "role = \"witness\"\n  site = \"far\""), []string{"change online|node gamma: site|none -> far: from the next failover on"}},
+		{"moves between sites", changed(t, src, `suspend_limit = "60s"`, `site_failover = "auto"`), []string{"change online|volume pgdata: site_failover|manual -> auto: from the next failover on"}},
 		{"undo limit", changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`), []string{"needs restart|volume pgdata: undo_limit|none -> 10GiB: when haclusterd is started anew"}},
 		{"a schedule", changed(t, src, "  async {", "  verify { schedule = \"30 2 * * sun\" }\n  async {"), []string{`change online|volume pgdata: verify|none -> "30 2 * * SUN": from the next minute on`}},
 		{"repair", changed(t, src, "  async {", "  verify {\n    schedule = \"30 2 * * 0\"\n    repair = true\n  }\n  async {"), []string{`change online|volume pgdata: verify|none -> "30 2 * * 0" with repair`}},
@@ -142,6 +144,9 @@ func TestNoDifferenceIsWithoutAStep(t *testing.T) {
 			return changed(t, s, "  async {", "  verify { schedule = \"0 4 * * *\" }\n  async {")
 		},
 		func(s string) string { return s + second },
+		func(s string) string {
+			return changed(t, s, `role    = "witness"`, "role = \"witness\"\n  site = \"far\"")
+		},
 		func(s string) string { return s + "link \"alpha\" \"beta\" { reserve = \"1%\" }\n" },
 	}
 	rnd := rand.New(rand.NewSource(1))

@@ -47,6 +47,7 @@ type DocumentNode struct {
 	Address string   `json:"address"`
 	Links   []string `json:"links"`
 	HTTP    string   `json:"http"`
+	Site    string   `json:"site,omitempty"`
 	DataDir string   `json:"data_dir"`
 }
 
@@ -75,6 +76,7 @@ type DocumentVolume struct {
 	Mode           string            `json:"mode"`
 	IO             string            `json:"io"`
 	SuspendLimitMs int64             `json:"suspend_limit_ms"`
+	SiteFailover   string            `json:"site_failover"`   // manual | auto: whether its role goes to another site by itself
 	UndoLimit      int64             `json:"undo_limit"`      // bytes; 0: as much as the whole volume takes
 	VerifySchedule string            `json:"verify_schedule"` // in UTC; empty: none
 	VerifyRepair   bool              `json:"verify_repair"`
@@ -133,7 +135,7 @@ func (c *Config) Document() Document {
 	}
 	for _, n := range c.Nodes {
 		d.Nodes = append(d.Nodes, DocumentNode{Name: n.Name, Role: string(n.Role), Address: n.Address,
-			Links: append([]string{}, n.Links...), HTTP: n.HTTP, DataDir: n.DataDir})
+			Links: append([]string{}, n.Links...), HTTP: n.HTTP, Site: n.Site, DataDir: n.DataDir})
 	}
 	for _, v := range c.Volumes {
 		d.Volumes = append(d.Volumes, v.document())
@@ -164,7 +166,7 @@ func (l Limits) document() map[string]int64 {
 
 func (v Volume) document() DocumentVolume {
 	d := DocumentVolume{Name: v.Name, Group: v.Group, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
-		SuspendLimitMs: v.SuspendLimit.Milliseconds(), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Resync: DocumentResync(v.Resync),
+		SuspendLimitMs: v.SuspendLimit.Milliseconds(), SiteFailover: siteFailoverText(v.SiteFailover), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Resync: DocumentResync(v.Resync),
 		Async:    DocumentAsync{MaxLagBytes: v.Async.MaxLagBytes, MaxLagMs: v.Async.MaxLag.Milliseconds(), PatienceMs: v.Async.Patience.Milliseconds()},
 		Replicas: []DocumentReplica{}}
 	for _, r := range v.Replicas {
@@ -211,7 +213,11 @@ func (d Document) Table() string {
 		p("version %d of the applied configuration", d.Version)
 	}
 	for _, n := range d.Nodes {
-		p("node %s: %s, address %s, links %s, http %s, data_dir %s", n.Name, n.Role, n.Address, orNone(strings.Join(n.Links, " ")),
+		site := ""
+		if n.Site != "" {
+			site = ", site " + n.Site
+		}
+		p("node %s: %s%s, address %s, links %s, http %s, data_dir %s", n.Name, n.Role, site, n.Address, orNone(strings.Join(n.Links, " ")),
 			orNone(n.HTTP), n.DataDir)
 	}
 	for _, l := range d.Links {
@@ -226,6 +232,9 @@ func (d Document) Table() string {
 			p("  verify %q in UTC, repair %t", v.VerifySchedule, v.VerifyRepair)
 		}
 		p("  resync: %s", Resync(v.Resync))
+		if v.SiteFailover == siteAuto {
+			p("  site_failover: %s", v.SiteFailover)
+		}
 		if v.Mode == string(ModeAsync) {
 			p("  async: %s", v.Async)
 		}

@@ -59,6 +59,8 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	v.Mode, v.IO, v.modeAt, v.sizeAt, v.ioAt, v.suspendAt, v.undoAt = Mode(mode), IO(io), modeAt, b.posOfKey("size"), b.posOfKey("io"), b.posOfKey("suspend_limit"), b.posOfKey("undo_limit")
 	v.SuspendLimit = b.duration("suspend_limit", defaultSuspendLimit)
 	v.UndoLimit = b.undoLimit()
+	sites, _ := b.choice("site_failover", siteManual, siteAuto)
+	v.SiteFailover = sites == siteAuto
 	v.Group, v.groupAt = b.group()
 	v.Replicas = r.replicas(b, nodes)
 	v.Async, v.asyncAt = r.async(b)

@@ -10,6 +10,7 @@ import (
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat"
 	"hacluster/heartbeat/cluster"
+	"hacluster/heartbeat/failover"
 )
 
 // view is what a status is made of: the cluster's state, and what each node says of itself.
@@ -20,6 +21,7 @@ type view struct {
 	voters map[string]bool // Raft ids
 	local  map[string]*control.LocalReply
 	bounds map[string]*control.Bound // of volumes, as the node that looks has them configured
+	sites  failover.Sites            // likewise
 }
 
 // localTime bounds the wait for one node's own part of a status.
@@ -27,7 +29,7 @@ const localTime = 500 * time.Millisecond
 
 // look gathers a view: linearizable with quorum (the leader answers behind a barrier), what is known here without.
 func (n *Node) look(ctx context.Context) view {
-	v := view{state: n.state.get(), leader: n.leaderName(), voters: map[string]bool{}, local: map[string]*control.LocalReply{}, bounds: map[string]*control.Bound{}}
+	v := view{state: n.state.get(), leader: n.leaderName(), voters: map[string]bool{}, local: map[string]*control.LocalReply{}, bounds: map[string]*control.Bound{}, sites: sitesOf(n.conf())}
 	for _, c := range n.conf().Mirrors() {
 		v.bounds[c.Name] = boundFrom(c.Async)
 	}
@@ -160,7 +162,7 @@ func sortedKeys[V any](m map[string]V) []string {
 func (n *Node) nodeStatus(v *view, name string) api.NodeStatus {
 	c, _ := n.cfg.Node(name)
 	rec := v.state.Nodes[name]
-	out := api.NodeStatus{Name: name, Role: string(c.Role), State: "unknown", Voter: v.voters[rec.RaftID] && rec.RaftID != "",
+	out := api.NodeStatus{Name: name, Role: string(c.Role), Site: c.Site, State: "unknown", Voter: v.voters[rec.RaftID] && rec.RaftID != "",
 		ConfigDiffers: rec.Config != "" && rec.Config != v.state.ConfigHash}
 	l := v.local[name]
 	if l != nil {
@@ -286,6 +288,9 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 		out.State = api.ReplicaInconsistent
 	case !vol.IsMember(node):
 		out.State = api.ReplicaOutOfSync
+	}
+	if site, away := v.elsewhere(vol, node); away {
+		out.ByHand = site
 	}
 	out.Point = v.point(vol, node)
 	out.Reason = replicaReason(vol, node, out.State, rep, peer)

@@ -30,6 +30,7 @@ type leading struct {
 	timers config.Timers                  // run's own: those of the newest state
 	since  cluster.Instant                // run's own: when the configuration of the newest state was seen
 	config uint64                         // run's own: its version
+	sites  *config.Config                 // run's own: what says which nodes are together
 	asked  cluster.Instant                // run's own: when leases were last proposed to be settled
 	goes   sync.WaitGroup
 	cancel context.CancelFunc

@@ -80,6 +80,9 @@ func (v *view) notServed(vol *cluster.Volume) string {
 			why = append(why, fmt.Sprintf("%s follows when its disk has written what it received (%d of %d entries are)", m, rep.LastSeq, rep.Taken))
 		}
 	}
+	if text := v.byHand(vol); text != "" {
+		return strings.Join(append(why, text), "; ")
+	}
 	if len(why) == 0 {
 		return "a primary is being chosen"
 	}

@@ -47,6 +47,10 @@ func (n *Node) handAllOver() {
 
 func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 	before := r.Volume()
+	if v := (&view{sites: sitesOf(n.conf())}); v.onlyElsewhere(&before) {
+		n.log.Warn("volume is stopped without a hand-over: the other replicas are at other sites, to which only a person moves it", "volume", before.Name)
+		return
+	}
 	err := n.services.leave(ctx, before.Name, before.Epoch)
 	if err == nil { // after them: they may use it
 		err = n.devices.leave(ctx, before.Name, before.Epoch)

@@ -1,0 +1,41 @@
+package failover
+
+import "hacluster/heartbeat/cluster"
+
+// Sites say which nodes are together, and may be lost, or cut off, together. A volume's role does not leave the site of its primary by
+// itself: where the line to a site is down, the applications and people there cannot tell which side is lost, and a standby far
+// away may lack more than its operators want to lose. A person, who knows more, names the node (Order).
+type Sites struct {
+	Of   map[string]string // of a node; those without one are together
+	Auto map[string]bool   // volumes whose role goes to another site by itself
+}
+
+// SetSites changes them.
+func (l *Leader) SetSites(s Sites) { l.sites = s }
+
+// elsewhere reports whether n is at another site than the primary, and nobody asked for it by name: it is not promoted. Who was
+// primary before and is not settled with is none of these, for the present one has not acted (R6).
+func (l *Leader) elsewhere(v *cluster.Volume, a *account, n string) bool {
+	switch {
+	case v.Primary == "" || n == v.Primary || n == v.Previous || v.Mode != cluster.ModeSync && n == v.Served:
+		return false
+	case l.sites.Auto[v.Name] || l.sites.Of[n] == l.sites.Of[v.Primary]:
+		return false
+	case a.released == givenUp && a.gaveTo == n:
+		return false // it was given up for that one, which only a person asks for
+	}
+	o, ok := l.orders[v.Name]
+	return !ok || o.To != n
+}
+
+// longerElsewhere reports whether a member at another site has a longer prefix of the order than next. R6 wants the longest promoted,
+// and only a person may have that one.
+func (l *Leader) longerElsewhere(v *cluster.Volume, a *account, reports map[string]cluster.Report, next string) bool {
+	best := reports[next]
+	for n, r := range reports {
+		if l.elsewhere(v, a, n) && r.Usable() && v.Unchanged(n, &r) && (r.Epoch > best.Epoch || r.Epoch == best.Epoch && r.Place > best.Place) {
+			return true
+		}
+	}
+	return false
+}
