@@ -15,7 +15,7 @@ LAB_OUT   ?= bin/lab-results
 comma     := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts resynckills demo bench bench-failover bench-resync bench-idle calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-failover bench-resync bench-idle calm powercuts matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ growcuts: build ## crash each node at every fail point of a growth and a shrink,
 
 powercuts: ## cut the power of one or both of two replicas at named points: SEEDS (1000) histories, one again with SEED=n, all in one mode with MODE=async
 	HACLUSTER_POWERCUTS=$(or $(SEEDS),1000) $(if $(MODE),HACLUSTER_POWERCUT_MODE=$(MODE),) $(if $(SEED),HACLUSTER_POWERCUT_SEED=$(SEED),) $(GO) test -tags failpoints ./replication -run TestK110PowerCuts -count=1 -v -timeout 2h
+
+groupcuts: build ## cut the power of a PostgreSQL's machine, its data and its log on two volumes of a group in async, CUTS (50) times: about 12 minutes (root)
+	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_PGCUTS=$(or $(CUTS),50) $(GO) test ./cmd/internal/e2e -run TestPostgreSQLOverTwoVolumes -count=1 -v -timeout 90m
 
 resynckills: build ## kill the primary at KILLS (200) random points of a resync, and look at what its target returns to
 	HACLUSTER_BIN=$(CURDIR)/bin HACLUSTER_RESYNC_KILLS=$(or $(KILLS),200) $(GO) test ./cmd/internal/e2e -run TestPrimaryKilledInAResync -count=1 -v -timeout 4h

@@ -3,11 +3,13 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"hacluster/blockdev/frontend/attach"
 	"hacluster/blockdev/frontend/nbd/nbdclient"
 	"hacluster/cmd/internal/api"
 )
@@ -206,5 +208,66 @@ func (r *rig) untilGone(path string) {
 		if ctx.Err() != nil {
 			r.t.Fatal(fmt.Errorf("%s is there still", path))
 		}
+	}
+}
+
+// A service of several volumes of a group is where the group is, after a hand-over, a kill and a stop of its node.
+func TestServiceFollowsAGroup(t *testing.T) {
+	s := newServed(t, Config{RTO: "6s", More: []string{wal}}, true)
+	healthy := allAre(api.VolumeHealthy)
+	was := s.until("healthy", healthy).Volumes[0].Primary
+	s.running(was, 0)
+	n := len(s.runs())
+	s.admin(0, "failover", wal, "--to", other(was))
+	s.moved(other(was), n)
+	s.until("healthy again", healthy)
+	was, n = other(was), len(s.runs())
+	s.Kill(was)
+	s.moved(other(was), n)
+	s.start(was)
+	s.until("healthy again", healthy)
+	was, n = other(was), len(s.runs())
+	s.stop(was)
+	s.moved(other(was), n)
+}
+
+// A hand-over lets the devices of all volumes go, or none: with one of them in use it is refused, names who uses which, and leaves both.
+func TestDevicesOfAGroupGoTogetherOrNotAtAll(t *testing.T) {
+	if err := attach.Supported(); err != nil {
+		t.Skipf("no device can be attached here: %v", err)
+	}
+	r := group(t, Config{Attach: "fuse", RTO: "6s"})
+	node := r.until("healthy", allAre(api.VolumeHealthy)).Volumes[0].Primary
+	s := r.until("the devices are there", devicesOn(node))
+	for i, v := range []string{Volume, wal} {
+		if s.Volumes[i].Device != r.DeviceOf(node, v) {
+			t.Errorf("the device of %s is said to be %s", v, s.Volumes[i].Device)
+		}
+		if err := save(r.DeviceOf(node, v), filled(byte('a'+i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(r.DeviceOf(node, wal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, errs := r.admin(3, "failover", Volume)
+	r.says(errs, r.DeviceOf(node, wal), "of volume \"wal\" is in use on "+node)
+	r.until("both devices are there again", devicesOn(node))
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.admin(0, "failover", Volume, "--to", other(node))
+	r.until("both devices have moved", devicesOn(other(node)))
+	for i, v := range []string{Volume, wal} {
+		got, want := make([]byte, 64<<10), filled(byte('a'+i))
+		f, err := os.Open(r.DeviceOf(other(node), v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(f, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("the device of %s has %x... (%v)", v, got[:4], err)
+		}
+		f.Close()
 	}
 }

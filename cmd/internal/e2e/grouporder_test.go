@@ -83,10 +83,7 @@ func (r *rig) crossedRound(from int64, mode string, strike func(node string)) (k
 // R13: a writer that goes from one volume to the other and back, each time after the answer, finds on the promoted copy a prefix over
 // both, when the primary is killed and when its power is cut.
 func TestGroupKeepsTheOrderOverItsVolumes(t *testing.T) {
-	rounds := 2
-	if inLong() {
-		rounds = 8
-	}
+	rounds := times(2, 8)
 	for _, mode := range []string{"async", "sync"} {
 		t.Run(mode, func(t *testing.T) {
 			r := group(t, Config{Mode: mode, Extra: orderBlock})

@@ -44,7 +44,10 @@ func power(t *testing.T, cfg Config) *powered {
 	if err := disk.Supported(); err != nil {
 		t.Skipf("disks that lose power take root and FUSE: %v", err)
 	}
-	cfg.BootIDs, cfg.Disks, cfg.Size = true, "${node.name}", fmt.Sprintf("%dMiB", cutSmall>>20)
+	cfg.BootIDs, cfg.Disks = true, "${node.name}"
+	if cfg.Size == "" {
+		cfg.Size = fmt.Sprintf("%dMiB", cutSmall>>20)
+	}
 	p := &powered{rig: newRig(t, cfg), disks: map[string]*disk.Disk{}, bites: map[string]int64{}}
 	program, err := hadisk()
 	if err != nil {

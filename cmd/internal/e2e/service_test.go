@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"hacluster/blockdev/frontend/attach"
+	"hacluster/cmd/internal/api"
 )
 
 // served is a cluster with a service that writes, every 10 ms, "node pid" to a journal that all nodes share, and holds a lock: one that
@@ -25,7 +26,7 @@ type served struct {
 
 const serviceText = `
 service "shop" {
-  volumes = ["vol"]
+  volumes = [%[2]s]
   restarts = 1
   exec "writer" {
     run      = ["/bin/sh", "-c", "%[1]s/writer ${node.name}"]
@@ -67,16 +68,17 @@ func newServed(t *testing.T, cfg Config, deaf bool) *served {
 	if err := os.WriteFile(s.folder+"/writer", []byte(fmt.Sprintf(writer, s.folder)), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	volumes := `"` + strings.Join(append([]string{Volume}, cfg.More...), `", "`) + `"`
 	f, err := os.OpenFile(r.File(), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(f, serviceText, s.folder); err != nil {
+	if _, err := fmt.Fprintf(f, serviceText, s.folder, volumes); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
 	r.start()
-	r.until("the volume is healthy", Healthy)
+	r.until("the volumes are healthy", allAre(api.VolumeHealthy))
 	t.Cleanup(func() { // the guards end what runs
 		r.Close()
 		for until := time.Now().Add(patience); len(s.processes()) > 0; time.Sleep(20 * time.Millisecond) {
