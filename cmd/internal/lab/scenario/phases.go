@@ -67,7 +67,16 @@ func Idle(ctx context.Context, r *Run) error {
 func LedByWitness(ctx context.Context, r *Run) error {
 	ctx, cancel := context.WithTimeout(ctx, toHeal)
 	defer cancel()
-	if _, err := r.watch.until(ctx, func(v View) bool { return v.Leader == r.Witness() }); err != nil {
+	v, err := r.watch.until(ctx, func(v View) bool { return v.Leader != "" && v.Leader != v.Primary })
+	if standby := r.Other(v.Primary); err == nil && v.Leader == standby { // it may lead for ever: a fault before this one left it so
+		if err := errors.Join(r.Lab.Stop(standby, toHeal), r.Lab.Start(standby)); err != nil {
+			return err
+		}
+	}
+	if err == nil {
+		_, err = r.watch.until(ctx, func(v View) bool { return v.Leader == r.Witness() && v.State == api.VolumeHealthy })
+	}
+	if err != nil {
 		return fmt.Errorf("the witness was not made leader: %w", err)
 	}
 	rto, err := time.ParseDuration(r.state.Config.RTO) // longer than any lease
