@@ -47,6 +47,12 @@ type Mapper interface {
 	Extents(r Range, fn func(e Range, hole bool) bool) error
 }
 
+// Allocator is implemented by devices of which a hole takes space when it is written. Allocate takes it ahead, in one step for
+// all of r; what r reads as does not change. It may do nothing.
+type Allocator interface {
+	Allocate(r Range) error
+}
+
 // Reopener is implemented by devices in which a failed Flush is final for as long as they are open. Reopen opens the
 // same thing anew without giving it free meanwhile, so that a Flush counts again for what is written from then on; what
 // was written before and may be lost is the caller's to write again. It is refused while an operation is in flight.

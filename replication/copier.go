@@ -40,7 +40,10 @@ type copier struct {
 	mine    chan seen       // sent by workers, received by run; as many as are asked
 	asking  int64           // bytes of asked
 	pause   *time.Timer     // until the pace is asked again
-	knows   bool            // the stream knows sums
+	data    blockdev.Range  // known to hold data here, from what was read last on
+	whole   bool            // what was compared last is copied as a whole
+	told    int64           // the window of which the peer was told last that it is data; 0: none, for the first is behind none
+	version uint16          // of the stream
 	differs bool            // what was compared last differs for the most part: sums will tell
 	paced   bool            // counted in the meter: it asks what clients feel
 	line    lineShare
@@ -55,6 +58,7 @@ type compared struct {
 	sums   bool        // sums are asked for, which tell only what differs
 	all    bool        // it is copied whatever the digests say
 	charge int64       // bytes of the line that were taken for it
+	ahead  bool        // what follows it is told to be data
 }
 
 // digests are those of one chunk as it is here.
@@ -64,10 +68,11 @@ type digests struct {
 	tried []blockdev.Range // of bad: the rest was given up unseen
 	buf   *blockdev.Buf    // what was read; nil: it is a hole, or was read block by block, or not kept
 	err   error
+	data  blockdev.Range // known to hold data, from the chunk on
 }
 
-func newCopier(p *peerLink, stream uint64, outbox *link.Outbox, line *link.Line, knows bool) *copier {
-	return &copier{p: p, knows: knows, line: newLineShare(line), t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
+func newCopier(p *peerLink, stream uint64, outbox *link.Outbox, line *link.Line, version uint16) *copier {
+	return &copier{p: p, version: version, line: newLineShare(line), t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
 		replies: make(chan wire.Reply, maxCompares), mine: make(chan seen, maxCompares)}
 }
 
@@ -128,7 +133,7 @@ func (c *copier) ask() {
 		if !ok {
 			return
 		}
-		g := &compared{chunk: chunk, sums: c.knows && c.differs && paced}
+		g := &compared{chunk: chunk, sums: c.version >= wire.VersionSums && c.differs && paced, ahead: paced && c.isData(chunk)}
 		if paced {
 			pace.Took(at, chunk.Len)
 			g.charge = c.line.charge(chunk.Len)
@@ -139,6 +144,23 @@ func (c *copier) ask() {
 		}
 		c.read(c.lastID, chunk)
 	}
+}
+
+// isData reports whether the peer is to be told that what follows a chunk is data, all of which it will be sent: once for each
+// window. Data may be zeroes, which it is not sent where it has a hole: so only after a chunk that was sent as a whole, and
+// where data ends no more than what was asked for meanwhile is taken in vain.
+func (c *copier) isData(chunk blockdev.Range) bool {
+	w := resync.Ahead(chunk, c.t.r.cfg.Volume.Size)
+	if c.version < wire.VersionAhead || !c.whole || w.Off == c.told || w.Len == 0 || w.Off < c.data.Off || w.End() > c.data.End() {
+		return false
+	}
+	c.t.mu.Lock()
+	ok := c.t.core.Lacks(c.p.node, w)
+	c.t.mu.Unlock()
+	if ok {
+		c.told = w.Off
+	}
+	return ok
 }
 
 // asksClients has every operation of clients timed while a resync takes its pace from them.
@@ -159,6 +181,9 @@ func (c *copier) request(g *compared) bool {
 	f := wire.Frame{Kind: wire.Digest, ID: c.lastID, Range: g.chunk}
 	if g.sums {
 		f.Flags = wire.Sums
+	}
+	if g.ahead {
+		f.Flags |= wire.Ahead
 	}
 	if err := c.outbox.Put(f); err != nil {
 		c.p.disconnect("a digest request cannot be sent: " + err.Error()) // the chunk goes back to the plan with it
@@ -205,6 +230,9 @@ func (c *copier) hasRead(s seen) {
 		c.p.disconnect("what is to be copied cannot be read here: " + s.d.err.Error())
 		return
 	}
+	if s.d.data.End() > c.data.End() || s.d.data.Off < c.data.Off {
+		c.data = s.d.data
+	}
 	g := c.asked[s.id]
 	g.mine = &s.d
 	c.finish(s.id, g)
@@ -239,6 +267,7 @@ func (c *copier) finish(id uint64, g *compared) {
 	if mine.buf != nil {
 		mine.buf.Free()
 	}
+	c.whole = len(copies) == 1 && copies[0].Range == g.chunk
 	t.with(func(now primary.Instant) {
 		if len(mine.bad) > 0 {
 			t.core.Unreadable(now, c.p.node, c.stream, g.chunk, mine.bad, mine.tried)
@@ -267,7 +296,7 @@ func (c *copier) askAgain(id uint64, g *compared) {
 	if g.mine.buf != nil {
 		g.mine.sums = nil // else they are digests already
 	}
-	g.theirs, g.sums = nil, false
+	g.theirs, g.sums, g.ahead = nil, false, false
 	c.t.with(func(primary.Instant) { c.t.core.AskedAgain(c.p.node, c.stream) })
 	c.request(g)
 }
@@ -315,15 +344,20 @@ const maxBadBlocks = 16
 // readChunk reads a chunk and keeps it, without digests; where it cannot be read as a whole it is digestOf. Of a hole, of which
 // a copy is rare, the digests are all there is.
 func readChunk(dev blockdev.Device, chunk blockdev.Range, awaited []blockdev.Range) (d digests) {
-	if sums := link.DigestHole(dev, chunk, link.AppendDigests); sums != nil {
-		return digests{sums: sums}
+	found, hole := link.ExtentAt(dev, blockdev.Range{Off: chunk.Off, Len: min(chunk.Len+3*resync.Window, dev.Size()-chunk.Off)})
+	switch {
+	case hole && found.End() >= chunk.End():
+		return digests{sums: link.OfHole(chunk, link.AppendDigests)}
+	case !hole:
+		d.data = found
 	}
 	buf := blockdev.NewBuf(int(chunk.Len))
 	if _, err := dev.ReadAt(buf.Bytes(), chunk.Off); err != nil {
 		buf.Free()
 		return digestOf(dev, chunk, awaited, link.Digest)
 	}
-	return digests{buf: buf}
+	d.buf = buf
+	return d
 }
 
 // digestOf goes block by block where the whole chunk cannot be read; what is awaited is tried in any case.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 
 	"hacluster/blockdev"
@@ -96,8 +97,13 @@ func (n *labNode) stored(peer string, off int64) bool {
 	return f.Slots()[slot].Everything || f.Marked(off/f.RegionSize())&marks.Of(slot) != 0
 }
 
-// tally counts what is read from and written to a backing.
-type tally struct{ read, written atomic.Int64 }
+// tally counts what is read from and written to a backing, and keeps for what space was taken ahead.
+type tally struct {
+	read, written atomic.Int64
+
+	mu        sync.Mutex
+	allocated []blockdev.Range
+}
 
 func (t *tally) reset() {
 	t.read.Store(0)
@@ -113,6 +119,13 @@ type tallied struct {
 func (d tallied) ReadAt(p []byte, off int64) (int, error) {
 	d.t.read.Add(int64(len(p)))
 	return d.Dev.ReadAt(p, off)
+}
+
+func (d tallied) Allocate(r blockdev.Range) error {
+	d.t.mu.Lock()
+	defer d.t.mu.Unlock()
+	d.t.allocated = append(d.t.allocated, r)
+	return nil
 }
 
 func (d tallied) WriteAt(p []byte, off int64) (int, error) {

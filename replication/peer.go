@@ -149,7 +149,7 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 			sender.Close()
 		}
 	})
-	copier := newCopier(p, stream, outbox, sender.Line(), sender.Version() >= wire.VersionSums)
+	copier := newCopier(p, stream, outbox, sender.Line(), sender.Version())
 	goes.Go(func() { copier.run(ctx) })
 	t.mu.Lock()
 	p.outbox, p.sender, p.stream, p.probe, p.theirs = outbox, sender, stream, probe{}, nil

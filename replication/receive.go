@@ -12,6 +12,7 @@ import (
 	"hacluster/blockdev/failpoint"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/link"
+	"hacluster/replication/resync"
 	"hacluster/replication/role"
 	"hacluster/replication/standby"
 	"hacluster/replication/wire"
@@ -350,13 +351,37 @@ func (s *session) digest(ctx context.Context, b *link.Batch, f *wire.Frame) {
 		}
 		return
 	}
-	digest := digester(f.Flags)
+	digest, ahead := digester(f.Flags), blockdev.Range{}
 	if f.Flags&wire.FromDisk == 0 && s.overLocked() == nil {
 		digest = r.digestLocked(f)
+		if f.Flags&wire.Ahead != 0 {
+			ahead = r.aheadLocked(f.Range)
+		}
 	}
 	r.mu.Unlock()
 	id, at := f.ID, f.Range
-	r.work.do(jobFunc(func() { s.answerDigest(id, at, digest) }))
+	r.work.do(jobFunc(func() {
+		r.allocate(ahead)
+		s.answerDigest(id, at, digest)
+	}))
+}
+
+// aheadLocked is what space is to be taken for before a resync writes it, of which at is being compared: nothing but a hole.
+func (r *Replica) aheadLocked(at blockdev.Range) blockdev.Range {
+	if w := resync.Ahead(at, r.cfg.Volume.Size); r.hole.Has(w) {
+		return w
+	}
+	return blockdev.Range{}
+}
+
+// allocate takes space ahead. It is no more than a help: where there is none, the write says so.
+func (r *Replica) allocate(at blockdev.Range) {
+	if at.Len == 0 {
+		return
+	}
+	if err := r.dev.Allocate(at); err != nil {
+		r.log.Debug("space is not taken ahead", "range", at.String(), "error", err)
+	}
 }
 
 // digestLocked is how digests for a resync, or of a member that is not settled, are made: without the disk, where it is known to
@@ -380,7 +405,7 @@ func (r *Replica) digestLocked(f *wire.Frame) func(blockdev.Device, blockdev.Ran
 // lookFirst asks how far the hole goes that may begin there, for what is compared next.
 func (r *Replica) lookFirst(look uint64, digest func(blockdev.Device, blockdev.Range) ([]byte, error)) func(blockdev.Device, blockdev.Range) ([]byte, error) {
 	return func(dev blockdev.Device, at blockdev.Range) ([]byte, error) {
-		found, hole := link.ExtentAt(dev, at.Off)
+		found, hole := link.ExtentAt(dev, blockdev.Range{Off: at.Off, Len: dev.Size() - at.Off})
 		r.mu.Lock()
 		r.hole.Found(look, found, hole)
 		r.mu.Unlock()

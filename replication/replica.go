@@ -75,6 +75,7 @@ type Backing interface {
 	blockdev.Device
 	blockdev.VectorWriter
 	blockdev.Mapper
+	blockdev.Allocator
 	blockdev.Reopener
 	Stalled() bool
 }

@@ -8,6 +8,7 @@ import (
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication/resync"
 )
 
 // returning is a lab whose standby has left the set: what was written on both before is flushed, and may be in any region.
@@ -202,6 +203,49 @@ func TestResyncByTheMapUnderLoadAndBreaks(t *testing.T) {
 		w.more(r.lab, 50)
 		w.end()
 		r.same("a", "b")
+	}
+}
+
+// A target takes space ahead for data that it lacks and where it has a hole, and for nothing else: neither for what is a hole
+// at the primary, nor for zeroes that are written there.
+func TestSpaceIsTakenAheadOfAResyncOfANewDisk(t *testing.T) {
+	const size, mib = 208 << 20, int64(1 << 20)
+	l := formed(t, labConfig{size: size}, "a", "b")
+	a, b := l.nodes["a"], l.nodes["b"]
+	a.connected("b")
+	b.crash()
+	l.awaitPassing("the standby to be dropped", dropAfter, func() bool { return !l.volume().IsMember("b") })
+	for off := int64(0); off < 192*mib; off += mib {
+		what := pattern(int(mib), byte(off>>20))
+		switch {
+		case off >= 56*mib && off < 80*mib:
+			continue
+		case off >= 100*mib:
+			clear(what)
+		}
+		if _, err := a.mem.WriteAt(what, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.mem, b.table = memdev.New(memdev.Config{Size: size}), nil
+	b.cable.cut()
+	b.start()
+	slot, _ := b.marks.Lookup("a")
+	if err := b.marks.SetEverything(slot, true); err != nil { // in the lab a new map says nothing
+		t.Fatal(err)
+	}
+	b.cable.mend()
+	l.await("the standby to be admitted", func() bool { return l.volume().IsMember("b") })
+	l.same("a", "b")
+	b.tally.mu.Lock()
+	defer b.tally.mu.Unlock()
+	if len(b.tally.allocated) == 0 {
+		t.Error("no space was taken ahead")
+	}
+	for _, r := range b.tally.allocated { // zeroes are known as that when a window of them has been compared
+		if r.Len != resync.Window || r.Off%resync.Window != 0 || r.End() > 48*mib && r.Off < 80*mib || r.Off > 128*mib {
+			t.Errorf("space was taken for %v", r)
+		}
 	}
 }
 

@@ -46,19 +46,18 @@ func DigestHole(dev blockdev.Device, r blockdev.Range, sum Sum) []byte {
 	return OfHole(r, sum)
 }
 
-// ExtentAt is the extent of dev that begins at off, and whether it is a hole; what is not known is data.
-func ExtentAt(dev blockdev.Device, off int64) (e blockdev.Range, hole bool) {
-	rest := blockdev.Range{Off: off, Len: dev.Size() - off}
+// ExtentAt is what r has of the extent of dev that begins where r does, and whether it is a hole; what is not known is data.
+func ExtentAt(dev blockdev.Device, r blockdev.Range) (e blockdev.Range, hole bool) {
 	m, ok := dev.(blockdev.Mapper)
 	if !ok {
-		return rest, false
+		return r, false
 	}
-	err := m.Extents(rest, func(x blockdev.Range, h bool) bool {
+	err := m.Extents(r, func(x blockdev.Range, h bool) bool {
 		e, hole = x, h
 		return false
 	})
 	if err != nil || e.Len == 0 {
-		return rest, false
+		return r, false
 	}
 	return e, hole
 }

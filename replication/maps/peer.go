@@ -219,6 +219,13 @@ func (p *Peer) Within(r blockdev.Range) (hull blockdev.Range, ok bool) {
 	return rangeOf(first, end, p.size), true
 }
 
+// Lacks reports whether every block of r has to be copied.
+func (p *Peer) Lacks(r blockdev.Range) bool {
+	from, to := touched(r)
+	start, end, ok := p.behind.NextRange(from, to-from)
+	return ok && start == from && end >= to
+}
+
 // Behind is how many bytes have to be copied, Marked how many may differ; the last block counts as a whole one.
 func (p *Peer) Behind() int64 { return p.behind.Count() * blockSize }
 

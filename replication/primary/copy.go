@@ -67,6 +67,9 @@ func (c *Core) TakeChunk(now Instant, node string, stream uint64, most int64) (r
 	return r, false
 }
 
+// Lacks reports whether all of r is still to be compared with node, and copied where it differs.
+func (c *Core) Lacks(node string, r blockdev.Range) bool { return c.peers[node].m.Lacks(r) }
+
 // errFailing is why a copy that was read well is not sent.
 var errFailing = errors.New("the primary's own disk failed: what it reads may be older than what the member has")
 

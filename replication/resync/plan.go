@@ -22,6 +22,19 @@ const ChunkSize = 1 << 20
 // reads or writes it in less than a millisecond, so a client's block does not wait long behind it.
 const PieceSize = 64 << 10
 
+// Window is the unit, in bytes, in which a target takes space ahead: so few steps that they cost nothing, and no more than what is
+// under way, so that little is taken in vain when a resync is interrupted.
+const Window = 16 << 20
+
+// Ahead is the window behind that of r, if it lies wholly in a volume of the given size; else it is empty.
+func Ahead(r blockdev.Range, size int64) blockdev.Range {
+	w := blockdev.Range{Off: (r.Off/Window + 1) * Window, Len: Window}
+	if !w.Within(size) {
+		return blockdev.Range{}
+	}
+	return w
+}
+
 // Plan is what is left to do for one target. Not safe for concurrent use.
 //
 // Invariant: a chunk in work is still in todo; it leaves only when its last copy is done and nothing touched it.

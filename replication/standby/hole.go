@@ -25,11 +25,16 @@ type Hole struct {
 
 // Covers reports whether all of r is known to hold zeroes: no entry that was taken reaches into it.
 func (h *Hole) Covers(r blockdev.Range) bool {
-	ok := r.Len > 0 && h.known.Off <= r.Off && r.End() <= h.known.End()
+	ok := h.Has(r)
 	if ok {
 		h.cursor = r.End()
 	}
 	return ok
+}
+
+// Has is Covers of what is not asked for yet.
+func (h *Hole) Has(r blockdev.Range) bool {
+	return r.Len > 0 && h.known.Off <= r.Off && r.End() <= h.known.End()
 }
 
 // Begin has a look from r on, up to size. ok false: it is of no use, one is under way, or an entry that was taken has not

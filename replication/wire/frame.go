@@ -72,9 +72,10 @@ const (
 	FromDisk                   // digest: read past what the operating system keeps in memory
 	Sums                       // digest: answer with sums, which tell surely what differs and not what is alike
 	Fence                      // flush, or durable write or zero: nothing that follows it begins before it is durable (R13)
+	Ahead                      // digest: the primary has nothing but data in the window behind that of this range (resync.Ahead), and will send it
 )
 
-var allowedFlags = [...]Flags{Write: FUA | Resync | Fence, Zero: FUA | Unmap | Resync | Fence, Flush: Fence, Close: 0, Digest: Ordered | FromDisk | Sums, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0, Read: 0}
+var allowedFlags = [...]Flags{Write: FUA | Resync | Fence, Zero: FUA | Unmap | Resync | Fence, Flush: Fence, Close: 0, Digest: Ordered | FromDisk | Sums | Ahead, Ping: 0, Begin: Resync, Marks: 0, Promise: 0, Settled: 0, Read: 0}
 
 // Frame is one step of what a primary tells a standby.
 //
@@ -198,8 +199,8 @@ func (f *Frame) check(size int64) error {
 	if bad := f.Flags &^ allowedFlags[f.Kind]; bad != 0 {
 		return malformed("a %v has no flags %#x", f.Kind, uint8(bad))
 	}
-	if f.Flags&Sums != 0 && f.Flags != Sums {
-		return malformed("a %v for sums with the flags %#x", f.Kind, uint8(f.Flags))
+	if f.Kind == Digest && f.Flags&(Sums|Ahead) != 0 && f.Flags&(Ordered|FromDisk) != 0 {
+		return malformed("a %v for a resync with the flags %#x", f.Kind, uint8(f.Flags))
 	}
 	if f.Flags&Fence != 0 && f.Kind != Flush && f.Flags&FUA == 0 {
 		return malformed("a %v that need not be durable with the flags %#x", f.Kind, uint8(f.Flags))

@@ -32,7 +32,7 @@ import (
 // speaks the newest that both sides know. Version 2 knew no reads at a member, no digests in the order of entries and past the
 // page cache, and had longer frames. Version 3 knew no sums in the place of digests (Sums) and no mode semisync (Received), and is the same otherwise.
 // Version 4 knew no Fence: its standbys go by their own record. Version 5 knew no places: its standbys cannot tell how long their
-// prefix is. Version 6 knew no compressed payloads (Batch.Packed).
+// prefix is. Version 6 knew no compressed payloads (Batch.Packed) and no Ahead.
 const (
 	Version       = 7
 	VersionMin    = 3
@@ -40,6 +40,7 @@ const (
 	VersionFence  = 5 // the first that knows Fence
 	VersionPlace  = 6 // the first whose sequenced frames have an ID
 	VersionPacked = 7 // the first that knows compressed payloads
+	VersionAhead  = 7 // the first that knows Ahead
 )
 
 // Limits. A message that exceeds one is refused before anything is allocated for it.

@@ -90,6 +90,12 @@ func sampleSums() Batch {
 	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{{Kind: Digest, Flags: Sums, ID: 80, Range: blockdev.Range{Off: 4096, Len: 8192}}}}
 }
 
+func sampleAhead() Batch {
+	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{
+		{Kind: Digest, Flags: Ahead, ID: 84, Range: blockdev.Range{Off: 4096, Len: 8192}},
+		{Kind: Digest, Flags: Sums | Ahead, ID: 85, Range: blockdev.Range{Off: 12288, Len: 4096}}}}
+}
+
 func sampleFence() Batch {
 	w := write(81, 4096, []byte("payload"))
 	w.Flags = FUA | Fence
@@ -185,6 +191,7 @@ func TestGoldenBytes(t *testing.T) {
 		"hello": hello, "helloreply": reply, "batch": encode(t, sampleBatch(), 20<<30), "replies": replies,
 		"read": encode(t, sampleRead(), 20<<30), "data": data, "received": received, "sums": encode(t, sampleSums(), 20<<30), "fence": encode(t, sampleFence(), 20<<30),
 		"place": encode(t, samplePlace(), 20<<30),
+		"ahead": encode(t, sampleAhead(), 20<<30),
 	} {
 		golden(t, name, Version, msg)
 	}
@@ -217,6 +224,12 @@ func TestGoldenBytesOfOlderVersions(t *testing.T) {
 	}
 	golden(t, "sums", 4, encode(t, sums, 20<<30))
 	golden(t, "received", 4, r)
+	fence := sampleFence()
+	fence.Version = 5
+	golden(t, "fence", 5, encode(t, fence, 20<<30))
+	place := samplePlace()
+	place.Version = 6
+	golden(t, "place", 6, encode(t, place, 20<<30))
 }
 
 // What an older version does not know is neither sent in it nor taken.
@@ -224,7 +237,7 @@ func TestOlderVersionsLackWhatCameLater(t *testing.T) {
 	for what, c := range map[string]struct {
 		batch Batch
 		since int
-	}{"a request for sums": {sampleSums(), VersionSums}, "a fence": {sampleFence(), VersionFence}, "a place": {samplePlace(), VersionPlace}} {
+	}{"a request for sums": {sampleSums(), VersionSums}, "a fence": {sampleFence(), VersionFence}, "a place": {samplePlace(), VersionPlace}, "what follows": {sampleAhead(), VersionAhead}} {
 		for v := VersionMin; v < c.since; v++ {
 			old := c.batch
 			old.Version = uint16(v)

@@ -32,6 +32,7 @@ var (
 	_ blockdev.VectorWriter = (*Dev)(nil)
 	_ blockdev.Mapper       = (*Dev)(nil)
 	_ blockdev.Reopener     = (*Dev)(nil)
+	_ blockdev.Allocator    = (*Dev)(nil)
 )
 
 // New wraps dev, which it closes with itself.
@@ -130,6 +131,9 @@ func (d *Dev) Flush() error {
 func (d *Dev) Extents(r blockdev.Range, fn func(e blockdev.Range, hole bool) bool) error {
 	return forward.Extents(d.inner, r, fn)
 }
+
+// Allocate implements blockdev.Allocator. No rule meets it.
+func (d *Dev) Allocate(r blockdev.Range) error { return forward.Allocate(d.inner, r) }
 
 // Reopen implements blockdev.Reopener. No rule meets it.
 func (d *Dev) Reopen() error { return forward.Reopen(d.inner) }

@@ -90,11 +90,12 @@ var (
 	_ blockdev.VectorWriter = (*Dev)(nil)
 	_ blockdev.Mapper       = (*Dev)(nil)
 	_ blockdev.DiskReader   = (*Dev)(nil)
+	_ blockdev.Allocator    = (*Dev)(nil)
 )
 
 // missing remembers what the backing was found not to support, so that it is asked once.
 type missing struct {
-	dsync, punch, zeroRange atomic.Bool
+	dsync, punch, zeroRange, allocate atomic.Bool
 }
 
 // Open holds the backing at path and returns the device on it. Nothing is written to an existing backing.

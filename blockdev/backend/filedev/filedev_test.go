@@ -254,6 +254,39 @@ func TestTrimGivesSpaceBackAndZeroKeepsIt(t *testing.T) {
 	}
 }
 
+// Space that is taken ahead reads as a hole still, and keeps what is there.
+func TestAllocateTakesSpaceAndChangesNothing(t *testing.T) {
+	d := openDirect(t, image(t, mib), mib)
+	if _, err := d.WriteAt(fill(4096, 1), 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Allocate(blockdev.Range{Len: mib / 2}); err != nil {
+		t.Fatal(err)
+	}
+	if d.missing.allocate.Load() {
+		t.Skipf("the filesystem of %s cannot take space ahead (ext4, XFS and Btrfs can: set TMPDIR)", d.path)
+	}
+	if got := allocated(t, d); got != mib/2 {
+		t.Errorf("%d bytes are allocated, want %d", got, mib/2)
+	}
+	got := make([]byte, mib)
+	if _, err := d.ReadAt(got, 0); err != nil || bytes.Count(got, []byte{0}) != mib-4096 {
+		t.Errorf("%d bytes are zero; %v", bytes.Count(got, []byte{0}), err)
+	}
+	var holes int64
+	if err := d.Extents(blockdev.Range{Len: mib}, func(e blockdev.Range, hole bool) bool {
+		if hole {
+			holes += e.Len
+		}
+		return true
+	}); err != nil || holes != mib-4096 {
+		t.Errorf("%d bytes are holes; %v", holes, err)
+	}
+	if err := d.Allocate(blockdev.Range{Off: mib, Len: 4096}); !errors.Is(err, blockdev.ErrRange) {
+		t.Errorf("behind the end: %v", err)
+	}
+}
+
 // allocated is the space that the file takes on the disk.
 func allocated(t *testing.T, d *Dev) int64 {
 	t.Helper()

@@ -58,6 +58,23 @@ func (d *Dev) zeroBlocks(r blockdev.Range, unmap bool) error {
 	return d.writeZeroes(r)
 }
 
+// Allocate implements blockdev.Allocator. Direct writes into a hole of a file wait for each other, each for an allocation of its
+// own; into space that was taken for all of them in one step they go side by side. The page cache takes space in large steps
+// by itself.
+func (d *Dev) Allocate(r blockdev.Range) error {
+	if err := d.enter(blockdev.OpZero, r); err != nil {
+		return err
+	}
+	defer d.gate.leave()
+	if d.isBlock || !d.direct || r.Len == 0 {
+		return nil
+	}
+	if err := d.fallocate(0, &d.missing.allocate, r); !unsupported(err) {
+		return d.wrap(blockdev.OpZero, r, err)
+	}
+	return nil
+}
+
 // fallocate changes r in the given way, unless the backing is known not to support that.
 func (d *Dev) fallocate(mode uint32, missing *atomic.Bool, r blockdev.Range) error {
 	if missing.Load() {

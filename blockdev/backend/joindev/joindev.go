@@ -28,6 +28,7 @@ var (
 	_ blockdev.Device       = (*Dev)(nil)
 	_ blockdev.VectorWriter = (*Dev)(nil)
 	_ blockdev.Mapper       = (*Dev)(nil)
+	_ blockdev.Allocator    = (*Dev)(nil)
 	_ blockdev.Reopener     = (*Dev)(nil)
 	_ blockdev.DiskReader   = (*Dev)(nil)
 )
@@ -163,6 +164,13 @@ func (d *Dev) all(do func(blockdev.Device) error) error {
 	errs[0] = do(d.parts[0])
 	goes.Wait()
 	return errors.Join(errs...)
+}
+
+// Allocate implements blockdev.Allocator.
+func (d *Dev) Allocate(r blockdev.Range) error {
+	return d.each(r, func(dev blockdev.Device, at, _, n int64) error {
+		return forward.Allocate(dev, blockdev.Range{Off: at, Len: n})
+	})
 }
 
 // Extents implements blockdev.Mapper.

@@ -54,6 +54,7 @@ var (
 	_ blockdev.Device       = (*Dev)(nil)
 	_ blockdev.VectorWriter = (*Dev)(nil)
 	_ blockdev.Mapper       = (*Dev)(nil)
+	_ blockdev.Allocator    = (*Dev)(nil)
 	_ blockdev.Reopener     = (*Dev)(nil)
 	_ blockdev.DiskReader   = (*Dev)(nil)
 )
@@ -148,6 +149,13 @@ func (d *Dev) Reopen() error {
 	s := d.slots.enter(blockdev.OpFlush, blockdev.Range{})
 	defer d.leave(s)
 	return forward.Reopen(d.inner)
+}
+
+// Allocate implements blockdev.Allocator. It is timed like a write.
+func (d *Dev) Allocate(r blockdev.Range) error {
+	s := d.slots.enter(blockdev.OpWrite, r)
+	defer d.leave(s)
+	return forward.Allocate(d.inner, r)
 }
 
 // Extents implements blockdev.Mapper. It is timed like a read, for it may wait for the disk's metadata; what fn does is not.

@@ -36,6 +36,17 @@ func Extents(d blockdev.Device, r blockdev.Range, fn func(blockdev.Range, bool) 
 	return nil
 }
 
+// Allocate takes space for r ahead, where d has a use for that.
+func Allocate(d blockdev.Device, r blockdev.Range) error {
+	if a, ok := d.(blockdev.Allocator); ok {
+		return a.Allocate(r)
+	}
+	if !r.Within(d.Size()) {
+		return blockdev.ErrRange
+	}
+	return nil
+}
+
 // Len is the length of all segments together.
 func Len(segments [][]byte) int64 {
 	n := int64(0)
