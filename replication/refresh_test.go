@@ -21,6 +21,7 @@ type kernelDisk struct {
 	durable []byte
 	dirty   map[int64]bool // pages
 	failing int            // so many flushes from now on fail
+	trap    int64          // a write to this page has the next flush fail; 0: none
 	reopens int
 	denied  error // of the next attempts to open it anew
 }
@@ -42,6 +43,9 @@ func (o *openedDisk) touch(off, n int64) {
 	defer o.d.mu.Unlock()
 	for i := off / 4096; i*4096 < off+n; i++ {
 		o.d.dirty[i] = true
+		if i == o.d.trap && i != 0 {
+			o.d.failing, o.d.trap = 1, 0
+		}
 	}
 }
 
@@ -106,6 +110,12 @@ func (d *kernelDisk) fail(times int) {
 	d.failing = times
 }
 
+func (d *kernelDisk) failAt(off int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trap = off / 4096
+}
+
 func (d *kernelDisk) deny(err error) (reopens int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -143,12 +153,12 @@ func failedStandby(t *testing.T) (l *lab, b *labNode, block []byte) {
 	c := a.serving().client(t)
 	a.connected("b")
 	block = pattern(4096, 9)
-	if err := errors.Join(c.write(0, pattern(4096, 1)), c.flush(), c.write(1<<20, block)); err != nil {
+	if err := errors.Join(c.write(0, pattern(4096, 1)), c.flush()); err != nil {
 		t.Fatal(err)
 	}
-	b.disk.fail(1)
-	b.disk.deny(errFault) // no resync before the primary is gone
-	if err := c.flush(); err != nil {
+	b.disk.deny(errFault)  // no resync before the primary is gone
+	b.disk.failAt(1 << 20) // the first flush behind the write, which may be one of the primary's own
+	if err := errors.Join(c.write(1<<20, block), c.flush()); err != nil {
 		t.Fatal(err)
 	}
 	if l.volume().IsMember("b") || b.disk.holds(block, 1<<20) {
