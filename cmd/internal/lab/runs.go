@@ -189,7 +189,7 @@ func inLab(ctx context.Context, c *call, s scenario.Scenario, name string, seed 
 	if err != nil {
 		return r, err
 	}
-	cfg.RTO, cfg.Mode, cfg.Extra, cfg.Disks, cfg.Clocks = s.RTO, s.Mode, s.Extra, s.Disks, s.Clocks
+	cfg.RTO, cfg.Mode, cfg.Extra, cfg.Link, cfg.Disks, cfg.Clocks = s.RTO, s.Mode, s.Extra, s.Link, s.Disks, s.Clocks
 	if s.Clocks {
 		if cfg.Bin, err = steppable(ctx, cfg.Bin); err != nil {
 			return r, err

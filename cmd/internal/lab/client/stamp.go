@@ -13,7 +13,7 @@ import (
 const BlockSize = 4096
 
 // A register holds: magic, block, number and time of the write (8 bytes each), the writer's name (24 bytes), a filling
-// that follows from block and number, and in the last 4 bytes the CRC-32C of all before it. So whatever is torn,
+// that follows from block and number, of which each word stands there twice, so that it can be compressed, and in the last 4 bytes the CRC-32C of all before it. So whatever is torn,
 // shifted, decayed or made up does not pass for any write.
 const (
 	stampMagic  = 0x68616c6162726567
@@ -33,9 +33,11 @@ func stamp(p []byte, o history.Op) {
 	copy(p[offName:offFilling], o.Who)
 	x := uint64(o.Block)*0x9e3779b97f4a7c15 ^ o.Seq*0xbf58476d1ce4e5b9 | 1
 	for i := offFilling; i+8 <= offChecksum; i += 8 {
-		x ^= x << 13
-		x ^= x >> 7
-		x ^= x << 17
+		if i/8%2 == 1 {
+			x ^= x << 13
+			x ^= x >> 7
+			x ^= x << 17
+		}
 		le.PutUint64(p[i:], x)
 	}
 	le.PutUint32(p[offChecksum:], crc32.Checksum(p[:offChecksum], castagnoli))

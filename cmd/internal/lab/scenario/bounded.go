@@ -116,7 +116,7 @@ func held(ctx context.Context, r *Run, b Bound, f Fault) (in Injected, end func(
 	in.Bites = func() (string, bool, error) {
 		proof, ok, err := bites()
 		slowed, most := look.seen()
-		return fmt.Sprintf("%s; writers slowed: %v, %s", proof, slowed, most), ok && slowed, err
+		return fmt.Sprintf("%s; writers slowed: %v, %s", proof, slowed, most), ok && slowed && look.compressed(), err
 	}
 	return in, func() {
 		stop()
@@ -141,12 +141,24 @@ type looking struct {
 	slowed       bool
 	lagBytes     int64
 	lagMs        int64
+	line         *api.LineStatus // newest; nil: nothing is set for it
+}
+
+// compressed reports whether what is to be compressed was.
+func (k *looking) compressed() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.line == nil || k.line.SentBytes < k.line.PlainBytes*9/10
 }
 
 func (k *looking) seen() (slowed bool, most string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.slowed, fmt.Sprintf("the standby lacked %d bytes at most, for %d ms, as status said %d times, and %d bytes, told of within %v, by %d looks at its disk",
+	line := ""
+	if l := k.line; l != nil {
+		line = fmt.Sprintf("%d bytes were sent as %d; ", l.PlainBytes, l.SentBytes)
+	}
+	return k.slowed, line + fmt.Sprintf("the standby lacked %d bytes at most, for %d ms, as status said %d times, and %d bytes, told of within %v, by %d looks at its disk",
 		k.lagBytes, k.lagMs, k.looks, k.onDisk, k.onDiskAge.Round(time.Millisecond), k.disks)
 }
 
@@ -181,6 +193,9 @@ func (k *looking) said(v api.VolumeStatus) {
 	for _, p := range v.Replicas {
 		if p.Node != k.r.Standby() {
 			continue
+		}
+		if p.Line != nil {
+			k.line = p.Line
 		}
 		k.lagBytes, k.lagMs = max(k.lagBytes, p.LagBytes), max(k.lagMs, p.LagMs)
 		if p.LagBytes > k.bound.Bytes {

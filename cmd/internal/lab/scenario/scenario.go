@@ -53,6 +53,7 @@ type Scenario struct {
 	RTO    string // of the cluster; default "2s"
 	Mode   string // of the volume; default "sync"
 	Extra  string // more lines of the volume block
+	Link   string // the link block of the two nodes with replicas
 	FUA    bool   // each write is durable before it counts: what must survive when all nodes lose power
 	Disks  bool   // the nodes' files lie on disks that can lose power, fail and hang
 	Clocks bool   // the daemons have clocks of their own that can be stepped

@@ -259,18 +259,27 @@ func Table() []Scenario {
 		{Name: "async-slow-standby", Covers: "D93", What: "async: each write of the standby takes 100 ms longer: writers come down to its speed, within the bound", Mode: "async", Extra: narrow.block(30 * time.Second), Disks: true,
 			Fault: Bounded(narrow, Disk(disk.Fault{Kind: disk.Slow, Op: disk.Write, Delay: 100 * time.Millisecond}, topology.DiskVolume, S)), Hold: 12 * time.Second,
 			Expect: Expect{Service: GoesOn}},
-		wan("async-wan", "a minute", time.Minute),
-		wan("async-wan-10min", "ten minutes", 10*time.Minute),
+		wan("async-wan", "a minute", time.Minute, ""),
+		wan("async-wan-10min", "ten minutes", 10*time.Minute, ""),
+		wan("async-wan-s2", "a minute", time.Minute, compressed),
+		wan("async-wan-s2-10min", "ten minutes", 10*time.Minute, compressed),
 	}
 }
 
 // narrow is a bound that the load of a run reaches in a second.
 var narrow = Bound{Bytes: 1 << 20, Time: 2 * time.Second}
 
+// compressed has all that can be compressed on its way to the standby.
+const compressed = `link "alpha" "beta" { compress = "on" }`
+
 // wan is a long and thin line to the standby for so long, and then the end of the primary.
-func wan(name, long string, d time.Duration) Scenario {
-	return Scenario{Name: name, Covers: "X104 K110", Mode: "async", Extra: narrow.block(30 * time.Second), Disks: true, Think: seriesThink / 3,
-		What:  "async: 100 ms to the standby and back, and 20 Mbit/s, for " + long + ": writers come down to the line's speed, within the bound; then the primary loses power",
+func wan(name, long string, d time.Duration, link string) Scenario {
+	how := ""
+	if link != "" {
+		how = ", compressed"
+	}
+	return Scenario{Name: name, Covers: "X104 K110", Mode: "async", Extra: narrow.block(30 * time.Second), Link: link, Disks: true, Think: seriesThink / 3,
+		What:  "async: 100 ms to the standby and back, and 20 Mbit/s" + how + ", for " + long + ": writers come down to the line's speed, within the bound; then the primary loses power",
 		Phase: Long(narrow, WAN(), d), Lasts: d, Fault: Beheaded(narrow, PowerCut(disk.Torn, P)), Hold: 2 * time.Second,
 		Expect: Expect{Service: Moves, Changes: 1, Loss: narrow.Bytes}}
 }

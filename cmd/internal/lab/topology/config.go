@@ -18,7 +18,8 @@ const file = `cluster "lab" {
   links   = ["{{.HB1}}:7401", "{{.HB2}}:7401"]
   http    = ""
 }
-{{end}}volume "vol" {
+{{end}}{{.Link}}
+volume "vol" {
   size = "{{.Size}}"
   mode = "{{.Mode}}"
   replica "alpha" { device = "{{.Dir}}/nodes/alpha/vol.img" }
@@ -47,7 +48,7 @@ func (l *Lab) writeConfig(s *State) error {
 	}
 	var text strings.Builder
 	err := template.Must(template.New("cluster.hcl").Parse(file)).Execute(&text, map[string]any{
-		"RTO": s.Config.RTO, "Dir": l.Dir, "Nodes": nodes, "Size": s.Config.Size, "Mode": cmp.Or(s.Config.Mode, "sync"), "Extra": s.Config.Extra,
+		"RTO": s.Config.RTO, "Dir": l.Dir, "Nodes": nodes, "Size": s.Config.Size, "Mode": cmp.Or(s.Config.Mode, "sync"), "Extra": s.Config.Extra, "Link": s.Config.Link,
 	})
 	if err != nil {
 		return err

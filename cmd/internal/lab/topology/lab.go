@@ -53,6 +53,7 @@ type Config struct {
 	Size      string // of the volume, default "64MiB"
 	Mode      string // of the volume, default "sync"
 	Extra     string // more lines of the volume block
+	Link      string // the link block of the two nodes with replicas
 	Clocks    bool   // the daemons in Bin have clocks that can be stepped (package wallclock)
 	Disks     bool   // the nodes' folders lie on disks that can lose power, fail and hang
 }
