@@ -148,6 +148,7 @@ type heard struct {
 
 func newLeader(p *proc, term uint64) *leader {
 	l := &leader{p: p, term: term, heard: map[string]heard{}, l: failover.NewLeader(failover.Config{Self: p.node.name, Term: term, Lease: lease}, p.now())}
+	l.l.SetSites(p.w.sites())
 	p.after(leaderTick, l.tick)
 	return l
 }
@@ -182,6 +183,7 @@ func (l *leader) do(actions []failover.Action) {
 			if c.Promote != nil {
 				c.Promote.Bound = w.mostLost()
 				w.oracle.longest(l, c.Promote)
+				w.oracle.stays(l, c.Promote)
 				w.moment(p.node)
 				w.moment(w.node(c.Promote.Candidate))
 			}

@@ -96,6 +96,11 @@
 // order of admission, of several standbys that were heard the longest one, lacks no more than the bound, and the record of the failover says no less; each replica that has what it
 // lacks is held, so the rules of rescue count for it; anybody else begins with all that was told.
 //
+// # Sites
+//
+// In three seeds of 16 the last replica is at another site: it is promoted only if a person named it in that epoch, and so are the others
+// after that. In the end a person names one that could follow.
+//
 // # Modes
 //
 // Some seeds have an operator who changes the mode again and again, also before the last change is in force. When Barrier asks for it a

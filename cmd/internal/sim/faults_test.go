@@ -163,6 +163,7 @@ func (w *world) snapStream() {
 
 // order gives a person's word to whoever leads.
 func (w *world) order(o failover.Order) {
+	w.oracle.named(o.To)
 	for _, n := range w.nodes {
 		if p := n.proc; p != nil && p.leader != nil && w.now >= p.pausedUntil {
 			w.tracef("ORDER %+v", o)

@@ -14,6 +14,7 @@ import (
 // must be able to come wholly before the other: neither may have an operation that ended before one of the other began
 // in both directions (Gibbons and Korach, Testing Shared Memories, for values written once).
 type oracle struct {
+	orders map[string]cluster.Epoch // of nodes that a person named: when last
 	w      *world
 	last   value
 	blocks [blocks]history

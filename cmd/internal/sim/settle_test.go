@@ -110,6 +110,12 @@ func (w *world) person(healed int64) {
 		return
 	}
 	w.helped = w.now
+	if to := w.waits(&v); to != "" && !w.moving {
+		w.moving = true // once: then it is another reason that it waits for
+		w.order(failover.Order{To: to})
+		return
+	}
+	w.moving = false
 	if !w.badDisk && w.counts.Forced == 0 && !w.lostUnlike(&v) {
 		w.violate("the volume is not served %v after the last fault, although no disk failed and nobody was forced: %s", helpAfter, w.describe())
 	}

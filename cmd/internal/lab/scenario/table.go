@@ -274,11 +274,11 @@ const compressed = `link "alpha" "beta" { compress = "on" }`
 
 // wan is a long and thin line to the standby for so long, and then the end of the primary.
 func wan(name, long string, d time.Duration, link string) Scenario {
-	how := ""
+	how, think := "", seriesThink/3
 	if link != "" {
-		how = ", compressed"
+		how, think = ", compressed", seriesThink/9 // what is sent is shorter: it takes more writes to fill the line
 	}
-	return Scenario{Name: name, Covers: "X104 K110", Mode: "async", Extra: narrow.block(30 * time.Second), Link: link, Disks: true, Think: seriesThink / 3,
+	return Scenario{Name: name, Covers: "X104 K110", Mode: "async", Extra: narrow.block(30 * time.Second), Link: link, Disks: true, Think: think,
 		What:  "async: 100 ms to the standby and back, and 20 Mbit/s" + how + ", for " + long + ": writers come down to the line's speed, within the bound; then the primary loses power",
 		Phase: Long(narrow, WAN(), d), Lasts: d, Fault: Beheaded(narrow, PowerCut(disk.Torn, P)), Hold: 2 * time.Second,
 		Expect: Expect{Service: Moves, Changes: 1, Loss: narrow.Bytes}}
