@@ -131,6 +131,7 @@ func (l *leading) run() {
 	}
 	l.foundIdentity(st)
 	l.followLease(st)
+	l.followSites()
 	l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
 	ticked := l.n.now()
 	for {
@@ -144,10 +145,12 @@ func (l *leading) run() {
 			st, changed = l.n.state.watch()
 			l.foundIdentity(st)
 			l.followLease(st)
+			l.followSites()
 			l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
 		case <-tick.C:
 			ticked = l.n.now()
 			l.settleLeases(st)
+			l.followSites()
 			l.carryOut(l.core.Tick(ticked))
 		}
 	}

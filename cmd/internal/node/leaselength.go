@@ -13,7 +13,6 @@ func (l *leading) followLease(st *cluster.State) {
 	if st.ID == "" || st.RTOMillis == 0 {
 		return
 	}
-	l.followSites(st)
 	if l.config != st.ConfigVersion {
 		l.config, l.since = st.ConfigVersion, l.n.now()
 	}

@@ -12,22 +12,13 @@ import (
 // A volume's role leaves the site of its primary only on a person's word, unless its site_failover says otherwise. The leader decides
 // that (failover/site.go), by the applied configuration; what is here tells people.
 
-// followSites has the Leader know the sites that the newest state has, before that state.
-func (l *leading) followSites(st *cluster.State) {
-	if l.sites != nil && l.config == st.ConfigVersion {
-		return
+// followSites has the Leader know the sites of the configuration that this node runs with: the applied one, a moment after it was
+// applied. To read it here would keep leases waiting, where it has a thousand volumes.
+func (l *leading) followSites() {
+	if cfg := l.n.conf(); l.sites != cfg {
+		l.sites = cfg
+		l.core.SetSites(sitesOf(cfg))
 	}
-	cfg := l.n.conf()
-	if len(st.Config) > 0 {
-		applied, err := readApplied(l.n.cfg, st.Config)
-		if err != nil { // as adopt: it goes on with what it has
-			l.n.log.Error("the sites of the applied configuration are not known here: those of the one before count", "version", st.ConfigVersion, "error", err)
-		} else {
-			cfg = applied
-		}
-	}
-	l.sites = cfg
-	l.core.SetSites(sitesOf(cfg))
 }
 
 func sitesOf(cfg *config.Config) failover.Sites {
