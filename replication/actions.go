@@ -48,6 +48,10 @@ func (t *Tenure) push() {
 // takeLocked takes what the Core asks for. What goes to the peers is queued here, so that its order is the Core's, and
 // so is all that must not be overtaken by a later call. nil: nothing to carry out.
 func (t *Tenure) takeLocked() *actions {
+	if t.resting && !t.core.Rests() {
+		t.resting = false
+		t.look()
+	}
 	acts := actionLists.Get().(*actions)
 	acts.list = t.core.Take(acts.list[:0])
 	if len(acts.list) == 0 {
@@ -120,11 +124,15 @@ func (t *Tenure) carryOut(a *primary.Action, by caller) {
 			o.release()
 		}
 	case primary.Propose:
+		if d := a.Command.Drop; d != nil {
+			t.r.cfg.Crowd.suspect(t, d.Node)
+		}
 		select {
 		case t.proposals <- *a.Command:
 		default:
 		}
 	case primary.Disconnect:
+		t.r.cfg.Crowd.suspect(t, a.Node)
 		t.peers[a.Node].note(a.Reason, "stream to the standby closed")
 	case primary.DiskFailed:
 		t.noteDisk(a.Err, by)

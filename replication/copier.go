@@ -47,6 +47,8 @@ type copier struct {
 	differs bool            // what was compared last differs for the most part: sums will tell
 	paced   bool            // counted in the meter: it asks what clients feel
 	line    lineShare
+
+	takesTurns bool // it has a turn among the resyncs of the node, or waits for one
 }
 
 // compared is a chunk under way: it is read here while the peer makes its digests. Ours are made when its are known: most of
@@ -88,6 +90,7 @@ func (c *copier) run(ctx context.Context) {
 	c.pause = time.NewTimer(time.Hour)
 	defer c.pause.Stop()
 	defer c.asksClients(false)
+	defer c.hasTurn(false)
 	for {
 		c.ask()
 		select {
@@ -112,6 +115,9 @@ func (c *copier) ask() {
 		copying, paced := t.core.Copying(c.p.node)
 		t.mu.Unlock()
 		c.asksClients(paced)
+		if !c.hasTurn(paced) {
+			return
+		}
 		most := int64(resync.ChunkSize)
 		if paced {
 			pace.Limits = t.r.resyncLimits()
@@ -161,6 +167,32 @@ func (c *copier) isData(chunk blockdev.Range) bool {
 		c.told = w.Off
 	}
 	return ok
+}
+
+// hasTurn reports whether chunks may be taken now: of a resync, whose node runs a few at a time, and of a member at once.
+func (c *copier) hasTurn(paced bool) bool {
+	q := &c.t.r.cfg.Crowd.resyncs
+	if !paced {
+		if c.takesTurns {
+			q.done(c, time.Now())
+		}
+		c.takesTurns = false
+		c.p.waitsForTurn(false)
+		return true
+	}
+	c.takesTurns = true
+	has := q.may(c, time.Now())
+	c.p.waitsForTurn(!has)
+	if !has {
+		c.pause.Reset(turnLook)
+	}
+	return has
+}
+
+func (p *peerLink) waitsForTurn(queued bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queued = queued
 }
 
 // asksClients has every operation of clients timed while a resync takes its pace from them.

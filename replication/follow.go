@@ -10,8 +10,8 @@ import (
 	"hacluster/replication/role"
 )
 
-// follow does what the role asks for until it asks for nothing more.
-func (r *Replica) follow(ctx context.Context) {
+// follow does what the role asks for until it asks for nothing more. rests: it asked for nothing, and only what kicks changes that.
+func (r *Replica) follow(ctx context.Context) (rests bool) {
 	for ctx.Err() == nil {
 		f, problem := r.facts()
 		if problem && f.Serving != 0 {
@@ -19,32 +19,33 @@ func (r *Replica) follow(ctx context.Context) {
 			continue
 		}
 		if !problem && r.reopen() {
-			return // its end kicks
+			return false // its end kicks
 		}
 		switch a := role.Next(f).(type) {
 		case nil:
-			return
+			return !problem && f.Report.Usable() && f.Report.Epoch == f.Volume.Epoch && (f.Serving != 0 || f.Volume.Primary != f.Self)
 		case role.Stop:
 			r.stopServing(a.Why)
 		case role.StoreEpoch:
 			if !r.storeEpoch(a.Epoch) {
-				return
+				return false
 			}
 		case role.Flush:
 			r.makeDurable(a.Epoch)
-			return // its end kicks
+			return false // its end kicks
 		case role.Propose:
 			r.propose(ctx, a.Command)
-			return // the outcome kicks
+			return false // the outcome kicks
 		case role.GiveUp:
 			r.handOn(ctx, a)
-			return
+			return false
 		case role.Serve:
 			if !r.serve(ctx, a.Epoch) {
-				return
+				return false
 			}
 		}
 	}
+	return false
 }
 
 func (r *Replica) facts() (f role.Facts, problem bool) {

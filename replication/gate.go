@@ -50,6 +50,10 @@ func (g *gate) changedLocked() {
 	g.changed = make(chan struct{})
 }
 
+// servedUntil is until when the lease that was taken over last lasts, or lasted; now at the latest, and zero of a gate that is shut
+// for good.
+func (g *gate) servedUntil() cluster.Instant { return min(cluster.Instant(g.until.Load()), g.now()) }
+
 // hold shuts the gate until as many calls of unhold.
 func (g *gate) hold() { g.holds.Add(1) }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hacluster/blockdev"
@@ -21,10 +22,12 @@ import (
 
 // peerLink keeps one stream to one peer for as long as the tenure lasts, and makes another when it breaks.
 type peerLink struct {
-	t    *Tenure
-	node string
-	wake chan struct{} // to the copier: there may be chunks to compare; room for one
-	pace resync.Pace   // of resyncs; the copier's own, of which one lives at a time
+	t     *Tenure
+	node  string
+	wake  chan struct{} // to the copier: there may be chunks to compare; room for one
+	back  chan struct{} // to run: the peer answered another volume; room for one
+	doubt atomic.Bool   // another volume got no answer; set by the Crowd, taken by tick
+	pace  resync.Pace   // of resyncs; the copier's own, of which one lives at a time
 
 	// Under t.mu:
 	outbox *link.Outbox // of the stream that is up; nil: none
@@ -43,6 +46,7 @@ type peerLink struct {
 	mu     sync.Mutex
 	reason string // of the last disconnect or refusal
 	resync resyncing
+	queued bool // its resync waits for those of other volumes
 	bad    unreadable
 }
 
@@ -54,21 +58,27 @@ const (
 )
 
 func (p *peerLink) run(ctx context.Context) {
-	pause := firstPause
+	pause, crowd := firstPause, p.t.r.cfg.Crowd
 	for ctx.Err() == nil {
 		began := time.Now()
 		p.connect(ctx)
 		if time.Since(began) > longestPause {
 			pause = firstPause // it held for a while: not one that is accepted and closed again and again
 		}
+		tries := int64(dialsPerSec)
+		if p.member() {
+			pause, tries = min(pause, memberPause), memberDialsPerSec
+		}
+		wait := pause
+		if crowd.isDown(p.node) {
+			wait = crowd.pace(pause, tries)
+		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-p.back:
+		case <-time.After(wait):
 		}
 		pause = min(2*pause, longestPause)
-		if p.member() {
-			pause = min(pause, memberPause)
-		}
 	}
 }
 
@@ -89,6 +99,7 @@ func (p *peerLink) connect(ctx context.Context) {
 	greet, cancel := context.WithTimeout(ctx, max(2*t.r.timers.drop(), time.Second))
 	sender, reply, err := t.r.node.Greet(greet, p.node, hello)
 	cancel()
+	t.r.cfg.Crowd.greeted(p.node, err)
 	if err != nil {
 		p.refused(err)
 		return

@@ -100,6 +100,8 @@ type Config struct {
 	Workers int
 	// Room is shared by all replicas of the node, for writes in semisync and async; nil: one of its own.
 	Room *Room
+	// Crowd is shared by all replicas of the node; nil: one of its own.
+	Crowd *Crowd
 	// Bound is what may be lost in async; it counts in no other mode. SetBound changes it.
 	Bound primary.Bound
 	// Marks is where this replica keeps on stable storage what may differ from the others; nil: nowhere. It is the
@@ -206,6 +208,9 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	if cfg.Room == nil {
 		cfg.Room = new(Room)
 	}
+	if cfg.Crowd == nil {
+		cfg.Crowd = new(Crowd)
+	}
 	cfg.Bound.Bytes = min(cfg.Bound.Bytes, MaxBound)
 	if cfg.Rescue != nil && dev != nil {
 		dev = &keptBacking{dev, cfg.Rescue}
@@ -244,11 +249,16 @@ func (r *Replica) others() (names []string) {
 // Run follows the committed state until ctx ends. Then it stops serving, waits for everything on the device, flushes
 // and leaves the clean-stop mark.
 func (r *Replica) Run(ctx context.Context) error {
+	r.cfg.Crowd.replicas.Add(1)
+	defer r.cfg.Crowd.replicas.Add(-1)
 	retry := time.NewTimer(0) // proposals of unknown outcome, leases that came
 	defer retry.Stop()
 	for {
-		r.follow(ctx)
-		retry.Reset(r.timers.drop() / 2)
+		again := r.timers.drop() / 2
+		if r.follow(ctx) {
+			again = r.cfg.Crowd.pace(again, looksPerSec)
+		}
+		retry.Reset(again)
 		select {
 		case <-ctx.Done():
 			return r.shutdown()

@@ -70,5 +70,10 @@ func (r *Replica) LeaseChanged() {
 		t.LeaseChanged()
 		return
 	}
-	r.wake()
+	r.mu.Lock()
+	waits := r.vol.Primary == r.cfg.Node // else a lease is nothing to it
+	r.mu.Unlock()
+	if waits {
+		r.wake()
+	}
 }

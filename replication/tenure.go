@@ -36,6 +36,7 @@ type Tenure struct {
 	local   int           // operations on the local backing
 	held    []*op         // admitted by no one yet: a hand-over is under way; bounded by the frontends' limits
 	handing handing       // how far a hand-over is
+	resting bool          // tick found nothing that time alone has to do, but now and then to ask for signs of life
 	drained chan struct{} // closed when the Core has drained, non-nil while a hand-over waits for it
 	export  *Export       // what new clients are given
 	showing uint64        // the version of the record that it follows
@@ -61,7 +62,7 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop(), Room: r.cfg.Room, Bound: r.bound}, vol, now)
 	t.regs, t.clearAt = r.newRegions(), now.Add(clearEvery)
 	for _, n := range t.core.Peers() {
-		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1)}
+		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1), back: make(chan struct{}, 1)}
 		if regions, ok := r.marked(n); ok {
 			t.core.Marked(n, r.ranges(regions))
 		}
@@ -82,6 +83,7 @@ func (t *Tenure) start(ctx context.Context) {
 	}
 	t.goes.Go(func() { t.propose(ctx) })
 	t.goes.Go(func() { t.tick(ctx) })
+	t.r.cfg.Crowd.enter(t)
 }
 
 // cut cuts the clients off without an answer. It returns how many operations are left on the local backing: they are
@@ -101,6 +103,7 @@ func (t *Tenure) cut() (left int) {
 
 // end leaves no goroutine behind. It comes after cut.
 func (t *Tenure) end() {
+	t.r.cfg.Crowd.leave(t)
 	t.stop()
 	t.goes.Wait()
 }
@@ -207,7 +210,8 @@ func (t *Tenure) proposeOne(ctx context.Context, c cluster.Command) (cluster.Res
 
 func (t *Tenure) tick(ctx context.Context) {
 	drop := t.r.timers.drop()
-	tick := time.NewTicker(drop / 8)
+	last := time.Now() // when time was let act last
+	tick := time.NewTimer(drop / 8)
 	defer tick.Stop()
 	served := t.r.node.Now() // when the gate was last seen open, or the clients were cut off
 	for {
@@ -215,20 +219,22 @@ func (t *Tenure) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			last = time.Now()
 			if now := t.r.timers.drop(); now != drop {
 				drop = now
-				tick.Reset(drop / 8)
 				t.with(func(primary.Instant) { t.core.SetDropAfter(drop) })
 			}
 			t.with(t.coreTick)
 		case <-t.kick:
 		}
+		t.doubt()
 		t.resume()
 		t.handOn(ctx)
 		t.flushMarks()
 		t.clearMarks()
 		t.r.reviveMarks()
 		t.followResyncs()
+		served = max(served, t.gate.servedUntil())
 		if now := t.r.node.Now(); t.gate.try() {
 			served = now
 		} else if now.Sub(served) >= t.r.timers.suspend() {
@@ -236,12 +242,37 @@ func (t *Tenure) tick(ctx context.Context) {
 			t.r.log.Warn("suspended for longer than the limit: clients' connections are closed", "limit", t.r.timers.suspend())
 			t.cutClients()
 		}
+		tick.Reset(max(t.untilTick(drop)-time.Since(last), 0))
+	}
+}
+
+// untilTick is how long after it last did time is to act again. A tenure that rests is woken up by whatever changes that
+// (takeLocked).
+func (t *Tenure) untilTick(drop time.Duration) time.Duration {
+	f := t.r.cfg.Marks
+	bare := f == nil || f.Empty() && f.Failed() == nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.resting = bare && t.core.Rests() && t.handing == open && t.clearing == nil && !t.giving && t.failed == nil
+	if !t.resting {
+		return drop / 8
+	}
+	return min(t.r.cfg.Crowd.pace(drop/8, looksPerSec), max(t.r.timers.suspend()/4, drop/8))
+}
+
+// doubt asks peers for a sign of life that gave another volume none.
+func (t *Tenure) doubt() {
+	for n, p := range t.peers {
+		if p.doubt.Load() && p.doubt.Swap(false) {
+			t.with(func(now primary.Instant) { t.core.Doubt(now, n) })
+		}
 	}
 }
 
 // coreTick lets time act in the Core.
 func (t *Tenure) coreTick(now primary.Instant) {
 	t.core.Heard(now, t.r.node.Heard())
+	t.core.SetPingEvery(t.r.cfg.Crowd.pace(0, pingsPerSec))
 	t.core.Tick(now)
 }
 
@@ -329,10 +360,20 @@ func (t *Tenure) handOn(ctx context.Context) {
 	})
 }
 
-// LeaseChanged tells that the node's lease was renewed or given up. It never waits for a disk.
+// LeaseChanged tells that the node's lease was renewed or given up. It never waits for a disk. One that rests is not woken up for
+// each renewal.
 func (t *Tenure) LeaseChanged() {
 	t.gate.refresh()
-	t.look()
+	now := t.r.node.Now()
+	t.mu.Lock()
+	rests := t.resting && t.handing == open
+	if rests && !t.ended {
+		t.core.Heard(now, t.r.node.Heard())
+	}
+	t.mu.Unlock()
+	if !rests {
+		t.look()
+	}
 }
 
 // Epoch is the one of the tenure.

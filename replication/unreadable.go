@@ -77,6 +77,9 @@ func (p *peerLink) noteUnreadable(chunk blockdev.Range, bad []blockdev.Range) {
 
 // blocked is what keeps the resync from ending, by what was found so far. Under p.mu.
 func (p *peerLink) blocked(g primary.Progress) string {
+	if p.queued && g.Resyncing {
+		return fmt.Sprintf("its resync waits for its turn: %s runs %d at a time (resyncs in the limits block)", p.t.r.cfg.Node, p.t.r.cfg.Crowd.resyncs.atATime())
+	}
 	if !g.Unreadable {
 		return ""
 	}

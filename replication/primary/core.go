@@ -53,6 +53,8 @@ type Config struct {
 	Room Room
 	// Bound is what may be lost in async; it counts in no other mode.
 	Bound Bound
+	// PingEvery is how long an idle stream goes without a sign of life being asked for; at least, and by default, DropAfter/3.
+	PingEvery time.Duration
 }
 
 // Op is one operation of a client, or one piece that a resync copies. Owner is the Op itself or what embeds it; it is

@@ -167,10 +167,44 @@ func (c *Core) tickPeer(now Instant, p *peer) {
 		c.disconnect(now, p, "it does not answer")
 	case p.admitting != 0 && now.Sub(p.proposed) >= c.cfg.Retry && !p.member:
 		c.proposeAdmit(now, p)
-	case p.connected && !p.pinged && !p.owes() && silent >= c.cfg.DropAfter/3:
-		p.pinged = true
-		c.act(Action{Kind: Ping, Node: p.node})
+	case p.connected && !p.pinged && !p.owes() && now.Sub(p.since) >= max(c.cfg.PingEvery, c.cfg.DropAfter/3):
+		c.ping(now, p)
 	}
+}
+
+// ping asks for a sign of life. What a peer was silent before it was asked is not held against it, beyond the third of DropAfter
+// after which it is asked at the earliest.
+func (c *Core) ping(now Instant, p *peer) {
+	p.pinged, p.since = true, max(p.since, now.Add(-c.cfg.DropAfter/3))
+	c.act(Action{Kind: Ping, Node: p.node})
+}
+
+// Doubt has node asked for a sign of life now, if nothing else is awaited of it: another volume got no answer.
+func (c *Core) Doubt(now Instant, node string) {
+	if p := c.peers[node]; p.connected && !p.pinged && !p.owes() {
+		c.ping(now, p)
+	}
+}
+
+// SetPingEvery changes Config.PingEvery.
+func (c *Core) SetPingEvery(d time.Duration) { c.cfg.PingEvery = d }
+
+// Rests reports whether time alone has nothing to do here but to have signs of life asked for: nothing is in flight, and every
+// peer is a member that has all and owes nothing, or is neither there nor waited for.
+func (c *Core) Rests() bool {
+	if c.open > 0 || len(c.held) > 0 || len(c.unread) > 0 || len(c.mends) > 0 || c.late > 0 || c.settling > 0 || c.draining || c.quiet ||
+		c.giveUpAt != 0 || c.diskErr != nil || c.flushErr != nil || c.vol.NextMode != "" || len(c.vol.Full) > 0 {
+		return false
+	}
+	for _, p := range c.peers {
+		if p.connected != p.member || p.required() != p.member || p.pinged || p.out.len() > 0 || p.mapping || p.leaving {
+			return false
+		}
+		if p.connected && (!p.known || p.plan != nil && !p.plan.Done() || p.m.Behind() > 0 || p.m.Live() > 0) {
+			return false
+		}
+	}
+	return true
 }
 
 // mustGo is why p is to be dropped now; empty: it is not.
@@ -192,6 +226,9 @@ func (c *Core) mustGo(now Instant, p *peer, silent time.Duration) string {
 
 // silence is for how long the peer has owed us an answer, or has not been there.
 func (c *Core) silence(now Instant, p *peer) time.Duration {
+	if !p.owes() && p.connected && !p.pinged {
+		return min(now.Sub(p.since), c.cfg.DropAfter/3) // it was not asked
+	}
 	if !p.owes() {
 		return now.Sub(p.since)
 	}
