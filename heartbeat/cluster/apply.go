@@ -9,6 +9,14 @@ import (
 // fit is void and says why.
 func (s *State) Apply(index, term uint64, c Command) Result {
 	s.Index = index
+	defer s.forgetOld()
+	if len(c.Batch) > 0 {
+		return s.batch(index, term, c)
+	}
+	return s.one(index, term, c)
+}
+
+func (s *State) one(index, term uint64, c Command) Result {
 	void, volume := s.apply(term, c)
 	r := Result{Void: void, Index: index}
 	if v, ok := s.Volumes[volume]; ok {

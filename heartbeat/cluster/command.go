@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Command is one entry of the Raft log. Exactly one of the pointers is set. Commands on a volume are compare-and-set:
+// Command is one entry of the Raft log. Exactly one of the pointers is set, or Batch. Commands on a volume are compare-and-set:
 // they name the epoch and version that they were decided on and are void on any other (R7), so repeating one is
 // harmless (R27).
 type Command struct {
@@ -31,6 +31,9 @@ type Command struct {
 	Configure    *Configure    `json:"configure,omitempty"`
 	SettleLeases *SettleLeases `json:"settle_leases,omitempty"`
 	SetMode      *SetMode      `json:"set_mode,omitempty"`
+
+	// Batch has commands on volumes that one entry carries (batch.go).
+	Batch []Command `json:"batch,omitempty"`
 }
 
 // On is what a command on a volume was decided on.
@@ -249,6 +252,7 @@ const (
 	commandResized = 2 // a size has a number
 	commandModes   = 3 // a mode changes
 	commandGroups  = 4 // a consistency group is created
+	commandBatch   = 5 // several commands in one entry
 )
 
 // Encode is the command as the log holds it.
@@ -263,6 +267,9 @@ func (c Command) Encode() []byte {
 	if c.createsGroup() {
 		c.Format = commandGroups
 	}
+	if len(c.Batch) > 0 {
+		c.Format = commandBatch
+	}
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("cluster: encode command %+v: %v", c, err)) // plain data: cannot happen
@@ -276,8 +283,8 @@ func DecodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandGroups {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandGroups)
+	if c.Format < commandFormat || c.Format > commandBatch {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandBatch)
 	}
 	return c, nil
 }
@@ -289,4 +296,6 @@ type Result struct {
 	// Volume is the volume's record afterwards, nil when the command named none that exists.
 	Volume *Volume `json:"volume,omitempty"`
 	Index  uint64  `json:"index"`
+	// Items are what became of the commands of a batch, in its order.
+	Items []Result `json:"items,omitempty"`
 }

@@ -1,6 +1,9 @@
 package cluster
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 func (s *State) init(c Command, i *Init) string {
 	if s.ID != "" {
@@ -113,9 +116,6 @@ func (s *State) recordFailover(f Failover) string {
 		}
 	}
 	s.Failovers = append(s.Failovers, f)
-	if n := len(s.Failovers) - maxFailovers; n > 0 {
-		s.Failovers = append([]Failover(nil), s.Failovers[n:]...)
-	}
 	return ""
 }
 
@@ -126,7 +126,15 @@ func (s *State) event(c Command, kind string, v *Volume, node, text string) {
 		e.Volume, e.Epoch = v.Name, v.Epoch
 	}
 	s.Events = append(s.Events, e)
+}
+
+// forgetOld bounds the history, once for each entry. There is room for one failover of every volume, for all may move at once, and
+// the figures of each follow its record.
+func (s *State) forgetOld() {
+	if n := len(s.Failovers) - max(maxFailovers, len(s.Volumes)); n > 0 {
+		s.Failovers = slices.Clone(s.Failovers[n:])
+	}
 	if n := len(s.Events) - maxEvents; n > 0 {
-		s.Events = append([]Event(nil), s.Events[n:]...)
+		s.Events = slices.Clone(s.Events[n:])
 	}
 }

@@ -214,6 +214,17 @@ func (s *State) Clone() *State {
 	return &c
 }
 
+// Next is a copy for the next entry: it shares the records of volumes, whose maps and lists Apply replaces and never changes in
+// place, so that an entry costs what it changes and not what there is.
+func (s *State) Next() *State {
+	c := *s
+	c.Nodes, c.Volumes = maps.Clone(s.Nodes), maps.Clone(s.Volumes)
+	c.Failovers = slices.Clone(s.Failovers)
+	c.Events = slices.Clip(s.Events) // only appended to
+	c.Removed = slices.Clip(s.Removed)
+	return &c
+}
+
 // Encode is the state as a snapshot holds it.
 func (s *State) Encode() ([]byte, error) {
 	out := *s

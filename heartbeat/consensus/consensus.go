@@ -117,14 +117,17 @@ type Config struct {
 	wrap func(backend) backend // tests put failing and hanging stores here
 }
 
+// MaxCommand is how many bytes a command may have: a promotion of each of a thousand volumes has half of that.
+const MaxCommand = 1 << 20
+
 // Limits of what one node takes from another (R28).
 const (
 	maxIDLen     = 128
 	maxAddress   = 255
-	maxCommand   = 256 << 10 // bytes of one command
-	maxBatch     = 64        // entries of one append request
-	maxSnapshot  = 64 << 20  // bytes of one encoded state
-	maxCalls     = 256       // calls waiting for an outcome; further ones wait for a place
+	maxCommand   = MaxCommand
+	maxBatch     = 64       // entries of one append request
+	maxSnapshot  = 64 << 20 // bytes of one encoded state
+	maxCalls     = 256      // calls waiting for an outcome; further ones wait for a place
 	rpcTimeout   = 500 * time.Millisecond
 	poolPerPeer  = 3
 	trailingLogs = 1024

@@ -16,6 +16,7 @@ type round struct {
 	said    map[string]bool // voters that answered with our term
 	checked bool            // CheckSelf is out
 	wanted  bool            // reports are wanted although nobody waits for a lease
+	reports bool            // they were asked for
 }
 
 // Request takes a lease request, of any node by way of any node. One that is older than what its node sent before is
@@ -130,8 +131,18 @@ func (l *Leader) startRound(now Instant) []Action {
 	}
 	l.lastNum++
 	l.pending = nil
-	*r = round{number: l.lastNum, open: true, asked: now, serving: serving, said: map[string]bool{}}
-	return append([]Action{Ask{Round: r.number}}, l.majority()...)
+	*r = round{number: l.lastNum, open: true, asked: now, serving: serving, said: map[string]bool{}, reports: r.wanted || l.promotes()}
+	return append([]Action{Ask{Round: r.number, Reports: r.reports}}, l.majority()...)
+}
+
+// promotes reports whether a volume's lease is over: each round is to bring what it rests on who follows, until that is applied.
+func (l *Leader) promotes() bool {
+	for _, a := range l.accounts {
+		if a.ended != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Answer takes a node's answer to a round: its own current term, read after the question, and its reports. An answer
@@ -144,9 +155,13 @@ func (l *Leader) Answer(now Instant, node string, number, term uint64, reports [
 	if _, ok := l.state.Nodes[node]; !ok {
 		return nil
 	}
-	a := answer{round: number, asked: r.asked, reports: make(map[string]cluster.Report, len(reports))}
-	for _, rep := range reports {
-		a.reports[rep.Volume] = rep
+	a := l.reports[node]
+	a.asked = r.asked
+	if r.reports {
+		a.round, a.reports = number, make(map[string]cluster.Report, len(reports))
+		for _, rep := range reports {
+			a.reports[rep.Volume] = rep
+		}
 	}
 	l.reports[node] = a
 	l.noteLag(r.asked, node, reports)
@@ -197,9 +212,12 @@ func (l *Leader) Confirm(now Instant, number, term uint64, leading bool) (out []
 
 func (l *Leader) grant(now Instant, q cluster.LeaseRequest) cluster.Grant {
 	g := cluster.Grant{Node: q.Node, Start: q.Start, Number: q.Number, Term: l.cfg.Term, Length: l.cfg.Lease, Volumes: map[string]cluster.Epoch{}}
+	id := requestID{q.Start, q.Number}
+	if !l.leads(q.Node) {
+		return g
+	}
 	for name, v := range l.state.Volumes {
 		a := l.account(name)
-		id := requestID{q.Start, q.Number}
 		if v.Primary != q.Node || v.Process != q.Start || id.older(a.gaveUp[q.Node]) {
 			continue
 		}

@@ -42,10 +42,15 @@ func (l *Leader) ended(now Instant, v *cluster.Volume, a *account) (string, bool
 		return "", false
 	case a.released == givenUp:
 		return givenUp, true
-	case now < a.until && !(mutatePromoteEarly && now >= a.until.Add(-l.cfg.Lease/2)):
+	case l.runs(now, a):
 		return "", false
 	}
 	return LeaseExpired, true
+}
+
+// runs reports whether the last grant may be in force at its holder, as far as time tells.
+func (l *Leader) runs(now Instant, a *account) bool {
+	return now < a.until && !(mutatePromoteEarly && now >= a.until.Add(-l.cfg.Lease/2))
 }
 
 // LeaseExpired is why a volume moved whose primary was heard no more until its lease had ended. Nothing else says that a lease has ended.

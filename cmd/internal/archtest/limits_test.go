@@ -54,7 +54,10 @@ func TestNamedLimitsAreThoseOfTheREADME(t *testing.T) {
 	for i, d := range limits {
 		when := "with a restart"
 		if d.Online {
-			when = "at once, for new clients"
+			when = "at once"
+		}
+		if d.Online && d.ForClients() {
+			when += ", for new clients"
 		}
 		r := table[i]
 		if r[0] != d.Name || r[1] != d.Text(d.Default) || r[3] != d.Effect || r[4] != when {

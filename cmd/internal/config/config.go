@@ -40,8 +40,9 @@ type Config struct {
 	// Timers follow from Cluster.RTO.
 	Timers Timers `json:"-"`
 
-	dataDir  string // the command line's --data-dir, which goes before the file
-	source   []byte // the text
+	dataDir  string         // the command line's --data-dir, which goes before the file
+	source   []byte         // the text
+	index    map[string]int // of Volumes, by name
 	services map[string][]Service
 	fences   map[string][]Fence
 }
@@ -246,9 +247,12 @@ func (c *Config) Node(name string) (Node, bool) {
 
 // Volume finds a volume by its name.
 func (c *Config) Volume(name string) (Volume, bool) {
-	for _, v := range c.Volumes {
-		if v.Name == name {
-			return v, true
+	if i, ok := c.index[name]; ok && i < len(c.Volumes) && c.Volumes[i].Name == name {
+		return c.Volumes[i], true
+	}
+	for i := range c.Volumes { // one that was made otherwise than by Load
+		if c.Volumes[i].Name == name {
+			return c.Volumes[i], true
 		}
 	}
 	return Volume{}, false

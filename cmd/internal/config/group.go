@@ -30,9 +30,12 @@ func (c *Config) Mirrors() (all []Mirror) {
 
 // Mirror finds one by its name: that of a volume without a group, or of a group.
 func (c *Config) Mirror(name string) (Mirror, bool) {
-	for _, v := range c.Volumes {
-		if v.mirrored() == name {
-			return c.mirrorOf(v), true
+	if v, ok := c.Volume(name); ok && v.mirrored() == name {
+		return c.mirrorOf(v), true
+	}
+	for i := range c.Volumes {
+		if v := &c.Volumes[i]; v.Group == name && name != "" {
+			return c.mirrorOf(*v), true
 		}
 	}
 	return Mirror{}, false

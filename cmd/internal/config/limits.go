@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -20,6 +21,7 @@ type Limits struct {
 	NodeHandshake      time.Duration
 	DiskOperations     int64
 	Events             int64
+	Resyncs            int64
 }
 
 // The units of limits.
@@ -50,10 +52,11 @@ var limitTable = []Limit{
 	{"nbd_handshake", UnitDuration, int64(10 * time.Second), int64(100 * time.Millisecond), int64(10 * time.Minute), true, "a client that has not chosen a volume is closed", nanos(func(l *Limits) *time.Duration { return &l.NBDHandshake })},
 	{"nbd_slow_reader", UnitDuration, int64(30 * time.Second), int64(100 * time.Millisecond), int64(time.Hour), true, "a client that takes no byte of its answers is closed", nanos(func(l *Limits) *time.Duration { return &l.NBDSlowReader })},
 	{"nbd_stall", UnitDuration, int64(30 * time.Second), int64(100 * time.Millisecond), int64(time.Hour), true, "a client that stops in the middle of a request is closed", nanos(func(l *Limits) *time.Duration { return &l.NBDStall })},
-	{"node_connections", UnitCount, 1024, 64, 1 << 16, false, "a further connection to the node's port is closed", func(l *Limits) *int64 { return &l.NodeConnections }},
+	{"node_connections", UnitCount, 4096, 64, 1 << 16, false, "a further connection to the node's port is closed", func(l *Limits) *int64 { return &l.NodeConnections }},
 	{"node_handshakes", UnitCount, 128, 8, 1 << 14, false, "the oldest connection that has not said what it wants is closed", func(l *Limits) *int64 { return &l.NodeHandshakes }},
 	{"node_handshake", UnitDuration, int64(5 * time.Second), int64(100 * time.Millisecond), int64(time.Minute), false, "a connection that has not said what it wants is closed", nanos(func(l *Limits) *time.Duration { return &l.NodeHandshake })},
 	{"disk_operations", UnitCount, 64, 1, 1024, false, "further operations of that volume's backing wait", func(l *Limits) *int64 { return &l.DiskOperations }},
+	{"resyncs", UnitCount, 8, 1, 1024, true, "a further volume's resync waits for its turn, which comes in five seconds at a time", func(l *Limits) *int64 { return &l.Resyncs }},
 	{"events", UnitCount, 2000, 100, 100000, false, "the oldest event that this node remembers is forgotten", func(l *Limits) *int64 { return &l.Events }},
 }
 
@@ -64,6 +67,9 @@ func nanos(f func(*Limits) *time.Duration) func(*Limits) *int64 {
 
 // LimitTable lists the named limits, in the order of the documentation.
 func LimitTable() []Limit { return append([]Limit(nil), limitTable...) }
+
+// ForClients reports whether it bounds clients of NBD, of whom each keeps to what was in force when it connected.
+func (d Limit) ForClients() bool { return strings.HasPrefix(d.Name, "nbd_") }
 
 // Value is the limit's own in l.
 func (d Limit) Value(l Limits) int64 { return *d.field(&l) }

@@ -121,6 +121,10 @@ func decode(path string, src []byte, o Options) (*Config, *reader) {
 		c.Self = n.Name
 	}
 	r.views(root, c)
+	c.index = map[string]int{}
+	for i := range c.Volumes {
+		c.index[c.Volumes[i].Name] = i
+	}
 	c.Timers = r.timers(root, c.Cluster.RTO)
 	c.checkMeaning(&r.report)
 	return c, r

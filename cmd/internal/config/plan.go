@@ -91,7 +91,10 @@ func (p *plan) cluster(old, next *Config) {
 	for _, d := range limitTable {
 		kind, why := StepRestart, "for what is opened when haclusterd is started anew"
 		if d.Online {
-			kind, why = StepChange, "for clients that connect from then on"
+			kind, why = StepChange, ""
+		}
+		if d.Online && d.ForClients() {
+			why = "for clients that connect from then on"
 		}
 		differs(p, kind, at, "limits: "+d.Name, d.Text(d.Value(old.Cluster.Limits)), d.Text(d.Value(next.Cluster.Limits)), why)
 	}

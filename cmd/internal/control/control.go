@@ -23,8 +23,9 @@ import (
 )
 
 // Version of these messages, of the commands that they carry among them. A node refuses another one by the Hello. Version 1 knew
-// no members that stay at a promotion, and no unmarked return; version 2 no volumes that grow; version 3 no numbers of sizes, by which one that shrank is told from an old log.
-const Version = 4
+// no members that stay at a promotion, and no unmarked return; version 2 no volumes that grow; version 3 no numbers of sizes, by which one that shrank is told from an old log;
+// version 4 no batches.
+const Version = 5
 
 const (
 	serviceName = "hacluster.control.v1.Control"
@@ -81,8 +82,9 @@ type (
 	// Ask is the question of a confirmation round (R8). It carries what the leader remembers of each voter, by Raft id,
 	// so that all remember it (R32).
 	Ask struct {
-		Round uint64          `json:"round"`
-		Seen  map[string]Seen `json:"seen"`
+		Round   uint64          `json:"round"`
+		Seen    map[string]Seen `json:"seen"`
+		Reports bool            `json:"reports"` // are wanted, not the term only
 	}
 	// Answer is a node's own term, read after the question, and its reports.
 	Answer struct {
@@ -159,6 +161,8 @@ type (
 		PromoteMs int64         `json:"promote_ms"` // from learning of the promotion to serving
 		FirstAck  bool          `json:"first_ack"`
 		SinceMs   int64         `json:"since_ms"` // from learning of the promotion to now
+		// More are of other volumes, or of later.
+		More []Served `json:"more,omitempty"`
 	}
 	// ServiceStopped asks whether a service runs on the node, of one that leads its volumes in the epochs. From then on the node starts
 	// it in no older one (R31). Volumes are named by their ids, for the epochs of one that is made anew begin anew.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sort"
 	"sync"
 	"time"
 
@@ -30,12 +31,17 @@ func (j *journal) add(kind, volume, text string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.addLocked(api.Event{At: wallClock().UTC(), Node: j.node, Kind: kind, Volume: volume, Text: text})
+	j.tellLocked()
 }
 
 func (j *journal) addLocked(e api.Event) {
 	j.last++
 	e.Seq = j.last
 	j.events = append(j.events, e)
+}
+
+// tellLocked follows one event or more: it bounds what is remembered, and wakes who waits.
+func (j *journal) tellLocked() {
 	if n := len(j.events) - j.most; n > 0 {
 		j.events = append([]api.Event(nil), j.events[n:]...)
 	}
@@ -59,13 +65,15 @@ func (j *journal) follow(ctx context.Context, state *stateStore) error {
 func (j *journal) copy(st *cluster.State) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for _, e := range st.Events {
-		if e.Number <= j.seen {
-			continue
-		}
+	first := sort.Search(len(st.Events), func(i int) bool { return st.Events[i].Number > j.seen })
+	if first == len(st.Events) {
+		return
+	}
+	for _, e := range st.Events[first:] {
 		j.seen = e.Number
 		j.addLocked(api.Event{Number: e.Number, At: time.UnixMilli(e.AtMillis).UTC(), Node: e.Node, Kind: e.Kind, Volume: e.Volume, Text: e.Text})
 	}
+	j.tellLocked()
 }
 
 // since returns what came after number, and a channel that is closed when there is more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type leading struct {
 	since  cluster.Instant                // run's own: when the configuration of the newest state was seen
 	config uint64                         // run's own: its version
 	sites  *config.Config                 // run's own: what says which nodes are together
+	joint  *gather                        // what primaries and replicas propose, and figures
 	asked  cluster.Instant                // run's own: when leases were last proposed to be settled
 	goes   sync.WaitGroup
 	cancel context.CancelFunc
@@ -38,7 +40,8 @@ type leading struct {
 
 	mu      sync.Mutex
 	waiting map[requestKey]chan cluster.Grant // lease requests that want an answer
-	records map[recordKey]*record             // failovers decided in this term
+	records map[recordKey]*record             // failovers decided in this term, the newest of each volume
+	newest  map[string]cluster.Epoch          // whose record that is
 	orders  map[chan error]recordKey          // hand-overs that a person waits for
 }
 
@@ -80,9 +83,10 @@ func (n *Node) onLeader(term uint64, leader bool) {
 		before = now.Add(-time.Since(at))
 	}
 	l := &leading{n: n, raft: r, term: term, timers: n.conf().Timers, began: now, before: before, inbox: make(chan func(cluster.Instant), 256), heard: map[string]cluster.Instant{},
-		waiting: map[requestKey]chan cluster.Grant{}, records: map[recordKey]*record{}, orders: map[chan error]recordKey{}}
+		waiting: map[requestKey]chan cluster.Grant{}, records: map[recordKey]*record{}, newest: map[string]cluster.Epoch{}, orders: map[chan error]recordKey{}}
 	l.core = failover.NewLeader(failover.Config{Self: n.me.Name, Term: term, Lease: n.conf().Timers.Lease}, l.began)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.joint = &gather{send: l.commit, time: func() time.Duration { return n.conf().Timers.RTO }, goes: func(f func()) { l.goes.Go(f) }, ctx: l.ctx}
 	n.mu.Lock()
 	if n.stopping {
 		n.mu.Unlock()
@@ -207,27 +211,31 @@ func (l *leading) do(ctx context.Context, f func(now cluster.Instant)) error {
 }
 
 func (l *leading) carryOut(acts []failover.Action) {
+	var decided []cluster.Command // about one volume each: what is decided together is one entry
 	for _, a := range acts {
 		switch a := a.(type) {
 		case failover.Ask:
-			l.ask(a.Round)
+			l.ask(a)
 		case failover.CheckSelf:
 			leader, term := l.raft.State()
 			l.carryOut(l.core.Confirm(l.n.now(), a.Round, term, leader))
 		case failover.Reply:
 			l.reply(a.Grant)
 		case failover.Propose:
-			l.decided(a.Command)
+			decided = append(decided, l.n.command(a.Command))
 		case failover.HandOver:
 			l.goes.Go(func() { l.handOver(a) })
 		case failover.MoveLeadership:
 			l.goes.Go(func() { l.moveTo(a.To) })
 		}
 	}
+	for _, c := range entriesOf(decided) {
+		l.decided(c)
+	}
 }
 
 // ask puts the question to every other node at once, and takes our own reports.
-func (l *leading) ask(round uint64) {
+func (l *leading) ask(a failover.Ask) {
 	st := l.n.state.get()
 	l.n.seen.note(l.n.dir.raftID(), l.n.reached(l.raft))
 	seen := l.n.seen.all()
@@ -242,14 +250,18 @@ func (l *leading) ask(round uint64) {
 			if err != nil {
 				return
 			}
-			ans, err := client.Ask(ctx, &control.Ask{Round: round, Seen: seen})
+			ans, err := client.Ask(ctx, &control.Ask{Round: a.Round, Seen: seen, Reports: a.Reports})
 			if err == nil {
-				l.answered(ctx, node, round, ans)
+				l.answered(ctx, node, a.Round, ans)
 			}
 		})
 	}
+	var mine []cluster.Report
+	if a.Reports {
+		mine = l.n.vols.reports()
+	}
 	_, term := l.raft.State()
-	l.carryOut(l.core.Answer(l.n.now(), l.n.me.Name, round, term, l.n.vols.reports()))
+	l.carryOut(l.core.Answer(l.n.now(), l.n.me.Name, a.Round, term, mine))
 }
 
 const reasonAnswer = "refused: answer of another node, or under another Raft id, than the cluster knows"
@@ -312,16 +324,30 @@ func (l *leading) request(ctx context.Context, m *control.Lease) (*cluster.Grant
 	}
 }
 
-// decided hands the Leader's own command to Raft and keeps what is needed to tell how the failover went.
+// decided hands the Leader's own command, or a batch of them, to Raft and keeps what is needed to tell how the failovers went.
 func (l *leading) decided(c cluster.Command) {
-	c = l.n.command(c)
-	p := c.Promote
-	if p == nil {
-		l.proposeAside(c, func(err error) { l.retry(c.Form.Volume, err) })
-		return
+	now, st := l.n.now(), l.n.state.get()
+	items := c.Items()
+	records := make([]*record, len(items))
+	for i := range items {
+		if p := items[i].Promote; p != nil {
+			records[i] = l.deciding(now, st, p)
+		}
 	}
-	now := l.n.now()
-	st := l.n.state.get()
+	l.proposeAside(cluster.Together(items), func(err error) {
+		l.mu.Lock()
+		for _, rec := range records {
+			if rec != nil {
+				rec.decide = l.n.now().Sub(rec.decided)
+			}
+		}
+		l.mu.Unlock()
+		l.retry(items, err)
+	})
+}
+
+// deciding notes a promotion that is about to be proposed, and what its record in the history needs.
+func (l *leading) deciding(now cluster.Instant, st *cluster.State, p *cluster.Promote) *record {
 	from := st.Volumes[p.Volume].Primary
 	rec := &record{decided: now}
 	// A primary that was never heard in this term was the leader before, or died with it.
@@ -331,30 +357,32 @@ func (l *leading) decided(c cluster.Command) {
 	}
 	rec.silent = now.Sub(heard)
 	p.SilentMillis = rec.silent.Milliseconds()
-	p.Bound = l.n.bound(p.Volume, l.n.state.get().Volumes[p.Volume].Mode)
+	p.Bound = l.n.bound(p.Volume, st.Volumes[p.Volume].Mode)
 	l.n.log.Info("promoting", "volume", p.Volume, "node", p.Candidate, "epoch", p.Epoch+1, "from", from, "why", p.Reason, "basis", p.Basis)
 	l.mu.Lock()
-	for k := range l.records {
-		if k.volume == p.Volume && k.epoch <= p.Epoch {
-			delete(l.records, k)
-		}
-	}
+	defer l.mu.Unlock()
+	delete(l.records, recordKey{p.Volume, l.newest[p.Volume]})
+	l.newest[p.Volume] = p.Epoch + 1
 	l.records[recordKey{p.Volume, p.Epoch + 1}] = rec
-	l.mu.Unlock()
-	l.proposeAside(c, func(err error) {
-		l.mu.Lock()
-		rec.decide = l.n.now().Sub(rec.decided)
-		l.mu.Unlock()
-		l.retry(p.Volume, err)
-	})
+	return rec
 }
 
 // retry has a decision taken anew whose command certainly never reached the log, as when a transfer of leadership was
 // under way that then failed: without it the volume would be granted to nobody for the rest of the term.
-func (l *leading) retry(volume string, err error) {
-	if err != nil && !errors.Is(err, consensus.ErrUnknown) {
-		_ = l.do(l.ctx, func(cluster.Instant) { l.core.Retry(volume) })
+func (l *leading) retry(items []cluster.Command, err error) {
+	if err == nil || errors.Is(err, consensus.ErrUnknown) {
+		return
 	}
+	_ = l.do(l.ctx, func(cluster.Instant) {
+		for _, c := range items {
+			switch {
+			case c.Promote != nil:
+				l.core.Retry(c.Promote.Volume)
+			case c.Form != nil:
+				l.core.Retry(c.Form.Volume)
+			}
+		}
+	})
 }
 
 // proposeAside hands a command of the leader itself to Raft. One of unknown outcome is handed over again as it is, in the
@@ -391,47 +419,92 @@ func (l *leading) insist(c cluster.Command, unknown error) error {
 func (l *leading) tryAside(c cluster.Command) error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.n.conf().Timers.RTO)
 	defer cancel()
-	if c.Promote != nil {
+	if c.Items()[0].Promote != nil {
 		failpoint.Hit(failpoint.LeaderPromote)
 		defer failpoint.Hit(failpoint.LeaderPromoted)
 	}
-	res, err := l.commit(ctx, c)
-	if r, ok := res.(cluster.Result); ok && r.Void != "" {
-		l.n.log.Debug("command void", "why", r.Void)
+	propose := l.commit
+	if c.Failover != nil {
+		propose = l.joint.propose // figures, of as many as move
+	}
+	res, err := propose(ctx, c)
+	for _, r := range res.Results() {
+		if r.Void != "" {
+			l.n.log.Debug("command void", "why", r.Void)
+		}
 	}
 	return err
 }
 
-// propose takes anyone's command. A drop is checked against the leases first (R4).
+// propose takes anyone's command, or a batch of them. Drops are checked against the leases first (R4).
 func (l *leading) propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
-	if c.Drop != nil {
-		allowed := make(chan bool, 1)
-		if err := l.do(ctx, func(now cluster.Instant) { allowed <- l.core.MayDrop(now, c) }); err != nil {
-			return cluster.Result{}, err
-		}
-		select {
-		case ok := <-allowed:
-			if !ok {
-				return cluster.Result{}, fmt.Errorf("%s proposes to drop %s without a lease in force on %s", c.By, c.Drop.Node, c.Drop.Volume)
-			}
-		case <-ctx.Done():
-			return cluster.Result{}, ctx.Err()
-		case <-l.ctx.Done():
-			return cluster.Result{}, consensus.ErrNotLeader
-		}
-	}
-	res, err := l.commit(ctx, c)
+	items := c.Items()
+	results, err := l.refused(ctx, items)
 	if err != nil {
 		return cluster.Result{}, err
 	}
-	return res.(cluster.Result), nil
+	var allowed []cluster.Command
+	for i, item := range items {
+		if results[i].Void == "" {
+			allowed = append(allowed, item)
+		} else if len(items) == 1 {
+			return cluster.Result{}, errors.New(results[i].Void)
+		}
+	}
+	if len(allowed) == 0 {
+		return resultOf(results), nil
+	}
+	propose := l.commit
+	if allowed[0].Batches() {
+		propose = l.joint.propose
+	}
+	res, err := propose(ctx, cluster.Together(allowed))
+	if err != nil {
+		return cluster.Result{}, err
+	}
+	parts := res.Results()
+	for i := range results {
+		if results[i].Void == "" && len(parts) > 0 {
+			results[i], parts = parts[0], parts[1:]
+		}
+	}
+	return resultOf(results), nil
 }
 
-func (l *leading) commit(ctx context.Context, c cluster.Command) (any, error) {
+// refused says, for each command, why it does not get into the log; those that may have no word.
+func (l *leading) refused(ctx context.Context, items []cluster.Command) ([]cluster.Result, error) {
+	results := make([]cluster.Result, len(items))
+	if !slices.ContainsFunc(items, func(c cluster.Command) bool { return c.Drop != nil }) {
+		return results, nil
+	}
+	judged := make(chan struct{})
+	err := l.do(ctx, func(now cluster.Instant) {
+		for i, c := range items {
+			if c.Drop != nil && !l.core.MayDrop(now, c) {
+				results[i].Void = fmt.Sprintf("%s proposes to drop %s without a lease in force on %s", c.By, c.Drop.Node, c.Drop.Volume)
+			}
+		}
+		close(judged)
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-judged:
+		return results, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-l.ctx.Done():
+		return nil, consensus.ErrNotLeader
+	}
+}
+
+func (l *leading) commit(ctx context.Context, c cluster.Command) (cluster.Result, error) {
 	began := time.Now()
 	res, _, err := l.raft.Propose(ctx, c.Encode())
 	l.n.commits.Observe(time.Since(began))
-	return res, err
+	r, _ := res.(cluster.Result)
+	return r, err
 }
 
 func (l *leading) giveUp(ctx context.Context, g failover.GiveUp) error {

@@ -75,7 +75,7 @@ func (l *leaseHolder) run(ctx context.Context) error {
 func (l *leaseHolder) ask(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.n.conf().Timers.Lease)
 	defer cancel()
-	reports := l.n.vols.reports()
+	reports := l.n.vols.leaseReports()
 	l.mu.Lock()
 	number := l.holder.Next(l.n.now())
 	failed := l.failed + l.flying - 1 // a request without an answer yet may never get one: the next goes another way

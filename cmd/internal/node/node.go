@@ -6,6 +6,7 @@
 //	datadir.go    the folder, its lock, the number of this process     clock_linux.go  CLOCK_BOOTTIME, boot id
 //	raft.go       the replicated state and how commands reach it       forming.go      founding a cluster, joining one
 //	leading.go    while this node is the Raft leader: failover.Leader   lease.go        this node's own lease
+//	gather.go     what many volumes propose at once, as few entries
 //	volumes.go    replicas and their frontends   devices.go local devices   peers.go        connections to the other nodes
 //	serve.go      control RPCs    admin*.go  the admin service          http.go         health
 //	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
@@ -57,6 +58,7 @@ type Node struct {
 	peers    *peers
 	state    *stateStore
 	lease    *leaseHolder
+	joint    *gather // what replicas propose to a leader that is another node
 	vols     *volumes
 	services *services
 	devices  *devices
@@ -135,6 +137,7 @@ func (n *Node) open() (err error) {
 	n.setLines(n.conf())
 	n.lease = newLeaseHolder(n)
 	n.vols = newVolumes(n)
+	n.joint = &gather{send: n.proposeTo, time: func() time.Duration { return n.conf().Timers.DropAfter }, goes: func(f func()) { n.vols.goes.Go(f) }, ctx: context.Background()}
 	n.services = newServices(n)
 	n.devices = newDevices(n)
 	n.openRaft = n.raftOpener()

@@ -23,18 +23,25 @@ type peers struct {
 	of    func() control.Cluster
 	lines map[string]*link.Line // to each other node; for block data, of all volumes together
 
+	greets map[string]chan struct{} // a token for each greeting under way, by node; fixed
+
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
 	ended bool
 }
 
 func newPeers(cfg *config.Config, trans *identity.Transport, of func() control.Cluster) *peers {
-	p := &peers{cfg: cfg, trans: trans, of: of, lines: map[string]*link.Line{}, conns: map[string]*grpc.ClientConn{}}
+	p := &peers{cfg: cfg, trans: trans, of: of, lines: map[string]*link.Line{}, conns: map[string]*grpc.ClientConn{}, greets: map[string]chan struct{}{}}
 	for _, n := range cfg.Nodes {
 		p.lines[n.Name] = link.NewLine()
+		p.greets[n.Name] = make(chan struct{}, maxGreets)
 	}
 	return p
 }
+
+// maxGreets is how many streams to one node are being opened at a time. A thousand volumes that move together would else have the
+// node close the oldest of those that have not said yet who they are, again and again.
+const maxGreets = 32
 
 func (p *peers) conn(name string) (*grpc.ClientConn, error) {
 	n, ok := p.cfg.Node(name)
@@ -69,6 +76,12 @@ func (p *peers) Greet(ctx context.Context, name string, h wire.Hello) (*link.Sen
 	n, ok := p.cfg.Node(name)
 	if !ok {
 		return nil, wire.HelloReply{}, fmt.Errorf("node %q is not in %s", name, p.cfg.File)
+	}
+	select {
+	case p.greets[name] <- struct{}{}:
+		defer func() { <-p.greets[name] }()
+	case <-ctx.Done():
+		return nil, wire.HelloReply{}, fmt.Errorf("connect to %s: %d streams are being opened already: %w", name, maxGreets, ctx.Err())
 	}
 	c, err := p.trans.Dial(ctx, n.Address, identity.ProtoData)
 	if err != nil {

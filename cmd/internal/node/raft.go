@@ -38,7 +38,7 @@ func (s *stateStore) Apply(index, term uint64, command []byte) any {
 	c, err := cluster.DecodeCommand(command)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := s.state.Clone()
+	next := s.state.Next()
 	if err != nil {
 		// Every node reads the same bytes and comes to the same conclusion.
 		next.Index = index
@@ -189,6 +189,14 @@ func (n *Node) propose(ctx context.Context, c cluster.Command) (cluster.Result, 
 	if l := n.currentLeading(); l != nil {
 		return l.propose(ctx, c)
 	}
+	if c.Drop != nil || c.Admit != nil || c.Rejoin != nil || c.SetMode != nil {
+		return n.joint.propose(ctx, c) // replicas' own: of many volumes at once when a node dies or returns
+	}
+	return n.proposeTo(ctx, c)
+}
+
+// proposeTo hands a command, or a batch of them, to a leader that is another node.
+func (n *Node) proposeTo(ctx context.Context, c cluster.Command) (cluster.Result, error) {
 	leader := n.leaderName()
 	if leader == "" || leader == n.me.Name {
 		return cluster.Result{}, errNoLeader

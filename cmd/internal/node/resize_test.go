@@ -114,11 +114,12 @@ func TestReplicaThatCrashedWhileGrowingWaitsForTheSizeToBeKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	st.Nodes["alpha"] = cluster.Node{Start: n.dir.id.Start + 1} // not ours: our start is not in the log yet
-	if h := n.vols.replicaOf(st, vol, vol.Replicas[0]); h != nil {
-		t.Errorf("opened with the old size: %q", h.broken)
+	if n.vols.openSome(st, []cluster.Volume{vol}) {
+		t.Errorf("opened with the old size")
 	}
 	vol.Size = 3 << 20
-	h := n.vols.replicaOf(st, vol, vol.Replicas[0])
+	n.vols.openSome(st, []cluster.Volume{vol})
+	h, _ := n.vols.replicaOf(vol)
 	if h == nil || h.broken != "" || h.size != 3<<20 {
 		t.Fatalf("with the new size: %+v", h)
 	}

@@ -43,7 +43,10 @@ func (n *Node) Ask(_ context.Context, a *control.Ask) (*control.Answer, error) {
 	for id, s := range a.Seen {
 		n.seen.note(id, s)
 	}
-	reports := n.vols.reports()
+	var reports []cluster.Report
+	if a.Reports {
+		reports = n.vols.reports()
+	}
 	s := n.reached(r)
 	return &control.Answer{Node: n.me.Name, RaftID: n.dir.raftID(), Reports: reports, Term: s.Term, Index: s.Index}, nil
 }
@@ -90,6 +93,9 @@ func (n *Node) Served(_ context.Context, s *control.Served) (*control.Done, erro
 		return nil, notLeader()
 	}
 	l.served(s)
+	for i := range s.More {
+		l.served(&s.More[i])
+	}
 	return &control.Done{}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -92,6 +93,10 @@ func othersPropose(c cluster.Command) bool {
 	switch {
 	case c.Promote != nil, c.Init != nil, c.CreateVolume != nil, c.Failover != nil, c.SettleLeases != nil:
 		return false // whatever it brings along
+	case len(c.Batch) > 0:
+		return !slices.ContainsFunc(c.Batch, func(item cluster.Command) bool {
+			return item.By != "" && item.By != c.By || len(item.Batch) > 0 || !item.Batches() || !othersPropose(item)
+		})
 	case c.StartNode != nil:
 		return c.StartNode.Node == c.By
 	case c.Form != nil:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -37,17 +38,22 @@ type volumes struct {
 	space undo.Space
 	// early is what the volumes of this node may hold in memory of writes that were acknowledged early (semisync).
 	early replication.Room
+	// crowd has the idle ones among them take turns.
+	crowd replication.Crowd
 
-	mu   sync.Mutex
-	nbd  *nbd.Server // nil before run
-	all  map[string]*held
-	done bool
+	mu      sync.Mutex
+	nbd     *nbd.Server // nil before run
+	all     map[string]*held
+	done    bool
+	news    servedNews        // for the leader
+	telling bool              // tellAll runs
+	told    map[string]string // why a replica could not be opened, as last logged
 	// left has the epochs that superblocks had when this process closed their replicas to open them with another size.
 	left map[string]cluster.Epoch
 
-	kick  chan struct{}     // to run: look again; room for one
-	told  map[string]string // run's own: why a replica could not be opened, as last logged
-	swept map[string]bool   // run's own: removed volumes that are set aside, by id
+	kick  chan struct{}   // to run: look again; room for one
+	newly atomic.Bool     // run's own: a replica was opened since all were given the configuration
+	swept map[string]bool // run's own: removed volumes that are set aside, by id
 }
 
 // held is one replica and what belongs to it. broken: its backing could not be opened; it is tried again.
@@ -87,12 +93,16 @@ func (v *volumes) run(ctx context.Context) error {
 	defer nbd.stop()
 	reopen := time.NewTicker(reopenPause)
 	defer reopen.Stop()
+	var taken *config.Config // by all replicas
 	for {
 		st, changed := v.n.state.watch()
 		_, cfg, configured := v.n.run.watch()
 		v.retire(st)
 		v.follow(st)
-		v.configure(cfg)
+		if opened := v.newly.Swap(false); opened || cfg != taken {
+			v.configure(cfg)
+			taken = cfg
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -118,6 +128,7 @@ func (v *volumes) wake() {
 
 // configure gives open replicas the times of the configuration.
 func (v *volumes) configure(cfg *config.Config) {
+	v.crowd.SetResyncs(int(cfg.Cluster.Limits.Resyncs))
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for name, h := range v.all {
@@ -139,15 +150,18 @@ func (v *volumes) limit(server *nbd.Server, cfg *config.Config) {
 	}
 }
 
-// follow opens the replicas that the state gives this node, and tells each its newest record.
+// follow tells each open replica its newest record, and opens some of those that the state gives this node and that are not open.
 func (v *volumes) follow(st *cluster.State) {
+	var missing []cluster.Volume
 	for name, vol := range st.Volumes {
-		rep, ok := vol.Replica(v.n.me.Name)
-		if !ok {
+		if _, ok := vol.Replica(v.n.me.Name); !ok {
 			continue
 		}
-		h := v.replicaOf(st, vol, rep)
+		h, may := v.replicaOf(vol)
 		if h == nil {
+			if may {
+				missing = append(missing, vol)
+			}
 			continue
 		}
 		v.mu.Lock()
@@ -163,59 +177,87 @@ func (v *volumes) follow(st *cluster.State) {
 			v.n.lease.kickNow() // promoted: ask at once
 		}
 	}
+	if v.openSome(st, missing) {
+		v.wake() // what was opened learns its record, and the next come
+	}
 }
 
-// replicaOf opens a replica that is not open yet; nil: not now.
-func (v *volumes) replicaOf(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
-	v.mu.Lock()
-	h := v.all[vol.Name]
+// replicaOf is the replica if it is open; if not, may tells whether it may be opened now.
+func (v *volumes) replicaOf(vol cluster.Volume) (h *held, may bool) {
 	_, configured := v.n.conf().Mirror(vol.Name)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	h = v.all[vol.Name]
 	if h != nil && h.id != vol.ID || h == nil && !configured {
-		v.mu.Unlock()
-		return nil // the one before is being closed, or the configuration with it is not taken over yet
+		return nil, false // the one before is being closed, or the configuration with it is not taken over yet
 	}
-	if h != nil || v.done {
+	return h, !v.done
+}
+
+// maxOpens is how many replicas are opened at a time, and before those that are open learn what is new: each waits for the disk some
+// times, and while a thousand are opened the cluster goes on.
+const maxOpens = 32
+
+// openSome opens some of the replicas, and reports whether it did.
+func (v *volumes) openSome(st *cluster.State, missing []cluster.Volume) bool {
+	v.mu.Lock()
+	if v.done {
 		v.mu.Unlock()
-		return h
+		return false
 	}
 	v.goes.Add(1) // stopAll waits until we are through
 	v.mu.Unlock()
 	defer v.goes.Done()
-	if st.Nodes[v.n.me.Name].Start != v.n.dir.id.Start && v.mayLag(vol) {
-		return nil
+	lags := st.Nodes[v.n.me.Name].Start != v.n.dir.id.Start
+	var opens sync.WaitGroup
+	some := 0
+	for _, vol := range missing {
+		if lags && v.mayLag(vol) {
+			continue
+		}
+		rep, _ := vol.Replica(v.n.me.Name)
+		opens.Go(func() { v.openOne(st, vol, rep) })
+		if some++; some == maxOpens {
+			break
+		}
 	}
-	h = v.open(st, vol, rep)
+	opens.Wait()
+	if some > 0 {
+		v.n.lease.kickNow()
+	}
+	return some > 0
+}
+
+func (v *volumes) openOne(st *cluster.State, vol cluster.Volume, rep cluster.Replica) {
+	h := v.open(st, vol, rep)
+	v.newly.Store(true)
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.all[vol.Name] = h
 	if v.done {
 		h.cancel()
 	}
-	v.mu.Unlock()
-	v.n.lease.kickNow()
-	return h
 }
 
 func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
 	conf, _ := v.n.conf().Mirror(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
-		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Bound: boundOf(conf.Async), Log: v.n.log}
+		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Crowd: &v.crowd, Bound: boundOf(conf.Async), Log: v.n.log}
 	h := &held{bound: cfg.Bound, id: vol.ID, size: vol.Size, resized: vol.Resized, tail: make(chan struct{}, 1), ended: make(chan struct{})}
 	b, err := v.openBacking(st, vol, rep.Device, conf.Volume)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
 		cfg.Incarnation = cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:])} // whether it was detached is not known
-		if v.told[vol.Name] != h.broken {
+		if v.tellsNow(vol.Name, h.broken) != h.broken {
 			v.n.log.Error("replica cannot be opened", "volume", vol.Name, "device", rep.Device, "error", err)
 			v.n.events.add("replica not opened", vol.Name, fmt.Sprintf("the replica of %s takes no part, and is tried again every %v: %v", v.n.me.Name, reopenPause, err))
 		}
 		h.replica = replication.New(cfg, replicaNode{v.n}, nil, nil)
 		h.close = func() {}
-		v.told[vol.Name] = h.broken
 	} else {
-		if v.told[vol.Name] != "" {
+		if v.tellsNow(vol.Name, "") != "" {
 			v.n.events.add("replica opened", vol.Name, fmt.Sprintf("the replica of %s could be opened at last: %s", v.n.me.Name, rep.Device))
 		}
-		delete(v.told, vol.Name)
 		cfg.Incarnation, cfg.Fresh, cfg.Inline, cfg.Marks, cfg.Undo, cfg.Rescue = b.incarnation, b.fresh, b.inline, b.marks, b.undo, b.rescue
 		h.replica = replication.New(cfg, replicaNode{v.n}, b.dev, b.super)
 		b.stalled.Store(h.replica)
@@ -237,6 +279,17 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 		h.close()
 	})
 	return h
+}
+
+// tellsNow notes why a replica could not be opened, as it is told now, and what was told before.
+func (v *volumes) tellsNow(volume, why string) (before string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	before = v.told[volume]
+	if v.told[volume] = why; why == "" {
+		delete(v.told, volume)
+	}
+	return before
 }
 
 // closeBroken forgets replicas whose backing could not be opened, so that follow tries again.
@@ -309,6 +362,17 @@ func (v *volumes) reports() (all []cluster.Report) {
 		all = append(all, v.report(r))
 	}
 	slices.SortFunc(all, func(a, b cluster.Report) int { return strings.Compare(a.Volume, b.Volume) })
+	return all
+}
+
+// leaseReports are those that a lease request brings: of volumes that this node leads, by an older process, whose end they prove (R10),
+// or with a lag that a failover's record tells. What promotions rest on is asked for when it is needed (R25).
+func (v *volumes) leaseReports() (all []cluster.Report) {
+	for _, r := range v.replicas() {
+		if vol := r.Volume(); vol.Primary == v.n.me.Name && (vol.Process != v.n.dir.id.Start || vol.Mode == cluster.ModeAsync || vol.NextMode != "") {
+			all = append(all, v.report(r))
+		}
+	}
 	return all
 }
 
@@ -464,46 +528,19 @@ func (r replicaNode) FirstAck(volume string, e cluster.Epoch) { r.n.vols.tell(vo
 // tell reports to the leader how far a failover has come.
 func (v *volumes) tell(volume string, e cluster.Epoch, first bool) {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	h := v.all[volume]
 	if h == nil || h.epoch != e || v.done {
-		v.mu.Unlock()
 		return
 	}
-	since := v.n.now().Sub(h.learned).Milliseconds()
+	now := v.n.now()
+	since := now.Sub(h.learned).Milliseconds()
 	if !first {
 		h.promote = since
 	}
-	promote := h.promote
-	v.goes.Add(1)
-	v.mu.Unlock()
-	s := &control.Served{Volume: volume, Epoch: e, Node: v.n.me.Name, PromoteMs: promote, FirstAck: first, SinceMs: since}
-	go func() {
-		defer v.goes.Done()
-		ctx, cancel := context.WithTimeout(v.life, 10*v.n.conf().Timers.RTO) // figures only: at last they are not kept
-		defer cancel()
-		for v.tellLeader(ctx, s) != nil {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(v.n.conf().Timers.Renew):
-			}
-		}
-	}()
-}
-
-// tellLeader finds whoever leads now: the old leader may have gone with the old primary.
-func (v *volumes) tellLeader(ctx context.Context, s *control.Served) error {
-	ctx, cancel := context.WithTimeout(ctx, v.n.conf().Timers.RTO)
-	defer cancel()
-	leader := v.n.leaderName()
-	if leader == v.n.me.Name {
-		_, err := v.n.Served(ctx, s)
-		return err
+	v.news.add(now, control.Served{Volume: volume, Epoch: e, Node: v.n.me.Name, PromoteMs: h.promote, FirstAck: first, SinceMs: since})
+	if !v.telling {
+		v.telling = true
+		v.goes.Go(v.tellAll)
 	}
-	client, err := v.n.peers.control(leader)
-	if err != nil {
-		return err
-	}
-	_, err = client.Served(ctx, s)
-	return err
 }

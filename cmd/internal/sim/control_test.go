@@ -106,7 +106,9 @@ func (p *proc) askLoop() {
 	}
 	if p.replica == nil || p.replica.asksLease() {
 		r := cluster.LeaseRequest{Node: p.node.name, Start: p.number, Number: p.holder.Next(p.now()), Boot: p.node.incarnation().Boot, DataDir: "dir-" + p.node.name}
-		r.Reports, _ = p.reports()
+		if q := p.replica; q != nil && q.vol.Primary == p.node.name && (q.vol.Process != p.number || q.vol.Mode == cluster.ModeAsync || q.vol.NextMode != "") {
+			r.Reports, _ = p.reports()
+		}
 		p.toLeaderBy(0, func(q *proc, by string) {
 			if l := q.leader; l != nil {
 				if by != "" {
@@ -168,7 +170,7 @@ func (l *leader) do(actions []failover.Action) {
 		}
 		switch a := a.(type) {
 		case failover.Ask:
-			l.ask(a.Round)
+			l.ask(a)
 		case failover.CheckSelf:
 			l.do(l.l.Confirm(p.now(), a.Round, p.raft.disk().term, p.raft.role == leading))
 		case failover.Reply:
@@ -214,9 +216,9 @@ func (l *leader) do(actions []failover.Action) {
 }
 
 // ask puts the round's question. An answer belongs to the Leader that asked: round numbers begin anew in each.
-func (l *leader) ask(round uint64) {
+func (l *leader) ask(a failover.Ask) {
 	p, w := l.p, l.p.w
-	l.asked = round
+	l.asked = a.Round
 	for _, n := range w.nodes {
 		if n == p.node {
 			continue
@@ -227,17 +229,23 @@ func (l *leader) ask(round uint64) {
 			if !ok {
 				return
 			}
+			if !a.Reports {
+				reports = nil
+			}
 			w.late(w.faults.lateAnswer, q, p.node, func(back *proc) {
 				if back.leader == l {
-					l.note(q.node.name, round, reports)
-					l.do(l.l.Answer(back.now(), q.node.name, round, term, reports))
+					l.note(q.node.name, a.Round, reports)
+					l.do(l.l.Answer(back.now(), q.node.name, a.Round, term, reports))
 				}
 			})
 		})
 	}
 	if reports, ok := p.reports(); ok {
-		l.note(p.node.name, round, reports)
-		l.do(l.l.Answer(p.now(), p.node.name, round, p.raft.disk().term, reports))
+		if !a.Reports {
+			reports = nil
+		}
+		l.note(p.node.name, a.Round, reports)
+		l.do(l.l.Answer(p.now(), p.node.name, a.Round, p.raft.disk().term, reports))
 	}
 }
 
