@@ -205,7 +205,7 @@ func (l *leader) do(actions []failover.Action) {
 			w.tracef("%s: hand over from %s to %q", p.node.name, a.Primary, a.To)
 			p.back(0, w.node(a.Primary), func(q *proc) {
 				if q.replica != nil {
-					q.replica.handOver(a.To)
+					q.replica.handOver(a.To, a.Epoch)
 				}
 			})
 		case failover.MoveLeadership:

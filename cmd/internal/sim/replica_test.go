@@ -351,8 +351,9 @@ func (r *replica) granted() {
 	r.kick()
 }
 
-func (r *replica) handOver(to string) {
-	if s := r.sess; s != nil {
+// handOver: one that was decided in another epoch is void.
+func (r *replica) handOver(to string, e cluster.Epoch) {
+	if s := r.sess; s != nil && s.epoch == e {
 		s.quiesce(to)
 	}
 }
