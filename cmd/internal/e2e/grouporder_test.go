@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"bytes"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -51,8 +55,9 @@ func (r *rig) crossed(node string) crossed {
 var orderBlock = asyncBlock("64MiB", "60s")
 
 // crossedRound has a chain over both volumes go on from a write, strikes the primary while the standby lags, and holds what the
-// standby serves then against the order. It returns up to which write that is.
-func (r *rig) crossedRound(from int64, mode string, strike func(node string)) (kept int64) {
+// standby serves then against the order. It returns up to which write that is, and
+// up to which they were acknowledged.
+func (r *rig) crossedRound(from int64, mode string, strike func(node string)) (kept, acked int64) {
 	r.t.Helper()
 	primary := r.until("healthy", allAre(api.VolumeHealthy)).Volumes[0].Primary
 	standby := other(primary)
@@ -72,12 +77,37 @@ func (r *rig) crossedRound(from int64, mode string, strike func(node string)) (k
 	if err != nil {
 		r.t.Fatalf("after the failover the volumes are no prefix of what was written to them: %v", err)
 	}
-	acked := c.acked.Load()
+	acked = c.acked.Load()
 	r.t.Logf("%s: %d writes acknowledged from %d on, %d kept", mode, acked-from, from, kept-from)
 	if mode != "async" && kept < acked || (acked-kept)*chainWrite > 64<<20 {
 		r.t.Fatalf("%d writes were acknowledged and %d are kept", acked, kept)
 	}
-	return kept
+	return kept, acked
+}
+
+// rescuedOrder checks that what the old primary had acknowledged and the new one lacks is kept, of both volumes at one point (R19).
+func (r *rig) rescuedOrder(acked int64) {
+	r.t.Helper()
+	all := r.images(Group)
+	if len(all) != 1 || !all[0].Whole {
+		r.t.Fatalf("rescue images of the group: %+v", all)
+	}
+	_, errs := r.admin(1, "volume", "rescue", "export", Group, all[0].ID, "--out", filepath.Join(r.cfg.Dir, "whole.img"))
+	r.says(errs, "export the image of each of its volumes, vol, wal")
+	var parts []io.ReaderAt
+	for _, v := range []string{Volume, wal} {
+		path := filepath.Join(r.cfg.Dir, fmt.Sprint(v, acked, ".img"))
+		r.admin(0, "volume", "rescue", "export", v, all[0].ID, "--out", path)
+		content, err := os.ReadFile(path)
+		if err != nil || len(content) != 64<<20 {
+			r.t.Fatalf("the export of %s has %d bytes (%v)", v, len(content), err)
+		}
+		parts = append(parts, bytes.NewReader(content))
+	}
+	if had, err := prefix(crossed{parts[0], parts[1]}); err != nil || had < acked {
+		r.t.Errorf("the rescue image has the first %d writes (%v), %d were acknowledged", had, err, acked)
+	}
+	r.forgetImages()
 }
 
 // R13: a writer that goes from one volume to the other and back, each time after the answer, finds on the promoted copy a prefix over
@@ -87,11 +117,15 @@ func TestGroupKeepsTheOrderOverItsVolumes(t *testing.T) {
 	for _, mode := range []string{"async", "sync"} {
 		t.Run(mode, func(t *testing.T) {
 			r := group(t, Config{Mode: mode, Extra: orderBlock})
-			kept := int64(0)
+			kept, acked := int64(0), int64(0)
 			for range rounds {
 				victim := ""
-				kept = r.crossedRound(kept, mode, func(node string) { victim = node; r.Kill(node) })
+				kept, acked = r.crossedRound(kept, mode, func(node string) { victim = node; r.Kill(node) })
 				r.start(victim)
+				r.until("healed", allAre(api.VolumeHealthy))
+				if acked > kept {
+					r.rescuedOrder(acked)
+				}
 			}
 			r.sameFiles()
 		})
@@ -101,7 +135,7 @@ func TestGroupKeepsTheOrderOverItsVolumes(t *testing.T) {
 			kept := int64(0)
 			for i := range rounds {
 				victim := ""
-				kept = p.crossedRound(kept, mode, func(node string) { victim = node; p.cut(ways[i%3], uint64(i), node) })
+				kept, _ = p.crossedRound(kept, mode, func(node string) { victim = node; p.cut(ways[i%3], uint64(i), node) })
 				p.start(victim)
 			}
 			p.sameFiles()

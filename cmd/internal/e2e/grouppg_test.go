@@ -291,15 +291,20 @@ func (p *powered) cutMachine(d *postgres, node string, seed uint64) {
 	p.boot(node)
 }
 
-// forgetImages deletes the rescue images of the group: of each power cut there is one.
-func (r *rig) forgetImages() {
+// images are the rescue images of a volume or group.
+func (r *rig) images(of string) (all []api.RescueImage) {
 	r.t.Helper()
-	out, _ := r.admin(0, "volume", "rescue", "list", Group, "-o", "json")
-	var all []api.RescueImage
+	out, _ := r.admin(0, "volume", "rescue", "list", of, "-o", "json")
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		r.t.Fatal(err)
 	}
-	for _, i := range all {
+	return all
+}
+
+// forgetImages deletes the rescue images of the group: of each power cut there is one.
+func (r *rig) forgetImages() {
+	r.t.Helper()
+	for _, i := range r.images(Group) {
 		_, errs := r.admin(3, "volume", "rescue", "delete", wal, i.ID, "--yes")
 		r.says(errs, "an image of group", "rescue delete grp "+i.ID)
 		r.admin(0, "volume", "rescue", "delete", Group, i.ID, "--yes")
