@@ -98,12 +98,12 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 		r.seen.Overwrites(f.Range)
 		r.hole.Overwrites(f.Range)
 	}
-	if e.early = r.vol.Mode == cluster.ModeSemisync; e.early && !s.silent.Load() {
+	if e.early = r.vol.ModeBetween(r.vol.Primary, r.cfg.Node) == cluster.ModeSemisync; e.early && !s.silent.Load() {
 		s.box.Received(f.Seq)
 	}
 	// In async a client may have been told that it is durable: what it wrote after that must not be on a disk without it (R13). The
 	// primary says so, for its record may be newer than ours; one of an older version has no word for it.
-	e.Fence = f.Flags&wire.Fence != 0 || r.vol.Fences() && (f.Kind == wire.Flush || f.Flags&wire.FUA != 0)
+	e.Fence = f.Flags&wire.Fence != 0 || r.vol.Fences(r.vol.Primary, r.cfg.Node) && (f.Kind == wire.Flush || f.Flags&wire.FUA != 0)
 	r.taken += int64(f.PayloadLen())
 	ready := r.queue.Admit(&e.Item)
 	r.mu.Unlock()

@@ -310,7 +310,7 @@ func (p *peerLink) frame(a *primary.Action) wire.Frame {
 	if o.FUA {
 		f.Flags |= wire.FUA
 	}
-	if (o.FUA || f.Kind == wire.Flush) && p.t.core.Fences() && p.sender.Version() >= wire.VersionFence {
+	if (o.FUA || f.Kind == wire.Flush) && p.t.core.Fences(p.node) && p.sender.Version() >= wire.VersionFence {
 		f.Flags |= wire.Fence
 	}
 	return f

@@ -163,6 +163,7 @@ func (s *State) promote(term uint64, c Command, v *Volume) string {
 	if v.ahead() && (p.Basis == BasisFirst || p.Basis == BasisHandOver || p.Basis == BasisForced) {
 		v.Served = p.Candidate
 	}
+	v.noteServed()
 	if v.Promotions == nil {
 		v.Promotions = map[Basis]uint64{}
 	}
@@ -214,7 +215,7 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 		}
 		return fmt.Sprintf("%s is not the last primary", p.Candidate)
 	case BasisAllLost:
-		if v.Mode == ModeAsync {
+		if v.Lags(p.Candidate) {
 			return "in async the others may lack more than the bound of what was flushed: a person decides"
 		}
 		if member && p.Candidate != v.Primary && slices.Contains(p.Leave, v.Primary) {
@@ -242,7 +243,7 @@ func mayStay(p *Promote, v *Volume) string {
 		m, member := v.Members[n]
 		alike := p.Basis == BasisLastPrimary || p.Basis == BasisAllLost
 		switch {
-		case !member || n == v.Primary || p.Basis == BasisForced || v.Mode == ModeAsync && p.Basis != BasisFirst:
+		case !member || n == v.Primary || p.Basis == BasisForced || p.Basis != BasisFirst && (v.leavesBehind(p) || v.Lags(n)):
 			return fmt.Sprintf("%s is no member that could stay", n)
 		case m != stays && !alike:
 			return fmt.Sprintf("%s would stay as another than the member that the set names", n)
@@ -274,6 +275,7 @@ func (s *State) drop(c Command, v *Volume) string {
 	if v.ahead() && c.By == v.Primary {
 		v.Served = v.Primary // it proposes when it has the lease, and nothing of an older epoch on its device (role)
 	}
+	v.noteServed()
 	if v.IsMember(d.Node) { // else nothing to do, but the version rises: a late admission is void
 		delete(v.Members, d.Node)
 		v.Drops++

@@ -16,6 +16,9 @@ package cluster
 // it acts, nothing is lost after all. All others leave with the promotion itself: it is the one with the longest prefix that was
 // heard (package failover). Nothing is settled: nobody stays but at a hand-over.
 
+// Where some replicas are in async and others not (pair.go), "another" is one in async, and of those that are not nothing is lost; what
+// all lost their memory of is gone on with by them, and the ones in async, which may have it, are held.
+
 // Lag is what the last primary had acknowledged of a volume in async, and another member not yet written.
 type Lag struct {
 	Bytes int64 `json:"bytes,omitempty"`
@@ -38,10 +41,10 @@ func (l *Lag) atMost(bound *Lag) (bytes, ms int64) {
 	return bytes, ms
 }
 
-// whole is the member that has all that was acknowledged, as far as its memory is not lost: in async who served, otherwise the
-// primary, though it need not be the only one.
+// whole is the member that has all that was acknowledged, as far as its memory is not lost: who served, if the primary is one that
+// may lack some and was not let act yet, otherwise the primary, though it need not be the only one.
 func (v *Volume) whole() string {
-	if v.Mode == ModeAsync {
+	if v.HasAsync() && v.Lags(v.Primary) {
 		return v.Served
 	}
 	return v.Primary
@@ -49,7 +52,7 @@ func (v *Volume) whole() string {
 
 // leavesBehind reports whether a promotion in async is of one that may lack what was acknowledged.
 func (v *Volume) leavesBehind(p *Promote) bool {
-	return v.Mode == ModeAsync && p.Basis != BasisFirst && p.Basis != BasisHandOver && p.Basis != BasisForced && p.Candidate != v.Served
+	return v.Lags(p.Candidate) && p.Basis != BasisFirst && p.Basis != BasisHandOver && p.Basis != BasisForced
 }
 
 // isBefore reports whether a promotion in async has node stay until the new one acts (R6): it is who served, and the new one, which may
@@ -66,13 +69,13 @@ func (v *Volume) hold(p *Promote) {
 				v.Held = append(v.Held, r.Node)
 			}
 		}
-	case v.Mode != ModeAsync:
-	case p.Basis == BasisLastPrimary:
-		// It lost what it had not flushed, and what a member wrote back of that is there. Who was held before stays so for that: what
-		// was kept aside of it counts.
+	case !v.HasAsync():
+	case p.Basis == BasisLastPrimary || p.Basis == BasisAllLost:
+		// It lost what it had not flushed, and what a member wrote back of that is there: one that stays is settled with, and one that
+		// leaves is held. Who was held before stays so for that: what was kept aside of it counts.
 		v.Held = without(v.Held, p.Candidate)
 		for _, n := range v.MemberNames() {
-			if n != p.Candidate && !v.IsHeld(n) {
+			if n != p.Candidate && v.Lags(n) && !v.IsHeld(n) {
 				v.Held, v.HeldSince = append(v.Held, n), v.Epoch
 			}
 		}

@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write the golden files")
 func commands() []Command {
 	o, m, c := On{"v", 3, 10}, Member{incA, 4}, &Clean{incB, 3}
 	node := Node{Name: "p", Witness: true, Address: "192.0.2.1:7000", RaftID: "r", DataDir: "d", Start: 4, Boot: "a", Config: "h"}
-	vol := CreateVolume{Name: "v", ID: "i", Size: 1 << 30, Mode: "sync", Replicas: []Replica{{"p", "/dev/a"}}}
+	vol := CreateVolume{Name: "v", ID: "i", Size: 1 << 30, Mode: "sync", Replicas: []Replica{{Node: "p", Device: "/dev/a"}}}
 	all := []Command{
 		{Init: &Init{ID: "c", Name: "prod", RTOMillis: 15000, ConfigHash: "h", Config: []byte{3}, Nodes: []Node{node}, Volumes: []CreateVolume{vol}}},
 		{StartNode: &StartNode{Node: "p", DataDir: "d", Start: 4, Boot: "a", Config: "h"}},
@@ -169,7 +169,7 @@ func TestChangesOfModesRaiseTheFormats(t *testing.T) {
 
 // faults.md M65, G54
 func TestOtherFormatsAreRefusedNamingBoth(t *testing.T) {
-	for _, format := range []string{"0", "6", "99", "-1"} {
+	for _, format := range []string{"0", "7", "99", "-1"} {
 		if _, err := DecodeCommand([]byte(`{"format":` + format + `,"drop":{"node":"s"}}`)); err == nil || !strings.Contains(err.Error(), format) || !strings.Contains(err.Error(), "1") {
 			t.Errorf("command of format %s: %v", format, err)
 		}

@@ -209,6 +209,8 @@ type ChangeMode struct {
 	Epoch   Epoch  `json:"epoch"`
 	Version uint64 `json:"version"`
 	Mode    string `json:"mode"`
+	// Replicas are the modes of those that have another one.
+	Replicas map[string]string `json:"replicas,omitempty"`
 }
 
 // SetMode is the primary's word that every member has all that was acknowledged, and that since then it has acknowledged by the
@@ -253,6 +255,7 @@ const (
 	commandModes   = 3 // a mode changes
 	commandGroups  = 4 // a consistency group is created
 	commandBatch   = 5 // several commands in one entry
+	commandMixed   = 6 // a replica has a mode of its own
 )
 
 // Encode is the command as the log holds it.
@@ -270,11 +273,33 @@ func (c Command) Encode() []byte {
 	if len(c.Batch) > 0 {
 		c.Format = commandBatch
 	}
+	if c.mixes() {
+		c.Format = commandMixed
+	}
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("cluster: encode command %+v: %v", c, err)) // plain data: cannot happen
 	}
 	return b
+}
+
+// mixes reports whether a replica is to have a mode of its own, or its volume may: what takes that back is understood by those who
+// understood it.
+func (c Command) mixes() bool {
+	owns := func(v CreateVolume) bool { return hasOwnModes(v.Replicas) }
+	switch {
+	case c.Init != nil:
+		return slices.ContainsFunc(c.Init.Volumes, owns)
+	case c.CreateVolume != nil:
+		return owns(*c.CreateVolume)
+	case c.Configure != nil:
+		return slices.ContainsFunc(c.Configure.Create, owns) || slices.ContainsFunc(c.Configure.Modes, func(m ChangeMode) bool { return len(m.Replicas) > 0 })
+	}
+	return false
+}
+
+func hasOwnModes(all []Replica) bool {
+	return slices.ContainsFunc(all, func(r Replica) bool { return r.Mode != "" || r.NextMode != "" })
 }
 
 // DecodeCommand reads what Encode wrote.
@@ -283,8 +308,8 @@ func DecodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandBatch {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandBatch)
+	if c.Format < commandFormat || c.Format > commandMixed {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandMixed)
 	}
 	return c, nil
 }

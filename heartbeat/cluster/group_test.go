@@ -11,7 +11,7 @@ import (
 
 func pg() CreateVolume {
 	on := func(path string) map[string]string { return map[string]string{"p": path, "s": path} }
-	return CreateVolume{Name: "pg", ID: "g", Size: 3 << 20, Mode: ModeAsync, Replicas: []Replica{{"p", "/d + /w"}, {"s", "/d + /w"}},
+	return CreateVolume{Name: "pg", ID: "g", Size: 3 << 20, Mode: ModeAsync, Replicas: []Replica{{Node: "p", Device: "/d + /w"}, {Node: "s", Device: "/d + /w"}},
 		Parts: []Part{{"data", 2 << 20, on("/d")}, {"wal", 1 << 20, on("/w")}}}
 }
 

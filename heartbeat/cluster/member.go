@@ -7,16 +7,26 @@ package cluster
 // its own, when nothing that it took is unwritten (Served).
 
 // ahead reports whether more may be acknowledged than every member has written.
-func (v *Volume) ahead() bool { return v.Mode == ModeSemisync || v.Mode == ModeAsync }
+func (v *Volume) ahead() bool { return v.has(ModeSemisync) || v.has(ModeAsync) }
 
 // IsProcess reports whether node's membership is of its process.
 func (v *Volume) IsProcess(node string) bool {
-	return v.ahead() && v.Primary != "" && node != v.Served
+	return v.ahead() && v.Primary != "" && node != v.Served && v.ModeBetween(v.Served, node) != ModeSync
 }
 
 // Acts reports whether the primary has been let act by the entry that follows its promotion: the last one is removed, and in
 // semisync and async nothing is unwritten of what the new one took from it (R6).
 func (v *Volume) Acts() bool { return v.Previous == "" && !v.IsProcess(v.Primary) }
+
+// ServedLast reports whether node was let act as primary last, where that is noted.
+func (v *Volume) ServedLast(node string) bool { return v.ahead() && node == v.Served }
+
+// noteServed notes that the primary serves if nothing else is to be decided before it does: beside who served last it was in sync.
+func (v *Volume) noteServed() {
+	if v.ahead() && v.Acts() {
+		v.Served = v.Primary
+	}
+}
 
 // MayLead reports whether a usable replica may be promoted by what it has in memory: it has written all up to taken, which it
 // had taken when it was asked first after the last primary's lease had ended. So a queue that its disk never gets through takes the
@@ -40,7 +50,7 @@ func (v *Volume) Kept(node string, r *Report) bool {
 // MayRejoin reports whether a new process of a member goes on as that. In async not one of a standby, also after a clean stop: it is
 // sent again what it had not been heard to have, the older first, and would be no prefix of anything meanwhile.
 func (v *Volume) MayRejoin(node string, r *Report) bool {
-	return v.Unchanged(node, r) || v.Kept(node, r) && !(v.Mode == ModeAsync && v.IsProcess(node))
+	return v.Unchanged(node, r) || v.Kept(node, r) && !(v.Lags(node) && v.IsProcess(node))
 }
 
 // LostMemory reports whether the replica's own word is that what the member had in memory is gone.

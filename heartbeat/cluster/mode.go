@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,17 +23,25 @@ func (v *Volume) ModeToBe() string {
 	return v.Mode
 }
 
-// AckMode is the mode by which the primary acknowledges: while the mode is being changed, the stronger of both.
-func (v *Volume) AckMode() string {
-	if strength[v.NextMode] > strength[v.Mode] {
-		return v.NextMode
-	}
-	return v.Mode
+// WillHave reports whether the volume has these modes when all that is decided is in force: its own, and those of replicas that have
+// others.
+func (v *Volume) WillHave(mode string, replicas map[string]string) bool {
+	return mode == v.ModeToBe() && v.sameModes(mode, replicas, v.ModeToBeOf)
 }
 
-// Fences reports whether a standby must not begin what follows a flush or durable write before that is durable: a client may be
-// told of the flush before (R13). While the mode changes to async, its standbys are to be in order when it is in force.
-func (v *Volume) Fences() bool { return v.Mode == ModeAsync || v.NextMode == ModeAsync }
+// has reports whether it has them now.
+func (v *Volume) hasModes(mode string, replicas map[string]string) bool {
+	return mode == v.Mode && v.sameModes(mode, replicas, v.ModeOf)
+}
+
+func (v *Volume) sameModes(mode string, replicas map[string]string, of func(node string) string) bool {
+	for _, r := range v.Replicas {
+		if of(r.Node) != cmp.Or(replicas[r.Node], mode) {
+			return false
+		}
+	}
+	return true
+}
 
 // mayChangeMode says why the mode cannot be changed; empty: it can.
 func mayChangeMode(v *Volume, m ChangeMode) string {
@@ -41,8 +50,13 @@ func mayChangeMode(v *Volume, m ChangeMode) string {
 		return fmt.Sprintf("decided on epoch %d, version %d of volume %q, it has epoch %d, version %d", m.Epoch, m.Version, m.Name, v.Epoch, v.Version)
 	case strength[m.Mode] == 0:
 		return fmt.Sprintf("volume %q cannot have mode %q: there are %s, %s and %s", m.Name, m.Mode, ModeSync, ModeSemisync, ModeAsync)
-	case m.Mode == v.ModeToBe():
-		return fmt.Sprintf("volume %q has mode %s, or is to have it: there is nothing to change", m.Name, m.Mode)
+	case v.WillHave(m.Mode, m.Replicas):
+		return fmt.Sprintf("volume %q has mode %s, or is to have it: there is nothing to change", m.Name, v.ModesToBeText())
+	}
+	for n, mode := range m.Replicas {
+		if _, ok := v.Replica(n); !ok || strength[mode] == 0 {
+			return fmt.Sprintf("the replica of volume %q on %q cannot have mode %q: one that it has is wanted, and there are %s, %s and %s", m.Name, n, mode, ModeSync, ModeSemisync, ModeAsync)
+		}
 	}
 	return ""
 }
@@ -51,11 +65,17 @@ func mayChangeMode(v *Volume, m ChangeMode) string {
 func (s *State) changeMode(c Command, m ChangeMode) {
 	v := s.Volumes[m.Name].Clone()
 	v.Version++ // every applied command does (R7)
-	if v.NextMode = m.Mode; m.Mode == v.Mode {
-		v.NextMode = ""
-		s.event(c, "volume's mode stays", &v, "", fmt.Sprintf("volume %q stays in mode %s: the change was taken back before it was in force", v.Name, v.Mode))
+	v.NextMode = m.Mode
+	for i := range v.Replicas {
+		if v.Replicas[i].NextMode = m.Replicas[v.Replicas[i].Node]; v.Replicas[i].NextMode == m.Mode {
+			v.Replicas[i].NextMode = ""
+		}
+	}
+	if v.hasModes(m.Mode, m.Replicas) {
+		v.noNextMode()
+		s.event(c, "volume's mode stays", &v, "", fmt.Sprintf("volume %q stays in mode %s: the change was taken back before it was in force", v.Name, v.ModesText()))
 	} else {
-		s.event(c, "volume's mode changes", &v, "", fmt.Sprintf("volume %q is in mode %s, and in %s when every member has all that was acknowledged; until then both count", v.Name, v.Mode, v.NextMode))
+		s.event(c, "volume's mode changes", &v, "", fmt.Sprintf("volume %q is in mode %s, and in %s when every member has all that was acknowledged; until then both count", v.Name, v.ModesText(), v.ModesToBeText()))
 	}
 	s.Volumes[m.Name] = v
 }
@@ -80,13 +100,24 @@ func (s *State) setMode(c Command, v *Volume) string {
 		}
 	}
 	maps.Copy(v.Members, m.Members)
-	was := v.Mode
-	v.Mode, v.NextMode = m.Mode, ""
+	was := v.ModesText()
+	v.Mode = m.Mode
+	for i := range v.Replicas {
+		v.Replicas[i].Mode = v.Replicas[i].NextMode
+	}
+	v.noNextMode()
 	if v.ahead() {
 		v.Served = v.Primary // it was let act, and has written all that was acknowledged
 	}
-	s.event(c, "volume's mode changed", v, "", fmt.Sprintf("volume %q is in mode %s, before: %s; every member of %v has all that was acknowledged", v.Name, v.Mode, was, v.MemberNames()))
+	s.event(c, "volume's mode changed", v, "", fmt.Sprintf("volume %q is in mode %s, before: %s; every member of %v has all that was acknowledged", v.Name, v.ModesText(), was, v.MemberNames()))
 	return ""
+}
+
+func (v *Volume) noNextMode() {
+	v.NextMode = ""
+	for i := range v.Replicas {
+		v.Replicas[i].NextMode = ""
+	}
 }
 
 // mayName says why as is not the member of this name; empty: it is.

@@ -65,11 +65,11 @@ func TestWhileAModeChangesTheStrongerCounts(t *testing.T) { // R5, R13
 		{ModeSync, ModeAsync, ModeSync}, {ModeAsync, ModeSync, ModeSync}, {ModeSync, ModeSemisync, ModeSync},
 		{ModeSemisync, ModeSync, ModeSync}, {ModeSemisync, ModeAsync, ModeSemisync}, {ModeAsync, ModeSemisync, ModeSemisync},
 	} {
-		v := Volume{Mode: c.mode, NextMode: c.next}
-		if got := v.AckMode(); got != c.want {
+		v := Volume{Mode: c.mode, NextMode: c.next, Replicas: []Replica{{Node: "p"}, {Node: "s"}}}
+		if got := v.AckMode("p", "s"); got != c.want {
 			t.Errorf("%s with %q to follow: acknowledged by %s, want %s", c.mode, c.next, got, c.want)
 		}
-		if got, want := v.Fences(), c.mode == ModeAsync || c.next == ModeAsync; got != want {
+		if got, want := v.Fences("p", "s"), c.mode == ModeAsync || c.next == ModeAsync; got != want {
 			t.Errorf("%s with %q to follow: fences %t", c.mode, c.next, got)
 		}
 	}

@@ -27,7 +27,7 @@ func (s *State) createVolume(c Command, n CreateVolume) string {
 	}
 	v := Volume{Name: n.Name, ID: n.ID, Size: n.Size, Mode: n.Mode, Replicas: n.Replicas, Parts: n.Parts, Version: 1, Members: map[string]Member{}}
 	s.Volumes[n.Name] = v
-	s.event(c, "volume created", &v, "", fmt.Sprintf("%d bytes, mode %s, %d replicas", n.Size, n.Mode, len(n.Replicas)))
+	s.event(c, "volume created", &v, "", fmt.Sprintf("%d bytes, mode %s, %d replicas", n.Size, v.ModesText(), len(n.Replicas)))
 	return ""
 }
 
@@ -82,6 +82,7 @@ func (s *State) removeNode(c Command, name string) string {
 		if v.Previous == name {
 			v.Previous = ""
 		}
+		v.noteServed()
 		v.Version++
 		s.Volumes[k] = v
 	}

@@ -38,6 +38,10 @@ type Member struct {
 type Replica struct {
 	Node   string `json:"node"`
 	Device string `json:"device"` // of a consistency group: those of its parts, for people; Part.Devices has them
+	// Mode is that of this replica, in force; empty: the volume's. NextMode is the one that comes into force with the volume's next;
+	// empty: that.
+	Mode     string `json:"mode,omitempty"`
+	NextMode string `json:"next_mode,omitempty"`
 }
 
 // Volume is the replicated record of one volume.
@@ -62,7 +66,8 @@ type Volume struct {
 	// OldEnd is how far a replica may hold, from Size on, what an earlier and larger size had: before that is part of the volume
 	// again it has to read as zeroes on every replica. 0: there is nothing.
 	OldEnd int64 `json:"old_end,omitempty"`
-	// NextMode, when not empty, is the mode that the primary is to put in force (SetMode).
+	// NextMode, when not empty, is the mode that the primary is to put in force (SetMode), with those of replicas that have others. It is
+	// the present one if only theirs change.
 	NextMode string `json:"next_mode,omitempty"`
 	// Primary and Process name the one process that may serve in this epoch. Empty before the first promotion.
 	Primary string `json:"primary"`
@@ -186,6 +191,7 @@ const (
 	stateResized = 2 // a volume has a numbered size
 	stateModes   = 3 // the mode of a volume is being changed
 	stateGroups  = 4 // there is a consistency group
+	stateMixed   = 5 // a replica has a mode of its own
 )
 
 // How much history the state keeps; the oldest goes first.
@@ -236,7 +242,10 @@ func (s *State) Encode() ([]byte, error) {
 			out.Format = max(out.Format, stateModes)
 		}
 		if len(v.Parts) > 0 {
-			out.Format = stateGroups
+			out.Format = max(out.Format, stateGroups)
+		}
+		if hasOwnModes(v.Replicas) {
+			out.Format = stateMixed
 		}
 	}
 	return json.Marshal(&out)
@@ -248,8 +257,8 @@ func Decode(b []byte) (*State, error) {
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, fmt.Errorf("decode cluster state of %d bytes: %w", len(b), err)
 	}
-	if s.Format < stateFormat || s.Format > stateGroups {
-		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateGroups)
+	if s.Format < stateFormat || s.Format > stateMixed {
+		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateMixed)
 	}
 	s.Format = stateFormat // what it has decides in which it is written
 	if s.Nodes == nil || s.Volumes == nil {

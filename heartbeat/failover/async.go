@@ -84,7 +84,7 @@ func (l *Leader) pickLost(now Instant, v *cluster.Volume, a *account, reports ma
 // nextUnchanged is the first candidate that is still the member which the set names, and did not serve last.
 func nextUnchanged(v *cluster.Volume, reports map[string]cluster.Report, names []string) string {
 	for _, n := range names {
-		if r := reports[n]; n != v.Served && v.Unchanged(n, &r) {
+		if r := reports[n]; v.Lags(n) && v.Unchanged(n, &r) {
 			return n
 		}
 	}
@@ -96,7 +96,7 @@ func nextUnchanged(v *cluster.Volume, reports map[string]cluster.Report, names [
 func longest(reports map[string]cluster.Report, next string, names []string, v *cluster.Volume) string {
 	for _, n := range names {
 		r, best := reports[n], reports[next]
-		if n != v.Served && v.Unchanged(n, &r) && (r.Epoch > best.Epoch || r.Epoch == best.Epoch && r.Place > best.Place) {
+		if v.Lags(n) && v.Unchanged(n, &r) && (r.Epoch > best.Epoch || r.Epoch == best.Epoch && r.Place > best.Place) {
 			next = n
 		}
 	}
@@ -123,7 +123,7 @@ func lacksLast(v *cluster.Volume, reports map[string]cluster.Report) bool {
 func lacksLonger(v *cluster.Volume, a *account, reports map[string]cluster.Report) bool {
 	for n := range v.Members {
 		r, heard := reports[n]
-		if n != v.Served && (!heard || r.Usable() && v.Unchanged(n, &r) && !v.MayLead(n, &r, a.tookFirst(n, &r))) {
+		if v.Lags(n) && (!heard || r.Usable() && v.Unchanged(n, &r) && !v.MayLead(n, &r, a.tookFirst(n, &r))) {
 			return true
 		}
 	}

@@ -83,7 +83,7 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 // be heard is a quarter of one.
 func (l *Leader) want(now Instant, v *cluster.Volume, a *account) {
 	every := l.cfg.Lease / 4
-	if v.Mode == cluster.ModeAsync {
+	if v.HasAsync() {
 		every /= 2
 	}
 	if a.asked == 0 || now.Sub(a.asked) >= every {
@@ -168,7 +168,13 @@ func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.C
 }
 
 func (l *Leader) pick(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report, waited bool) *cluster.Promote {
-	if v.Mode == cluster.ModeAsync && v.Primary != "" {
+	if v.HasAsync() && v.Primary != "" {
+		whole := wholeMembers(v)
+		for n := range whole.Members {
+			if n != v.Served {
+				return l.pickMixed(now, v, whole, a, reports, waited)
+			}
+		}
 		return l.pickAsync(now, v, a, reports, waited)
 	}
 	if p, stays := l.pickAttached(now, v, a, reports); stays {

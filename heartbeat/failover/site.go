@@ -17,7 +17,7 @@ func (l *Leader) SetSites(s Sites) { l.sites = s }
 // primary before and is not settled with is none of these, for the present one has not acted (R6).
 func (l *Leader) elsewhere(v *cluster.Volume, a *account, n string) bool {
 	switch {
-	case v.Primary == "" || n == v.Primary || n == v.Previous || v.Mode != cluster.ModeSync && n == v.Served:
+	case v.Primary == "" || n == v.Primary || n == v.Previous || v.ServedLast(n):
 		return false
 	case l.sites.Auto[v.Name] || l.sites.Of[n] == l.sites.Of[v.Primary]:
 		return false

@@ -20,8 +20,11 @@ import (
 //
 // The moment of an acknowledgement is the one at which it is decided; what is between that and the client is the gate's (R11).
 
-// isAsync reports whether async is in force: members may lack what clients were told of, also when no more is told so (lags).
-func (c *Core) isAsync() bool { return c.vol.Mode == cluster.ModeAsync }
+// isAsync reports whether async is in force towards p: it may lack what clients were told of, also when no more is told so (lags).
+func (p *peer) isAsync() bool { return p.mode == cluster.ModeAsync }
+
+// lags reports whether operations are acknowledged that p lacks (R13).
+func (p *peer) lags() bool { return p.ack == cluster.ModeAsync }
 
 // SetBound changes what may be lost in async. A smaller one counts for what is acknowledged from now on.
 func (c *Core) SetBound(now Instant, b Bound) {
@@ -31,7 +34,7 @@ func (c *Core) SetBound(now Instant, b Bound) {
 }
 
 // Timed reports whether LocalDone is to be told the time also of what succeeded.
-func (c *Core) Timed() bool { return c.isAsync() }
+func (c *Core) Timed() bool { return c.async }
 
 // time lets the Core know how late it is. Two that tell at once may come in either order.
 func (c *Core) time(now Instant) { c.now = max(c.now, now) }
@@ -42,7 +45,7 @@ func (c *Core) ahead(op *Op) {
 		c.finish(op)
 		return
 	}
-	if op.lateSince == 0 && c.diskErr == nil {
+	if op.lateSince == 0 && c.diskErr == nil && op != c.change.barrier { // every peer is to have that, also one that may lag: it holds up nobody
 		op.lateSince = max(c.now, 1)
 		if c.lateFrom = min(c.lateFrom, op.seq); c.late == 0 {
 			c.lateFrom = op.seq
@@ -59,11 +62,10 @@ func (c *Core) LetGo(now Instant) {
 
 // letGo looks again at what the bound has held.
 func (c *Core) letGo() {
-	if c.late == 0 || !c.lags() {
-		return
-	}
-	for op := c.firstLate(); op != nil && c.mayLag(op); op = c.firstLate() {
-		c.finish(op)
+	for op := c.firstLate(); op != nil && (c.covered(op) || c.mayLag(op)); op = c.firstLate() {
+		if c.finish(op); op.lateSince != 0 {
+			return // no memory is left for it
+		}
 	}
 }
 
@@ -80,11 +82,11 @@ func (c *Core) firstLate() *Op {
 
 // mayLag reports whether op may be acknowledged although required peers lack it; then it counts.
 func (c *Core) mayLag(op *Op) bool {
-	if c.quiet || c.giveUpAt != 0 || c.diskErr != nil {
+	if c.quiet || c.giveUpAt != 0 || c.diskErr != nil || !c.lagging || !c.firm(op) || op == c.change.barrier {
 		return false
 	}
 	for _, p := range c.peers {
-		if p.lacks(op) && !p.lag.allows(c.now, op, c.bound) {
+		if p.lags() && p.lacks(op) && !p.lag.allows(c.now, op, c.bound) {
 			return false
 		}
 	}
@@ -97,7 +99,7 @@ func (p *peer) lacks(op *Op) bool { return p.required() && op.seq > max(p.seen, 
 // isLacking reports whether a required peer has not written all that was admitted.
 func (c *Core) isLacking() bool {
 	for _, p := range c.peers {
-		if c.isAsync() && p.required() && p.out.len() > p.copying {
+		if p.isAsync() && p.required() && p.out.len() > p.copying {
 			return true
 		}
 	}
@@ -107,7 +109,7 @@ func (c *Core) isLacking() bool {
 // tellAhead counts what a client is told of before every required peer has it.
 func (c *Core) tellAhead(op *Op) {
 	for _, p := range c.peers {
-		if p.lacks(op) {
+		if p.isAsync() && p.lacks(op) {
 			p.lag.tell(c.now, op, c.bound)
 		}
 	}
@@ -115,7 +117,7 @@ func (c *Core) tellAhead(op *Op) {
 
 // hasNow counts off an operation that p has written.
 func (c *Core) hasNow(p *peer, op *Op) {
-	if op.complete && op.seq > p.lagFrom && c.isAsync() {
+	if op.complete && op.seq > p.lagFrom && p.isAsync() {
 		p.lag.has(c.now, op, c.bound)
 	}
 }
@@ -127,18 +129,16 @@ func (c *Core) lagBegins(p *peer) {
 	p.lagFrom = c.lastSeq
 }
 
-// countLag begins to count when the mode has become async: what clients were told of before counts from now on.
-func (c *Core) countLag() {
-	for _, p := range c.peers {
-		p.lag.clear()
-		if !c.isAsync() || !p.required() {
-			continue
-		}
-		p.lagFrom = 0
-		for i := range p.out.len() {
-			if op := p.out.at(i).op; op.seq != 0 && op.complete {
-				p.lag.tell(c.now, op, c.bound)
-			}
+// countLag begins to count when the mode towards p has become async: what clients were told of before counts from now on.
+func (c *Core) countLag(p *peer) {
+	p.lag.clear()
+	if !p.isAsync() || !p.required() {
+		return
+	}
+	p.lagFrom = 0
+	for i := range p.out.len() {
+		if op := p.out.at(i).op; op.seq != 0 && op.complete {
+			p.lag.tell(c.now, op, c.bound)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func (c *Core) GivesUp(now Instant, forReads bool) {
 // role that is given up waits for that, and no longer.
 func (c *Core) SendsOn(now Instant) bool {
 	for _, p := range c.peers {
-		if c.isAsync() && p.member && p.lag.told.len() > 0 && now.Sub(max(p.moved, c.giveUpAt)) < max(c.bound.Patience, c.cfg.DropAfter) {
+		if p.isAsync() && p.member && p.lag.told.len() > 0 && now.Sub(max(p.moved, c.giveUpAt)) < max(c.bound.Patience, c.cfg.DropAfter) {
 			return true
 		}
 	}
@@ -165,8 +165,8 @@ func (c *Core) SendsOn(now Instant) bool {
 
 // longest is how long a member in async may be silent, or lack what a client was told of: the bound, and the patience. Silence
 // alone is nothing that writers feel. In the other modes they wait for it, and it is DropAfter.
-func (c *Core) longest() time.Duration {
-	if !c.lags() {
+func (c *Core) longest(p *peer) time.Duration {
+	if !p.lags() {
 		return c.cfg.DropAfter
 	}
 	return max(c.bound.Time+c.bound.Patience, c.cfg.DropAfter)
@@ -174,8 +174,8 @@ func (c *Core) longest() time.Duration {
 
 // deadAfter is when a connection is given up on which nothing moves: in async early enough for another one before the patience
 // is over, and not because one large operation takes its time on a slow line.
-func (c *Core) deadAfter() time.Duration {
-	if !c.lags() {
+func (c *Core) deadAfter(p *peer) time.Duration {
+	if !p.lags() {
 		return 4 * c.cfg.DropAfter
 	}
 	return max(4*c.cfg.DropAfter, c.bound.Patience/2)
@@ -185,7 +185,7 @@ func (c *Core) deadAfter() time.Duration {
 func (c *Core) heldTooLong(now Instant, p *peer) string {
 	held, behind := c.heldFor(now, p), p.lag.age(now)
 	switch {
-	case held < max(c.bound.Patience, c.cfg.DropAfter) && behind < c.longest():
+	case held < max(c.bound.Patience, c.cfg.DropAfter) && behind < c.longest(p):
 		return ""
 	case behind > held:
 		return fmt.Sprintf("what clients were told of %v ago is not written there yet: it lacks %d bytes, with the bound at %d bytes or %v, and patience of %v",
@@ -197,7 +197,7 @@ func (c *Core) heldTooLong(now Instant, p *peer) string {
 
 // heldFor is for how long the operation that has to go first has been held while p lacks it.
 func (c *Core) heldFor(now Instant, p *peer) time.Duration {
-	if c.diskErr != nil || c.quiet || c.giveUpAt != 0 || !c.lags() {
+	if c.diskErr != nil || c.quiet || c.giveUpAt != 0 || !p.lags() {
 		return 0 // that holds it
 	}
 	if op := c.firstLate(); op != nil && p.lacks(op) {
@@ -208,7 +208,7 @@ func (c *Core) heldFor(now Instant, p *peer) time.Duration {
 
 // lagOf is what status shows of it.
 func (c *Core) lagOf(p *peer, g *Progress) {
-	if !c.isAsync() || !p.required() {
+	if !p.isAsync() || !p.required() {
 		return
 	}
 	g.Async = true

@@ -16,7 +16,8 @@
 // Invariants:
 //   - minSeen is the least seq that every required peer has written; an operation behind it is not complete, save that in
 //     semisync a write that need not be durable may be up to minGot, which every required peer has in memory (early.go), and
-//     that in async all may be that are within the bound (async.go)
+//     that in async all may be that are within the bound (async.go). Each peer counts by its own mode (cluster.ModeBetween): an
+//     operation is complete when all have it that may lack nothing (firm), and the bound of the others lets it
 //   - inflight has a place for each seq from the oldest operation that is not complete; the places of those behind it
 //     that are complete are empty, so that one slow write does not hold the memory of a million later ones
 //   - what a peer may lack is marked in its map, and leaves it only when it is durable on both (maps)
@@ -150,7 +151,7 @@ type Action struct {
 type Core struct {
 	cfg       Config
 	vol       cluster.Volume
-	mode      string // by which operations are acknowledged: the stronger one while it changes
+	async     bool // async is in force towards some peer
 	change    modeChange
 	queue     order.Queue
 	inflight  ring[*Op]
@@ -161,7 +162,9 @@ type Core struct {
 	maps      *maps.Primary
 	open      int // operations in inflight
 	minSeen   uint64
-	minGot    uint64 // not less than minSeen; the same in sync
+	minFirm   uint64 // minSeen of the required peers that may lack nothing clients are told of: those that are not in async
+	minGot    uint64 // not less than minFirm; the same in sync
+	lagging   bool   // a required peer may lack something: operations that all others have wait for the bound alone
 	early     int64  // bytes of operations that were acknowledged early and are held
 	bound     Bound
 	late      int     // operations in inflight that only the bound holds
@@ -201,10 +204,13 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	if cfg.Piece == 0 {
 		cfg.Piece = resync.PieceSize
 	}
-	c := &Core{cfg: cfg, vol: vol.Clone(), mode: vol.AckMode(), peers: map[string]*peer{}, flushedAt: now, bound: cfg.Bound, now: now}
+	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}, flushedAt: now, bound: cfg.Bound, now: now}
 	for _, r := range vol.Replicas {
 		if r.Node != cfg.Self {
-			c.peers[r.Node] = newPeer(r.Node, vol.IsMember(r.Node), now)
+			p := newPeer(r.Node, vol.IsMember(r.Node), now)
+			p.mode, p.ack = vol.ModeBetween(cfg.Self, r.Node), vol.AckMode(cfg.Self, r.Node)
+			c.async = c.async || p.isAsync()
+			c.peers[r.Node] = p
 			c.names = append(c.names, r.Node)
 		}
 	}
@@ -294,15 +300,18 @@ func (c *Core) LocalDone(now Instant, op *Op, err error) {
 	switch {
 	case c.covered(op):
 		c.finish(op)
-	case c.lags():
+	case c.firm(op):
 		c.ahead(op)
 	}
 	c.settle()
 }
 
 // covered reports whether no required peer is waited for any more.
-func (c *Core) covered(op *Op) bool {
-	return op.seq <= c.minSeen || op.seq <= c.minGot && op.Kind != blockdev.OpFlush && !op.FUA
+func (c *Core) covered(op *Op) bool { return op.seq <= c.minSeen || !c.lagging && c.firm(op) }
+
+// firm reports whether the required peers that may lack nothing have op as their mode demands.
+func (c *Core) firm(op *Op) bool {
+	return op.seq <= c.minFirm || op.seq <= c.minGot && op.Kind != blockdev.OpFlush && !op.FUA
 }
 
 // noteOutcome keeps what a failure means: the content of op's range is undefined, and after a failed flush none
@@ -387,7 +396,7 @@ func (c *Core) finish(op *Op) {
 		op.lateSince = 0
 		c.late--
 	}
-	if op.seq > c.minSeen && c.isAsync() {
+	if op.seq > c.minSeen && c.async {
 		c.tellAhead(op)
 	}
 	c.act(Action{Kind: Complete, Op: op})
@@ -412,22 +421,37 @@ func (c *Core) sweep() {
 	if c.setting {
 		return
 	}
-	seen, got := uint64(math.MaxUint64), uint64(math.MaxUint64)
+	const all = uint64(math.MaxUint64)
+	seen, firm, got, lagging := all, all, all, false
 	for _, p := range c.peers {
-		if p.required() && !mutateAckEarly {
-			seen, got = min(seen, p.seen), min(got, max(p.got, p.seen))
+		if !p.required() || mutateAckEarly {
+			continue
 		}
+		seen = min(seen, p.seen)
+		switch p.ack {
+		case cluster.ModeAsync:
+			lagging = true
+			continue
+		case cluster.ModeSemisync:
+			got = min(got, max(p.got, p.seen))
+		default:
+			got = min(got, p.seen)
+		}
+		firm = min(firm, p.seen)
 	}
-	if c.mode != cluster.ModeSemisync {
-		got = seen
-	}
-	wasSeen, wasGot := c.minSeen, c.minGot
-	c.minSeen, c.minGot = seen, got
+	wasSeen, wasFirm, wasGot, wasLagging := c.minSeen, c.minFirm, c.minGot, c.lagging
+	c.minSeen, c.minFirm, c.minGot, c.lagging = seen, firm, got, lagging
 	if c.required() == 0 {
 		c.tellUnread()
 	}
 	c.sweepFrom(wasSeen, seen)
-	c.sweepFrom(max(wasGot, seen), got)
+	if firm != all || wasFirm != all { // else all are in async, and what returned locally was looked at then
+		c.sweepFrom(max(wasFirm, seen), firm)
+		c.sweepFrom(max(wasGot, firm), got)
+	}
+	if lagging && !wasLagging {
+		c.lookAgain()
+	}
 	c.letGo()
 }
 
@@ -437,8 +461,12 @@ func (c *Core) sweepFrom(seq, least uint64) {
 		seq = 0
 	}
 	for seq = max(seq+1, c.first()); seq <= min(least, c.lastSeq); seq = max(seq+1, c.first()) {
-		if op := c.inflight.at(int(seq - c.first())); op != nil && c.covered(op) {
+		switch op := c.inflight.at(int(seq - c.first())); {
+		case op == nil:
+		case c.covered(op):
 			c.finish(op)
+		case op.local && c.firm(op):
+			c.ahead(op)
 		}
 	}
 }
@@ -468,7 +496,7 @@ func (c *Core) Drain() {
 func (c *Core) Approach() bool {
 	c.quiet = true
 	for _, p := range c.peers {
-		if c.isAsync() && p.required() && p.lag.told.len() > 0 {
+		if p.isAsync() && p.required() && p.lag.told.len() > 0 {
 			return true
 		}
 	}

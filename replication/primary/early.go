@@ -25,7 +25,7 @@ func (c *Core) beginEarly(op *Op) bool {
 	if op.Kind == blockdev.OpWrite {
 		n += op.Range.Len
 	}
-	if c.early+n > maxEarlyBytes && !c.lags() || c.cfg.Room != nil && !c.cfg.Room.Take(n) {
+	if c.early+n > maxEarlyBytes && !c.lagging || c.cfg.Room != nil && !c.cfg.Room.Take(n) {
 		return false
 	}
 	op.early = n

@@ -13,7 +13,7 @@ import (
 //	and on every member --> SetMode is proposed, until a record decides --> the record has the new mode: go on by that alone
 //
 // When the barrier is complete each member has all that was acknowledged before it, by whatever mode, and what came later was
-// acknowledged by the stronger one: that is what an admission proves, too (R5), so the new mode may be in force (R13). It holds as
+// acknowledged by the stronger one, towards each member by the stronger of its own two: that is what an admission proves, too (R5), so the new mode may be in force (R13). It holds as
 // long as the record, and the processes that the members are, stay the same; each other record, and each other process that greets,
 // starts the change anew. So in async a member is a prefix of the order when it becomes one: all that was sent to any process
 // before is acknowledged by the one that is named.
@@ -115,18 +115,24 @@ func (c *Core) modeWaits() string {
 	return ""
 }
 
-// setMode takes the modes of a new record: was is the one that was in force before.
-func (c *Core) setMode(was string) {
-	c.mode = c.vol.AckMode()
-	if c.vol.Mode != was {
-		c.countLag()
+// setModes takes the modes of a new record, and reports whether others are in force.
+func (c *Core) setModes() (changed bool) {
+	c.async = false
+	for _, p := range c.peers {
+		p.ack = c.vol.AckMode(c.cfg.Self, p.node)
+		if mode := c.vol.ModeBetween(c.cfg.Self, p.node); mode != p.mode {
+			p.mode, changed = mode, true
+			c.countLag(p)
+		}
+		c.async = c.async || p.isAsync()
 	}
+	return changed
 }
 
 // lookAgain is for what returned locally while members had to have it: from now on only the bound holds it.
 func (c *Core) lookAgain() {
 	for seq := c.first(); seq <= c.lastSeq; seq = max(seq+1, c.first()) {
-		if op := c.inflight.at(int(seq - c.first())); op != nil && op.local {
+		if op := c.inflight.at(int(seq - c.first())); op != nil && op.local && c.firm(op) {
 			c.ahead(op)
 		}
 	}
@@ -140,8 +146,5 @@ func (c *Core) otherProcess(now Instant, p *peer) {
 	}
 }
 
-// lags reports whether operations are acknowledged that members lack (R13).
-func (c *Core) lags() bool { return c.mode == cluster.ModeAsync }
-
-// Fences reports whether what is to be durable is sent as a fence: nothing that follows it in the stream begins before it is.
-func (c *Core) Fences() bool { return c.vol.Fences() }
+// Fences reports whether what is to be durable is sent to node as a fence: nothing that follows it in the stream begins before it is.
+func (c *Core) Fences(node string) bool { return c.vol.Fences(c.cfg.Self, node) }

@@ -152,27 +152,27 @@ func TestWhatAsyncHadToldIsOnEveryMemberBeforeAStrongerModeIsProposed(t *testing
 
 func TestFencesAreSentWhileEitherModeIsAsync(t *testing.T) { // R13
 	g, s, x := modeRig(t, cluster.ModeSync)
-	if g.c.Fences() {
+	if g.c.Fences("s") {
 		t.Error("in sync")
 	}
 	b := g.changes(cluster.ModeAsync)
-	if !g.c.Fences() {
+	if !g.c.Fences("s") {
 		t.Error("not while it changes to async: its members have to be in order when it is in force")
 	}
 	g.local(b, nil)
 	g.ack("s", s, 1)
 	g.inForce(setsMode(g.ack("x", x, 1)))
-	if !g.c.Fences() {
+	if !g.c.Fences("s") {
 		t.Error("not in async")
 	}
 	b = g.changes(cluster.ModeSync)
-	if !g.c.Fences() {
+	if !g.c.Fences("s") {
 		t.Error("not while it changes from async")
 	}
 	g.local(b, nil)
 	g.ack("s", s, 2)
 	g.inForce(setsMode(g.ack("x", x, 2)))
-	if g.c.Fences() {
+	if g.c.Fences("s") {
 		t.Error("in sync again")
 	}
 }

@@ -37,6 +37,9 @@ type peer struct {
 	catch     uint64 // catching: the num that it has to reach
 	reach     uint64 // the newest num that went out in any stream
 
+	mode string // in force between this primary and it
+	ack  string // by which operations are acknowledged towards it: the stronger one while it changes
+
 	lag     lag    // of what clients were told of, in async
 	lagFrom uint64 // seq from which on that counts
 
@@ -239,8 +242,7 @@ func (c *Core) upMember(now Instant, p *peer, g Greeting) {
 // Sent again to what may be there of it, an older block would lie over a newer one until the end is reached. In semisync and async
 // clients may have been told of the newer one (R3), and in async it would be no prefix (R13).
 func (c *Core) inParts(p *peer, g Greeting) bool {
-	ahead := c.isAsync() || c.vol.Mode == cluster.ModeSemisync
-	return ahead && p.process != 0 && g.Process != p.process && p.reach > max(p.acked, g.LastNum)
+	return (p.isAsync() || p.mode == cluster.ModeSemisync) && p.process != 0 && g.Process != p.process && p.reach > max(p.acked, g.LastNum)
 }
 
 // upResync begins a resync, or goes on with one of the same process. What a failed flush of the target may have lost is in

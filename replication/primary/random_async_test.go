@@ -114,10 +114,10 @@ func (w *world) tells(op *Op) {
 		return // a mend
 	}
 	one.done, one.at = true, w.now
-	if !w.isAsync() || !w.c.isAsync() {
-		return // by the mode before, the stronger one
-	}
 	w.everyMember(func(s *side) {
+		if !w.lags(s) || !w.c.peers[s.name].isAsync() {
+			return // by the mode before, the stronger one, or by its own
+		}
 		bytes, from := int64(0), w.lacking(s)
 		for _, o := range a.order {
 			if !o.done || o.op.seq < from {
@@ -155,12 +155,10 @@ func (w *world) checkLag() {
 		for i := range p.out.len() {
 			op := p.out.at(i).op
 			one := w.async.by[op]
-			if one == nil || !one.done || op.seq <= p.lagFrom || !p.required() {
+			if one == nil || !one.done || op.seq <= p.lagFrom || !p.required() || !p.isAsync() {
 				continue
 			}
-			if w.c.isAsync() {
-				bytes += lost(op)
-			}
+			bytes += lost(op)
 			if oldest == 0 || one.at < oldest {
 				oldest = one.at
 			}
@@ -205,10 +203,10 @@ func (w *world) handOver() {
 
 func (w *world) drained() {
 	w.async.handed++
-	if !w.isAsync() {
-		return
-	}
 	w.everyMember(func(s *side) {
+		if !w.lags(s) {
+			return
+		}
 		if from := w.lacking(s); from != ^uint64(0) {
 			w.fail("R30: drained, and member %s lacks operation %d", s.name, from)
 		}

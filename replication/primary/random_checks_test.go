@@ -11,7 +11,7 @@ func (w *world) complete(op *Op) {
 		} else {
 			w.everyMember(func(s *side) {
 				has := w.has(s)
-				if w.isAsync() {
+				if w.lags(s) {
 					has = w.waiting[op] // what a member lacks within the bound may be read
 				}
 				for b, v := range w.waiting[op] {
@@ -24,7 +24,7 @@ func (w *world) complete(op *Op) {
 				}
 			})
 		}
-		if w.isAsync() && op.Err == nil {
+		if w.async != nil && op.Err == nil {
 			w.readTold(w.waiting[op])
 		}
 		delete(w.waiting, op)
@@ -85,14 +85,16 @@ func (w *world) has(s *side) content {
 }
 
 func (w *world) check() {
-	if w.isAsync() {
-		w.everyMember(w.isPrefix)
-	}
+	w.everyMember(func(s *side) {
+		if w.lags(s) {
+			w.isPrefix(s)
+		}
+	})
 	if w.async != nil {
 		w.checkLag()
 	}
 	w.everyMember(func(s *side) {
-		if w.isAsync() {
+		if w.lags(s) {
 			return
 		}
 		has := w.has(s)

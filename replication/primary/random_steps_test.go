@@ -295,7 +295,7 @@ func (w *world) arrive(s *side, f frame) {
 		e.Barrier = f.op.Closing() || f.op.Kind == blockdev.OpFlush || f.op.IsVoid()
 		e.Fence = f.fence
 		s.holding = append(s.holding, e)
-		if v := w.vol(); v.Mode == cluster.ModeSemisync || w.changes && w.rng.IntN(2) == 0 {
+		if v := w.vol(); v.ModeBetween("p", s.name) == cluster.ModeSemisync || w.changes && w.rng.IntN(2) == 0 {
 			s.conn.acks = append(s.conn.acks, answer{f.num, true})
 		}
 		if s.queue.Admit(&e.Item) {

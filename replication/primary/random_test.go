@@ -11,7 +11,8 @@ import (
 // block's content is the seq of the write that it holds. After every step:
 //   - every committed member that is what the set names holds each acknowledged write, and durably each that was
 //     acknowledged and flushed (R3, R4, R5, R20); a third of the seeds play semisync, where what its process has in memory counts,
-//     and a third async, where it is a prefix, and what it lacks within the bound (random_async_test.go)
+//     and a third async, where it is a prefix, and what it lacks within the bound (random_async_test.go); in some of the others
+//     each replica has a mode of its own
 //   - what a read was answered with is on every such member (R29)
 //   - minSeen and the number in flight are what a recount gives; nothing released is still referred to
 //

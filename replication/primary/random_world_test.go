@@ -105,6 +105,7 @@ type world struct {
 	completed int
 	room      *room // where more may be acknowledged than every member has written
 	async     *asyncWorld
+	mixed     bool // replicas have modes of their own
 	changes   bool // an operator changes the mode, again and again
 	changed   int
 	early     int // completed before every member had written it
@@ -138,8 +139,15 @@ func newWorld(seed uint64) *world {
 		w.async = newAsyncWorld(w)
 		w.state.ConfigVersion = 1
 	}
+	own := map[string]string{}
+	if w.mixed = seed%3 == 0 && seed/3%3 == 1 || w.changes && seed/9%2 == 1; w.mixed {
+		if w.async == nil {
+			w.room, w.async = &room{max: (8 + w.rng.Int64N(64)) * worldBlock}, newAsyncWorld(w)
+		}
+		vol.Mode, vol.Served, own = cluster.ModeSync, "p", w.ownModes()
+	}
 	for _, n := range []string{"p", "s", "x"} {
-		vol.Replicas = append(vol.Replicas, cluster.Replica{Node: n})
+		vol.Replicas = append(vol.Replicas, cluster.Replica{Node: n, Mode: own[n]})
 		w.state.Nodes[n] = cluster.Node{Name: n, Start: 1}
 	}
 	for _, n := range []string{"s", "x"} {
@@ -182,9 +190,12 @@ func (c *content) raise(b int64, seq uint64) { c[b] = max(c[b], seq) }
 
 func (w *world) vol() cluster.Volume { return w.state.Volumes["v"] }
 
-// isAsync reports whether async is in force: what is told then may be lost, within the bound. While it is another mode nothing may,
-// of whatever was told before.
-func (w *world) isAsync() bool { return w.vol().Mode == cluster.ModeAsync }
+// lags reports whether async is in force towards s: what is told then it may lack, within the bound. While it is another mode it may
+// lack nothing, of whatever was told before.
+func (w *world) lags(s *side) bool {
+	v := w.vol()
+	return v.ModeBetween("p", s.name) == cluster.ModeAsync
+}
 
 // lasting reports whether what the frame of an operation brings is to be durable before it is acknowledged.
 func lasting(op *Op) bool { return op.Kind == blockdev.OpFlush || op.IsVoid() || op.FUA }
@@ -195,10 +206,21 @@ func (w *world) changeMode() {
 	modes := []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}
 	w.index++
 	r := w.state.Apply(w.index, 1, cluster.Command{Configure: &cluster.Configure{Version: w.state.ConfigVersion, Config: []byte("x"), RTOMillis: 1,
-		Modes: []cluster.ChangeMode{{Name: "v", ID: "i", Epoch: v.Epoch, Version: v.Version, Mode: modes[w.rng.IntN(3)]}}}})
+		Modes: []cluster.ChangeMode{{Name: "v", ID: "i", Epoch: v.Epoch, Version: v.Version, Mode: modes[w.rng.IntN(3)], Replicas: w.ownModes()}}}})
 	if r.Void == "" {
 		w.told = append(w.told, w.vol())
 	}
+}
+
+// ownModes gives the other replicas modes of their own, in some runs.
+func (w *world) ownModes() map[string]string {
+	own := map[string]string{}
+	if w.mixed {
+		for _, n := range []string{"s", "x"} {
+			own[n] = []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}[w.rng.IntN(3)]
+		}
+	}
+	return own
 }
 
 func (w *world) actions() {
@@ -213,7 +235,7 @@ func (w *world) actions() {
 			if w.released[a.Op] {
 				w.fail("operation %d is sent after it was released", a.Op.seq)
 			}
-			s.conn.frames = append(s.conn.frames, frame{num: a.Num, op: a.Op, data: w.data[a.Op], fence: w.c.Fences() && lasting(a.Op)})
+			s.conn.frames = append(s.conn.frames, frame{num: a.Num, op: a.Op, data: w.data[a.Op], fence: w.c.Fences(s.name) && lasting(a.Op)})
 		case Barrier:
 			op := &Op{}
 			op.Owner = op

@@ -14,15 +14,14 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 		return
 	}
 	c.time(now)
-	was, lagged := c.vol.Mode, c.lags()
 	c.vol = vol.Clone()
 	c.anew()
-	c.setMode(was)
+	changed := c.setModes()
 	c.setting = true // who leaves may have been the last to ask for a mend: then the disk has failed before anything is answered (R23)
 	for _, n := range c.names {
 		c.applySet(now, c.peers[n])
 	}
-	if c.vol.Mode != was {
+	if changed {
 		for _, n := range c.names {
 			c.otherProcess(now, c.peers[n])
 		}
@@ -30,9 +29,6 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 	c.mendLeft(now)
 	c.setting = false
 	c.sweep()
-	if c.lags() && !lagged {
-		c.lookAgain()
-	}
 	c.settle()
 	c.drained()
 	c.stepMode(now)
@@ -77,7 +73,7 @@ func (c *Core) admissionVoid(now Instant, p *peer) {
 	next := c.vol.Version == p.admitting+1
 	p.admitting = 0
 	switch {
-	case p.connected && next && c.silence(now, p) < c.longest():
+	case p.connected && next && c.silence(now, p) < c.longest(p):
 		c.progress(now, p)
 	case p.connected:
 		c.disconnect(now, p, "its admission was overtaken: it is looked at once more")
@@ -120,7 +116,7 @@ func (c *Core) proposeDrop(now Instant, p *peer, why string) {
 		}
 		return
 	}
-	if c.diskErr != nil && !c.readsOnly && p.member && c.members() == 1 {
+	if c.diskErr != nil && !c.readsOnly && p.member && (c.members() == 1 || !p.isAsync() && c.firmMembers() == 1) {
 		return
 	}
 	if p.member && c.deaf(now) {
@@ -128,6 +124,16 @@ func (c *Core) proposeDrop(now Instant, p *peer, why string) {
 	}
 	p.proposed = now
 	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Drop: &cluster.Drop{On: c.on(), Node: p.node, Reason: why}}})
+}
+
+// firmMembers is how many other members there are that may lack nothing.
+func (c *Core) firmMembers() (n int) {
+	for _, p := range c.peers {
+		if c.vol.IsMember(p.node) && !p.isAsync() {
+			n++
+		}
+	}
+	return n
 }
 
 // members is how many other members there are: by the record, for Set may be at the first of several peers.
@@ -160,10 +166,10 @@ func (c *Core) tickPeer(now Instant, p *peer) {
 		if now.Sub(p.proposed) >= c.cfg.Retry {
 			c.proposeDrop(now, p, why)
 		}
-		if p.connected && silent >= 2*c.longest() {
+		if p.connected && silent >= 2*c.longest(p) {
 			c.disconnect(now, p, "it does not answer")
 		}
-	case p.connected && silent >= c.deadAfter():
+	case p.connected && silent >= c.deadAfter(p):
 		c.disconnect(now, p, "it does not answer")
 	case p.admitting != 0 && now.Sub(p.proposed) >= c.cfg.Retry && !p.member:
 		c.proposeAdmit(now, p)
@@ -212,13 +218,13 @@ func (c *Core) mustGo(now Instant, p *peer, silent time.Duration) string {
 	switch {
 	case !p.required():
 		return ""
-	case p.leaving && (p.owes() || silent >= c.longest()):
+	case p.leaving && (p.owes() || silent >= c.longest(p)):
 		return stopping
-	case silent >= c.longest():
+	case silent >= c.longest(p):
 		return fmt.Sprintf("no answer for %v", silent.Round(time.Millisecond))
 	case silent >= c.cfg.DropAfter && p.stuck(c.held):
 		return fmt.Sprintf("no answer for %v, and reads wait for what may differ there", silent.Round(time.Millisecond))
-	case c.lags():
+	case p.lags():
 		return c.heldTooLong(now, p)
 	}
 	return ""

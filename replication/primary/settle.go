@@ -137,7 +137,7 @@ func (c *Core) overdue(now Instant) {
 			p.answered = now
 		}
 		waited := now.Sub(max(c.heldSince, p.answered))
-		if waited >= max(settlePatience*c.cfg.DropAfter, c.longest()) && now.Sub(p.proposed) >= c.cfg.Retry && p.stuck(c.held) {
+		if waited >= max(settlePatience*c.cfg.DropAfter, c.longest(p)) && now.Sub(p.proposed) >= c.cfg.Retry && p.stuck(c.held) {
 			c.proposeDrop(now, p, "reads wait for blocks that may differ there, and it lets nothing be compared")
 		}
 	}

@@ -29,7 +29,7 @@ func (c *Core) HandsOn(now Instant) error {
 		return nil
 	}
 	for _, p := range c.peers {
-		if p.member && p.connected && c.silence(now, p) < c.longest() {
+		if p.member && p.connected && c.silence(now, p) < c.longest(p) {
 			return c.diskErr
 		}
 	}

@@ -103,7 +103,7 @@ func activate(f Facts) Action {
 	switch {
 	case f.Busy > 0:
 		return nil
-	case v.Mode == cluster.ModeAsync && f.Durable < v.Epoch && f.Report.Usable():
+	case v.HasAsync() && f.Durable < v.Epoch && f.Report.Usable():
 		// The last primary acknowledged flushes by its own disk alone, and the bound counts what is not written here. So what is
 		// written becomes durable before it counts as what there is, or a loss of power would take more than the bound. A
 		// replica that is not usable, and was promoted by force, is made durable where it is made whole (Serve).

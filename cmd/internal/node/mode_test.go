@@ -1,7 +1,7 @@
 package node
 
 import (
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -19,7 +19,7 @@ func TestModesThatAPlanChanges(t *testing.T) {
 	for file, want := range map[config.Mode][]cluster.ChangeMode{
 		config.ModeSemisync: nil, config.ModeSync: change("sync"), config.ModeAsync: change("async"),
 	} {
-		if got := modes(st, &config.Config{Volumes: []config.Volume{{Name: "db", Mode: file}, {Name: "new", Mode: config.ModeSync}}}); !slices.Equal(got, want) {
+		if got := modes(st, &config.Config{Volumes: []config.Volume{{Name: "db", Mode: file}, {Name: "new", Mode: config.ModeSync}}}); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, want %+v", file, got, want)
 		}
 	}

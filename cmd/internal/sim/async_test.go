@@ -15,16 +15,17 @@ import (
 // line is the order of the clients' writes of one session in async, and what they were told of it. A standby holds a prefix of the
 // order and lacks no more of what was told than the bound (R13); what it lacks when it is promoted is held where it is (R19).
 type line struct {
-	whole  string        // who has all that was told: the node of the session, or who took over from it in order
-	epoch  cluster.Epoch // of the session
-	behind bool          // the newest promotion is of one that may lack something, or follows such a one that no session came of
-	basis  cluster.Basis // of that
-	start  [blocks]value // what every member had when the session began
-	size   int           // in blocks
-	told   []*toldWrite  // in the order in which clients were told
-	must   [blocks]value // acknowledged by a stronger mode, in the same session: nobody begins without
-	since  uint64        // version of the record by which async came into force within the session; until its primary knows it, it acknowledges by a stronger mode
-	failed []value       // clients were told of an error: each block is old or new
+	whole   map[string]bool // who has all that was told: the node of the session, who took over from it in order, or beside it in sync
+	epoch   cluster.Epoch   // of the session
+	behind  bool            // the newest promotion is of one that may lack something, or follows such a one that no session came of
+	basis   cluster.Basis   // of that
+	start   [blocks]value   // what every member had when the session began
+	size    int             // in blocks
+	told    []*toldWrite    // in the order in which clients were told
+	must    [blocks]value   // acknowledged by a stronger mode, in the same session: nobody begins without
+	since   uint64          // version of the record by which async came into force within the session; until its primary knows it, it acknowledges by a stronger mode
+	changed bool            // a replica's mode changed within the session, with one in async before and after
+	failed  []value         // clients were told of an error: each block is old or new
 }
 
 // toldWrite is a write that a client was told of, or is about to be.
@@ -52,14 +53,20 @@ func (w *world) drawBound() primary.Bound {
 		Patience: w.between(100*time.Millisecond, time.Second)}
 }
 
-func (o *oracle) async() bool { return o.w.truth.state.Volumes[volumeName].Mode == cluster.ModeAsync }
+// async reports whether a member may lack what clients were told of; firm has those that may not, beside its primary.
+func (o *oracle) async() bool { v := o.w.truth.state.Volumes[volumeName]; return v.HasAsync() }
+
+func (o *oracle) firm(n *node) bool {
+	v := o.w.truth.state.Volumes[volumeName]
+	return n.name == v.Primary || v.ModeBetween(v.Primary, n.name) != cluster.ModeAsync
+}
 
 func (m *entryMsg) lasting() bool { return m.kind == blockdev.OpFlush || m.fua }
 
 // lag is what the primary tells the leader.
 func (r *replica) lag() *cluster.Lag {
 	s := r.sess
-	if s == nil || r.vol.Mode != cluster.ModeAsync {
+	if s == nil || !r.vol.HasAsync() {
 		return nil
 	}
 	l := r.w.mostLost()
@@ -109,7 +116,10 @@ func (o *oracle) told(s *session, q *request) {
 		if n == s.r.n || n.super.failed || n.proc == nil || n.proc.number != v.Members[n.name].Process || n.proc.replica.failed {
 			return
 		}
-		if v.NextMode == cluster.ModeSemisync && n.proc.replica.has(t) {
+		if o.firm(n) {
+			return // judged when it is answered
+		}
+		if v.AckMode(v.Primary, n.name) == cluster.ModeSemisync && n.proc.replica.has(t) {
 			return // told by the stronger mode, and with it has all before: it follows when it has written that
 		}
 		bytes, oldest, _ := l.lackedBy(n)
@@ -142,7 +152,7 @@ func (l *line) lackedBy(n *node) (bytes int64, oldest, newest cluster.Instant) {
 
 // follows checks that nothing is written that followed a flush of the stream before that is durable (R13).
 func (o *oracle) follows(r *replica, e *entry) {
-	if v := o.w.truth.state.Volumes[volumeName]; !o.async() || o.line.since > 0 && !v.IsMember(r.n.name) {
+	if v := o.w.truth.state.Volumes[volumeName]; v.ModeBetween(e.in.hello.Primary, r.n.name) != cluster.ModeAsync || (o.line.since > 0 || o.line.changed) && !v.IsMember(r.n.name) {
 		return // what was sent to one that left before the mode changed, and is on its way, is nobody's to be promoted by
 	}
 	for _, h := range r.holding {
@@ -154,23 +164,34 @@ func (o *oracle) follows(r *replica, e *entry) {
 
 // promoted notes on what a promotion rests, before it is applied.
 func (o *oracle) promoted(p *cluster.Promote, before *cluster.Volume) {
-	if before.Mode != cluster.ModeAsync {
+	if !before.HasAsync() {
 		return
 	}
 	l := &o.line
 	l.basis = p.Basis
 	if p.Basis == cluster.BasisFirst || p.Basis == cluster.BasisHandOver || p.Basis == cluster.BasisForced {
-		l.whole, l.behind = p.Candidate, false
+		l.whole, l.behind = map[string]bool{p.Candidate: true}, false
 		return
 	}
-	l.behind = p.Candidate != before.Served || p.Candidate != l.whole
+	if l.behind = before.Lags(p.Candidate) || p.Candidate == before.Served && !l.whole[p.Candidate]; !l.behind {
+		l.whole[p.Candidate] = true
+	}
 }
 
 // longest checks that of the standbys that were heard, and can follow, none has a longer prefix than the one that is promoted (R6). What
 // was heard last lately was also heard since the end of the lease, or would have been waited for.
 func (o *oracle) longest(l *leader, p *cluster.Promote) {
 	v := l.p.state.Volumes[volumeName]
-	if v.Mode != cluster.ModeAsync || p.Basis != cluster.BasisUnchanged || p.Candidate == v.Served || p.Epoch != v.Epoch {
+	if p.Epoch != v.Epoch || !v.Lags(p.Candidate) || p.Basis == cluster.BasisFirst || p.Basis == cluster.BasisForced {
+		return
+	}
+	for n := range v.Members {
+		h, ok := l.heard[n]
+		if ok && !v.Lags(n) && n != v.Primary && n != v.Served && o.w.now-h.at <= int64(lease/8) && h.Usable() && v.Unchanged(n, &h.Report) && p.Basis != cluster.BasisHandOver {
+			o.w.violate("R6: %s is promoted, which may lack what clients were told of, and %s was heard, which lacks nothing", p.Candidate, n)
+		}
+	}
+	if p.Basis != cluster.BasisUnchanged {
 		return
 	}
 	has := func(n string) (newest value) {
@@ -181,7 +202,7 @@ func (o *oracle) longest(l *leader, p *cluster.Promote) {
 	}
 	for n := range v.Members {
 		h, ok := l.heard[n]
-		if !ok || n == v.Served || n == p.Candidate || o.w.now-h.at > int64(lease/8) || !h.Usable() || !v.Unchanged(n, &h.Report) || h.LastSeq < h.Taken {
+		if !ok || !v.Lags(n) || n == p.Candidate || o.w.now-h.at > int64(lease/8) || !h.Usable() || !v.Unchanged(n, &h.Report) || h.LastSeq < h.Taken {
 			continue
 		}
 		o.w.counts.Longer++
@@ -275,7 +296,7 @@ func (o *oracle) begin(s *session) {
 	if !o.async() {
 		return
 	}
-	o.line = line{whole: s.r.n.name, epoch: s.epoch, start: s.r.n.disk.cache, size: countOf(s.r.vol.Size)}
+	o.line = line{whole: map[string]bool{s.r.n.name: true}, epoch: s.epoch, start: s.r.n.disk.cache, size: countOf(s.r.vol.Size)}
 }
 
 // loseTail has the primary go while its line to the standby is slow, and mostly come back later than its lease ends.

@@ -103,6 +103,9 @@
 //
 // # Modes
 //
+// In some seeds with more than two replicas each has a mode of its own. What is said above of async counts for members whose mode towards
+// the primary is async, and what is said of sync for the others; none of the former is promoted while one of the latter was heard.
+//
 // Some seeds have an operator who changes the mode again and again, also before the last change is in force. When Barrier asks for it a
 // flush of the daemon's own is admitted, then AdmitBarrier told. Each acknowledgement is judged by the mode that the record has at that
 // moment, or by the stronger one by which its primary decided it. With the entry that puts a mode in force every member has what

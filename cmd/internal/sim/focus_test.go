@@ -7,6 +7,9 @@ import (
 	"hacluster/heartbeat/failover"
 )
 
+// mixed is the focus in which replicas have modes of their own.
+const mixed = 17
+
 // focus makes some runs look at one thing much closer than chance would.
 func (w *world) focus(mine *[]fault, total *int) {
 	f := &w.faults
@@ -66,6 +69,9 @@ func (w *world) focus(mine *[]fault, total *int) {
 		f.slowDisk = 0.1
 		f.lateApply = 0.3
 		names = []string{"mode", "the standby's line is slow, the primary goes", "standby's process", "standby's power", "hand-over", "kill", "isolate"}
+	case mixed: // some replicas in sync, others in async
+		f.slowDisk = 0.1
+		names = []string{"the standby's line is slow, the primary goes", "standby's process", "standby's power", "hand-over", "kill", "isolate"}
 	default:
 		return
 	}

@@ -9,11 +9,25 @@ func (w *world) changeMode() {
 	v := w.truth.state.Volumes[volumeName]
 	all := []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}
 	to := all[w.rng.IntN(len(all))]
-	if to == v.ModeToBe() {
+	own := w.drawModes(to)
+	if v.WillHave(to, own) {
 		return
 	}
 	w.tell(cluster.Command{By: "person", Configure: &cluster.Configure{Version: w.truth.state.ConfigVersion, Config: []byte("x"), RTOMillis: max(1, w.truth.state.RTOMillis),
-		Modes: []cluster.ChangeMode{{Name: volumeName, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: to}}}})
+		Modes: []cluster.ChangeMode{{Name: volumeName, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: to, Replicas: own}}}})
+}
+
+// drawModes gives replicas modes of their own, where there are more than two: else it is as if both had the weaker one.
+func (w *world) drawModes(mode string) map[string]string {
+	own := map[string]string{}
+	if w.shape.replicas > 2 && w.rng.IntN(3) > 0 {
+		for _, n := range w.data() {
+			if m := []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}[w.rng.IntN(3)]; m != mode && w.rng.IntN(2) == 0 {
+				own[n.name] = m
+			}
+		}
+	}
+	return own
 }
 
 // changesModes has the volume change its mode in this run: writers are to feel the bound.
@@ -41,7 +55,7 @@ func (w *world) moded(c *cluster.Command, before, after *cluster.Volume) {
 	if before.NextMode != "" && after.NextMode != before.NextMode && c.SetMode == nil && c.Configure == nil {
 		w.violate("the change to mode %s is lost with %s", before.NextMode, describe(c))
 	}
-	if after.Mode == before.Mode || before.Mode == "" {
+	if after.ModesText() == before.ModesText() || before.Mode == "" {
 		return
 	}
 	w.counts.Modes++
@@ -55,26 +69,34 @@ func (o *oracle) modeSet(before, after *cluster.Volume) {
 	if o.served != after.Epoch || o.forced || o.lostMemory {
 		return // nothing was acknowledged in this epoch, and what was before is judged when it begins
 	}
-	if before.Mode == cluster.ModeAsync {
+	// One that is in async before and after may lack what it might have lacked without the change.
+	stays := func(n *node) bool {
+		return before.ModeBetween(after.Primary, n.name) == cluster.ModeAsync && after.ModeBetween(after.Primary, n.name) == cluster.ModeAsync
+	}
+	if before.HasAsync() {
 		for _, t := range o.line.told {
 			for b := t.from; b < min(t.to, o.size()); b++ {
-				o.hasAll(b, t.value, after.Mode)
+				o.hasAll(b, t.value, after.Mode, stays)
 			}
 		}
 	}
 	for b := range o.size() {
-		o.hasAll(b, o.acked[b], after.Mode)
+		o.hasAll(b, o.acked[b], after.Mode, stays)
 		o.members(func(n *node) {
-			if sound(n) && n.disk.durable[b] < o.floor[b] {
+			if sound(n) && n.disk.durable[b] < o.floor[b] && !stays(n) {
 				o.w.violate("R20: mode %s is in force, write %d of block %d was flushed, and member %s has %d on stable storage", after.Mode, o.floor[b], b, n.name, n.disk.durable[b])
 			}
 		})
 	}
-	o.line = line{}
-	if after.Mode != cluster.ModeAsync {
+	if before.HasAsync() && after.HasAsync() {
+		o.line.changed = true
 		return
 	}
-	o.line = line{whole: after.Primary, epoch: after.Epoch, size: o.size(), must: o.acked, since: after.Version}
+	o.line = line{}
+	if !after.HasAsync() {
+		return
+	}
+	o.line = line{whole: map[string]bool{after.Primary: true}, epoch: after.Epoch, size: o.size(), must: o.acked, since: after.Version}
 	for b := range o.size() {
 		least, any := value(0), false
 		o.members(func(n *node) {
@@ -91,9 +113,9 @@ func sound(n *node) bool {
 }
 
 // hasAll: a member has what was acknowledged of a block, or newer, when the mode is in force; in semisync in memory.
-func (o *oracle) hasAll(b int, v value, mode string) {
+func (o *oracle) hasAll(b int, v value, mode string, but func(*node) bool) {
 	o.holders(b, func(n *node, has value) {
-		if has < v && sound(n) {
+		if has < v && sound(n) && !but(n) {
 			o.w.violate("R13: mode %s is in force, write %d of block %d was acknowledged before, and member %s holds %d", mode, v, b, n.name, has)
 		}
 	})

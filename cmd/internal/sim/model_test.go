@@ -140,11 +140,19 @@ func (w *world) initCommand() cluster.Command {
 	case 1:
 		v.Mode, w.bound = cluster.ModeAsync, w.drawBound()
 	}
+	var own map[string]string
+	if w.shape.replicas > 2 && (w.seed%8 == 1 || *focusOn == mixed) {
+		v.Mode = cluster.ModeSync
+		w.bound, own = w.drawBound(), map[string]string{}
+		for _, n := range w.shape.names[:w.shape.replicas] {
+			own[n] = []string{"", "", cluster.ModeSemisync, cluster.ModeAsync, cluster.ModeAsync}[w.rng.IntN(5)]
+		}
+	}
 	for k, name := range w.shape.names {
 		witness := k >= w.shape.replicas
 		i.Nodes = append(i.Nodes, cluster.Node{Name: name, Witness: witness, DataDir: "dir-" + name})
 		if !witness {
-			v.Replicas = append(v.Replicas, cluster.Replica{Node: name, Device: "/dev/x"})
+			v.Replicas = append(v.Replicas, cluster.Replica{Node: name, Device: "/dev/x", Mode: own[name]})
 		}
 	}
 	i.Volumes = []cluster.CreateVolume{v}

@@ -190,11 +190,8 @@ func (m *entryMsg) valueOf(b int) value {
 
 // written checks R3 to R5: what is acknowledged is on every member.
 func (o *oracle) written(b int, v value) {
-	if o.async() {
-		return // checked when it was decided (told)
-	}
 	o.holders(b, func(n *node, has value) {
-		if has < v {
+		if has < v && o.firm(n) { // of others it was checked when it was decided (told)
 			o.w.violate("R4: write %d of block %d is acknowledged and member %s holds %d", v, b, n.name, has)
 		}
 	})
@@ -202,10 +199,10 @@ func (o *oracle) written(b int, v value) {
 
 // same checks R29: what was read is on every member, unless something newer of this session is.
 func (o *oracle) same(b int, v value, s *session) {
-	if o.async() {
-		return // what a read showed may be lost with the bound
-	}
 	o.holders(b, func(n *node, c value) {
+		if !o.firm(n) {
+			return // what a read showed may be lost with the bound
+		}
 		if c != v && !n.super.failed && !o.newer(b, c, s.epoch) {
 			o.w.violate("R29: a read of block %d gives write %d, member %s holds %d", b, v, n.name, c)
 		}
@@ -222,7 +219,7 @@ func (o *oracle) durable(s *session, from, to int, covered [blocks]value) {
 	to = min(to, o.size()) // what is cut off is nobody's any more
 	sound := 0
 	o.members(func(n *node) {
-		if n.super.failed || n.proc != nil && n.proc.replica.failed || o.async() && n != s.r.n {
+		if n.super.failed || n.proc != nil && n.proc.replica.failed || !o.firm(n) && n != s.r.n {
 			return // it is no candidate, or has its part in the order of the stream
 		}
 		sound++

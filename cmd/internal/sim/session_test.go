@@ -304,7 +304,7 @@ func (s *session) message(a *primary.Action) entryMsg {
 	if o, _ := a.Op.Owner.(*op); o != nil {
 		m.value, m.values, m.fua = o.value, o.values, o.FUA
 	}
-	m.fence = s.core.Fences() && m.lasting()
+	m.fence = s.core.Fences(a.Node) && m.lasting()
 	return m
 }
 

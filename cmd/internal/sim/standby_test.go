@@ -229,7 +229,7 @@ func (r *replica) takeOn() {
 			r.seen.Overwrites(e.Range)
 		}
 		r.holding = append(r.holding, e)
-		if r.vol.Mode == cluster.ModeSemisync {
+		if r.vol.ModeBetween(r.vol.Primary, r.n.name) == cluster.ModeSemisync {
 			e.in.send(gotMsg{e.msg.num})
 		}
 		if r.queue.Admit(&e.Item) {
