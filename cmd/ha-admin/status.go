@@ -127,9 +127,9 @@ func volumeText(v api.VolumeStatus) string {
 	} else if v.DeviceReason != "" {
 		fmt.Fprintf(&out, "  device: none: %s\n", oneLine(v.DeviceReason))
 	}
-	reps := newTable("  REPLICA", "ROLE", "STATE", "LAG", "DIRTY", "RESYNC")
+	reps := newTable("  REPLICA", "ROLE", "MODE", "STATE", "LAG", "DIRTY", "RESYNC")
 	for _, r := range v.Replicas {
-		reps.row("  "+r.Node, r.Role, r.State, sizeText(r.LagBytes), sizeText(r.DirtyBytes), resyncText(r.Resync))
+		reps.row("  "+r.Node, r.Role, r.Mode, r.State, sizeText(r.LagBytes), sizeText(r.DirtyBytes), resyncText(r.Resync))
 	}
 	out.WriteString(reps.String())
 	for _, r := range v.Replicas {

@@ -50,6 +50,7 @@ func TestStatusPrintsTheDocumentOfTheContract(t *testing.T) {
 func TestStatusTable(t *testing.T) {
 	st, _ := contract(t)
 	eta := int64(90)
+	st.Volumes[0].Replicas[0].Mode, st.Volumes[0].Replicas[1].Mode = "sync", "sync"
 	st.Volumes[0].Replicas[1].State = api.ReplicaResyncing
 	st.Volumes[0].Replicas[1].Resync = &api.ResyncStatus{Source: "alpha", DoneBytes: 1 << 30, TotalBytes: 20 << 30, RateBytesPerSec: 5 << 20, ETASeconds: &eta}
 	st.Nodes = append(st.Nodes, api.NodeStatus{Name: "gamma", Role: "witness", State: "dead", ConfigDiffers: true})
@@ -64,9 +65,9 @@ gamma  witness  dead   no     -      -                 differs
 volume pgdata: healthy, 20 GiB, sync, primary alpha, epoch 7
   promotable: beta
   device: /dev/hacluster/pgdata
-  REPLICA  ROLE     STATE      LAG  DIRTY  RESYNC
-  alpha    primary  in_sync    0 B  0 B    -
-  beta     standby  resyncing  0 B  0 B    1 GiB of 20 GiB from alpha, 5 MiB/s, 1m30s left
+  REPLICA  ROLE     MODE  STATE      LAG  DIRTY  RESYNC
+  alpha    primary  sync  in_sync    0 B  0 B    -
+  beta     standby  sync  resyncing  0 B  0 B    1 GiB of 20 GiB from alpha, 5 MiB/s, 1m30s left
 
 SERVICE   NODE   STATE    REASON
 postgres  alpha  running  -

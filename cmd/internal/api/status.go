@@ -67,7 +67,8 @@ type VolumeStatus struct {
 	// NextSize is what the volume has from its next promotion on at which every replica is in sync, and NextSizeWaitsFor says what that waits for; left out: it stays.
 	NextSize         int64  `json:"next_size,omitempty"`
 	NextSizeWaitsFor string `json:"next_size_waits_for,omitempty"`
-	// NextMode is what the volume has as soon as its primary has put it in force, and NextModeWaitsFor says what that waits for; left out: it stays.
+	// NextMode is what the volume has as soon as its primary has put it in force, and NextModeWaitsFor says what that waits for; left out: it
+	// stays. Replicas that are to have another mode are named behind it.
 	NextMode         string `json:"next_mode,omitempty"`
 	NextModeWaitsFor string `json:"next_mode_waits_for,omitempty"`
 
@@ -185,6 +186,7 @@ const (
 type ReplicaStatus struct {
 	Node       string `json:"node"`
 	Role       string `json:"role"`
+	Mode       string `json:"mode,omitempty"` // its own; between two replicas the weaker one of both counts
 	State      string `json:"state"`
 	Reason     string `json:"reason,omitempty"` // why it is not in sync, and what to do; left out when it is
 	LagBytes   int64  `json:"lag_bytes"`

@@ -46,7 +46,7 @@ func (r *reader) async(volume *body) (Async, asyncAt) {
 // checkAsync refuses a bound that cannot be kept, or that would make the mode pointless.
 func (c *Config) checkAsync(r *report) {
 	for _, v := range c.Volumes {
-		if v.Mode == ModeAsync {
+		if v.HasAsync() {
 			c.checkBound(r, v)
 		}
 	}

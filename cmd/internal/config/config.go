@@ -135,8 +135,10 @@ type Replica struct {
 	Node   string
 	Device string // absolute path of a block device or a file
 	Export Export // evaluated for this node
+	// Mode of this replica; empty: the volume's. Between two replicas the weaker one of both counts.
+	Mode Mode `json:",omitempty"` // so that files without it have the hash that they had before there was this key
 
-	at, deviceAt pos
+	at, deviceAt, modeAt pos
 }
 
 // Attach is how a volume appears as a local device on its primary.

@@ -119,6 +119,11 @@ func (o Volume) sameSettings(r *report, v Volume) {
 		}
 	}
 	differ(v.Mode == o.Mode, v.modeAt, "mode", o.Mode)
+	for _, rep := range v.Replicas {
+		if of, ok := o.Replica(rep.Node); ok {
+			differ(v.ModeOf(rep) == o.ModeOf(of), rep.modeAt, "on "+rep.Node+" mode", o.ModeOf(of))
+		}
+	}
 	differ(v.IO == o.IO, v.ioAt, "io", o.IO)
 	differ(v.SuspendLimit == o.SuspendLimit, v.suspendAt, "suspend_limit", o.SuspendLimit)
 	differ(v.SiteFailover == o.SiteFailover, v.at, "site_failover", siteFailoverText(o.SiteFailover))

@@ -263,6 +263,18 @@ func TestEveryModeIsSupported(t *testing.T) {
 	}
 }
 
+func TestReplicaHasTheModeOfTheVolumeOrItsOwn(t *testing.T) {
+	src := changed(t, loopback(t), `  replica "beta" {`, "  replica \"beta\" {\n    mode = \"async\"")
+	v := load(t, src, Options{Node: "alpha", Insecure: true}).Volumes[0]
+	if v.Mode != ModeSync || v.ModeOf(v.Replicas[0]) != ModeSync || v.ModeOf(v.Replicas[1]) != ModeAsync || !v.HasAsync() || v.OwnModes()["beta"] != "async" || len(v.OwnModes()) != 1 {
+		t.Errorf("%+v: %v", v, v.OwnModes())
+	}
+	_, err := Load(write(t, changed(t, src, `mode = "async"`, `mode = "eventual"`)), Options{Node: "alpha", Insecure: true})
+	if got := linesOf(t, err); len(got) != 1 || !strings.Contains(got[0], "async") {
+		t.Errorf("a mode that is none was taken: %v", got)
+	}
+}
+
 func TestLoadRefusesWhatIsNotSupportedYet(t *testing.T) {
 	more := func(nodes, replicas int) (text string) {
 		names := []string{"delta", "epsilon", "zeta"}

@@ -211,7 +211,7 @@ func (p *plan) volumes(old, next *Config) {
 			where = append(where, r.Node+" "+r.Device)
 		}
 		p.add(StepAdd, v.at, "volume "+v.Name, "%s, %s, on %s; an absent or sparse file is new and healthy at once, one with content waits for `ha-admin volume create`",
-			bytesText(v.Size), v.Mode, strings.Join(where, " and "))
+			bytesText(v.Size), v.modesText(), strings.Join(where, " and "))
 	}
 	for _, o := range old.Volumes {
 		if _, ok := next.Volume(o.Name); !ok {
@@ -221,8 +221,8 @@ func (p *plan) volumes(old, next *Config) {
 }
 
 // asyncTaken is when another bound counts.
-func asyncTaken(m Mode) string {
-	if m != ModeAsync {
+func asyncTaken(v Volume) string {
+	if !v.HasAsync() {
 		return "it counts in async mode only"
 	}
 	return "for the next write; what was acknowledged before may exceed a tighter bound until the standby has it"
@@ -252,12 +252,13 @@ func (p *plan) volume(o, v Volume) {
 	differs(p, StepChange, v.suspendAt, what+"suspend_limit", o.SuspendLimit, v.SuspendLimit, "")
 	differs(p, StepChange, v.at, what+"site_failover", siteFailoverText(o.SiteFailover), siteFailoverText(v.SiteFailover), "from the next failover on")
 	differs(p, StepRestart, v.undoAt, what+"undo_limit", undoText(o.UndoLimit), undoText(v.UndoLimit), "when haclusterd is started anew")
-	differs(p, StepChange, v.asyncAt.bytes, what+"async", o.Async, v.Async, asyncTaken(v.Mode))
+	differs(p, StepChange, v.asyncAt.bytes, what+"async", o.Async, v.Async, asyncTaken(v))
 	differs(p, StepChange, v.verifyAt, what+"verify", o.Verify, v.Verify, "from the next minute on")
 	differs(p, StepChange, v.resyncAt, what+"resync", o.Resync.String(), v.Resync.String(), "")
 	for _, r := range v.Replicas {
 		if was, ok := o.Replica(r.Node); ok {
 			p.replica(what, was, r)
+			differs(p, StepChange, r.modeAt, what+"replica "+r.Node+": mode", orOfVolume(was.Mode), orOfVolume(r.Mode), modeTaken(v.ModeOf(r)))
 		} else {
 			p.add(StepRefused, r.at, what+"replica "+r.Node, "the replicas of a volume cannot be changed yet")
 		}
@@ -267,6 +268,14 @@ func (p *plan) volume(o, v Volume) {
 			p.add(StepRefused, v.at, what+"replica "+was.Node, "it is not in the file: the replicas of a volume cannot be changed yet")
 		}
 	}
+}
+
+// orOfVolume shows the mode of a replica.
+func orOfVolume(m Mode) Mode {
+	if m == "" {
+		return "the volume's"
+	}
+	return m
 }
 
 // orDefault is the folder of devices that is meant.

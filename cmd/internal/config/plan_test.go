@@ -78,6 +78,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"a larger size", changed(t, src, `"64MiB"`, `"128MiB"`), []string{"change online|volume pgdata: size|64MiB -> 128MiB: every backing must hold it"}},
 		{"a smaller size", changed(t, src, `"64MiB"`, `"32MiB"`), []string{"shrink volume|volume pgdata: size|64MiB -> 32MiB: its last 32MiB are lost: make what is on it smaller first"}},
 		{"mode", changed(t, src, `"sync"`, `"async"`), []string{"change online|volume pgdata: mode|sync -> async: the role stays and no client is cut off"}},
+		{"mode of a replica", changed(t, src, "  replica \"beta\" {", "  replica \"beta\" {\n    mode = \"async\""), []string{"change online|volume pgdata: replica beta: mode|the volume's -> async: the role stays and no client is cut off"}},
 		{"semisync", changed(t, src, `"sync"`, `"semisync"`), []string{"change online|volume pgdata: mode|sync -> semisync: the role stays and no client is cut off"}},
 		{"address", changed(t, src, "127.0.0.2:7400", "127.0.0.2:7499"), []string{"refused|node beta: address|127.0.0.2:7400 -> 127.0.0.2:7499"}},
 		{"links", changed(t, src, "127.0.1.2:7401", "127.0.1.2:7402"), []string{"refused|node beta: links|"}},

@@ -122,6 +122,7 @@ func (r Resync) String() string {
 type DocumentReplica struct {
 	Node   string   `json:"node"`
 	Device string   `json:"device"`
+	Mode   string   `json:"mode"` // its own, or the volume's
 	NBD    []string `json:"nbd"`
 	Attach string   `json:"attach"`
 }
@@ -143,7 +144,7 @@ func (c *Config) Document() Document {
 	for _, l := range c.Links {
 		d.Links = append(d.Links, l.document())
 	}
-	if slices.ContainsFunc(c.Volumes, func(v Volume) bool { return v.Mode == ModeAsync }) {
+	if slices.ContainsFunc(c.Volumes, func(v Volume) bool { return v.HasAsync() }) {
 		d.Timers.Arithmetic += "\n" + c.Timers.ExplainAsync()
 	}
 	if len(c.Services) > 0 {
@@ -170,7 +171,7 @@ func (v Volume) document() DocumentVolume {
 		Async:    DocumentAsync{MaxLagBytes: v.Async.MaxLagBytes, MaxLagMs: v.Async.MaxLag.Milliseconds(), PatienceMs: v.Async.Patience.Milliseconds()},
 		Replicas: []DocumentReplica{}}
 	for _, r := range v.Replicas {
-		rep := DocumentReplica{Node: r.Node, Device: r.Device, NBD: []string{}, Attach: string(r.Export.Attach)}
+		rep := DocumentReplica{Node: r.Node, Device: r.Device, Mode: string(v.ModeOf(r)), NBD: []string{}, Attach: string(r.Export.Attach)}
 		for _, l := range r.Export.NBD {
 			rep.NBD = append(rep.NBD, l.String())
 		}
@@ -235,11 +236,15 @@ func (d Document) Table() string {
 		if v.SiteFailover == siteAuto {
 			p("  site_failover: %s", v.SiteFailover)
 		}
-		if v.Mode == string(ModeAsync) {
+		if slices.ContainsFunc(v.Replicas, func(r DocumentReplica) bool { return r.Mode == string(ModeAsync) }) {
 			p("  async: %s", v.Async)
 		}
 		for _, r := range v.Replicas {
-			p("  replica %s: %s, nbd %s, attach %s", r.Node, r.Device, orNone(strings.Join(r.NBD, " ")), r.Attach)
+			own := ""
+			if r.Mode != v.Mode {
+				own = ", mode " + r.Mode
+			}
+			p("  replica %s: %s%s, nbd %s, attach %s", r.Node, r.Device, own, orNone(strings.Join(r.NBD, " ")), r.Attach)
 		}
 	}
 	t := d.Timers

@@ -117,7 +117,11 @@ func (r *reader) replica(b *body, nodes []Node) Replica {
 			r.addValue(device, "unusable path", want)
 		}
 	}
-	return Replica{Node: b.label, Device: device.s, at: b.at, deviceAt: device.at}
+	mode, modeAt := "", b.at
+	if b.attr("mode") != nil {
+		mode, modeAt = b.choice("mode", string(ModeSync), string(ModeSemisync), string(ModeAsync))
+	}
+	return Replica{Node: b.label, Device: device.s, Mode: Mode(mode), at: b.at, deviceAt: device.at, modeAt: modeAt}
 }
 
 func (r *reader) export(volume *body) Export {

@@ -19,7 +19,7 @@ func boundFrom(a config.Async) *control.Bound {
 // bound is what a volume in async may lose: what its primary says is in force, else what is configured; nil in other modes, and
 // when neither is known.
 func (v *view) bound(vol *cluster.Volume) *control.Bound {
-	if vol.Mode != cluster.ModeAsync {
+	if !vol.HasAsync() {
 		return nil
 	}
 	if s := v.serving(vol); s != nil && s.Bound != nil {
@@ -42,6 +42,9 @@ func (v *view) async(vol *cluster.Volume, promotable []string) *api.AsyncStatus 
 	for i := range s.Peers {
 		p := &s.Peers[i]
 		if p.Lag == nil {
+			if none := int64(0); slices.Contains(promotable, p.Node) { // it is in sync or semisync with the primary, and lacks nothing
+				out.LossBytes, out.LossMs = &none, &none
+			}
 			continue
 		}
 		// Who lacks least follows.

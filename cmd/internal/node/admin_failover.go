@@ -161,7 +161,7 @@ func (v *view) point(vol *cluster.Volume, node string) *api.PointStatus {
 		return nil
 	}
 	peer := v.peer(vol, node)
-	if vol.IsMember(node) && vol.Unchanged(node, rep) && rep.Usable() && vol.Mode == cluster.ModeAsync {
+	if vol.IsMember(node) && vol.Unchanged(node, rep) && rep.Usable() && (vol.Lags(node) || vol.HasAsync() && node == vol.Served) {
 		return v.pointOfMember(vol, node)
 	}
 	if vol.IsMember(node) && vol.Unchanged(node, rep) && rep.Usable() {

@@ -240,7 +240,7 @@ func (v *view) volume(vol *cluster.Volume) api.VolumeStatus {
 		out.NextSize, out.NextSizeWaitsFor = vol.Next, sizeWaitsFor(vol, out.Promotable)
 	}
 	if vol.NextMode != "" {
-		out.NextMode, out.NextModeWaitsFor = vol.NextMode, modeWaitsFor(vol, s)
+		out.NextMode, out.NextModeWaitsFor = vol.ModesToBeText(), modeWaitsFor(vol, s)
 	}
 	out.Verify = v.verifyOf(vol)
 	out.Async = v.async(vol, out.Promotable)
@@ -271,7 +271,7 @@ func stateOf(vol *cluster.Volume, s *control.Serving, replicas []api.ReplicaStat
 }
 
 func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api.ReplicaStatus {
-	out := api.ReplicaStatus{Node: node, Role: api.RoleStandby, State: api.ReplicaInSync}
+	out := api.ReplicaStatus{Node: node, Role: api.RoleStandby, State: api.ReplicaInSync, Mode: vol.ModeOf(node)}
 	rep := v.report(node, vol.Name)
 	if node == vol.Primary {
 		out.Role = api.RolePrimary

@@ -136,7 +136,7 @@ func createVolume(v config.Mirror) cluster.CreateVolume {
 		if len(v.Parts) > 0 {
 			r.Device = strings.Join(devices[r.Node], " + ")
 		}
-		c.Replicas = append(c.Replicas, cluster.Replica{Node: r.Node, Device: r.Device})
+		c.Replicas = append(c.Replicas, cluster.Replica{Node: r.Node, Device: r.Device, Mode: v.OwnModes()[r.Node]})
 	}
 	return c
 }

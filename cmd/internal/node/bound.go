@@ -5,7 +5,6 @@ import (
 
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
-	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
 	"hacluster/replication/primary"
 )
@@ -20,7 +19,7 @@ func boundOf(a config.Async) primary.Bound {
 // boundInForce is what a replica was given last; nil in another mode.
 func (v *volumes) boundInForce(r *replication.Replica) *control.Bound {
 	vol := r.Volume()
-	if vol.Mode != cluster.ModeAsync {
+	if !vol.HasAsync() {
 		return nil
 	}
 	v.mu.Lock()
@@ -36,7 +35,7 @@ func (v *volumes) boundInForce(r *replication.Replica) *control.Bound {
 // is no more than its line took in that time.
 func (n *Node) toDrain(volume string) time.Duration {
 	v, ok := n.conf().Mirror(volume)
-	if !ok || n.state.get().Volumes[volume].Mode != cluster.ModeAsync {
+	if vol := n.state.get().Volumes[volume]; !ok || !vol.HasAsync() {
 		return 0
 	}
 	return v.Async.MaxLag
@@ -57,7 +56,7 @@ func lagBehind(p replication.PeerStatus) *control.Lag {
 // lags tells of what this node serves in async.
 func (v *volumes) lags() (all []control.Serving) {
 	for _, r := range v.replicas() {
-		if r.Volume().Mode != cluster.ModeAsync {
+		if vol := r.Volume(); !vol.HasAsync() {
 			continue
 		}
 		if s, ok := v.servingOf(r); ok {

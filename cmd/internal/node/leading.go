@@ -357,7 +357,8 @@ func (l *leading) deciding(now cluster.Instant, st *cluster.State, p *cluster.Pr
 	}
 	rec.silent = now.Sub(heard)
 	p.SilentMillis = rec.silent.Milliseconds()
-	p.Bound = l.n.bound(p.Volume, st.Volumes[p.Volume].Mode)
+	vol := st.Volumes[p.Volume]
+	p.Bound = l.n.bound(&vol)
 	l.n.log.Info("promoting", "volume", p.Volume, "node", p.Candidate, "epoch", p.Epoch+1, "from", from, "why", p.Reason, "basis", p.Basis)
 	l.mu.Lock()
 	defer l.mu.Unlock()

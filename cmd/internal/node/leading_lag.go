@@ -9,9 +9,9 @@ import (
 
 // bound is how much of a volume that is in async by its record may be acknowledged beyond what the others have, by the configuration
 // here, which may want another mode already; nil: it is in no such mode, or not known.
-func (n *Node) bound(volume, mode string) *cluster.Lag {
-	v, ok := n.conf().Mirror(volume)
-	if !ok || mode != cluster.ModeAsync {
+func (n *Node) bound(vol *cluster.Volume) *cluster.Lag {
+	v, ok := n.conf().Mirror(vol.Name)
+	if !ok || !vol.HasAsync() {
 		return nil
 	}
 	return &cluster.Lag{MaxBytes: v.Async.MaxLagBytes, MaxMs: v.Async.MaxLag.Milliseconds()}
@@ -32,7 +32,8 @@ func lag(s replication.Serving, bound *cluster.Lag) *cluster.Lag {
 func (v *volumes) report(r *replication.Replica) cluster.Report {
 	rep := r.Report()
 	rep.Attached = slices.ContainsFunc(v.n.windowsOf(rep.Volume), v.n.devices.attached)
-	b := v.n.bound(rep.Volume, r.Volume().Mode)
+	vol := r.Volume()
+	b := v.n.bound(&vol)
 	if b == nil {
 		return rep
 	}

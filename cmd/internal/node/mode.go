@@ -19,8 +19,8 @@ import (
 // modes are those that the configuration has and the volumes neither have nor are to get.
 func modes(st *cluster.State, next *config.Config) (all []cluster.ChangeMode) {
 	for _, vol := range next.Mirrors() {
-		if v, ok := st.Volumes[vol.Name]; ok && string(vol.Mode) != v.ModeToBe() {
-			all = append(all, cluster.ChangeMode{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: string(vol.Mode)})
+		if v, ok := st.Volumes[vol.Name]; ok && !v.WillHave(string(vol.Mode), vol.OwnModes()) {
+			all = append(all, cluster.ChangeMode{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: string(vol.Mode), Replicas: vol.OwnModes()})
 		}
 	}
 	return all
@@ -58,7 +58,7 @@ func (n *Node) awaitModes(ctx context.Context, c *cluster.Configure) error {
 // modesWait are the changes that are not in force.
 func modesWait(st *cluster.State, all []cluster.ChangeMode) (waiting []cluster.ChangeMode) {
 	for _, m := range all {
-		if v, ok := st.Volumes[m.Name]; ok && v.ID == m.ID && v.NextMode == m.Mode {
+		if v, ok := st.Volumes[m.Name]; ok && v.ID == m.ID && v.NextMode != "" && v.WillHave(m.Mode, m.Replicas) {
 			waiting = append(waiting, m)
 		}
 	}
@@ -69,7 +69,7 @@ func modesLate(v view, waiting []cluster.ChangeMode, of int) error {
 	var whys []string
 	for _, m := range waiting {
 		vol := v.state.Volumes[m.Name]
-		whys = append(whys, fmt.Sprintf("%s is in mode %s and waits for this to be in %s: %s", m.Name, vol.Mode, m.Mode, modeWaitsFor(&vol, v.serving(&vol))))
+		whys = append(whys, fmt.Sprintf("%s is in mode %s and waits for this to be in %s: %s", m.Name, vol.ModesText(), vol.ModesToBeText(), modeWaitsFor(&vol, v.serving(&vol))))
 	}
 	return api.Failed("the change is applied, and %d of %d modes are not in force yet; nothing more is to be done than what they wait for, `ha-admin status` shows it: %s",
 		len(waiting), of, strings.Join(whys, "; "))

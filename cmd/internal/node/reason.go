@@ -93,7 +93,7 @@ func (v *view) notServed(vol *cluster.Volume) string {
 func lostText(vol *cluster.Volume, node string, rep *cluster.Report) string {
 	switch {
 	case rep.Incarnation != vol.Members[node].Incarnation:
-	case vol.Mode == cluster.ModeAsync:
+	case vol.Lags(node):
 		return node + " is a new process, and the last one may have ended between writes that it made beside each other, or before writes that it had in memory (mode async), so writes are at risk beyond the bound"
 	default:
 		return node + " is a new process, so writes that the last one had in memory (mode semisync) are at risk"
