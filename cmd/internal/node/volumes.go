@@ -440,7 +440,7 @@ func (v *volumes) Lookup(name string) (nbd.Export, error) {
 	if _, ok := v.n.conf().Volume(name); !ok && vol.Name == "" {
 		return nil, nbd.ErrUnknownExport // one of the file is known before the cluster is
 	}
-	if r := v.replica(vol.Name); r != nil {
+	if r := v.replica(vol.Name); r != nil && r.Volume().ID == vol.ID { // not of one that had the name before, with other windows
 		if t := r.Tenure(); t != nil {
 			if vol.IsGroup() {
 				return windowed(t, &vol, w), nil
