@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -169,4 +170,48 @@ func TestFlushOfOneVolumeIsOfTheGroup(t *testing.T) {
 			p.hasAt(s.Volumes[0].Primary, wal, 0, filled('w'))
 		})
 	}
+}
+
+// R23, R26: one device of a standby's replica fails, or does not return. All of the replica leaves, the event names the device, the
+// primary goes on, and when the device works again all of it is resynced.
+func TestOneFailingDeviceOfAGroupIsAFailureOfTheReplica(t *testing.T) {
+	cfg := patientDisks
+	cfg.RTO, cfg.More = "10s", []string{wal}
+	p := power(t, cfg)
+	p.start()
+	primary := p.until("healthy", allAre(api.VolumeHealthy)).Volumes[0].Primary
+	standby := other(primary)
+	c := p.chainOn(p.crossed(primary), 0, 0)
+	for _, f := range []struct {
+		disk.Fault
+		event string
+	}{
+		{disk.Fault{Kind: disk.EIO, Op: disk.Write, Glob: "*-wal.img"}, "disk failed"},
+		{disk.Fault{Kind: disk.Hang, Op: disk.Write, Glob: "*-wal.img"}, "disk stalled"},
+	} {
+		p.strike(standby, f.Fault)
+		p.bitten(standby, f.Fault)
+		p.until("it has left with both volumes", func(s *api.Status) bool {
+			return s.Quorum && len(s.Volumes) == 2 && len(s.Volumes[0].InSync) == 1 && len(s.Volumes[1].InSync) == 1
+		})
+		c.await(c.acked.Load() + chainSlots)
+		p.until("the event names the device", func(*api.Status) bool {
+			ctx, cancel := p.within()
+			defer cancel()
+			out, _, _ := p.AdminAt(ctx, p.socket(standby), "events") // they are its own
+			for line := range strings.Lines(out) {
+				if strings.Contains(line, f.event) && strings.Contains(line, p.DiskOf(standby, wal)) {
+					return true
+				}
+			}
+			return false
+		})
+		p.heal(standby)
+		p.until("resynced", allAre(api.VolumeHealthy))
+	}
+	if s := p.until("healthy", allAre(api.VolumeHealthy)); s.Volumes[0].Primary != primary {
+		t.Errorf("the standby's device moved the group to %s", s.Volumes[0].Primary)
+	}
+	c.end()
+	p.sameFiles()
 }
