@@ -15,7 +15,7 @@ LAB_OUT   ?= bin/lab-results
 comma     := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-failover bench-resync bench-idle calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-failover bench-resync bench-idle bench-volumes calm powercuts matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench-resync: setup build ## speed of a resync beside dd, what it copies and com
 
 bench-idle: setup build ## what each daemon of an idle cluster takes of a core, its switches and system calls; OLD=folder of other binaries
 	$(GO) run ./cmd/internal/e2e/idlebench -bin bin$(if $(OLD),$(comma)$(OLD),)
+
+bench-volumes: setup build ## idle CPU, memory and failover with 1, 10, 100 and 1,000 volumes: three minutes; N=numbers
+	$(GO) run ./cmd/internal/e2e/volumesbench -bin bin $(if $(N),-n $(N),)
 
 calm: setup build ## ten minutes of stress on both cores: no failover may happen
 	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin -calm 10m
