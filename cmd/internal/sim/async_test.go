@@ -216,7 +216,7 @@ func (o *oracle) longest(l *leader, p *cluster.Promote) {
 // bound, which whoever has more of is held for.
 func (o *oracle) follow(s *session) {
 	l, n := &o.line, s.r.n
-	if !o.async() || o.forced || o.lostMemory {
+	if !o.async() || o.forced || o.lostMemory && !l.behind {
 		return
 	}
 	bytes, oldest, newest := l.lackedBy(n)
