@@ -112,6 +112,20 @@ func (l *Line) take(n int) (taken int, wait time.Duration, changed <-chan struct
 	return taken, l.shape.Send(time.Since(l.base), taken), l.changed
 }
 
+// owed is how long it takes until nothing is owed, or until changed is closed.
+func (l *Line) owed() (wait time.Duration, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shape.Owed(time.Since(l.base)), l.changed
+}
+
+// unsent gives back what was taken and is not sent.
+func (l *Line) unsent(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shape.Unsent(n)
+}
+
 // pacedOutput sends messages at the pace of a line: in pieces, and between them it waits, in the writer goroutine only.
 // Without a limit it hands them on as they are.
 type pacedOutput struct {
@@ -209,8 +223,15 @@ func (o *pacedOutput) finishAll() error {
 			return nil
 		}
 		n, wait, changed := o.line.take(o.left)
-		if wait > 0 && !o.wait(wait, changed) {
-			return net.ErrClosed
+		for wait > 0 {
+			turn, closed := o.wait(wait, changed)
+			if closed {
+				o.line.unsent(n)
+				return net.ErrClosed
+			}
+			if wait = 0; !turn { // at another rate it takes more or less
+				wait, changed = o.line.owed()
+			}
 		}
 		o.next(n)
 	}
@@ -235,8 +256,8 @@ func (o *pacedOutput) next(n int) {
 	o.to.begin(o.now)
 }
 
-// wait reports whether it is this stream's turn; false: the stream is closed.
-func (o *pacedOutput) wait(d time.Duration, changed <-chan struct{}) bool {
+// wait waits until it is this stream's turn, or the rate has changed, or the stream is closed.
+func (o *pacedOutput) wait(d time.Duration, changed <-chan struct{}) (turn, closed bool) {
 	began := time.Now()
 	if o.timer == nil {
 		o.timer = time.NewTimer(d)
@@ -249,11 +270,12 @@ func (o *pacedOutput) wait(d time.Duration, changed <-chan struct{}) bool {
 	}()
 	select {
 	case <-o.timer.C:
+		return true, false
 	case <-changed:
+		return false, false
 	case <-o.gone:
-		return false
+		return false, true
 	}
-	return true
 }
 
 // DialOn is Dial for a stream that shares a line with others; nil: with none.

@@ -6,8 +6,8 @@
 //	resync of a volume --Copied(bytes)--> bucket of resyncs, smaller  asked before a chunk is taken: Rest
 //
 // A bucket may be overdrawn by one piece of each stream: who takes first and waits afterwards is served in the order of asking,
-// and no stream starves. Small messages, such as the question whether somebody is alive, are counted and do not wait, until
-// very many of them are owed.
+// and no stream starves. Small messages, such as the question whether somebody is alive, are counted and do not wait for what is
+// large, however much of that is owed: they wait for each other when very many of them are sent.
 //
 // A Pack decides whether what is sent is compressed.
 package shape
@@ -29,7 +29,7 @@ const (
 	maxPiece  = 1 << 20
 	// burstTime is how much of what was not used is kept.
 	burstTime = 50 * time.Millisecond
-	// small messages do not wait as long as no more than smallDebt is owed.
+	// small messages do not wait as long as they owe no more than smallDebt themselves.
 	small     = 1 << 10
 	smallDebt = 500 * time.Millisecond
 )
@@ -39,6 +39,7 @@ type Line struct {
 	settings Settings
 	rate     int64 // in force
 	all      bucket
+	smalls   bucket // of all, what small messages took
 	resyncs  bucket
 }
 
@@ -52,6 +53,7 @@ func (l *Line) Set(now time.Duration, s Settings, at Minute) {
 func (l *Line) Look(now time.Duration, at Minute) {
 	l.rate = l.settings.RateAt(at)
 	l.all.set(now, l.rate)
+	l.smalls.set(now, l.rate)
 	l.resyncs.set(now, l.rate*int64(100-l.settings.Reserve)/100)
 }
 
@@ -67,17 +69,28 @@ func (l *Line) Piece() int {
 }
 
 // Free reports whether something can be sent without waiting.
-func (l *Line) Free(now time.Duration) bool { return l.all.wait(now) == 0 }
+func (l *Line) Free(now time.Duration) bool { return l.Owed(now) == 0 }
 
 // Send takes n bytes of the line, and says how long their sender waits before it sends them.
 func (l *Line) Send(now time.Duration, n int) time.Duration {
-	wait := l.all.wait(now)
+	wait := l.Owed(now)
 	l.all.take(n)
-	if n <= small && wait <= smallDebt {
+	if n > small {
+		return wait
+	}
+	owed := l.smalls.wait(now)
+	l.smalls.take(n)
+	if owed <= smallDebt {
 		return 0
 	}
-	return wait
+	return min(wait, owed)
 }
+
+// Owed is how long it takes until nothing is owed.
+func (l *Line) Owed(now time.Duration) time.Duration { return l.all.wait(now) }
+
+// Unsent gives back n bytes that were taken and are not sent: their stream is gone.
+func (l *Line) Unsent(n int) { l.all.take(-n) }
 
 // Rest is how long no resync may begin to copy anything.
 func (l *Line) Rest(now time.Duration) time.Duration { return l.resyncs.wait(now) }
@@ -94,8 +107,11 @@ type bucket struct {
 
 func (b *bucket) set(now time.Duration, rate int64) {
 	b.fill(now)
-	if b.rate == 0 || rate == 0 {
+	switch {
+	case b.rate == 0 || rate == 0:
 		b.have = 0 // what was sent without a limit does not count against one that is set later
+	case rate < b.rate: // who waits does not wait longer for that: a step down must not have every standby silent for seconds
+		b.have *= float64(rate) / float64(b.rate)
 	}
 	b.rate = rate
 	b.at = now

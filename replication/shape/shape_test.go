@@ -102,14 +102,14 @@ func TestSmallMessagesDoNotWaitBehindLargeOnes(t *testing.T) {
 	const rate = 1_000_000
 	var l Line
 	l.Set(0, Settings{Rate: rate}, 0)
-	l.Send(0, 200_000)
+	l.Send(0, 2_000_000) // many streams are busy
 	if wait := l.Send(0, 100); wait != 0 {
 		t.Fatalf("a message of 100 bytes waits %v", wait)
 	}
-	if wait := l.Send(0, 16<<10); wait < 199*time.Millisecond || wait > 202*time.Millisecond {
-		t.Fatalf("a message of 16 KiB waits %v, 200,100 bytes are owed", wait)
+	if wait := l.Send(0, 16<<10); wait < 1999*time.Millisecond || wait > 2002*time.Millisecond {
+		t.Fatalf("a message of 16 KiB waits %v, 2,000,100 bytes are owed", wait)
 	}
-	for range 4000 {
+	for range 5000 {
 		l.Send(0, 100)
 	}
 	if wait := l.Send(0, 100); wait < smallDebt {
@@ -153,6 +153,14 @@ func TestRateChangesWhileBytesAreOwed(t *testing.T) {
 	l.Look(0, 180)
 	if w := l.all.wait(0); w != 10*time.Second {
 		t.Fatalf("20,000 bytes at 2,000 a second take %v", w)
+	}
+	l.Look(0, 0)
+	if w := l.all.wait(0); w != 10*time.Second {
+		t.Fatalf("what took ten seconds takes %v when the rate falls", w)
+	}
+	l.Unsent(4000)
+	if w := l.all.wait(0); w != 6*time.Second {
+		t.Fatalf("4,000 bytes are not sent, the rest takes %v", w)
 	}
 	l.Look(0, 60)
 	if l.Rate() != 0 || !l.Free(0) || l.Send(0, 1<<30) != 0 || l.Rest(0) != 0 {
