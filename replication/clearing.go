@@ -99,7 +99,7 @@ func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *a
 		}
 		c.set, c.slots = append(c.set, m.Name), append(c.slots, slot)
 		stored = append(stored, p.number)
-		uneven = uneven || p.number != maps.Number(s.Number)
+		uneven = uneven || p.number.Settled != s.Number.Settled
 		if p.hot != nil {
 			hot.Or(p.hot)
 		}

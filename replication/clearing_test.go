@@ -9,6 +9,7 @@ import (
 	"hacluster/blockdev/backend/faultdev"
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/blockdev/bitmap"
+	"hacluster/blockdev/marks"
 	"hacluster/heartbeat/cluster"
 )
 
@@ -206,6 +207,36 @@ func TestReplacedMapHasTheNumberOfTheOthers(t *testing.T) {
 	if n := r.drops(); n != drops {
 		t.Errorf("the new primary dropped the old one")
 	}
+}
+
+// With three replicas the one that was replaced has the others' number for it too, which may be higher than any that the primary
+// took part in.
+func TestReplacedMapHasTheNumberOfEachOther(t *testing.T) {
+	l := formed(t, labConfig{size: marksVolume}, "a", "b", "c")
+	a, b, c := l.nodes["a"], l.nodes["b"], l.nodes["c"]
+	l.await("both maps to be known", func() bool { return a.ready(2) })
+	b.crash()
+	l.awaitPassing("the standby to be dropped", dropAfter, func() bool { return !l.volume().IsMember("b") })
+	c.cable.cut()
+	slot, _ := c.marks.Lookup("b")
+	if err := c.marks.SetNumber(slot, marks.Number{Promised: 105, Settled: 105}); err != nil { // as a primary that we did not hear of left it
+		t.Fatal(err)
+	}
+	c.cable.mend()
+	l.await("the other to be heard", func() bool { return l.volume().IsMember("c") && a.ready(1) })
+	b.table = nil
+	b.start()
+	for _, peer := range []string{"a", "c"} {
+		slot, _ := b.marks.Lookup(peer)
+		if err := b.marks.SetEverything(slot, true); err != nil { // in the lab a new map says nothing
+			t.Fatal(err)
+		}
+	}
+	l.await("one number of both for each other", func() bool {
+		_, of, _ := b.get().slot("c")
+		_, its, _ := c.get().slot("b")
+		return l.volume().IsMember("b") && of.Number == its.Number && of.Number.Settled > 105
+	})
 }
 
 // What was promised to a primary is not cleared in a later epoch: what was written since then as primary is not noted there.

@@ -56,6 +56,15 @@ func (r *Replica) slot(peer string) (i int, s marks.Slot, ok bool) {
 	return i, f.Slots()[i], true
 }
 
+// promisedMost is the highest number of a clearing that this replica has promised to anybody: the next one is higher, whoever makes
+// it, so that all who take part have one number for each other.
+func (r *Replica) promisedMost() (n uint64) {
+	for _, s := range r.cfg.Marks.Slots() {
+		n = max(n, s.Number.Promised)
+	}
+	return n
+}
+
 // answerMarks sends a piece of the map that this standby keeps for the primary.
 func (s *session) answerMarks(from uint64) error {
 	reply := wire.Reply{Kind: wire.MarksReply, ID: from}

@@ -192,7 +192,7 @@ func (r *Replica) judge(s *session, reply *wire.HelloReply) (code wire.Refusal, 
 	r.supersedeLocked(s)
 	r.receiving++
 	if _, m, ok := r.slot(h.Primary); ok {
-		reply.Promised, reply.Clearing = m.Number.Promised, m.Number.Settled
+		reply.Promised, reply.Clearing = r.promisedMost(), m.Number.Settled
 	}
 	reply.LastSeq = r.recv.LastNum()
 	if r.recv.Inconsistent() {

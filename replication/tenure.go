@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,23 +126,20 @@ func (t *Tenure) members() []string {
 // set takes a newer record of the volume.
 func (t *Tenure) set(v cluster.Volume) {
 	t.with(func(now primary.Instant) {
-		before := t.membersLocked()
+		var out []string
+		for _, p := range t.core.Peers() {
+			if !t.core.Peer(p).Member {
+				out = append(out, p)
+			}
+		}
 		t.core.Set(now, v)
 		t.showLocked(v)
-		if t.membersLocked() > before { // its map may be a new one, without a number of clearings
+		if slices.ContainsFunc(out, func(p string) bool { return t.core.Peer(p).Member }) {
+			t.abortClearingLocked() // a round without it, whose map may be a new one, without a number of clearings
 			t.clearAt = now
 			t.look()
 		}
 	})
-}
-
-func (t *Tenure) membersLocked() (n int) {
-	for _, p := range t.core.Peers() {
-		if t.core.Peer(p).Member {
-			n++
-		}
-	}
-	return n
 }
 
 // showLocked has clients see what the volume is to have, if that is less, from when it is decided: then nothing behind the new end is
