@@ -1,4 +1,4 @@
-// Command serve starts a cluster of three daemons on loopback addresses, waits until its volume is healthy, prints
+// Command serve starts a cluster of daemons on loopback addresses, by default two servers and a witness, waits until its volume is healthy, prints
 // where it is served and by which processes, and ends it when its standard input ends.
 package main
 
@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"hacluster/cmd/internal/api"
@@ -29,6 +31,8 @@ func run() error {
 	flag.StringVar(&cfg.Size, "size", "1GiB", "`size` of the volume")
 	flag.StringVar(&cfg.IO, "io", "auto", "auto, buffered or direct")
 	flag.StringVar(&cfg.RTO, "rto", "3s", "the RTO target")
+	flag.StringVar(&cfg.Mode, "mode", "sync", "sync, semisync or async")
+	flag.IntVar(&cfg.Copies, "copies", 2, "`replicas` of the volume: 2, 3 or 4")
 	flag.BoolVar(&cfg.TLS, "tls", false, "with certificates, not --insecure")
 	alone := flag.Bool("alone", false, "no cluster: the NBD server over one file, for comparison")
 	flag.Parse()
@@ -59,7 +63,11 @@ func run() error {
 		return err
 	}
 	fmt.Printf("uri=%s\n", c.URI(s.Volumes[0].Primary))
-	fmt.Printf("pids=%d,%d,%d\n", c.Pid("alpha"), c.Pid("beta"), c.Pid("gamma"))
+	var pids []string
+	for _, n := range c.Nodes() {
+		pids = append(pids, strconv.Itoa(c.Pid(n)))
+	}
+	fmt.Println("pids=" + strings.Join(pids, ","))
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
