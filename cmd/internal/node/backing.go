@@ -57,7 +57,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	}
 	paths := cluster.Paths(vol.Parts, cluster.Replica{Node: v.n.me.Name, Device: device})
 	fresh, err := v.fresh(paths)
-	if err != nil {
+	if err != nil && !known { // else it is not claimed, and the opening below says what is wrong with which device
 		return nil, err
 	}
 	var was *meta.Superblock
@@ -109,10 +109,12 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	return b, nil
 }
 
-// openDisks opens and holds each of the devices, and joins those of a group.
+// openDisks opens and holds each of the devices, and joins those of a group. One that is refused does not end it: another may have
+// lost its end, which has to be noted while it can be seen (R16, R23).
 func (v *volumes) openDisks(b *backing, st *cluster.State, vol cluster.Volume, paths []string, c filedev.Config) error {
 	var parts []*timed.Dev
 	var attachments []string
+	var failed error
 	b.inline = true
 	for i, w := range vol.Windows() {
 		c.Size = w.Size
@@ -121,10 +123,16 @@ func (v *volumes) openDisks(b *backing, st *cluster.State, vol cluster.Volume, p
 			if lost := v.noteShort(st, vol, w, paths[i], err); lost != nil {
 				err = fmt.Errorf("%w; %w", err, lost)
 			}
-			return errors.Join(err, closeParts(parts))
+			if failed = errors.Join(failed, err); c.Create {
+				break // it held nothing yet, and no further file is made
+			}
+			continue
 		}
 		parts, attachments = append(parts, v.timed(b, file, vol, w, paths[i])), append(attachments, file.Attachment())
 		b.inline = b.inline && file.Fast()
+	}
+	if failed != nil {
+		return errors.Join(failed, closeParts(parts))
 	}
 	if b.dev, b.attachment = parts[0], attachments[0]; vol.IsGroup() {
 		b.dev, b.attachment = join(parts), meta.JoinedAttachment(attachments)

@@ -125,6 +125,50 @@ func TestDeviceOfAGroupThatBecameSmallerHasFailed(t *testing.T) {
 	}
 }
 
+// R16, R23: that a device was cut off is seen while another one cannot be opened, and not only when all others can.
+func TestShortDeviceBesideAnAbsentOneHasFailed(t *testing.T) {
+	for what, instead := range map[string]func(path string) error{
+		"absent":          func(string) error { return nil },
+		"not to be asked": func(path string) error { return os.Symlink(path, path) },
+	} {
+		n, data, wal, st, vol := ofOneGroup(t)
+		if err := errors.Join(os.Rename(data, data+".gone"), instead(data), os.Truncate(wal, 4096)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := n.vols.openBacking(st, vol, vol.Replicas[0].Device, config.Volume{})
+		if err == nil || !strings.Contains(err.Error(), data) || !strings.Contains(err.Error(), wal) || !strings.Contains(err.Error(), "of what this replica held are lost") {
+			t.Fatalf("the first device is %s, the second too short: %v", what, err)
+		}
+		if err := errors.Join(os.Truncate(wal, vol.Parts[1].Size), os.Rename(data+".gone", data)); err != nil {
+			t.Fatal(err)
+		}
+		b, err := n.vols.openBacking(st, vol, vol.Replicas[0].Device, config.Volume{}) // and none of them is held by the earlier try
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !b.super.Failed() {
+			t.Errorf("the second device lost all but a block while the first was %s, and the replica is trusted", what)
+		}
+		b.close()
+	}
+}
+
+// A replica that is new makes no further file after one that it could not have.
+func TestNewGroupMakesNoFileAfterARefusal(t *testing.T) {
+	n, data, wal, st, vol := ofOneGroup(t)
+	vol.Epoch, vol.Members = 0, nil
+	dir, _ := n.vols.superblockPath(vol.Name)
+	if err := errors.Join(os.RemoveAll(dir), os.Remove(wal), os.Truncate(data, 4096)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.vols.openBacking(st, vol, vol.Replicas[0].Device, config.Volume{}); err == nil {
+		t.Fatal("a device that is too short was taken")
+	}
+	if _, err := os.Stat(wal); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the other device was made all the same (%v)", err)
+	}
+}
+
 func TestPathsOfAGroupFitTheSuperblock(t *testing.T) {
 	if got := boundPath("/a + /b"); got != "/a + /b" {
 		t.Errorf("%q", got)
