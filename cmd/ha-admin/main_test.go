@@ -118,6 +118,35 @@ func TestEveryCommandAsksWhatItSays(t *testing.T) {
 	}
 }
 
+// What is done to one volume of a group is done to all of it, and the answer says so.
+func TestAnswersSayThatTheWholeGroupIsMeant(t *testing.T) {
+	at := time.Unix(1, 0).UTC()
+	found := func(volume string) *api.VerifyStatus {
+		return &api.VerifyStatus{Group: "pg", State: api.VerifyDone, StartedAt: at, EndedAt: &at, Complete: true, DifferentBlocks: 2, Primary: "alpha",
+			Ranges: []api.VerifyRange{{Volume: volume, Node: "beta", Offset: 4096, Length: 4096, Kind: "different"}}}
+	}
+	node := &apitest.Node{Group: "pg", Begun: api.VerifyBegun{Primary: "alpha", StartedAt: at, Group: "pg"},
+		Doc: api.Status{Volumes: []api.VolumeStatus{{Name: "data", Group: "pg", Verify: found("data")}, {Name: "wal", Group: "pg", Verify: found("wal")}}}}
+	server := "unix://" + apitest.Serve(t, node)
+	const whole = "group pg, which volume wal is part of, as a whole"
+	for _, line := range []string{"pause wal", "resume wal", "resync wal --replica beta", "verify wal --stop", "verify wal --detach"} {
+		admin(t, append([]string{"--server", server, "volume"}, strings.Fields(line)...)...).wantSuccess(t, whole)
+	}
+	for _, name := range []string{"wal", "pg"} {
+		o := admin(t, "--server", server, "volume", "verify", name)
+		if o.code != 1 || !strings.Contains(o.err, "2 blocks of group pg differ") || !strings.Contains(o.err, "volume verify pg --repair") {
+			t.Errorf("verify of %s ends with %d: %s", name, o.code, o.err)
+		}
+		if !strings.Contains(o.out, "all of group pg: done") || !strings.Contains(o.out, "data    beta") || !strings.Contains(o.out, "wal     beta") {
+			t.Errorf("verify of %s says:\n%s", name, o.out)
+		}
+		calls := node.Calls()
+		if last := calls[len(calls)-1]; last != "Status pg" {
+			t.Errorf("verify of %s asks %q: the differences of the other volumes are not shown", name, last)
+		}
+	}
+}
+
 func TestExitCodeTellsTheKindOfAnError(t *testing.T) {
 	for code, err := range map[int]error{
 		1: api.Failed("the disk of beta is broken"),

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,9 +29,9 @@ func (a *app) volumeVerify() *cobra.Command {
 		case err != nil:
 			return err
 		case r.Stop:
-			return a.done("the verify of volume %s is stopped", r.Volume)
+			return a.done("the verify of %s is stopped", meant(r.Volume, begun.Group))
 		case detach:
-			return a.done("the verify of volume %s has begun on %s; `ha-admin status %s` shows how far it is", r.Volume, begun.Primary, r.Volume)
+			return a.done("the verify of %s has begun on %s; `ha-admin status %s` shows how far it is", meant(r.Volume, begun.Group), begun.Primary, r.Volume)
 		}
 		return a.followVerify(ctx, r.Volume, begun)
 	})
@@ -41,6 +42,8 @@ func (a *app) volumeVerify() *cobra.Command {
 		"The comparison runs in the primary and goes on when this command is interrupted; it ends when the primary moves. Exit code:\n" +
 		"0 equal, or everything that was found is repaired; 1 differences are left, or it did not come to its end. --timeout bounds\n" +
 		"each question to a server, and for how long none may answer; not the comparison.\n\n" +
+		"Of a group all volumes are compared, whichever is named: the counts are the group's, and each range is told with its volume.\n" +
+		"--repair writes to all of them and wants the group's name.\n\n" +
 		"A block verify { schedule = \"30 2 * * 0\" } of the volume in the configuration has the primary begin one by itself, by the\n" +
 		"clock in UTC; ha-admin status shows when the next one is due."
 	c.Flags().BoolVar(&r.Repair, "repair", false, "consent: what differs is overwritten with the primary's content")
@@ -57,6 +60,9 @@ const (
 
 // followVerify waits for the end of the comparison that was begun and tells what came of it.
 func (a *app) followVerify(ctx context.Context, volume string, begun api.VerifyBegun) error {
+	if begun.Group != "" {
+		volume = begun.Group // all of it is compared
+	}
 	heard, said := time.Now(), time.Now()
 	for {
 		v, err := a.lookAtVerify(ctx, volume)
@@ -89,12 +95,28 @@ func (a *app) followVerify(ctx context.Context, volume string, begun api.VerifyB
 func (a *app) lookAtVerify(ctx context.Context, volume string) (v *api.VerifyStatus, err error) {
 	err = a.ask(ctx, func(ctx context.Context, c *api.Client) error {
 		st, _, err := c.Status(ctx, volume)
-		if err == nil && len(st.Volumes) == 1 {
-			v = st.Volumes[0].Verify
+		if err == nil {
+			v = verifyOf(st.Volumes)
 		}
 		return err
 	})
 	return v, err
+}
+
+// verifyOf is the comparison of one volume, or of the volumes of a group, each of which has its own ranges of the same.
+func verifyOf(volumes []api.VolumeStatus) *api.VerifyStatus {
+	var of *api.VerifyStatus
+	for _, vs := range volumes {
+		switch {
+		case vs.Verify == nil:
+		case of == nil:
+			one := *vs.Verify
+			of = &one
+		default:
+			of.Ranges = append(slices.Clip(of.Ranges), vs.Verify.Ranges...)
+		}
+	}
+	return of
 }
 
 func (a *app) verifyEnd(volume string, v *api.VerifyStatus) error {
@@ -112,16 +134,20 @@ func (a *app) verifyEnd(volume string, v *api.VerifyStatus) error {
 	case v.State != api.VerifyDone:
 		return api.Failed("the verify of %s was %s after %s: run it again", volume, v.State, sizeText(v.DoneBytes))
 	case left > 0 && !v.Repair:
-		return api.Failed("%d blocks of %s differ or cannot be read: if %s has the right content, `ha-admin volume verify %s --repair` writes it to the others", left, volume, v.Primary, volume)
+		return api.Failed("%d blocks of %s differ or cannot be read: if %s has the right content, `ha-admin volume verify %s --repair` writes it to the others", left, meant(volume, v.Group), v.Primary, volume)
 	case left > 0:
-		return api.Failed("%d blocks of %s could not be repaired: `ha-admin status %s -o json` names them", left, volume, volume)
+		return api.Failed("%d blocks of %s could not be repaired: `ha-admin status %s -o json` names them", left, meant(volume, v.Group), volume)
 	}
 	return api.Failed("not every replica of %s was compared to the end: run it again", volume)
 }
 
 // verifyText is a comparison in a line.
 func verifyText(v *api.VerifyStatus) string {
-	text := fmt.Sprintf("%s, %s of %s", v.State, sizeText(v.DoneBytes), sizeText(v.TotalBytes))
+	of := ""
+	if v.Group != "" {
+		of = "all of group " + v.Group + ": "
+	}
+	text := fmt.Sprintf("%s%s, %s of %s", of, v.State, sizeText(v.DoneBytes), sizeText(v.TotalBytes))
 	if v.State == api.VerifyRunning {
 		text += ", " + sizeText(v.RateBytesPerSec) + "/s"
 		if v.ETASeconds != nil {
@@ -140,9 +166,17 @@ func verifyText(v *api.VerifyStatus) string {
 func verifyTable(v *api.VerifyStatus) string {
 	var out strings.Builder
 	if len(v.Ranges) > 0 {
-		t := newTable("NODE", "OFFSET", "LENGTH", "WHAT", "REPAIRED")
+		columns := []string{"NODE", "OFFSET", "LENGTH", "WHAT", "REPAIRED"}
+		if v.Group != "" {
+			columns = append([]string{"VOLUME"}, columns...)
+		}
+		t := newTable(columns...)
 		for _, r := range v.Ranges {
-			t.row(r.Node, r.Offset, r.Length, r.Kind, yesNo(r.RepairedBytes == r.Length))
+			row := []any{r.Node, r.Offset, r.Length, r.Kind, yesNo(r.RepairedBytes == r.Length)}
+			if v.Group != "" {
+				row = append([]any{r.Volume}, row...)
+			}
+			t.row(row...)
 		}
 		out.WriteString(t.String())
 	}

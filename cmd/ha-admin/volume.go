@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -66,10 +67,11 @@ func (a *app) volumeResync() *cobra.Command {
 				return api.BadRequest("--replica NODE is missing: whose replica is to be resynced?")
 			}
 			return a.ask(ctx, func(ctx context.Context, c *api.Client) error {
-				if err := c.VolumeResync(ctx, r); err != nil {
+				group, err := c.VolumeResync(ctx, r)
+				if err != nil {
 					return err
 				}
-				return a.done("the replica of volume %s on %s is resynced", r.Volume, r.Replica)
+				return a.done("the replica of %s on %s is resynced", meant(r.Volume, group), r.Replica)
 			})
 		})
 	c.Long = "A replica that returns is resynced by itself. This command is for one that is not: it ends a pause; --full has all of it\n" +
@@ -85,15 +87,27 @@ func (a *app) volumeResync() *cobra.Command {
 	return c
 }
 
+// meant is what a command was carried out on: a volume, or all of the group that it is part of.
+func meant(volume, group string) string {
+	switch group {
+	case "":
+		return "volume " + volume
+	case volume:
+		return "group " + group
+	}
+	return fmt.Sprintf("group %s, which volume %s is part of, as a whole,", group, volume)
+}
+
 func (a *app) volumePause(use, short, done string, paused bool) *cobra.Command {
 	r := api.VolumePauseRequest{Paused: paused}
 	c := command(use+" VOLUME", short, one, func(ctx context.Context, args []string) error {
 		r.Volume = args[0]
 		return a.ask(ctx, func(ctx context.Context, c *api.Client) error {
-			if err := c.VolumePause(ctx, r); err != nil {
+			group, err := c.VolumePause(ctx, r)
+			if err != nil {
 				return err
 			}
-			return a.done("the resync of volume %s is %s", r.Volume, done)
+			return a.done("the resync of %s is %s", meant(r.Volume, group), done)
 		})
 	})
 	c.Long = "A pause is kept in the cluster's state until `ha-admin volume resume`: it outlives failovers and restarts. Clients are served\n" +

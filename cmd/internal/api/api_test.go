@@ -146,8 +146,10 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	check("config", settings, node.Settings, err)
 	check("create", nil, nil, c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", InitialFrom: "a"}))
 	check("create", nil, nil, c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", DiscardData: true}))
-	check("resync", nil, nil, c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v", Replica: "b", Full: true, DiscardTargetData: true, DropMember: true}))
-	check("pause", nil, nil, c.VolumePause(ctx, api.VolumePauseRequest{Volume: "v", Replica: "b", Paused: true}))
+	of, err := c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v", Replica: "b", Full: true, DiscardTargetData: true, DropMember: true})
+	check("resync", of, node.Group, err)
+	of, err = c.VolumePause(ctx, api.VolumePauseRequest{Volume: "v", Replica: "b", Paused: true})
+	check("pause", of, node.Group, err)
 	images, err := c.RescueList(ctx, "v")
 	check("rescue images", images, node.Rescued, err)
 	var parts []api.RescuePart
@@ -174,10 +176,10 @@ func TestSenselessRequestsNeverReachTheNode(t *testing.T) {
 		"failover of nothing": noVolume, "consent without force": noForce,
 		"create of nothing": c.VolumeCreate(ctx, api.VolumeCreateRequest{}),
 		"keep and discard":  c.VolumeCreate(ctx, api.VolumeCreateRequest{Volume: "v", InitialFrom: "a", DiscardData: true}),
-		"resync of nothing": c.VolumeResync(ctx, api.VolumeResyncRequest{Replica: "a"}),
-		"resync to nobody":  c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v"}),
+		"resync of nothing": func() error { _, err := c.VolumeResync(ctx, api.VolumeResyncRequest{Replica: "a"}); return err }(),
+		"resync to nobody":  func() error { _, err := c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v"}); return err }(),
 		"verify of nothing": func() error { _, err := c.VolumeVerify(ctx, api.VolumeVerifyRequest{}); return err }(),
-		"pause of nothing":  c.VolumePause(ctx, api.VolumePauseRequest{Replica: "a"}),
+		"pause of nothing":  func() error { _, err := c.VolumePause(ctx, api.VolumePauseRequest{Replica: "a"}); return err }(),
 		"add nobody":        c.NodeAdd(ctx, ""), "remove nobody": c.NodeRemove(ctx, ""),
 	} {
 		if api.KindOf(err) != api.KindUsage {

@@ -81,16 +81,16 @@ func (c *Client) VolumeCreate(ctx context.Context, r VolumeCreateRequest) error 
 }
 
 // VolumeResync asks for a resync of a replica.
-func (c *Client) VolumeResync(ctx context.Context, r VolumeResyncRequest) error {
-	_, err := c.rpc.VolumeResync(ctx, &adminv1.VolumeResyncRequest{Volume: r.Volume, Replica: r.Replica, Full: r.Full,
+func (c *Client) VolumeResync(ctx context.Context, r VolumeResyncRequest) (group string, err error) {
+	reply, err := c.rpc.VolumeResync(ctx, &adminv1.VolumeResyncRequest{Volume: r.Volume, Replica: r.Replica, Full: r.Full,
 		DiscardTargetData: r.DiscardTargetData, DropMember: r.DropMember})
-	return err
+	return reply.GetGroup(), err
 }
 
 // VolumePause pauses the resync of replicas, or ends the pause.
-func (c *Client) VolumePause(ctx context.Context, r VolumePauseRequest) error {
-	_, err := c.rpc.VolumePause(ctx, &adminv1.VolumePauseRequest{Volume: r.Volume, Replica: r.Replica, Paused: r.Paused})
-	return err
+func (c *Client) VolumePause(ctx context.Context, r VolumePauseRequest) (group string, err error) {
+	reply, err := c.rpc.VolumePause(ctx, &adminv1.VolumePauseRequest{Volume: r.Volume, Replica: r.Replica, Paused: r.Paused})
+	return reply.GetGroup(), err
 }
 
 // VolumeVerify begins or stops a comparison of the replicas.
@@ -99,7 +99,7 @@ func (c *Client) VolumeVerify(ctx context.Context, r VolumeVerifyRequest) (Verif
 	if err != nil {
 		return VerifyBegun{}, err
 	}
-	return VerifyBegun{Primary: reply.GetPrimary(), StartedAt: reply.GetStartedAt().AsTime()}, nil
+	return VerifyBegun{Primary: reply.GetPrimary(), StartedAt: reply.GetStartedAt().AsTime(), Group: reply.GetGroup()}, nil
 }
 
 // RescueList tells of the rescue images of a volume; empty: of all.

@@ -60,8 +60,9 @@ type FailoverRequest struct {
 type VolumeKeeper interface {
 	VolumeList(ctx context.Context) ([]Volume, error)
 	VolumeCreate(ctx context.Context, r VolumeCreateRequest) error
-	VolumeResync(ctx context.Context, r VolumeResyncRequest) error
-	VolumePause(ctx context.Context, r VolumePauseRequest) error
+	// VolumeResync and VolumePause say which group they were done to, all of it; empty: the volume is in none.
+	VolumeResync(ctx context.Context, r VolumeResyncRequest) (group string, err error)
+	VolumePause(ctx context.Context, r VolumePauseRequest) (group string, err error)
 	// VolumeVerify begins or stops a comparison of the replicas. It does not wait for its end.
 	VolumeVerify(ctx context.Context, r VolumeVerifyRequest) (VerifyBegun, error)
 }
@@ -114,6 +115,7 @@ type VolumeVerifyRequest struct {
 type VerifyBegun struct {
 	Primary   string
 	StartedAt time.Time
+	Group     string // what is compared, all of it; empty: the volume is in none
 }
 
 // RescueKeeper looks after what replicas held that a promotion by force left behind (R19).

@@ -111,17 +111,17 @@ func (s *server) VolumeResync(ctx context.Context, r *adminv1.VolumeResyncReques
 	if r.GetVolume() == "" || r.GetReplica() == "" {
 		return nil, refuse(ctx, BadRequest("volume resync: volume %q, replica %q: both are needed", r.GetVolume(), r.GetReplica()))
 	}
-	err := s.node.VolumeResync(ctx, VolumeResyncRequest{Volume: r.GetVolume(), Replica: r.GetReplica(), Full: r.GetFull(),
+	group, err := s.node.VolumeResync(ctx, VolumeResyncRequest{Volume: r.GetVolume(), Replica: r.GetReplica(), Full: r.GetFull(),
 		DiscardTargetData: r.GetDiscardTargetData(), DropMember: r.GetDropMember()})
-	return &adminv1.VolumeResyncReply{}, refuse(ctx, err)
+	return &adminv1.VolumeResyncReply{Group: group}, refuse(ctx, err)
 }
 
 func (s *server) VolumePause(ctx context.Context, r *adminv1.VolumePauseRequest) (*adminv1.VolumePauseReply, error) {
 	if r.GetVolume() == "" {
 		return nil, refuse(ctx, BadRequest("volume pause: no volume is named"))
 	}
-	err := s.node.VolumePause(ctx, VolumePauseRequest{Volume: r.GetVolume(), Replica: r.GetReplica(), Paused: r.GetPaused()})
-	return &adminv1.VolumePauseReply{}, refuse(ctx, err)
+	group, err := s.node.VolumePause(ctx, VolumePauseRequest{Volume: r.GetVolume(), Replica: r.GetReplica(), Paused: r.GetPaused()})
+	return &adminv1.VolumePauseReply{Group: group}, refuse(ctx, err)
 }
 
 func (s *server) VolumeVerify(ctx context.Context, r *adminv1.VolumeVerifyRequest) (*adminv1.VolumeVerifyReply, error) {
@@ -135,7 +135,7 @@ func (s *server) VolumeVerify(ctx context.Context, r *adminv1.VolumeVerifyReques
 	if err != nil {
 		return nil, refuse(ctx, err)
 	}
-	return &adminv1.VolumeVerifyReply{Primary: b.Primary, StartedAt: timestamppb.New(b.StartedAt)}, nil
+	return &adminv1.VolumeVerifyReply{Primary: b.Primary, StartedAt: timestamppb.New(b.StartedAt), Group: b.Group}, nil
 }
 
 func (s *server) RescueList(ctx context.Context, r *adminv1.RescueListRequest) (*adminv1.RescueListReply, error) {

@@ -112,6 +112,7 @@ const (
 
 // VerifyStatus is one comparison of the replicas of a volume.
 type VerifyStatus struct {
+	Group           string     `json:"group,omitempty"` // the consistency group that is compared: all but the ranges is the group's
 	State           string     `json:"state"`
 	Primary         string     `json:"primary"` // the node that compares
 	Repair          bool       `json:"repair"`
@@ -149,6 +150,7 @@ type VerifyReplica struct {
 
 // VerifyRange is where something is wrong.
 type VerifyRange struct {
+	Volume        string `json:"volume,omitempty"` // of a group: whose it is, and in which the offset counts
 	Node          string `json:"node"`
 	Offset        int64  `json:"offset"`
 	Length        int64  `json:"length"`

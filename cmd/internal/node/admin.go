@@ -60,8 +60,14 @@ func (n *Node) VolumeList(ctx context.Context) (all []api.Volume, err error) {
 // VolumeCreate implements api.VolumeKeeper: a person's word on replicas that have content at the first start.
 func (n *Node) VolumeCreate(ctx context.Context, r api.VolumeCreateRequest) error {
 	v := n.look(ctx)
-	r.Volume = v.state.Mirrored(r.Volume)
+	asked := r.Volume
+	r.Volume = v.state.Mirrored(asked)
 	vol, ok := v.state.Volumes[r.Volume]
+	if ok && (r.InitialFrom != "" || r.DiscardData) {
+		if err := consentNamesAll(&vol, asked, "volume create "+vol.Name); err != nil {
+			return err
+		}
+	}
 	switch {
 	case !v.quorum:
 		return api.Unavailable("%v", errNoLeader)

@@ -17,11 +17,18 @@ import (
 func (n *Node) Failover(ctx context.Context, r api.FailoverRequest) (api.Failover, error) {
 	if r.Epoch == 0 {
 		v := n.look(ctx)
+		asked := r.Volume
+		r.Volume = v.state.Mirrored(asked)
+		vol := v.state.Volumes[r.Volume]
+		if r.AcceptDataLoss && vol.IsGroup() {
+			if err := consentNamesAll(&vol, asked, "failover "+vol.Name); err != nil {
+				return api.Failover{}, err
+			}
+		}
 		if !v.quorum {
 			return api.Failover{}, api.Unavailable("%v", errNoLeader)
 		}
-		r.Volume = v.state.Mirrored(r.Volume)
-		r.Epoch = uint64(v.state.Volumes[r.Volume].Epoch)
+		r.Epoch = uint64(vol.Epoch)
 	}
 	for {
 		f, err := onLeader(ctx, n, func(l *leading) (api.Failover, error) { return n.failover(ctx, l, r) },

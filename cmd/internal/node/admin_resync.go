@@ -13,28 +13,29 @@ const decideTries = 5
 
 // decide has a command made from the volume's newest record and applied, again while other entries come between (R7).
 // Nothing to do: make returns nil.
-func (n *Node) decide(ctx context.Context, volume string, made func(vol *cluster.Volume) (*cluster.Command, error)) error {
+// group is the one that the volume is part of.
+func (n *Node) decide(ctx context.Context, volume string, made func(vol *cluster.Volume) (*cluster.Command, error)) (group string, err error) {
 	for try := 1; ; try++ {
 		v := n.look(ctx)
 		vol, ok := v.state.Volumes[v.state.Mirrored(volume)]
 		switch {
 		case !v.quorum:
-			return api.Unavailable("%v", errNoLeader)
+			return "", api.Unavailable("%v", errNoLeader)
 		case !ok:
-			return api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
+			return "", api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
 		}
 		c, err := made(&vol)
 		if err != nil || c == nil {
-			return err
+			return groupOf(&vol), err
 		}
 		res, err := n.mustApply(ctx, *c)
 		switch {
 		case err != nil:
-			return api.Unavailable("the change was not confirmed: %v", err)
+			return "", api.Unavailable("the change was not confirmed: %v", err)
 		case res.Void == "":
-			return nil
+			return groupOf(&vol), nil
 		case res.Volume == nil || res.Volume.Version == vol.Version || try == decideTries:
-			return api.Failed("not done: %s", res.Void)
+			return "", api.Failed("not done: %s", res.Void)
 		}
 	}
 }
@@ -44,7 +45,7 @@ func on(vol *cluster.Volume) cluster.On {
 }
 
 // VolumePause implements api.VolumeKeeper.
-func (n *Node) VolumePause(ctx context.Context, r api.VolumePauseRequest) error {
+func (n *Node) VolumePause(ctx context.Context, r api.VolumePauseRequest) (group string, err error) {
 	return n.decide(ctx, r.Volume, func(vol *cluster.Volume) (*cluster.Command, error) {
 		var nodes []string
 		for _, rep := range vol.Replicas {
@@ -72,19 +73,19 @@ func noReplica(vol *cluster.Volume, node string) error {
 
 // VolumeResync implements api.VolumeKeeper: first what a held replica needs, then the order for a full one, then the end of
 // a pause. Each is an entry of its own; the command may be given again when only the first came through.
-func (n *Node) VolumeResync(ctx context.Context, r api.VolumeResyncRequest) error {
+func (n *Node) VolumeResync(ctx context.Context, r api.VolumeResyncRequest) (group string, err error) {
 	for _, step := range []func(*cluster.Volume, api.VolumeResyncRequest) (*cluster.Command, error){allowHeld, orderFull, endPause} {
-		err := n.decide(ctx, r.Volume, func(vol *cluster.Volume) (*cluster.Command, error) {
+		group, err = n.decide(ctx, r.Volume, func(vol *cluster.Volume) (*cluster.Command, error) {
 			if err := mayResync(vol, r); err != nil {
 				return nil, err
 			}
 			return step(vol, r)
 		})
 		if err != nil {
-			return err
+			return "", err
 		}
 	}
-	return nil
+	return group, nil
 }
 
 // mayResync refuses what would lose data or redundancy without consent.
@@ -94,6 +95,12 @@ func mayResync(vol *cluster.Volume, r api.VolumeResyncRequest) error {
 	switch {
 	case !ok:
 		return noReplica(vol, r.Replica)
+	case r.DiscardTargetData || r.DropMember:
+		if err := consentNamesAll(vol, r.Volume, "volume resync "+vol.Name+" --replica "+r.Replica); err != nil {
+			return err
+		}
+	}
+	switch {
 	case len(vol.Members) == 0:
 		return api.Failed("volume %q has no in-sync set yet, so there is nothing to resync from: `ha-admin status %s` shows what it waits for", vol.Name, vol.Name)
 	case r.Replica == vol.Primary:

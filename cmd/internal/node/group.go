@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"hacluster/blockdev"
@@ -149,6 +150,23 @@ func (n *Node) windowsOf(volume string) []string {
 	return windowNames(&vol)
 }
 
+// groupOf is the group that an order was carried out on; empty: it was on a volume that is in none.
+func groupOf(vol *cluster.Volume) string {
+	if vol.IsGroup() {
+		return vol.Name
+	}
+	return ""
+}
+
+// consentNamesAll refuses a consent to a loss that was given in the name of one volume of a group: the others, which would lose as
+// well, were not named. command is how it is given for all.
+func consentNamesAll(vol *cluster.Volume, asked, command string) error {
+	if asked == vol.Name {
+		return nil
+	}
+	return api.Refused("volume %q is of group %q, and what is consented to would be done to all of its volumes, %s: name the group, `ha-admin %s` with the same consent", asked, vol.Name, strings.Join(windowNames(vol), ", "), command)
+}
+
 // asKnown is the status of what is mirrored, as that of the volumes that clients know: the one that was asked for, or of a group all.
 func (v *view) asKnown(vol *cluster.Volume, all api.VolumeStatus, asked string) (out []api.VolumeStatus) {
 	if !vol.IsGroup() {
@@ -165,7 +183,7 @@ func (v *view) asKnown(vol *cluster.Volume, all api.VolumeStatus, asked string) 
 			vs.Device, vs.DeviceReason = s.Parts[i].Device, s.Parts[i].DeviceReason
 		}
 		if vs.Verify != nil {
-			vs.Verify = verifiedIn(w, *vs.Verify)
+			vs.Verify = verifiedIn(vol.Name, w, *vs.Verify)
 		}
 		out = append(out, vs)
 	}
@@ -173,12 +191,16 @@ func (v *view) asKnown(vol *cluster.Volume, all api.VolumeStatus, asked string) 
 }
 
 // verifiedIn is a comparison of the group with the ranges that lie in the window; what is counted is the group's.
-func verifiedIn(w cluster.Window, s api.VerifyStatus) *api.VerifyStatus {
+func verifiedIn(group string, w cluster.Window, s api.VerifyStatus) *api.VerifyStatus {
 	all := s.Ranges
-	s.Ranges = nil
+	s.Group, s.Ranges = group, nil
 	for _, r := range all {
 		if from, to := max(r.Offset, w.Off), min(r.Offset+r.Length, w.Off+w.Size); from < to {
-			r.Offset, r.Length = from-w.Off, to-from
+			if from > r.Offset { // they are of a block of the volume before
+				r.PrimaryDigest, r.ReplicaDigest = "", ""
+			}
+			r.RepairedBytes = max(r.RepairedBytes-(r.Length-(to-from)), 0) // where it was repaired is not known: at least so much of this
+			r.Volume, r.Offset, r.Length = w.Name, from-w.Off, to-from
 			s.Ranges = append(s.Ranges, r)
 		}
 	}

@@ -219,7 +219,7 @@ func TestStatusListsTheVolumesOfAGroup(t *testing.T) {
 	v := view{local: map[string]*control.LocalReply{"beta": {Serving: []control.Serving{{Volume: "vol", Epoch: 5, Device: "/dev/last",
 		Parts: []control.PartServing{{Name: "data", Device: "/dev/h/data"}, {Name: "log", DeviceReason: "why"}}}}}}}
 	all := api.VolumeStatus{Name: "vol", Size: 3 << 20, Primary: "beta", Epoch: 5, Verify: &api.VerifyStatus{DifferentBlocks: 3,
-		Ranges: []api.VerifyRange{{Offset: 2<<20 - 4096, Length: 8192}, {Offset: 0, Length: 4096}}}}
+		Ranges: []api.VerifyRange{{Offset: 2<<20 - 4096, Length: 8192, RepairedBytes: 4096, PrimaryDigest: "d"}, {Offset: 0, Length: 4096}}}}
 	got := v.asKnown(&vol, all, "")
 	if len(got) != 2 || got[0].Name != "data" || got[1].Name != "log" || got[0].Size != 2<<20 || got[1].Size != 1<<20 || got[0].Group != "vol" || got[1].Epoch != 5 {
 		t.Fatalf("%+v", got)
@@ -230,12 +230,56 @@ func TestStatusListsTheVolumesOfAGroup(t *testing.T) {
 	if r := got[0].Verify.Ranges; len(r) != 2 || r[0].Offset != 2<<20-4096 || r[0].Length != 4096 {
 		t.Errorf("differences of data: %+v", r)
 	}
+	if v := got[1].Verify; v.Group != "vol" || v.Ranges[0].Volume != "log" || v.Ranges[0].PrimaryDigest != "" || got[0].Verify.Ranges[0].PrimaryDigest != "d" {
+		t.Errorf("whose the counts are, and the range: %+v", v)
+	}
+	if a, b := got[0].Verify.Ranges[0], got[1].Verify.Ranges[0]; a.RepairedBytes != 0 || b.RepairedBytes != 0 { // half of it was, nobody knows which
+		t.Errorf("repaired: %+v and %+v", a, b)
+	}
 	if r := got[1].Verify.Ranges; len(r) != 1 || r[0].Offset != 0 || r[0].Length != 4096 {
 		t.Errorf("differences of log: %+v", r)
 	}
 	for asked, n := range map[string]int{"vol": 2, "log": 1} {
 		if got := v.asKnown(&vol, all, asked); len(got) != n {
 			t.Errorf("who asks for %s sees %d volumes", asked, len(got))
+		}
+	}
+}
+
+// Who consents to a loss names what would be lost: of a group, all of it.
+func TestConsentForOneVolumeOfAGroupIsRefused(t *testing.T) {
+	n, _, _, st, vol := ofOneGroup(t)
+	vol.Replicas[1].Device = "/b"
+	vol.Held = []string{"alpha"}
+	st.Volumes["vol"], n.known = vol, st
+	for what, do := range map[string]func(volume string) error{
+		"create, keep": func(v string) error {
+			return n.VolumeCreate(t.Context(), api.VolumeCreateRequest{Volume: v, InitialFrom: "beta"})
+		},
+		"create, discard": func(v string) error {
+			return n.VolumeCreate(t.Context(), api.VolumeCreateRequest{Volume: v, DiscardData: true})
+		},
+		"discard": func(v string) error {
+			return mayResync(&vol, api.VolumeResyncRequest{Volume: v, Replica: "alpha", DiscardTargetData: true})
+		},
+		"drop": func(v string) error {
+			return mayResync(&vol, api.VolumeResyncRequest{Volume: v, Replica: "alpha", Full: true, DropMember: true})
+		},
+		"repair": func(v string) error {
+			_, err := n.VolumeVerify(t.Context(), api.VolumeVerifyRequest{Volume: v, Repair: true})
+			return err
+		},
+		"force": func(v string) error {
+			_, err := n.Failover(t.Context(), api.FailoverRequest{Volume: v, To: "alpha", Force: true, AcceptDataLoss: true})
+			return err
+		},
+	} {
+		err := do("log")
+		if api.KindOf(err) != api.KindRefused || !strings.Contains(err.Error(), `of group "vol"`) || !strings.Contains(err.Error(), "data, log") {
+			t.Errorf("%s, in the name of one: %v", what, err)
+		}
+		if err := do("vol"); err != nil && strings.Contains(err.Error(), "name the group") {
+			t.Errorf("%s, in the name of all: %v", what, err)
 		}
 	}
 }

@@ -19,7 +19,8 @@ import (
 // VolumeVerify implements api.VolumeKeeper: the primary compares, so it is asked.
 func (n *Node) VolumeVerify(ctx context.Context, r api.VolumeVerifyRequest) (b api.VerifyBegun, err error) {
 	v := n.look(ctx)
-	r.Volume = v.state.Mirrored(r.Volume)
+	asked := r.Volume
+	r.Volume = v.state.Mirrored(asked)
 	vol, ok := v.state.Volumes[r.Volume]
 	switch {
 	case !ok:
@@ -27,11 +28,16 @@ func (n *Node) VolumeVerify(ctx context.Context, r api.VolumeVerifyRequest) (b a
 	case vol.Primary == "":
 		return b, api.Unavailable("volume %q has no primary, which would have to compare: `ha-admin status %s` shows why", r.Volume, r.Volume)
 	}
+	if r.Repair {
+		if err := consentNamesAll(&vol, asked, "volume verify "+vol.Name); err != nil {
+			return b, err
+		}
+	}
 	ask := &control.Verify{Volume: r.Volume, Epoch: vol.Epoch, Repair: r.Repair, Stop: r.Stop, By: caller.Of(ctx).String()}
 	reply, err := n.askVerify(ctx, vol.Primary, ask)
 	switch status.Code(err) {
 	case codes.OK:
-		return api.VerifyBegun{Primary: vol.Primary, StartedAt: reply.Began}, nil
+		return api.VerifyBegun{Primary: vol.Primary, StartedAt: reply.Began, Group: groupOf(&vol)}, nil
 	case codes.FailedPrecondition:
 		return b, api.Failed("verify of %q on %s: %s", r.Volume, vol.Primary, status.Convert(err).Message())
 	}

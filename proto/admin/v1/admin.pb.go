@@ -940,6 +940,7 @@ func (x *VolumeResyncRequest) GetDropMember() bool {
 
 type VolumeResyncReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"` // what was done to, all of it, when the volume is part of one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -972,6 +973,13 @@ func (x *VolumeResyncReply) ProtoReflect() protoreflect.Message {
 // Deprecated: Use VolumeResyncReply.ProtoReflect.Descriptor instead.
 func (*VolumeResyncReply) Descriptor() ([]byte, []int) {
 	return file_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *VolumeResyncReply) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
 }
 
 type VolumePauseRequest struct {
@@ -1036,6 +1044,7 @@ func (x *VolumePauseRequest) GetPaused() bool {
 
 type VolumePauseReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"` // what was done to, all of it, when the volume is part of one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1068,6 +1077,13 @@ func (x *VolumePauseReply) ProtoReflect() protoreflect.Message {
 // Deprecated: Use VolumePauseReply.ProtoReflect.Descriptor instead.
 func (*VolumePauseReply) Descriptor() ([]byte, []int) {
 	return file_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *VolumePauseReply) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
 }
 
 type VolumeVerifyRequest struct {
@@ -1134,6 +1150,7 @@ type VolumeVerifyReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Primary       string                 `protobuf:"bytes,1,opt,name=primary,proto3" json:"primary,omitempty"`                      // the node that compares
 	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"` // as in the status: it tells this comparison from others
+	Group         string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`                          // what is compared, all of it, when the volume is part of one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1180,6 +1197,13 @@ func (x *VolumeVerifyReply) GetStartedAt() *timestamppb.Timestamp {
 		return x.StartedAt
 	}
 	return nil
+}
+
+func (x *VolumeVerifyReply) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
 }
 
 type RescueListRequest struct {
@@ -2317,21 +2341,24 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x13discard_target_data\x18\x03 \x01(\bR\x11discardTargetData\x12\x12\n" +
 	"\x04full\x18\x04 \x01(\bR\x04full\x12\x1f\n" +
 	"\vdrop_member\x18\x05 \x01(\bR\n" +
-	"dropMember\"\x13\n" +
-	"\x11VolumeResyncReply\"^\n" +
+	"dropMember\")\n" +
+	"\x11VolumeResyncReply\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"^\n" +
 	"\x12VolumePauseRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
-	"\x06paused\x18\x03 \x01(\bR\x06paused\"\x12\n" +
-	"\x10VolumePauseReply\"Y\n" +
+	"\x06paused\x18\x03 \x01(\bR\x06paused\"(\n" +
+	"\x10VolumePauseReply\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\"Y\n" +
 	"\x13VolumeVerifyRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\x12\x16\n" +
 	"\x06repair\x18\x02 \x01(\bR\x06repair\x12\x12\n" +
-	"\x04stop\x18\x03 \x01(\bR\x04stop\"h\n" +
+	"\x04stop\x18\x03 \x01(\bR\x04stop\"~\n" +
 	"\x11VolumeVerifyReply\x12\x18\n" +
 	"\aprimary\x18\x01 \x01(\tR\aprimary\x129\n" +
 	"\n" +
-	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"+\n" +
+	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\tR\x05group\"+\n" +
 	"\x11RescueListRequest\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\tR\x06volume\"-\n" +
 	"\x0fRescueListReply\x12\x1a\n" +

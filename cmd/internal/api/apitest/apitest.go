@@ -31,6 +31,7 @@ type Node struct {
 	Text     api.ConfigText
 	Plan     api.Applied
 	Begun    api.VerifyBegun
+	Group    string
 	Rescued  []api.RescueImage
 	Parts    []api.RescuePart
 	// Block, if set, holds every call until it is closed or the call's context ends; Entered is told of each such call.
@@ -94,14 +95,14 @@ func (n *Node) VolumeCreate(ctx context.Context, r api.VolumeCreateRequest) erro
 	return n.called(ctx, "VolumeCreate", r)
 }
 
-// VolumeResync answers Err.
-func (n *Node) VolumeResync(ctx context.Context, r api.VolumeResyncRequest) error {
-	return n.called(ctx, "VolumeResync", r)
+// VolumeResync answers Group.
+func (n *Node) VolumeResync(ctx context.Context, r api.VolumeResyncRequest) (string, error) {
+	return n.Group, n.called(ctx, "VolumeResync", r)
 }
 
-// VolumePause answers Err.
-func (n *Node) VolumePause(ctx context.Context, r api.VolumePauseRequest) error {
-	return n.called(ctx, "VolumePause", r)
+// VolumePause answers Group.
+func (n *Node) VolumePause(ctx context.Context, r api.VolumePauseRequest) (string, error) {
+	return n.Group, n.called(ctx, "VolumePause", r)
 }
 
 // VolumeVerify answers Begun.
