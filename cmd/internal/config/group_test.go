@@ -56,6 +56,7 @@ func TestVolumesOfAGroupHaveTheSameSettings(t *testing.T) {
 		return src[:i] + changed(t, src[i:], old, new)
 	}
 	for name, c := range map[string]struct{ src, want string }{
+		"mode of a replica":        {swap(`{ device = "/srv/beta/wal.img" }`, "{\n    device = \"/srv/beta/wal.img\"\n    mode = \"sync\"\n  }"), "cluster.hcl:54: differs within its group, mode = \"sync\", " + data + "on beta mode async"},
 		"mode":                     {swap(`mode = "async"`, `mode = "sync"`), `cluster.hcl:50: differs within its group, mode = "sync", ` + data + `mode async`},
 		"io":                       {grouped(t, "  io = \"direct\"\n"), `cluster.hcl:53: differs within its group, io = "direct", ` + data + `io auto`},
 		"suspend_limit":            {grouped(t, "  suspend_limit = \"9s\"\n"), data + "suspend_limit 1m0s"},
@@ -117,6 +118,29 @@ func TestAServiceFollowsSeveralVolumesOfOneGroupOnly(t *testing.T) {
 	for _, volumes := range []string{`"data", "pgdata"`, `"pgdata", "wal", "data"`} {
 		if no := running(t, service(volumes)).unsupported(); len(no) != 1 || !strings.Contains(no[0].Want, "several of one group") {
 			t.Errorf("%s: %v", volumes, no)
+		}
+	}
+}
+
+// Volumes of one group have one primary, so a service may come to follow more, fewer, or others of them.
+func TestAServiceChangesItsVolumesWithinTheirGroup(t *testing.T) {
+	with := func(volumes string) string {
+		return grouped(t, "") + "service \"db\" {\n  volumes = [" + volumes + "]\n  systemd \"x.service\" {}\n}\n"
+	}
+	for _, c := range []struct {
+		from, to string
+		refused  bool
+	}{
+		{`"data"`, `"data", "wal"`, false},
+		{`"data", "wal"`, `"wal"`, false},
+		{`"data", "wal"`, `"wal", "data"`, false},
+		{`"data"`, `"pgdata"`, true},
+		{`"pgdata"`, `"data", "wal"`, true},
+	} {
+		plan := running(t, with(c.from)).Plan(running(t, with(c.to)))
+		refused := slices.ContainsFunc(plan, func(s Step) bool { return s.Kind == StepRefused })
+		if refused != c.refused || len(plan) == 0 {
+			t.Errorf("from %s to %s: %+v", c.from, c.to, plan)
 		}
 	}
 }

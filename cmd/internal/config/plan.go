@@ -149,7 +149,7 @@ func (p *plan) services(old, next *Config) {
 	}
 	for _, s := range next.Services {
 		what, changed := "service "+s.Name, false
-		if why := moves(old.Services, s); why != "" {
+		if why := moves(old, next, s); why != "" {
 			p.add(StepRefused, s.at, what, "%s: another node may run it still when it is started here; leave it out, apply, and add it again when `ha-admin status` does not show it any more", why)
 			continue
 		}
@@ -174,9 +174,9 @@ func (p *plan) services(old, next *Config) {
 
 // moves says what of a service follows another volume by now than it did; empty: nothing. Whoever is primary of the one says nothing of
 // who is of the other (R31).
-func moves(old []Service, s Service) string {
-	for _, o := range old {
-		if slices.Equal(o.Volumes, s.Volumes) {
+func moves(old, next *Config, s Service) string {
+	for _, o := range old.Services {
+		if old.Mirrored(o.Volumes[0]) == next.Mirrored(s.Volumes[0]) { // volumes of one group have one primary
 			continue
 		}
 		if o.Name == s.Name {
