@@ -140,6 +140,19 @@ func TestNumberedSizesRaiseTheFormats(t *testing.T) {
 	}
 }
 
+// A program that knows no groups would not set the devices of a removed one aside, so it must refuse the state (G54).
+func TestRemovedGroupRaisesTheFormat(t *testing.T) {
+	s := formed(t)
+	s.Removed = []Removed{{Name: "pg", ID: "i", Parts: []Part{{Name: "data", Size: 4096}}}}
+	if b, err := s.Encode(); err != nil || !bytes.Contains(b, []byte(`"format":4`)) {
+		t.Errorf("%.40s, %v", b, err)
+	}
+	s.Removed[0].Parts = nil
+	if b, err := s.Encode(); err != nil || !bytes.Contains(b, []byte(`"format":1`)) {
+		t.Errorf("a volume that was in no group: %.40s, %v", b, err)
+	}
+}
+
 // A program that knows no changes of a mode would leave the present one in force, so it must refuse the entries and the state (G54).
 func TestChangesOfModesRaiseTheFormats(t *testing.T) {
 	c := Command{By: "p", AtMillis: 1700000000000, Configure: &Configure{Version: 2, Hash: "h", Config: []byte{1, 2}, RTOMillis: 2000,

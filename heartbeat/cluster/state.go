@@ -248,6 +248,11 @@ func (s *State) Encode() ([]byte, error) {
 			out.Format = stateMixed
 		}
 	}
+	for _, r := range s.Removed {
+		if len(r.Parts) > 0 { // an older program would not set the group's devices aside
+			out.Format = max(out.Format, stateGroups)
+		}
+	}
 	return json.Marshal(&out)
 }
 
