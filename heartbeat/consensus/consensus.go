@@ -117,15 +117,20 @@ type Config struct {
 	wrap func(backend) backend // tests put failing and hanging stores here
 }
 
-// MaxCommand is how many bytes a command may have: a promotion of each of a thousand volumes has half of that.
+// MaxCommand is how many bytes a command may have.
 const MaxCommand = 1 << 20
+
+// GoodCommand is how many bytes a command should have at most: an append request and its answer have half a second, and what does not
+// arrive in that is sent again for ever, with all that comes behind it. It takes a line of 1 Mbit/s that long.
+const GoodCommand = 64 << 10
 
 // Limits of what one node takes from another (R28).
 const (
 	maxIDLen     = 128
 	maxAddress   = 255
 	maxCommand   = MaxCommand
-	maxBatch     = 64       // entries of one append request
+	maxBatch     = 64       // entries of one append request, taken
+	sentBatch    = 16       // and sent
 	maxSnapshot  = 64 << 20 // bytes of one encoded state
 	maxCalls     = 256      // calls waiting for an outcome; further ones wait for a place
 	rpcTimeout   = 500 * time.Millisecond

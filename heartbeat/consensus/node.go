@@ -169,7 +169,7 @@ func (r *Raft) raftConfig(log *bridge) *raft.Config {
 	c.ElectionTimeout = r.cfg.Election
 	c.LeaderLeaseTimeout = r.cfg.LeaderLease
 	c.CommitTimeout = r.cfg.Commit
-	c.MaxAppendEntries = maxBatch
+	c.MaxAppendEntries = sentBatch
 	c.TrailingLogs = failpoint.Often[uint64](trailingLogs, 4)
 	c.SnapshotThreshold = r.cfg.SnapshotThreshold
 	c.SnapshotInterval = r.cfg.SnapshotInterval

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,9 @@ func (g *gather) propose(ctx context.Context, c cluster.Command) (cluster.Result
 	case <-p.done:
 		return p.result, p.err
 	case <-ctx.Done():
+		g.mu.Lock()
+		g.waiting = slices.DeleteFunc(g.waiting, func(o *gathered) bool { return o == p }) // if it was not taken yet
+		g.mu.Unlock()
 		return cluster.Result{}, fmt.Errorf("propose: %w: %w", consensus.ErrUnknown, context.Cause(ctx))
 	}
 }
@@ -87,7 +91,7 @@ func (g *gather) sendAll(some []*gathered) {
 		items = append(items, p.items...)
 	}
 	c := cluster.Together(items)
-	if half := len(some) / 2; half > 0 && len(c.Encode()) > consensus.MaxCommand {
+	if half := len(some) / 2; half > 0 && len(c.Encode()) > consensus.GoodCommand {
 		g.sendAll(some[:half])
 		g.sendAll(some[half:])
 		return
@@ -122,7 +126,7 @@ func entriesOf(items []cluster.Command) (out []cluster.Command) {
 		return nil
 	}
 	c := cluster.Together(items)
-	if half := len(items) / 2; half > 0 && (len(items) > cluster.MaxBatch || len(c.Encode()) > consensus.MaxCommand) {
+	if half := len(items) / 2; half > 0 && (len(items) > cluster.MaxBatch || len(c.Encode()) > consensus.GoodCommand) {
 		return append(entriesOf(items[:half]), entriesOf(items[half:])...)
 	}
 	return []cluster.Command{c}

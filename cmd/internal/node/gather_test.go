@@ -116,13 +116,13 @@ func TestEntriesHoldAsMuchAsTheyMay(t *testing.T) { // R28
 	}
 	for range 64 {
 		c := dropOf("v")
-		c.Drop.Reason = strings.Repeat("x", consensus.MaxCommand/32)
+		c.Drop.Reason = strings.Repeat("x", consensus.GoodCommand/32)
 		long = append(long, c)
 	}
 	for name, all := range map[string][]cluster.Command{"many": few, "long": long, "one": few[:1], "none": nil} {
 		var got []cluster.Command
 		for _, c := range entriesOf(all) {
-			if n := len(c.Encode()); n > consensus.MaxCommand || len(c.Batch) > cluster.MaxBatch {
+			if n := len(c.Encode()); n > consensus.GoodCommand || len(c.Batch) > cluster.MaxBatch {
 				t.Errorf("%s: an entry of %d commands and %d bytes", name, len(c.Batch), n)
 			}
 			got = append(got, c.Items()...)
