@@ -62,7 +62,16 @@ func (v labNodeView) GiveUp(_ context.Context, _ string, e cluster.Epoch, to str
 	if f != nil {
 		return f(to, failed)
 	}
-	return n.l.handOn(n, to, failed)
+	err := n.l.handOn(n, to, failed)
+	if err != nil { // nobody was promoted: a leader answers the next request with a lease again
+		n.leaseMu.Lock()
+		if n.gaveUp == e {
+			n.gaveUp--
+		}
+		n.leaseMu.Unlock()
+		n.get().LeaseChanged()
+	}
+	return err
 }
 
 // handOn promotes another member, as the leader would.
