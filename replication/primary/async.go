@@ -153,8 +153,13 @@ func (c *Core) GivesUp(now Instant, forReads bool) {
 }
 
 // SendsOn reports whether a member lacks what clients were told of, and has acknowledged something within the patience since GivesUp: a
-// role that is given up waits for that, and no longer.
+// role that is given up waits for that, and no longer; and not at all where a member that lacks nothing can take it.
 func (c *Core) SendsOn(now Instant) bool {
+	for _, p := range c.peers {
+		if !p.lags() && c.vol.IsMember(p.node) && p.connected && c.silence(now, p) < c.cfg.DropAfter {
+			return false
+		}
+	}
 	for _, p := range c.peers {
 		if p.isAsync() && p.member && p.lag.told.len() > 0 && now.Sub(max(p.moved, c.giveUpAt)) < max(c.bound.Patience, c.cfg.DropAfter) {
 			return true

@@ -500,3 +500,48 @@ func TestAsyncIsAsyncAgainAfterAReadThatNobodyCouldAnswer(t *testing.T) { // R23
 	op := g.writeDone(8192, 4096)
 	g.wantDone(op)
 }
+
+// mixedRig has s in a mode of the volume and x in async.
+func mixedRig(t *testing.T, mode string, b Bound) (g *rig, s, x uint64) {
+	g = newRig(t, "s", "x")
+	g.commit(func(v *cluster.Volume) {
+		v.Mode, v.Served = mode, "p"
+		v.Replicas = []cluster.Replica{{Node: "p"}, {Node: "s"}, {Node: "x", Mode: cluster.ModeAsync}}
+	})
+	g.c.SetBound(g.now, b)
+	return g, g.up("s"), g.up("x")
+}
+
+// A member that lacks nothing takes the role of a failed disk at once: what one in async lacks is not waited for.
+func TestMixedFailedDiskDoesNotWaitForTheOneInAsync(t *testing.T) { // R23
+	g, s, _ := mixedRig(t, cluster.ModeSync, wide)
+	told := g.writeDone(0, 4096)
+	g.ack("s", s, 1)
+	g.wantDone(told)
+	g.local(g.write(8192), errDisk)
+	g.c.GivesUp(g.now, false)
+	if g.c.SendsOn(g.now) {
+		t.Error("the role waits for x, and s has everything")
+	}
+	g.down("s", s)
+	g.drop("s")
+	if !g.c.SendsOn(g.now) {
+		t.Error("given up at once, and x lacks what a client was told of")
+	}
+}
+
+// What a member in semisync has in memory only is bounded also where another is in async.
+func TestMixedWhatIsInMemoryIsBounded(t *testing.T) { // R28
+	g, s, x := mixedRig(t, cluster.ModeSemisync, Bound{Bytes: 1 << 30, Time: time.Hour, Patience: time.Hour})
+	var ops []*Op
+	for i := range uint64(maxEarlyBytes/(1<<20) + 8) {
+		ops = append(ops, g.writeDone(0, 1<<20))
+		g.received("s", s, i+1)
+		g.ack("x", x, i+1)
+	}
+	g.wantDone(ops[:62]...)
+	g.wantOpen(ops[64:]...)
+	if g.c.early > maxEarlyBytes {
+		t.Errorf("%d bytes are in memory", g.c.early)
+	}
+}

@@ -164,6 +164,7 @@ type Core struct {
 	minSeen   uint64
 	minFirm   uint64 // minSeen of the required peers that may lack nothing clients are told of: those that are not in async
 	minGot    uint64 // not less than minFirm; the same in sync
+	inMemory  bool   // a required peer acknowledges by what it has in memory
 	lagging   bool   // a required peer may lack something: operations that all others have wait for the bound alone
 	early     int64  // bytes of operations that were acknowledged early and are held
 	bound     Bound
@@ -422,7 +423,7 @@ func (c *Core) sweep() {
 		return
 	}
 	const all = uint64(math.MaxUint64)
-	seen, firm, got, lagging := all, all, all, false
+	seen, firm, got, lagging, inMemory := all, all, all, false, false
 	for _, p := range c.peers {
 		if !p.required() || mutateAckEarly {
 			continue
@@ -434,13 +435,14 @@ func (c *Core) sweep() {
 			continue
 		case cluster.ModeSemisync:
 			got = min(got, max(p.got, p.seen))
+			inMemory = true
 		default:
 			got = min(got, p.seen)
 		}
 		firm = min(firm, p.seen)
 	}
 	wasSeen, wasFirm, wasGot, wasLagging := c.minSeen, c.minFirm, c.minGot, c.lagging
-	c.minSeen, c.minFirm, c.minGot, c.lagging = seen, firm, got, lagging
+	c.minSeen, c.minFirm, c.minGot, c.lagging, c.inMemory = seen, firm, got, lagging, inMemory
 	if c.required() == 0 {
 		c.tellUnread()
 	}

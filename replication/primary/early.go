@@ -25,7 +25,8 @@ func (c *Core) beginEarly(op *Op) bool {
 	if op.Kind == blockdev.OpWrite {
 		n += op.Range.Len
 	}
-	if c.early+n > maxEarlyBytes && !c.lagging || c.cfg.Room != nil && !c.cfg.Room.Take(n) {
+	full := c.early+n > maxEarlyBytes && (c.inMemory || !c.lagging) // what is in async alone has the bound
+	if full || c.cfg.Room != nil && !c.cfg.Room.Take(n) {
 		return false
 	}
 	op.early = n

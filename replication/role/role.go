@@ -103,10 +103,11 @@ func activate(f Facts) Action {
 	switch {
 	case f.Busy > 0:
 		return nil
-	case v.HasAsync() && f.Durable < v.Epoch && f.Report.Usable():
-		// The last primary acknowledged flushes by its own disk alone, and the bound counts what is not written here. So what is
+	case v.HasAsync() && (v.Lags(f.Self) || v.Served == f.Self) && f.Durable < v.Epoch && f.Report.Usable():
+		// To one in async the last primary acknowledged flushes by its own disk alone, and the bound counts what is not written here. So what is
 		// written becomes durable before it counts as what there is, or a loss of power would take more than the bound. A
-		// replica that is not usable, and was promoted by force, is made durable where it is made whole (Serve).
+		// replica that is not usable, and was promoted by force, is made durable where it is made whole (Serve). One that is not in
+		// async has made durable what was acknowledged as that.
 		return Flush{Epoch: v.Epoch}
 	case !f.Lease:
 		return nil

@@ -40,6 +40,11 @@ func semi(f *Facts, served string) { f.Volume.Mode, f.Volume.Served = cluster.Mo
 
 func async(f *Facts, served string) { f.Volume.Mode, f.Volume.Served = cluster.ModeAsync, served }
 
+func mixed(f *Facts, served string) {
+	f.Volume.Mode, f.Volume.Served = cluster.ModeSync, served
+	f.Volume.Replicas = []cluster.Replica{{Node: "p"}, {Node: "s"}, {Node: "x", Mode: cluster.ModeAsync}}
+}
+
 func TestNext(t *testing.T) {
 	drop := Propose{cluster.Command{By: "s", Drop: &cluster.Drop{On: cluster.On{Volume: "v", Epoch: 6, Version: 20}, Node: "p", Reason: "its epoch ended"}}}
 	giveUp := GiveUp{Epoch: 6, Why: "the replica failed before it could serve"}
@@ -108,6 +113,8 @@ func TestNext(t *testing.T) {
 		"async, flushed, acted":                     {promoted(), func(f *Facts) { alone(f); async(f, "s"); f.Durable = 6 }, Serve{6}},
 		"async, the flush failed":                   {promoted(), func(f *Facts) { async(f, "p"); f.Report.Failed = true }, giveUp},
 		"async, forced although failed":             {promoted(), func(f *Facts) { alone(f); async(f, "s"); f.Report.Failed = true }, Serve{6}},
+		"mixed, a sync one follows":                 {promoted(), func(f *Facts) { mixed(f, "p") }, drop},
+		"mixed, the async one follows":              {promoted(), func(f *Facts) { mixed(f, "p"); f.Volume.Replicas[1].Mode = cluster.ModeAsync }, Flush{6}},
 		"async, a standby":                          {standby(), func(f *Facts) { async(f, "p") }, nil},
 		"semisync, failed, another may have all":    {promoted(), func(f *Facts) { semi(f, "p"); f.Report.Failed = true }, giveUp},
 		"standby and failed":                        {standby(), func(f *Facts) { f.Report.Failed = true }, nil},
