@@ -101,7 +101,7 @@ func (w *world) person(healed int64) {
 		w.pause(false)
 	}
 	for _, h := range v.Held {
-		if w.now-healed < int64(helpAfter) {
+		if w.now-healed < int64(helpAfter) || !v.Acts() { // what it lacks is told when it acts
 			break // it is resynced by itself, with a rescue image, unless an earlier resync was interrupted
 		}
 		w.tell(cluster.Command{By: "person", AllowResync: &cluster.AllowResync{On: cluster.On{Volume: volumeName, Epoch: v.Epoch, Version: v.Version}, Node: h}})
