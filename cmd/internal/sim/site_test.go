@@ -50,7 +50,7 @@ func (w *world) waits(v *cluster.Volume) string {
 		if n.proc == nil || !v.IsMember(n.name) || !w.apart(v, n.name) {
 			continue
 		}
-		if r := n.proc.replica.report(); r.Usable() && v.Unchanged(n.name, &r) {
+		if r := n.proc.replica.report(); r.Usable() && (v.Unchanged(n.name, &r) || v.Kept(n.name, &r)) {
 			return n.name
 		}
 	}
