@@ -97,8 +97,8 @@ func checkKeys(t *testing.T, doc string) {
 }
 
 // added are the keys that the status has beyond the contract, which permits that: what a forced promotion would give, the
-// comparison of the replicas, and why a volume is not healthy, as it may be for a moment on a busy machine.
-var added = []string{"point", "verify", "verify_next", "reason"}
+// comparison of the replicas, why a volume is not healthy, as it may be for a moment on a busy machine, and the mode of each replica.
+var added = []string{"point", "verify", "verify_next", "reason", "mode"}
 
 func compareKeys(t *testing.T, at string, want, got any) {
 	t.Helper()
