@@ -37,10 +37,10 @@ func pgTools(t *testing.T) (bin string) {
 	t.Helper()
 	all, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if len(all) == 0 {
-		t.Skip("PostgreSQL is not installed: apt-get install postgresql")
+		t.Skip("PostgreSQL is not installed: apt-get install postgresql, or make setup")
 	}
 	if err := exec.Command("id", "postgres").Run(); err != nil {
-		t.Skip("there is no user postgres")
+		t.Skip("there is no user postgres, whom the package postgresql makes")
 	}
 	return filepath.Dir(all[len(all)-1])
 }
