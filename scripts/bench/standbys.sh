@@ -3,7 +3,7 @@
 #
 # What a volume does with 0, 1, 2 and 3 standbys: the standard fio jobs against each in turn, in one run, all nodes on this
 # machine. 0 is the NBD server over one file. DIR (default /dev/shm) holds all backings. Prints a Markdown table of medians and
-# the plot of one line of it, for README.
+# the plot of one line of it, for docs/figures.md.
 #
 # -m  sync, semisync or async (default sync)
 # -q  neither waits for a quiet machine nor repeats what was disturbed: for a first look only

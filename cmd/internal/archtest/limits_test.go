@@ -16,16 +16,16 @@ import (
 	"hacluster/cmd/internal/config"
 )
 
-// rows are the lines of a table of the README, by the header's first cell: cells without spaces around and backquotes.
+// rows are the lines of a table of docs/limits.md, by the header's first cell: cells without spaces around and backquotes.
 func rows(t *testing.T, header string) (all [][]string) {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "..", "..", "README.md"))
+	b, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "limits.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, text, found := strings.Cut(string(b), "\n| "+header+" |")
 	if !found {
-		t.Fatalf("the README has no table that begins with %q", header)
+		t.Fatalf("docs/limits.md has no table that begins with %q", header)
 	}
 	for i, line := range strings.Split(text, "\n") {
 		if i < 2 {
@@ -46,7 +46,7 @@ func rows(t *testing.T, header string) (all [][]string) {
 	return all
 }
 
-func TestNamedLimitsAreThoseOfTheREADME(t *testing.T) {
+func TestNamedLimitsAreThoseOfTheDocs(t *testing.T) {
 	limits, table := config.LimitTable(), rows(t, "setting")
 	if len(limits) != len(table) {
 		t.Fatalf("%d limits, %d rows", len(limits), len(table))
@@ -61,7 +61,7 @@ func TestNamedLimitsAreThoseOfTheREADME(t *testing.T) {
 		}
 		r := table[i]
 		if r[0] != d.Name || r[1] != d.Text(d.Default) || r[3] != d.Effect || r[4] != when {
-			t.Errorf("the README says %q, the code %s | %s | %s | %s", r, d.Name, d.Text(d.Default), d.Effect, when)
+			t.Errorf("docs/limits.md says %q, the code %s | %s | %s | %s", r, d.Name, d.Text(d.Default), d.Effect, when)
 		}
 	}
 }
@@ -92,7 +92,7 @@ func TestDefaultsAreTheSameInTheFileAndInTheCode(t *testing.T) {
 	}
 }
 
-func TestConstantLimitsAreThoseOfTheREADME(t *testing.T) {
+func TestConstantLimitsAreThoseOfTheDocs(t *testing.T) {
 	values := map[string]*types.Package{}
 	for _, r := range rows(t, "constant") {
 		dir, name, _ := strings.Cut(filepath.Base(r[0]), ".")
@@ -107,7 +107,7 @@ func TestConstantLimitsAreThoseOfTheREADME(t *testing.T) {
 		}
 		v, exact := constant.Int64Val(constant.ToInt(c.Val()))
 		if want, ok := config.ParseSize(r[1]); !exact || v != want && fmt.Sprint(v) != r[1] {
-			t.Errorf("%s: the README says %s (%t), the code %d", r[0], r[1], ok, v)
+			t.Errorf("%s: docs/limits.md says %s (%t), the code %d", r[0], r[1], ok, v)
 		}
 	}
 }
