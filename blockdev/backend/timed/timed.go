@@ -3,11 +3,12 @@
 // answered for the disk, since a hung write may still land at any later time. What follows from a stall is decided by
 // who is told.
 //
-// Watching costs the path of an operation one reading of the clock and two atomic exchanges. There is no timer and no
+// Watching costs the path of an operation one reading of the clock, two atomic exchanges and one atomic load. There is no timer and no
 // goroutine for an operation:
 //
 //	operation:  take a free slot -> note what and since when -> the device -> leave the slot
-//	watcher:    one goroutine, each eighth of the deadline: look through the slots
+//	watcher:    one goroutine, each eighth of the deadline: look through the slots; it sleeps while nothing is in flight,
+//	            and the operation that finds it asleep wakes it up: a node with a thousand idle volumes has no timer for them
 //
 // Replication wraps every backing in it. It refuses nothing.
 package timed
@@ -42,6 +43,8 @@ type Dev struct {
 	slots   slots
 	stalled atomic.Int64 // operations that are past the deadline and outstanding
 	turned  int64        // the watcher's own: when it last looked, since slots.base
+	asleep  atomic.Bool  // the watcher has no timer: whoever enters a slot wakes it
+	waking  chan int64   // to the watcher: when the operation that found it asleep began, since slots.base; room for one
 
 	closeOnce sync.Once
 	deadline  atomic.Int64  // nanoseconds
@@ -67,7 +70,7 @@ func New(dev blockdev.Device, cfg Config) *Dev {
 	if cfg.Deadline == 0 {
 		cfg.Deadline = 5 * time.Second
 	}
-	d := &Dev{inner: dev, cfg: cfg, changed: make(chan struct{}, 1), stop: make(chan struct{})}
+	d := &Dev{inner: dev, cfg: cfg, waking: make(chan int64, 1), changed: make(chan struct{}, 1), stop: make(chan struct{})}
 	d.deadline.Store(int64(cfg.Deadline))
 	d.slots.init()
 	d.watching.Go(d.watch)
@@ -97,63 +100,63 @@ func (d *Dev) Size() int64 { return d.inner.Size() }
 
 // ReadAt implements blockdev.Device.
 func (d *Dev) ReadAt(p []byte, off int64) (int, error) {
-	s := d.slots.enter(blockdev.OpRead, blockdev.Range{Off: off, Len: int64(len(p))})
+	s := d.enter(blockdev.OpRead, blockdev.Range{Off: off, Len: int64(len(p))})
 	defer d.leave(s)
 	return d.inner.ReadAt(p, off)
 }
 
 // ReadDiskAt implements blockdev.DiskReader.
 func (d *Dev) ReadDiskAt(p []byte, off int64) (int, error) {
-	s := d.slots.enter(blockdev.OpRead, blockdev.Range{Off: off, Len: int64(len(p))})
+	s := d.enter(blockdev.OpRead, blockdev.Range{Off: off, Len: int64(len(p))})
 	defer d.leave(s)
 	return forward.ReadDisk(d.inner, p, off)
 }
 
 // WriteAt implements blockdev.Device.
 func (d *Dev) WriteAt(p []byte, off int64) (int, error) {
-	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: int64(len(p))})
+	s := d.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: int64(len(p))})
 	defer d.leave(s)
 	return d.told(d.inner.WriteAt(p, off))
 }
 
 // WriteFUA implements blockdev.Device.
 func (d *Dev) WriteFUA(p []byte, off int64) (int, error) {
-	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: int64(len(p))})
+	s := d.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: int64(len(p))})
 	defer d.leave(s)
 	return d.told(d.inner.WriteFUA(p, off))
 }
 
 // WriteVAt implements blockdev.VectorWriter.
 func (d *Dev) WriteVAt(segments [][]byte, off int64) (int, error) {
-	s := d.slots.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: forward.Len(segments)})
+	s := d.enter(blockdev.OpWrite, blockdev.Range{Off: off, Len: forward.Len(segments)})
 	defer d.leave(s)
 	return d.told(forward.WriteV(d.inner, segments, off))
 }
 
 // Zero implements blockdev.Device.
 func (d *Dev) Zero(r blockdev.Range, unmap bool) error {
-	s := d.slots.enter(blockdev.OpZero, r)
+	s := d.enter(blockdev.OpZero, r)
 	defer d.leave(s)
 	return d.tell(blockdev.OpZero, d.inner.Zero(r, unmap))
 }
 
 // Flush implements blockdev.Device.
 func (d *Dev) Flush() error {
-	s := d.slots.enter(blockdev.OpFlush, blockdev.Range{})
+	s := d.enter(blockdev.OpFlush, blockdev.Range{})
 	defer d.leave(s)
 	return d.tell(blockdev.OpFlush, d.inner.Flush())
 }
 
 // Reopen implements blockdev.Reopener. It is timed like a flush: it waits for the disk as one does.
 func (d *Dev) Reopen() error {
-	s := d.slots.enter(blockdev.OpFlush, blockdev.Range{})
+	s := d.enter(blockdev.OpFlush, blockdev.Range{})
 	defer d.leave(s)
 	return forward.Reopen(d.inner)
 }
 
 // Allocate implements blockdev.Allocator. It is timed like a write.
 func (d *Dev) Allocate(r blockdev.Range) error {
-	s := d.slots.enter(blockdev.OpWrite, r)
+	s := d.enter(blockdev.OpWrite, r)
 	defer d.leave(s)
 	return forward.Allocate(d.inner, r)
 }
@@ -183,7 +186,7 @@ type extent struct {
 const maxExtents = 16
 
 func (d *Dev) extents(r blockdev.Range) (all []extent, err error) {
-	s := d.slots.enter(blockdev.OpRead, r)
+	s := d.enter(blockdev.OpRead, r)
 	defer d.leave(s)
 	err = forward.Extents(d.inner, r, func(e blockdev.Range, hole bool) bool {
 		all = append(all, extent{e, hole})
@@ -209,6 +212,21 @@ func (d *Dev) tell(op blockdev.Op, err error) error {
 	return err
 }
 
+// enter notes an operation. The slot is written before asleep is read, and the watcher looks through the slots after it has set that:
+// one of the two sees the other.
+func (d *Dev) enter(op blockdev.Op, r blockdev.Range) *slot {
+	s := d.slots.enter(op, r)
+	d.wake(s)
+	return s
+}
+
+// wake wakes the watcher for the operation in s, if it sleeps.
+func (d *Dev) wake(s *slot) {
+	if d.asleep.Load() && d.asleep.CompareAndSwap(true, false) {
+		d.waking <- s.state.Load()>>1 + d.slots.paused.Load() // there is room: the watcher takes it before it sleeps again
+	}
+}
+
 // leave ends an operation; the watcher may be marking it at this very moment.
 func (d *Dev) leave(s *slot) {
 	if s.leave() {
@@ -223,12 +241,31 @@ func (d *Dev) watch() {
 		select {
 		case <-tick.C:
 			d.turn()
-		case <-d.changed:
+			if d.rest() {
+				tick.Stop()
+			}
+		case began := <-d.waking:
+			d.turned = began // from then on this process may have been stopped
+			d.turn()
 			tick.Reset(d.interval())
+		case <-d.changed:
+			if !d.asleep.Load() {
+				tick.Reset(d.interval())
+			}
 		case <-d.stop:
 			return
 		}
 	}
+}
+
+// rest has the watcher sleep if nothing is in flight, and reports whether it may stop looking.
+func (d *Dev) rest() bool {
+	if d.slots.busy() > 0 {
+		return false
+	}
+	d.asleep.Store(true)
+	// Who has entered since and saw us awake is seen here. If another one has woken us up meanwhile, waking says so.
+	return d.slots.busy() == 0 || !d.asleep.CompareAndSwap(true, false)
 }
 
 func (d *Dev) interval() time.Duration { return max(time.Duration(d.deadline.Load())/8, 1) }

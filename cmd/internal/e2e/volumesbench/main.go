@@ -27,6 +27,7 @@ import (
 
 type options struct {
 	bin, numbers        string
+	profiles            string
 	settle, look        time.Duration
 	core, memory, times float64
 }
@@ -39,6 +40,7 @@ func run() int {
 	flag.StringVar(&o.numbers, "n", "1,10,100,1000", "`numbers` of volumes")
 	flag.DurationVar(&o.settle, "settle", 15*time.Second, "how long a cluster may come to rest")
 	flag.DurationVar(&o.look, "t", 10*time.Second, "how long the idle cluster is looked at")
+	flag.StringVar(&o.profiles, "profile", "", "`folder` for profiles of each daemon, idle and after the kill, which cost some of what is measured")
 	flag.Float64Var(&o.core, "core", 2, "limit: the `percentage` of a core that an idle daemon may take")
 	flag.Float64Var(&o.memory, "memory", 512, "limit: the `MiB` that a daemon may have resident")
 	flag.Float64Var(&o.times, "times", 1.5, "limit: how many `times` as long as the first number's a failover may take")
@@ -128,10 +130,10 @@ func measure(ctx context.Context, o options, n int) (f figures, err error) {
 	if err := pause(ctx, o.settle); err != nil {
 		return f, err
 	}
-	if err := idle(ctx, c, o.look, &f); err != nil {
+	if err := idle(ctx, c, o, n, &f); err != nil {
 		return f, err
 	}
-	return f, kill(ctx, c, st, n, &f)
+	return f, kill(ctx, c, st, o, n, &f)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -143,26 +145,30 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func idle(ctx context.Context, c *e2e.Cluster, d time.Duration, f *figures) (err error) {
+func idle(ctx context.Context, c *e2e.Cluster, o options, n int, f *figures) (err error) {
 	before := map[string]time.Duration{}
-	for _, n := range e2e.Nodes {
-		if before[n], err = usedBy(c.Pid(n)); err != nil {
+	for _, node := range e2e.Nodes {
+		if before[node], err = usedBy(c.Pid(node)); err != nil {
 			return err
 		}
 	}
 	began := time.Now()
-	if err := pause(ctx, d); err != nil {
+	end := o.profile(ctx, c, fmt.Sprint(n, "-idle"), o.look, e2e.Nodes...)
+	if err := pause(ctx, o.look); err != nil {
+		return err
+	}
+	if err := end(); err != nil {
 		return err
 	}
 	passed := time.Since(began)
 	f.core, f.mib = map[string]float64{}, map[string]float64{}
-	for _, n := range e2e.Nodes {
-		used, err := usedBy(c.Pid(n))
+	for _, node := range e2e.Nodes {
+		used, err := usedBy(c.Pid(node))
 		if err != nil {
 			return err
 		}
-		f.core[n] = 100 * (used - before[n]).Seconds() / passed.Seconds()
-		if f.mib[n], err = resident(c.Pid(n)); err != nil {
+		f.core[node] = 100 * (used - before[node]).Seconds() / passed.Seconds()
+		if f.mib[node], err = resident(c.Pid(node)); err != nil {
 			return err
 		}
 	}
@@ -204,9 +210,11 @@ func resident(pid int) (mib float64, err error) {
 }
 
 // kill kills the primary's daemon and waits until the other node serves all, as its log tells.
-func kill(ctx context.Context, c *e2e.Cluster, st *api.Status, n int, f *figures) error {
+func kill(ctx context.Context, c *e2e.Cluster, st *api.Status, o options, n int, f *figures) (err error) {
 	from := st.Volumes[0].Primary
 	to := map[string]string{"alpha": "beta", "beta": "alpha"}[from]
+	end := o.profile(ctx, c, fmt.Sprint(n, "-kill"), 3*time.Second, to, "gamma")
+	defer func() { err = errors.Join(err, end()) }()
 	at := time.Now()
 	c.Kill(from)
 	for end := at.Add(time.Minute); time.Now().Before(end); {
