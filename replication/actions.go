@@ -49,7 +49,7 @@ func (t *Tenure) push() {
 // so is all that must not be overtaken by a later call. nil: nothing to carry out.
 func (t *Tenure) takeLocked() *actions {
 	if t.resting && !t.core.Rests() {
-		t.resting = false
+		t.restLocked(false)
 		t.look()
 	}
 	acts := actionLists.Get().(*actions)

@@ -30,7 +30,24 @@ func (g *gate) init(now, lease func() cluster.Instant) {
 }
 
 func (g *gate) try() bool {
-	return g.holds.Load() == 0 && (int64(g.now()) < g.until.Load() || mutateLeaseUnchecked && g.until.Load() > 0)
+	if g.holds.Load() > 0 {
+		return false
+	}
+	now := g.now()
+	return int64(now) < g.until.Load() || mutateLeaseUnchecked && g.until.Load() > 0 || g.renewed(now)
+}
+
+// renewed finds out whether the lease that ran out was renewed. Not every gate is told of each renewal; who was told of none, and
+// finds the lease over at now, which was read before, is told when there is another one (Node.Lease).
+func (g *gate) renewed(now cluster.Instant) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	until := g.lease()
+	g.until.Store(int64(until))
+	return now < until
 }
 
 // refresh takes the lease over as it is now. It is read under the lock: of two that run at once, the later one has the

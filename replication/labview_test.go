@@ -18,13 +18,13 @@ var _ Node = labNodeView{}
 func (v labNodeView) Now() cluster.Instant { return v.n.l.now() }
 
 // Heard: who has a lease hears the leader all the time, else nobody has said when.
-func (v labNodeView) Heard() cluster.Instant {
+func (v labNodeView) Heard() (asked, there cluster.Instant) {
 	v.n.leaseMu.Lock()
 	defer v.n.leaseMu.Unlock()
 	if !v.n.granted {
-		return 0
+		return 0, 0
 	}
-	return v.n.l.now()
+	return v.n.l.now(), v.n.l.now()
 }
 
 func (v labNodeView) Lease(_ string, e cluster.Epoch) cluster.Instant {

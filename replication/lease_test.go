@@ -142,6 +142,12 @@ func TestRefusalByAHigherEpochShutsTheGate(t *testing.T) {
 
 // R9: a lease that was read before a give-up does not open the gate after it.
 func TestLeaseReadBeforeAGiveUpDoesNotOpenTheGateAfterIt(t *testing.T) {
+	for name, read := range map[string]func(g *gate){"told": (*gate).refresh, "asked": func(g *gate) { g.try() }} {
+		t.Run(name, func(t *testing.T) { gateAfterAGiveUp(t, read) })
+	}
+}
+
+func gateAfterAGiveUp(t *testing.T, ask func(*gate)) {
 	var lease cluster.Instant = 100
 	reading, read := make(chan struct{}), make(chan struct{})
 	var g gate
@@ -156,7 +162,7 @@ func TestLeaseReadBeforeAGiveUpDoesNotOpenTheGateAfterIt(t *testing.T) {
 		return now
 	})
 	done := make(chan struct{})
-	go func() { g.refresh(); close(done) }()
+	go func() { ask(&g); close(done) }()
 	<-reading
 	lease = 0 // given up
 	given := make(chan struct{})
@@ -168,6 +174,47 @@ func TestLeaseReadBeforeAGiveUpDoesNotOpenTheGateAfterIt(t *testing.T) {
 	if g.try() {
 		t.Error("the gate is open after the give-up")
 	}
+}
+
+// R11: a gate that is not told of each renewal asks when its lease is over, and never sooner than that goes by an old one.
+func TestGateAsksWhetherALeaseThatRanOutWasRenewed(t *testing.T) {
+	var now, lease cluster.Instant = 50, 100
+	asked := 0
+	var g gate
+	g.init(func() cluster.Instant { return now }, func() cluster.Instant { asked++; return lease })
+	g.refresh()
+	for _, step := range []struct {
+		now, lease cluster.Instant
+		open       bool
+		asked      int
+	}{{99, 200, true, 1}, {100, 200, true, 2}, {199, 200, true, 2}, {200, 200, false, 3}, {201, 0, false, 4}, {202, 300, true, 5}} {
+		now, lease = step.now, step.lease
+		if open := g.try(); open != step.open || asked != step.asked {
+			t.Errorf("at %d, with a lease until %d: open %t, asked %d times; want %t, %d", now, lease, open, asked, step.open, step.asked)
+		}
+	}
+	g.close()
+	if now = 203; g.try() {
+		t.Error("open after it was shut for good")
+	}
+}
+
+// Only those that have something to do are told of each renewal.
+func TestRestingTenureIsNotToldOfRenewals(t *testing.T) {
+	l := formed(t, labConfig{inline: true}, "a", "b")
+	a := l.nodes["a"]
+	ten := a.serving()
+	a.connected("b")
+	crowd := ten.r.cfg.Crowd
+	told := func() bool {
+		crowd.mu.Lock()
+		defer crowd.mu.Unlock()
+		_, ok := crowd.awake[ten]
+		return ok
+	}
+	l.await("the tenure to rest", func() bool { return !told() })
+	l.nodes["b"].halt()
+	l.await("it to have something to do", told)
 }
 
 // R30, and faults.md F122: a hand-over under load loses nothing; the clients' connections are closed and the next

@@ -36,10 +36,11 @@ import (
 type Node interface {
 	// Now is CLOCK_BOOTTIME.
 	Now() cluster.Instant
-	// Lease is until when this process may serve the volume in the epoch; in the past when it may not.
+	// Lease is until when this process may serve the volume in the epoch; in the past when it may not. It is asked anew when that is
+	// over; LeaseChanged tells of any other change, and of one that comes when none was in force.
 	Lease(volume string, e cluster.Epoch) cluster.Instant
-	// Heard is when the newest grant of a lease was asked for that the leader answered.
-	Heard() cluster.Instant
+	// Heard is when the newest grant of a lease was asked for that the leader answered, and when the answer was there.
+	Heard() (asked, there cluster.Instant)
 	// Propose hands a command to the Raft leader. A nil error means that the result is the leader's word; any error,
 	// that the outcome is unknown (R27).
 	Propose(ctx context.Context, c cluster.Command) (cluster.Result, error)

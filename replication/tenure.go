@@ -78,13 +78,13 @@ func (t *Tenure) start(ctx context.Context) {
 	t.mu.Lock()
 	t.life = ctx
 	t.mu.Unlock()
+	t.r.cfg.Crowd.enter(t)
 	t.LeaseChanged()
 	for _, p := range t.peers {
 		t.goes.Go(func() { p.run(ctx) })
 	}
 	t.goes.Go(func() { t.propose(ctx) })
 	t.goes.Go(func() { t.tick(ctx) })
-	t.r.cfg.Crowd.enter(t)
 }
 
 // cut cuts the clients off without an answer. It returns how many operations are left on the local backing: they are
@@ -251,11 +251,19 @@ func (t *Tenure) untilTick(drop time.Duration) time.Duration {
 	bare := f == nil || f.Empty() && f.Failed() == nil
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.resting = bare && t.core.Rests() && t.handing == open && t.clearing == nil && !t.giving && t.failed == nil
+	t.restLocked(bare && t.core.Rests() && t.handing == open && t.clearing == nil && !t.giving && t.failed == nil)
 	if !t.resting {
 		return drop / 8
 	}
 	return min(t.r.cfg.Crowd.pace(drop/8, looksPerSec), max(t.r.timers.suspend()/4, drop/8))
+}
+
+// restLocked notes whether the tenure rests; the crowd tells those that do not of each renewal of the lease.
+func (t *Tenure) restLocked(rests bool) {
+	if t.resting != rests {
+		t.resting = rests
+		t.r.cfg.Crowd.rests(t, rests)
+	}
 }
 
 // doubt asks peers for a sign of life that gave another volume none.
@@ -269,7 +277,8 @@ func (t *Tenure) doubt() {
 
 // coreTick lets time act in the Core.
 func (t *Tenure) coreTick(now primary.Instant) {
-	t.core.Heard(now, t.r.node.Heard())
+	asked, there := t.r.node.Heard()
+	t.core.Heard(there, asked)
 	t.core.SetPingEvery(t.r.cfg.Crowd.pace(0, pingsPerSec))
 	t.core.Tick(now)
 }
@@ -358,16 +367,12 @@ func (t *Tenure) handOn(ctx context.Context) {
 	})
 }
 
-// LeaseChanged tells that the node's lease was renewed or given up. It never waits for a disk. One that rests is not woken up for
-// each renewal.
+// LeaseChanged tells that the node's lease was renewed or given up. It never waits for a disk. One that rests has nothing to do with
+// a lease that goes on.
 func (t *Tenure) LeaseChanged() {
 	t.gate.refresh()
-	now := t.r.node.Now()
 	t.mu.Lock()
 	rests := t.resting && t.handing == open
-	if rests && !t.ended {
-		t.core.Heard(now, t.r.node.Heard())
-	}
 	t.mu.Unlock()
 	if !rests {
 		t.look()

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"math"
 	"time"
 )
@@ -23,6 +24,9 @@ type LeaseRequest struct {
 	Boot    string   `json:"boot"`
 	DataDir string   `json:"data_dir"`
 	Reports []Report `json:"reports"`
+	// Has and HasTerm are number and term of the newest grant that the node has applied; 0: none.
+	Has     uint64 `json:"has,omitempty"`
+	HasTerm uint64 `json:"has_term,omitempty"`
 }
 
 // Report is a replica's own word about itself, which a promotion needs (R25).
@@ -101,6 +105,9 @@ type Grant struct {
 	Term    uint64           `json:"term"`
 	Length  time.Duration    `json:"length"`
 	Volumes map[string]Epoch `json:"volumes"`
+	// Same, in place of Volumes: they are those of the grant with this number in the same term, which the request said to have been
+	// applied. 0: Volumes has them.
+	Same uint64 `json:"same,omitempty"`
 }
 
 // Holder is a node's own view of its lease. It is not safe for concurrent use: its owner locks.
@@ -115,7 +122,10 @@ type Holder struct {
 	sent    [holderWindow]Instant // when request n was sent, at n % holderWindow
 	asked   Instant               // when the request of that answer was sent
 	until   Instant
-	named   map[string]Epoch
+	names   map[string]Epoch // of the grants with the numbers from since to applied; nobody changes it
+	since   uint64
+	named   map[string]Epoch  // of those, what was not given up since it was asked for
+	renamed uint64            // counts changes of named
 	gaveUp  map[string]uint64 // volume -> last request sent when it was given up
 }
 
@@ -146,17 +156,40 @@ func (h *Holder) Answer(g Grant) bool {
 	if h.sent[g.Number%holderWindow] == notSent {
 		return false
 	}
+	if g.Same != 0 && (g.Term != h.term || g.Same < h.since || g.Same > h.applied) {
+		return false // of a grant that is not in force any more: the next request says which one is
+	}
 	h.applied, h.term = g.Number, g.Term
 	h.asked = h.sent[g.Number%holderWindow]
 	h.until = h.asked.Add(g.Length)
-	h.named = make(map[string]Epoch, len(g.Volumes))
-	for v, e := range g.Volumes {
-		if g.Number > h.gaveUp[v] {
-			h.named[v] = e
-		}
+	if g.Same == 0 {
+		h.names, h.since = g.Volumes, g.Number
+	}
+	if g.Same == 0 || len(h.named) != len(h.names) { // else all are named, and a newer number names no less
+		h.name(g.Number)
 	}
 	return true
 }
+
+// name has what the grant with the number names, but for what was given up since that was asked for.
+func (h *Holder) name(number uint64) {
+	named := make(map[string]Epoch, len(h.names))
+	for v, e := range h.names {
+		if number > h.gaveUp[v] {
+			named[v] = e
+		}
+	}
+	if !maps.Equal(named, h.named) {
+		h.named = named
+		h.renamed++
+	}
+}
+
+// Renamed counts how often a grant named something else than the one before, or less was named for a give-up.
+func (h *Holder) Renamed() uint64 { return h.renamed }
+
+// Has is number and term of the newest grant that was applied, for the next request.
+func (h *Holder) Has() (number, term uint64) { return h.applied, h.term }
 
 // Asked is when the newest grant was asked for: what the leader heard of us, and we of it, at least until then.
 func (h *Holder) Asked() Instant { return h.asked }
@@ -170,7 +203,10 @@ func (h *Holder) GiveUp(volume string) (number uint64) {
 	h.last++ // ordered after every request so far; never sent as a request, so no answer to it counts
 	h.sent[h.last%holderWindow] = notSent
 	h.gaveUp[volume] = h.last
-	delete(h.named, volume)
+	if _, ok := h.named[volume]; ok {
+		delete(h.named, volume)
+		h.renamed++
+	}
 	return h.last
 }
 

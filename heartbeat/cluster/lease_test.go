@@ -123,3 +123,53 @@ func TestHolderForgetsNoGiveUpWhileItsWindowTurns(t *testing.T) { // R9
 		}
 	}
 }
+
+func TestSameIsOfTheGrantInForceOnly(t *testing.T) { // R9
+	same := func(h *Holder, of uint64) Grant {
+		return Grant{Node: "p", Start: 4, Number: h.Next(101 * second), Term: 5, Length: lease, Same: of}
+	}
+	h := NewHolder("p", 4)
+	if h.Answer(same(h, 1)) {
+		t.Fatal("the same as nothing is taken")
+	}
+	h.Answer(grant(h, h.Next(100*second))) // 2
+	if g := same(h, 2); !h.Answer(g) || h.Until("v", 3) != 104*second {
+		t.Fatalf("not taken: until %v", h.Until("v", 3))
+	}
+	if g := same(h, 2); !h.Answer(g) {
+		t.Error("the same as one before, which named the same, is not taken")
+	}
+	renamed := h.Renamed()
+	other := grant(h, h.Next(102*second))
+	other.Volumes = map[string]Epoch{"u": 1}
+	h.Answer(other)
+	if h.Renamed() == renamed {
+		t.Error("another name is no change")
+	}
+	for name, g := range map[string]Grant{"of one that is not in force": same(h, 3), "of one that never was": same(h, 90)} {
+		if h.Answer(g) || h.Valid("v", 3, 102*second) {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	g := same(h, other.Number)
+	g.Term++
+	if h.Answer(g) {
+		t.Error("of another term: taken")
+	}
+}
+
+func TestSameNamesWhatWasGivenUpOnlyWhenAskedForAfterwards(t *testing.T) { // R9, R30
+	h := NewHolder("p", 4)
+	h.Answer(grant(h, h.Next(100*second)))
+	underWay := h.Next(100 * second)
+	h.GiveUp("v")
+	g := Grant{Node: "p", Start: 4, Number: underWay, Term: 5, Length: lease, Same: 1}
+	if !h.Answer(g) || h.Valid("v", 3, 100*second) {
+		t.Fatal("not taken, or it names what was given up")
+	}
+	renamed := h.Renamed()
+	g.Number = h.Next(101 * second)
+	if !h.Answer(g) || !h.Valid("v", 3, 101*second) || h.Renamed() == renamed {
+		t.Error("one that was asked for afterwards does not name it")
+	}
+}

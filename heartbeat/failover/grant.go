@@ -65,6 +65,7 @@ func (l *Leader) noteNewProcess(r cluster.LeaseRequest) {
 		if v.Members[v.Primary].Incarnation.Boot == r.Boot {
 			if a := l.account(rep.Volume); a.deciding == nil && a.released == "" {
 				a.released, a.ended, a.attached = replaced, 0, rep.Attached
+				l.calmUntil = 0
 			}
 		}
 	}
@@ -105,6 +106,7 @@ func (l *Leader) GiveUp(now Instant, g GiveUp) ([]Action, bool) {
 	}
 	a.gaveUp[g.Node] = id
 	a.released, a.ended, a.handTo, a.gaveTo, a.failed, a.proven = givenUp, 0, g.To, g.To, g.Failed, g.Term == l.cfg.Term
+	l.calmUntil = 0
 	return l.evaluate(now), true
 }
 
@@ -137,7 +139,7 @@ func (l *Leader) startRound(now Instant) []Action {
 
 // promotes reports whether a volume's lease is over: each round is to bring what it rests on who follows, until that is applied.
 func (l *Leader) promotes() bool {
-	for _, a := range l.accounts {
+	for _, a := range l.books {
 		if a.ended != 0 {
 			return true
 		}
@@ -211,14 +213,14 @@ func (l *Leader) Confirm(now Instant, number, term uint64, leading bool) (out []
 }
 
 func (l *Leader) grant(now Instant, q cluster.LeaseRequest) cluster.Grant {
-	g := cluster.Grant{Node: q.Node, Start: q.Start, Number: q.Number, Term: l.cfg.Term, Length: l.cfg.Lease, Volumes: map[string]cluster.Epoch{}}
+	g := cluster.Grant{Node: q.Node, Start: q.Start, Number: q.Number, Term: l.cfg.Term, Length: l.cfg.Lease}
 	id := requestID{q.Start, q.Number}
-	if !l.leads(q.Node) {
-		return g
-	}
-	for name, v := range l.state.Volumes {
-		a := l.account(name)
-		if v.Primary != q.Node || v.Process != q.Start || id.older(a.gaveUp[q.Node]) {
+	before := l.sent[q.Node]
+	same := before.start == q.Start
+	var named []led
+	for _, v := range l.primaries[q.Node] {
+		a := v.book
+		if v.process != q.Start || id.older(a.gaveUp[q.Node]) {
 			continue
 		}
 		if a.deciding != nil || a.released != "" {
@@ -226,9 +228,31 @@ func (l *Leader) grant(now Instant, q cluster.LeaseRequest) cluster.Grant {
 		}
 		a.until = max(a.until, now.Add(l.withDrift(l.cfg.Lease)))
 		a.granted, a.ended = true, 0
-		g.Volumes[name] = v.Epoch
+		named = append(named, v)
+		e, ok := before.volumes[v.name]
+		same = same && ok && e == v.epoch
 	}
+	if !same || len(named) != len(before.volumes) {
+		before = sent{start: q.Start, from: q.Number, volumes: make(map[string]cluster.Epoch, len(named))}
+		for _, v := range named {
+			before.volumes[v.name] = v.epoch
+		}
+	}
+	if q.HasTerm == l.cfg.Term && q.Has >= before.from && q.Has <= before.to {
+		g.Same = q.Has
+	} else {
+		g.Volumes = before.volumes
+	}
+	before.to = q.Number
+	l.sent[q.Node] = before
 	return g
+}
+
+// sent is what the newest grants of a node named, all the same, from one request's to another's. A thousand names several times a
+// second are much to say to who knows them.
+type sent struct {
+	start, from, to uint64
+	volumes         map[string]cluster.Epoch // in grants that are out: never changed
 }
 
 func (l *Leader) withDrift(d time.Duration) time.Duration {

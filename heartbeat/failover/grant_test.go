@@ -393,3 +393,61 @@ func TestALeaderOfAnIdleClusterRests(t *testing.T) {
 		t.Errorf("somebody waits, and it rests for %v", rest)
 	}
 }
+
+// Who says what it was granted is told that it is the same, as long as it is: of a thousand volumes that is much less to say (R9).
+func TestGrantOfTheSameNamesIsShort(t *testing.T) {
+	g := newRig(t)
+	ask := func(has, term uint64) cluster.Grant {
+		t.Helper()
+		n, r := len(g.grants), g.requestOf("p")
+		r.Has, r.HasTerm = has, term
+		if g.run(g.l.Request(g.now, r)); len(g.grants) != n+1 {
+			t.Fatal("not granted")
+		}
+		return g.grants[n]
+	}
+	long := func(gr cluster.Grant, why string) {
+		t.Helper()
+		if gr.Same != 0 || gr.Volumes["v"] != g.vol().Epoch {
+			t.Errorf("%s: same as %d, it names %v", why, gr.Same, gr.Volumes)
+		}
+	}
+	first := ask(0, 0)
+	long(first, "the first")
+	second := ask(first.Number, first.Term)
+	if second.Same != first.Number || second.Volumes != nil {
+		t.Errorf("same as %d, it names %v", second.Same, second.Volumes)
+	}
+	if third := ask(first.Number, first.Term); third.Same != first.Number {
+		t.Error("not the same as one further back")
+	}
+	long(ask(second.Number, term-1), "of another term")
+	long(ask(0, 0), "who has none")
+	long(ask(100, term), "one that was never granted")
+	g.change(func(v *cluster.Volume) { v.Version++ })
+	if gr := ask(first.Number, term); gr.Same != first.Number {
+		t.Error("another version is another grant")
+	}
+	g.change(func(v *cluster.Volume) { v.Epoch++ })
+	long(ask(first.Number, term), "of an earlier epoch")
+	if !g.giveUp(term) {
+		t.Fatal("the give-up did not count")
+	}
+	if gr := ask(5, term); gr.Same != 0 || len(gr.Volumes) != 0 {
+		t.Errorf("after a give-up: same as %d, it names %v", gr.Same, gr.Volumes)
+	}
+}
+
+// A Leader that has found all volumes calm finds one that comes meanwhile.
+func TestVolumeThatComesWhileAllAreCalmIsFormed(t *testing.T) {
+	g := newRig(t)
+	g.request("p")
+	g.pass(lease / 8)
+	for _, n := range []string{"p", "s"} {
+		g.reports[n] = cluster.Report{Volume: "w", Incarnation: incA, Process: 1, Held: true, Fresh: true}
+	}
+	g.commit(cluster.Command{CreateVolume: &cluster.CreateVolume{Name: "w", ID: "w", Size: 1 << 20, Replicas: []cluster.Replica{{Node: "p"}, {Node: "s"}}}})
+	if len(g.proposals) == 0 || g.proposals[0].Form == nil || g.proposals[0].Form.Volume != "w" {
+		t.Errorf("it is not formed at once: %+v", g.proposals)
+	}
+}

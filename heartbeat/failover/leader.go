@@ -42,8 +42,9 @@ type Leader struct {
 	longest time.Duration // of any lease that may be in force, of earlier leaders too; Lease or more
 
 	state     *cluster.State
-	names     []string        // of its volumes, sorted
-	primaries map[string]bool // the nodes that lead one
+	names     []string   // of its volumes, sorted
+	books     []*account // of the volumes, in the order of names
+	primaries map[string][]led
 	voters    []string
 	sites     Sites
 
@@ -54,10 +55,23 @@ type Leader struct {
 	lastNum  uint64
 
 	accounts map[string]*account
-	reports  map[string]answer // the newest reports of each node
-	orders   map[string]Order  // what a person asked for, by volume
-	relayed  map[string]relay  // nodes whose requests came by way of another
-	moved    Instant           // when leadership was last moved away
+	// calmUntil is until when no volume needs a look for time's sake: every one is led under a lease that surely runs till then, and
+	// nothing else is known of it. It is found anew whenever an account changes but by a grant, which only makes leases longer.
+	calmUntil Instant
+	newest    Instant // when the newest epoch was seen first
+	sent      map[string]sent
+	reports   map[string]answer // the newest reports of each node
+	orders    map[string]Order  // what a person asked for, by volume
+	relayed   map[string]relay  // nodes whose requests came by way of another
+	moved     Instant           // when leadership was last moved away
+}
+
+// led is a volume that a node is primary of.
+type led struct {
+	name    string
+	epoch   cluster.Epoch
+	process uint64
+	book    *account
 }
 
 // relay is the node that passed a request on, and when.
@@ -146,7 +160,7 @@ func NewLeader(cfg Config, now Instant) *Leader {
 		cfg.RoundTimeout = cfg.Lease / 4
 	}
 	return &Leader{cfg: cfg, longest: cfg.Lease, since: now, state: cluster.NewState(),
-		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}, relayed: map[string]relay{}}
+		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}, relayed: map[string]relay{}, sent: map[string]sent{}}
 }
 
 // Actions. The node carries them out in order.
@@ -189,11 +203,13 @@ func (l *Leader) SetLease(length, longest time.Duration) {
 func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready bool) []Action {
 	l.forget(s)
 	l.state, l.voters, l.ready = s, voters, ready
-	l.names, l.primaries = slices.Sorted(maps.Keys(s.Volumes)), map[string]bool{} // sorted, so that a run replays
-	for name, v := range s.Volumes {
-		a := l.account(name)
+	l.names, l.books, l.primaries = slices.Sorted(maps.Keys(s.Volumes)), nil, map[string][]led{} // sorted, so that a run replays
+	l.calmUntil, l.newest = 0, 0
+	for _, name := range l.names {
+		v, a := s.Volumes[name], l.account(name)
 		a.led = v.Primary != ""
-		l.primaries[v.Primary] = true
+		l.books = append(l.books, a)
+		l.primaries[v.Primary] = append(l.primaries[v.Primary], led{name, v.Epoch, v.Process, a})
 		if d := a.deciding; d != nil && (v.Epoch != d.epoch || v.Version != d.version) {
 			a.deciding = nil // decided, or void: either way the outcome is applied
 		}
@@ -201,6 +217,9 @@ func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready b
 			// A new epoch starts a new book. Its primary has a lease's time to ask for its first grant.
 			*a = account{epoch: v.Epoch, led: a.led, began: now, gaveUp: a.gaveUp, until: now.Add(l.withDrift(l.longest))}
 			delete(l.orders, name)
+		}
+		if a.led {
+			l.newest = max(l.newest, a.began)
 		}
 	}
 	maps.DeleteFunc(l.accounts, func(name string, _ *account) bool { _, ok := s.Volumes[name]; return !ok })
@@ -216,6 +235,7 @@ func (l *Leader) forget(s *cluster.State) {
 		delete(l.accepted, n)
 		delete(l.reports, n)
 		delete(l.relayed, n)
+		delete(l.sent, n)
 		for _, a := range l.accounts {
 			delete(a.gaveUp, n)
 		}
@@ -241,12 +261,11 @@ func (l *Leader) Rest(now Instant) time.Duration {
 		return 0
 	}
 	rest := l.cfg.Lease / 4
-	for _, name := range l.names {
-		a := l.account(name)
-		if a.deciding != nil || a.released != "" || a.ended != 0 {
-			return 0
+	if len(l.names) > 0 {
+		if l.calmUntil.Sub(now) < rest {
+			l.findCalm(now)
 		}
-		rest = min(rest, a.until.Sub(now))
+		rest = min(rest, l.calmUntil.Sub(now))
 	}
 	switch {
 	case l.round.open:
@@ -263,18 +282,34 @@ func (l *Leader) evaluate(now Instant) (out []Action) {
 	if !l.ready {
 		return nil
 	}
-	for _, name := range l.names {
-		if a := l.accounts[name]; a != nil && a.led && a.released == "" && l.runs(now, a) {
-			if a.deciding == nil {
-				a.ended = 0
+	if now >= l.calmUntil {
+		for i, a := range l.books {
+			if a.led && a.released == "" && l.runs(now, a) {
+				if a.deciding == nil {
+					a.ended = 0
+				}
+				continue // what decide would find, of a thousand volumes at once
 			}
-			continue // what decide would find, of a thousand volumes at once
+			v := l.state.Volumes[l.names[i]]
+			out = append(out, l.decide(now, &v)...)
 		}
-		v := l.state.Volumes[name]
-		out = append(out, l.decide(now, &v)...)
+		l.findCalm(now)
 	}
 	out = append(out, l.startRound(now)...)
 	return append(out, l.moveAway(now)...)
+}
+
+// findCalm sets calmUntil; 0: some volume is to be looked at whenever anything happens.
+func (l *Leader) findCalm(now Instant) {
+	l.calmUntil = 0
+	until := now.Add(time.Hour)
+	for _, a := range l.books {
+		if !a.led || a.deciding != nil || a.released != "" || a.ended != 0 || !l.runs(now, a) {
+			return
+		}
+		until = min(until, l.runsUntil(a))
+	}
+	l.calmUntil = until
 }
 
 // moveAway keeps leadership on a node that is not primary, so that losing a primary does not also cost an election, and
@@ -283,13 +318,16 @@ func (l *Leader) moveAway(now Instant) []Action {
 	if len(l.orders) > 0 {
 		return nil // the next leader would not know of them
 	}
-	for _, a := range l.accounts {
+	// A new primary is to be granted its volumes first, and its node stores a new epoch of each.
+	if l.newest != 0 && now.Sub(l.newest) < l.cfg.Lease {
+		return nil
+	}
+	for _, a := range l.books {
+		if now < l.calmUntil {
+			break
+		}
 		// The next leader counts a full lease anew: nobody is to wait for that. A volume that has waited longer, for a
 		// replica or a person, must not keep all others from being moved for.
-		// A new primary is to be granted its volumes first, and its node stores a new epoch of each.
-		if a.led && now.Sub(a.began) < l.cfg.Lease {
-			return nil
-		}
 		if a.deciding != nil || a.released != "" || a.ended != 0 && now.Sub(a.ended) < 4*l.cfg.Lease {
 			return nil
 		}
@@ -348,4 +386,4 @@ func (l *Leader) between(now Instant) string {
 	return ""
 }
 
-func (l *Leader) leads(node string) bool { return l.primaries[node] }
+func (l *Leader) leads(node string) bool { return len(l.primaries[node]) > 0 }

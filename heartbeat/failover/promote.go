@@ -50,7 +50,14 @@ func (l *Leader) ended(now Instant, v *cluster.Volume, a *account) (string, bool
 
 // runs reports whether the last grant may be in force at its holder, as far as time tells.
 func (l *Leader) runs(now Instant, a *account) bool {
-	return now < a.until && !(mutatePromoteEarly && now >= a.until.Add(-l.cfg.Lease/2))
+	return now < l.runsUntil(a)
+}
+
+func (l *Leader) runsUntil(a *account) Instant {
+	if mutatePromoteEarly {
+		return a.until.Add(-l.cfg.Lease / 2)
+	}
+	return a.until
 }
 
 // LeaseExpired is why a volume moved whose primary was heard no more until its lease had ended. Nothing else says that a lease has ended.

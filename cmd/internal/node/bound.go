@@ -55,7 +55,7 @@ func lagBehind(p replication.PeerStatus) *control.Lag {
 
 // lags tells of what this node serves in async.
 func (v *volumes) lags() (all []control.Serving) {
-	for _, r := range v.replicas() {
+	for _, r := range v.asked() {
 		if vol := r.Volume(); !vol.HasAsync() {
 			continue
 		}

@@ -19,8 +19,9 @@ type leaseHolder struct {
 
 	mu     sync.Mutex
 	holder *cluster.Holder
-	flying int // requests without an answer
-	failed int // in a row: others are asked to relay
+	flying int             // requests without an answer
+	failed int             // in a row: others are asked to relay
+	heard  cluster.Instant // when the newest grant was taken
 }
 
 // maxFlying bounds the requests that wait for an answer at a time.
@@ -77,23 +78,34 @@ func (l *leaseHolder) ask(ctx context.Context) {
 	defer cancel()
 	reports := l.n.vols.leaseReports()
 	l.mu.Lock()
+	has, term := l.holder.Has()
 	number := l.holder.Next(l.n.now())
 	failed := l.failed + l.flying - 1 // a request without an answer yet may never get one: the next goes another way
 	l.mu.Unlock()
 	req := cluster.LeaseRequest{Node: l.n.me.Name, Start: l.n.dir.id.Start, Number: number, Boot: fmt.Sprintf("%x", l.n.boot),
-		DataDir: l.n.dir.id.ID, Reports: reports}
+		DataDir: l.n.dir.id.ID, Reports: reports, Has: has, HasTerm: term}
 	g, err := l.send(ctx, req, failed)
 	l.mu.Lock()
 	l.flying--
-	taken := false
 	if err != nil {
 		l.failed++
-	} else {
-		l.failed = 0
-		taken = l.holder.Answer(*g)
+		l.mu.Unlock()
+		return
 	}
-	l.mu.Unlock()
+	l.failed = 0
+	now, names := l.n.now(), l.holder.Renamed()
+	ran := l.holder.Remaining(now) > 0 // read under the mutex under which a gate looks: one that found the lease over is told
+	taken := l.holder.Answer(*g)
 	if taken {
+		l.heard = now
+	}
+	names = l.holder.Renamed() - names
+	l.mu.Unlock()
+	switch {
+	case !taken:
+	case ran && names == 0:
+		l.n.vols.crowd.Renewed() // of a thousand volumes, those that have something to do
+	default:
 		l.n.vols.leaseChanged()
 	}
 }
@@ -135,11 +147,11 @@ func (l *leaseHolder) until(volume string, e cluster.Epoch) cluster.Instant {
 	return l.holder.Until(volume, e)
 }
 
-// asked is when the newest grant was asked for.
-func (l *leaseHolder) asked() cluster.Instant {
+// newest is when the newest grant was asked for, and when it was there.
+func (l *leaseHolder) newest() (asked, there cluster.Instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.holder.Asked()
+	return l.holder.Asked(), l.heard
 }
 
 func (l *leaseHolder) remaining() time.Duration {

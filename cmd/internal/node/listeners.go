@@ -19,6 +19,8 @@ type listeners struct {
 	goes   sync.WaitGroup
 	open   map[string]context.CancelFunc
 	told   map[string]bool // that cannot be opened, as logged
+	cfg    *config.Config  // that all are open of
+	local  bool            // likewise, with that of local devices
 }
 
 // serveNBD makes the server and opens every listener of the configuration. One that cannot be opened at the start keeps
@@ -50,6 +52,10 @@ func (l *listeners) stop() {
 
 // follow opens and closes listeners as the configuration has them. The error is the first that could not be opened.
 func (l *listeners) follow(cfg *config.Config) (first error) {
+	local := l.v.n.devices.needed()
+	if cfg == l.cfg && local == l.local {
+		return nil
+	}
 	wanted := map[string]config.Listener{}
 	for _, vol := range cfg.Volumes {
 		if rep, ok := vol.Replica(l.v.n.me.Name); ok {
@@ -58,7 +64,7 @@ func (l *listeners) follow(cfg *config.Config) (first error) {
 			}
 		}
 	}
-	if l.v.n.devices.needed() {
+	if local {
 		at := config.Listener{Network: "unix", Address: l.v.n.devices.socket()}
 		wanted[at.String()] = at
 	}
@@ -84,6 +90,9 @@ func (l *listeners) follow(cfg *config.Config) (first error) {
 		} else {
 			delete(l.told, name)
 		}
+	}
+	if l.cfg = nil; first == nil {
+		l.cfg, l.local = cfg, local
 	}
 	return first
 }

@@ -44,6 +44,7 @@ type volumes struct {
 	mu      sync.Mutex
 	nbd     *nbd.Server // nil before run
 	all     map[string]*held
+	asking  []string // those of all that leaseReports and lags look at: of a thousand volumes, mostly none
 	done    bool
 	news    servedNews        // for the leader
 	telling bool              // tellAll runs
@@ -94,11 +95,15 @@ func (v *volumes) run(ctx context.Context) error {
 	reopen := time.NewTicker(reopenPause)
 	defer reopen.Stop()
 	var taken *config.Config // by all replicas
+	var before *cluster.State
+	settled := false // following before once more would find nothing to do
 	for {
 		st, changed := v.n.state.watch()
 		_, cfg, configured := v.n.run.watch()
-		v.retire(st)
-		v.follow(st)
+		if st != before || cfg != taken || !settled {
+			v.retire(st)
+			before, settled = st, v.follow(st)
+		}
 		if opened := v.newly.Swap(false); opened || cfg != taken {
 			v.configure(cfg)
 			taken = cfg
@@ -111,8 +116,11 @@ func (v *volumes) run(ctx context.Context) error {
 			v.limit(nbd.server, v.n.conf())
 			_ = nbd.follow(v.n.conf()) // it has logged what cannot be opened
 		case <-v.kick:
+			settled = false
 		case <-reopen.C:
-			v.closeBroken()
+			if v.closeBroken() {
+				settled = false
+			}
 			_ = nbd.follow(v.n.conf())
 		}
 	}
@@ -151,14 +159,21 @@ func (v *volumes) limit(server *nbd.Server, cfg *config.Config) {
 }
 
 // follow tells each open replica its newest record, and opens some of those that the state gives this node and that are not open.
-func (v *volumes) follow(st *cluster.State) {
+// settled: all are open and as they should be.
+func (v *volumes) follow(st *cluster.State) (settled bool) {
 	var missing []cluster.Volume
+	var asking []string
+	settled = true
 	for name, vol := range st.Volumes {
 		if _, ok := vol.Replica(v.n.me.Name); !ok {
 			continue
 		}
 		h, may := v.replicaOf(vol)
+		if vol.HasAsync() || vol.NextMode != "" || vol.Primary == v.n.me.Name && vol.Process != v.n.dir.id.Start {
+			asking = append(asking, name)
+		}
 		if h == nil {
+			settled = false
 			if may {
 				missing = append(missing, vol)
 			}
@@ -171,15 +186,34 @@ func (v *volumes) follow(st *cluster.State) {
 		v.mu.Unlock()
 		h.replica.Applied(vol)
 		if v.reopenResized(vol, h) {
+			settled = false
 			continue
 		}
 		if vol.Primary == v.n.me.Name && vol.Process == v.n.dir.id.Start && v.n.lease.until(name, vol.Epoch) == 0 {
+			settled = false
 			v.n.lease.kickNow() // promoted: ask at once
 		}
 	}
+	v.mu.Lock()
+	v.asking = asking
+	v.mu.Unlock()
 	if v.openSome(st, missing) {
 		v.wake() // what was opened learns its record, and the next come
 	}
+	return settled
+}
+
+// asked are the replicas of which a request for a lease, or who follows lags, may have something to tell, by the state that was
+// followed last.
+func (v *volumes) asked() (some []*replication.Replica) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, name := range v.asking {
+		if h := v.all[name]; h != nil {
+			some = append(some, h.replica)
+		}
+	}
+	return some
 }
 
 // replicaOf is the replica if it is open; if not, may tells whether it may be opened now.
@@ -292,8 +326,8 @@ func (v *volumes) tellsNow(volume, why string) (before string) {
 	return before
 }
 
-// closeBroken forgets replicas whose backing could not be opened, so that follow tries again.
-func (v *volumes) closeBroken() {
+// closeBroken forgets replicas whose backing could not be opened, so that follow tries again, and reports whether there were any.
+func (v *volumes) closeBroken() bool {
 	v.mu.Lock()
 	var gone []*held
 	for name, h := range v.all {
@@ -307,6 +341,7 @@ func (v *volumes) closeBroken() {
 		h.cancel()
 		<-h.ended
 	}
+	return len(gone) > 0
 }
 
 // stopAll ends the replicas, in order: serve no more, wait for the disk, flush, leave the mark.
@@ -368,7 +403,7 @@ func (v *volumes) reports() (all []cluster.Report) {
 // leaseReports are those that a lease request brings: of volumes that this node leads, by an older process, whose end they prove (R10),
 // or with a lag that a failover's record tells. What promotions rest on is asked for when it is needed (R25).
 func (v *volumes) leaseReports() (all []cluster.Report) {
-	for _, r := range v.replicas() {
+	for _, r := range v.asked() {
 		if vol := r.Volume(); vol.Primary == v.n.me.Name && (vol.Process != v.n.dir.id.Start || vol.Mode == cluster.ModeAsync || vol.NextMode != "") {
 			all = append(all, v.report(r))
 		}
@@ -504,7 +539,7 @@ func (r replicaNode) Now() cluster.Instant { return r.n.now() }
 func (r replicaNode) Lease(volume string, e cluster.Epoch) cluster.Instant {
 	return r.n.lease.until(volume, e)
 }
-func (r replicaNode) Heard() cluster.Instant { return r.n.lease.asked() }
+func (r replicaNode) Heard() (asked, there cluster.Instant) { return r.n.lease.newest() }
 func (r replicaNode) Propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
 	return r.n.propose(ctx, c)
 }

@@ -106,6 +106,7 @@ func (p *proc) askLoop() {
 	}
 	if p.replica == nil || p.replica.asksLease() {
 		r := cluster.LeaseRequest{Node: p.node.name, Start: p.number, Number: p.holder.Next(p.now()), Boot: p.node.incarnation().Boot, DataDir: "dir-" + p.node.name}
+		r.Has, r.HasTerm = p.holder.Has()
 		if q := p.replica; q != nil && q.vol.Primary == p.node.name && (q.vol.Process != p.number || q.vol.Mode == cluster.ModeAsync || q.vol.NextMode != "") {
 			r.Reports, _ = p.reports()
 		}
