@@ -27,22 +27,25 @@ var pools [maxClass - minClass + 1]sync.Pool
 // NewBuf returns a buffer of n bytes, content undefined. Above 32 MiB it is not pooled.
 func NewBuf(n int) *Buf {
 	c := max(bits.Len(uint(max(n, 1)-1)), minClass)
-	if c > maxClass {
-		return newBuf(n, n, -1)
+	var b *Buf
+	switch {
+	case c > maxClass:
+		b = &Buf{whole: Aligned(n), class: -1}
+	default:
+		if b, _ = pools[c-minClass].Get().(*Buf); b == nil {
+			b = newClass(int8(c))
+		}
 	}
-	if b, _ := pools[c-minClass].Get().(*Buf); b != nil {
-		b.data = b.whole[:n]
-		b.refs.Store(1)
-		return b
-	}
-	return newBuf(n, 1<<c, int8(c))
-}
-
-func newBuf(n, size int, class int8) *Buf {
-	b := &Buf{whole: Aligned(size), class: class}
 	b.data = b.whole[:n]
 	b.refs.Store(1)
 	return b
+}
+
+func newClass(c int8) *Buf {
+	if c >= minSlabClass {
+		return newSlab(c)
+	}
+	return &Buf{whole: Aligned(1 << c), class: c}
 }
 
 // Aligned returns n bytes of memory that start at a multiple of BlockSize.

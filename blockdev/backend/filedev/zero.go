@@ -12,9 +12,7 @@ import (
 
 // zeroes is what is written where the backing cannot zero by itself. It is never written to.
 var zeroes = sync.OnceValue(func() []byte {
-	p := blockdev.NewBuf(bounceLen).Bytes()
-	clear(p)
-	return p
+	return blockdev.Aligned(bounceLen)
 })
 
 // Zero implements blockdev.Device. Parts of blocks are written, so that they exclude other writers of their block; whole
