@@ -29,7 +29,7 @@ func (p *peer) lags() bool { return p.ack == cluster.ModeAsync }
 // SetBound changes what may be lost in async. A smaller one counts for what is acknowledged from now on.
 func (c *Core) SetBound(now Instant, b Bound) {
 	c.time(now)
-	c.bound = b
+	c.setBound(b)
 	c.sweep()
 }
 
@@ -168,13 +168,17 @@ func (c *Core) SendsOn(now Instant) bool {
 	return false
 }
 
-// longest is how long a member in async may be silent, or lack what a client was told of: the bound, and the patience. Silence
+// maxSilent is how long a member may be silent beside the patience, however long it may lack something: a standby that is gone is to
+// leave the set.
+const maxSilent = 5 * time.Minute
+
+// longest is how long a member in async may be silent: the bound in time, and the patience. Silence
 // alone is nothing that writers feel. In the other modes they wait for it, and it is DropAfter.
 func (c *Core) longest(p *peer) time.Duration {
 	if !p.lags() {
 		return c.cfg.DropAfter
 	}
-	return max(c.bound.Time+c.bound.Patience, c.cfg.DropAfter)
+	return max(min(c.bound.Time, maxSilent)+c.bound.Patience, c.cfg.DropAfter)
 }
 
 // deadAfter is when a connection is given up on which nothing moves: in async early enough for another one before the patience
@@ -190,14 +194,14 @@ func (c *Core) deadAfter(p *peer) time.Duration {
 func (c *Core) heldTooLong(now Instant, p *peer) string {
 	held, behind := c.heldFor(now, p), p.lag.age(now)
 	switch {
-	case held < max(c.bound.Patience, c.cfg.DropAfter) && behind < c.longest(p):
+	case held < max(c.bound.Patience, c.cfg.DropAfter) && behind < max(c.bound.Time+c.bound.Patience, c.cfg.DropAfter):
 		return ""
 	case behind > held:
 		return fmt.Sprintf("what clients were told of %v ago is not written there yet: it lacks %d bytes, with the bound at %d bytes or %v, and patience of %v",
 			behind.Round(time.Millisecond), p.lag.bytes, c.bound.Bytes, c.bound.Time, c.bound.Patience)
 	}
-	return fmt.Sprintf("writers waited %v for it: it lacks %d bytes that clients were told of, the oldest for %v; the bound is %d bytes or %v, patience %v",
-		held.Round(time.Millisecond), p.lag.bytes, behind.Round(time.Millisecond), c.bound.Bytes, c.bound.Time, c.bound.Patience)
+	return fmt.Sprintf("writers waited %v for it: it lacks %d bytes that clients were told of, the oldest for %v; the bound is %d bytes or %v, patience %v%s",
+		held.Round(time.Millisecond), p.lag.bytes, behind.Round(time.Millisecond), c.bound.Bytes, c.bound.Time, c.bound.Patience, c.spoolWaits())
 }
 
 // heldFor is for how long the operation that has to go first has been held while p lacks it.

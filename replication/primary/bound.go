@@ -16,6 +16,8 @@ type Bound struct {
 	Time time.Duration
 	// Patience is for how long an operation may be held by a member at the bound before that one is dropped.
 	Patience time.Duration
+
+	ahead int // operations; by whether there is a spool
 }
 
 // Slowed is where the slow-down begins, in thousandths of the bound: before it writers go as fast as this replica's disk, from there
@@ -26,6 +28,9 @@ const slowedFrom = 500
 // maxAhead is how many operations of a volume may be acknowledged and not written by every member, of any size: its outbox takes
 // twice as many.
 const maxAhead = 32 << 10
+
+// maxSpooled is the same of a volume with a spool: what is in memory of an operation whose data is spooled is earlyWeight at most.
+const maxSpooled = 128 << 10
 
 // lag is what one peer lacks of what clients were told of.
 type lag struct {
@@ -65,7 +70,7 @@ func (l *lag) fill(now Instant, b Bound) int64 {
 		return 0
 	}
 	used := max(share(l.bytes, b.Bytes), share(int64(l.age(now)), int64(b.Time)))
-	return max(used, share(int64(l.told.len()), maxAhead))
+	return max(used, share(int64(l.told.len()), int64(b.ahead)))
 }
 
 func share(of, most int64) int64 {
@@ -78,10 +83,18 @@ func share(of, most int64) int64 {
 // allows reports whether one may be told of op now although the peer lacks it: never beyond the bound, and beyond half of it
 // for credit.
 func (l *lag) allows(now Instant, op *Op, b Bound) bool {
-	if b.Bytes <= 0 || b.Time <= 0 || l.bytes+lost(op) > b.Bytes || l.age(now) > b.Time || l.told.len() >= maxAhead {
+	if b.Bytes <= 0 || b.Time <= 0 || l.bytes+lost(op) > b.Bytes || l.age(now) > b.Time || l.told.len() >= b.ahead {
 		return false
 	}
 	return l.fill(now, b) < slowedFrom || l.credit >= min(price(op), b.most())
+}
+
+// setBound has the limit of operations go with it.
+func (c *Core) setBound(b Bound) {
+	if b.ahead = maxAhead; c.spools() {
+		b.ahead = maxSpooled
+	}
+	c.bound = b
 }
 
 // most is how much credit is kept: little of the bound, so that a pause of the writers is not followed by a leap.

@@ -52,6 +52,8 @@ type Config struct {
 	Piece int64
 	// Room is what all volumes of the node may have acknowledged early; nil: each has its own limit only.
 	Room Room
+	// Spool: there is a file for the data that members in async lack; the zero SpoolSizes: there is none.
+	Spool SpoolSizes
 	// Bound is what may be lost in async; it counts in no other mode.
 	Bound Bound
 	// PingEvery is how long an idle stream goes without a sign of life being asked for; at least, and by default, DropAfter/3.
@@ -73,6 +75,8 @@ type Op struct {
 	complete bool
 	refs     int   // outboxes that hold it, and inflight
 	early    int64 // bytes that it counts since it was acknowledged before every member had written it
+	claims   int   // windows that it is in
+	place    place // of its data, with a spool
 	readers  []*Op // finished reads that wait for it (R29)
 	waits    int   // of a finished read: incomplete writes that it overlaps
 
@@ -133,6 +137,9 @@ const (
 	Fetch                            // Node: ask for the content of Op's Range, as Num; Fetching and Fetched answer
 	Look                             // Node: ask for the digests of Op.Range, in the order of entries
 	Barrier                          // a flush of the runner's own is to be admitted: AdmitBarrier
+	Spool                            // write the data of Op to the spool, then Spooled
+	Unload                           // the data of Op is in the spool: its memory may be reused
+	Load                             // read the data of Op from there, then Loaded
 )
 
 // Action is one thing to do.
@@ -168,6 +175,11 @@ type Core struct {
 	lagging   bool   // a required peer may lack something: operations that all others have wait for the bound alone
 	early     int64  // bytes of operations that were acknowledged early and are held
 	bound     Bound
+	// With a spool:
+	fresh      int64   // bytes of data that clients were told of, and that are in memory only
+	spooled    int64   // bytes of data that are in the spool
+	spoolAgain Instant // when it is tried again; 0: it has not failed
+
 	late      int     // operations in inflight that only the bound holds
 	lateFrom  uint64  // not greater than the seq of the first of them
 	giveUpAt  Instant // of GivesUp; 0: not
@@ -205,7 +217,8 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	if cfg.Piece == 0 {
 		cfg.Piece = resync.PieceSize
 	}
-	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}, flushedAt: now, bound: cfg.Bound, now: now}
+	c := &Core{cfg: cfg, vol: vol.Clone(), peers: map[string]*peer{}, flushedAt: now, now: now}
+	c.setBound(cfg.Bound)
 	for _, r := range vol.Replicas {
 		if r.Node != cfg.Self {
 			p := newPeer(r.Node, vol.IsMember(r.Node), now)

@@ -11,6 +11,11 @@ import "hacluster/blockdev"
 type Room interface {
 	Take(bytes int64) bool // false: there is not so much
 	Give(bytes int64)
+	// Back is Take for what was taken before, and given back while it was in the spool. must: it is the one operation of a member
+	// that is always let in.
+	Back(bytes int64, must bool) bool
+	// Tight: more than half of it is in use.
+	Tight() bool
 }
 
 // maxEarlyBytes is the limit of one volume.
@@ -26,15 +31,17 @@ func (c *Core) beginEarly(op *Op) bool {
 		n += op.Range.Len
 	}
 	full := c.early+n > maxEarlyBytes && (c.inMemory || !c.lagging) // what is in async alone has the bound
-	if full || c.cfg.Room != nil && !c.cfg.Room.Take(n) {
+	if full || !c.hasMemory(op) || c.cfg.Room != nil && !c.cfg.Room.Take(n) {
 		return false
 	}
 	op.early = n
 	c.early += n
+	c.keep(op)
 	return true
 }
 
 func (c *Core) endEarly(op *Op) {
+	c.endSpool(op)
 	c.giveBack(op.early)
 	op.early = 0
 }

@@ -29,6 +29,9 @@ type peer struct {
 	next      uint64 // num of the next entry
 	acked     uint64 // num of the last acknowledged entry
 	sent      int    // entries of out that went into this stream
+	claimed   int    // entries of out that are in its window: in memory, or on their way there
+	window    int64  // bytes that those count
+	unfed     string // why it cannot be sent what it lacks; empty: it can
 	bytes     int64  // of out
 	copying   int    // copies in out
 	copyBytes int64  // of those
@@ -150,9 +153,12 @@ const entryWeight = 64
 // entry that closes a resync, until it is acknowledged: a write behind it could mark the target as in pieces again after
 // the closing had removed the mark.
 func (c *Core) pump(p *peer) {
-	for p.connected && p.sent < p.out.len() {
+	if p.connected {
+		c.claim(p)
+	}
+	for p.connected && p.sent < p.claimed {
 		op := p.out.at(p.sent).op
-		if op.IsCopy() && !op.local || op.waiting() || p.sent > 0 && p.out.at(p.sent-1).op.closing {
+		if op.place == coming || op.IsCopy() && !op.local || op.waiting() || p.sent > 0 && p.out.at(p.sent-1).op.closing {
 			return
 		}
 		p.sent++
@@ -191,6 +197,8 @@ func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 	c.time(now)
 	p.pinged, p.leaving, p.sent = false, false, 0
 	switch {
+	case p.unfed != "" && p.required():
+		c.act(Action{Kind: Disconnect, Node: p.node, Reason: p.unfed})
 	case p.required():
 		c.upMember(now, p, g)
 	case c.vol.IsHeld(node) && !g.Keeps:
@@ -320,8 +328,11 @@ func (c *Core) discard(p *peer) {
 	c.maps.Broke(p.m)
 	p.acked = p.next - 1
 	for p.out.len() > 0 {
-		c.unref(p.out.pop().op)
+		op := p.out.pop().op
+		c.unclaim(p, op)
+		c.unref(op)
 	}
+	p.unfed = ""
 	p.sent, p.bytes, p.copying, p.copyBytes, p.closing = 0, 0, 0, 0, false
 	p.lag.clear()
 }
@@ -386,6 +397,7 @@ func (c *Core) pop(now Instant, p *peer, num uint64) {
 		p.acked++
 		p.sent = max(p.sent-1, 0)
 		op := p.out.pop().op
+		c.unclaim(p, op)
 		p.bytes -= weight(op)
 		switch {
 		case op.closing:

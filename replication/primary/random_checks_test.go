@@ -92,6 +92,7 @@ func (w *world) check() {
 	})
 	if w.async != nil {
 		w.checkLag()
+		w.checkSpool()
 	}
 	w.everyMember(func(s *side) {
 		if w.lags(s) {

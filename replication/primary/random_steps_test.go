@@ -24,6 +24,7 @@ func (w *world) step() {
 		w.fetched()
 		w.actions()
 	}
+	w.spoolReturns()
 	switch w.rng.IntN(10) {
 	case 0, 1:
 		if len(w.open) < 12 && !w.calm && !w.c.quiet {

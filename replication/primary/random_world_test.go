@@ -112,6 +112,7 @@ type world struct {
 	admitted  int
 	drops     int
 	calm      bool
+	spool     worldSpool
 }
 
 type broken struct{ text string }
@@ -172,6 +173,9 @@ func newWorld(seed uint64) *world {
 		cfg.Room = w.room
 	}
 	if w.async != nil {
+		if seed >= spoolSeeds {
+			cfg.Spool = w.newSpool()
+		}
 		cfg.Bound = w.async.bound
 	}
 	w.c = New(cfg, vol, w.now)
@@ -235,7 +239,12 @@ func (w *world) actions() {
 			if w.released[a.Op] {
 				w.fail("operation %d is sent after it was released", a.Op.seq)
 			}
+			if w.spool.away[a.Op] {
+				w.fail("operation %d is sent, and its data is in the spool only", a.Op.seq)
+			}
 			s.conn.frames = append(s.conn.frames, frame{num: a.Num, op: a.Op, data: w.data[a.Op], fence: w.c.Fences(s.name) && lasting(a.Op)})
+		case Spool, Unload, Load:
+			w.spools(a)
 		case Barrier:
 			op := &Op{}
 			op.Owner = op

@@ -182,6 +182,16 @@ func (r *room) Take(n int64) bool {
 
 func (r *room) Give(n int64) { r.used -= n }
 
+func (r *room) Back(n int64, must bool) bool {
+	if !must {
+		return r.Take(n)
+	}
+	r.used += n
+	return true
+}
+
+func (r *room) Tight() bool { return r.used > r.max/2 }
+
 // A member that is held up by one write takes any number behind it: what of that clients were told of is bounded, of a volume and
 // of all volumes of a node; beyond that writes wait for its disk.
 func TestSemisyncHoldsNoMoreThanItMay(t *testing.T) { // R28

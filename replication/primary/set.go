@@ -148,6 +148,7 @@ func (c *Core) proposeAdmit(now Instant, p *peer) {
 // Tick lets time act: members that do not answer are dropped, silent connections are asked for a sign of life.
 func (c *Core) Tick(now Instant) {
 	c.time(now)
+	c.retrySpool(now)
 	c.letGo()
 	for _, n := range c.names {
 		c.tickPeer(now, c.peers[n])
@@ -169,7 +170,7 @@ func (c *Core) tickPeer(now Instant, p *peer) {
 		if p.connected && silent >= 2*c.longest(p) {
 			c.disconnect(now, p, "it does not answer")
 		}
-	case p.connected && silent >= c.deadAfter(p):
+	case p.connected && min(silent, now.Sub(p.since)) >= c.deadAfter(p): // a connection that is newer than the silence has its own time
 		c.disconnect(now, p, "it does not answer")
 	case p.admitting != 0 && now.Sub(p.proposed) >= c.cfg.Retry && !p.member:
 		c.proposeAdmit(now, p)
@@ -218,6 +219,8 @@ func (c *Core) mustGo(now Instant, p *peer, silent time.Duration) string {
 	switch {
 	case !p.required():
 		return ""
+	case p.unfed != "":
+		return p.unfed
 	case p.leaving && (p.owes() || silent >= c.longest(p)):
 		return stopping
 	case silent >= c.longest(p):
