@@ -84,6 +84,14 @@ func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 	case primary.DiskFailed:
 		t.gate.hold() // no answer before it is noted (R23)
 		t.local++     // nor any stream, should the tenure end before: the note counts as an operation on the backing
+	case primary.Spool:
+		t.spool.write(a.Op.Owner.(*op))
+	case primary.Unload:
+		o := a.Op.Owner.(*op)
+		o.buf.Free()
+		o.buf = nil
+	case primary.Load:
+		t.spool.read(a.Op.Owner.(*op))
 	case primary.Drained:
 		t.drainedLocked()
 	}

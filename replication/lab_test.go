@@ -61,6 +61,7 @@ type labConfig struct {
 	files    string        // where superblocks are real ones, in files; empty: they are in memory
 	mode     string        // default sync
 	bound    primary.Bound // in async
+	spool    SpoolConfig
 }
 
 func newLab(t testing.TB, conf labConfig, names ...string) *lab {

@@ -57,7 +57,8 @@ type labNode struct {
 	shelf       *rescue.Shelf
 	handler     func(context.Context, *link.Session) error // in the place of the replica
 	giveUps     []string
-	events      []string
+	events      []string // their kinds
+	texts       []string
 
 	// What a test has the leader answer to a give-up; nil: the promotion of another member.
 	onGiveUp func(to string, failed bool) error
@@ -110,7 +111,7 @@ func (n *labNode) start() {
 	shelf := n.openRescue(dev, sb)
 	id := wire.ID{15: 7}
 	r = New(Config{Node: n.name, ClusterID: wire.ID{15: 1}, VolumeID: id, Volume: *n.l.volume(), Process: n.process, Boot: n.boot,
-		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, Undo: area, Rescue: shelf, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers, Bound: n.l.conf.bound,
+		Incarnation: n.incarnation(), Inline: n.l.conf.inline, Marks: table, Undo: area, Rescue: shelf, DropAfter: dropAfter, SuspendLimit: n.l.conf.suspend, Workers: n.l.conf.workers, Bound: n.l.conf.bound, Spool: n.l.conf.spool,
 		Log: logger(n.l.t, n.name)}, labNodeView{n}, dev, sb)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -106,8 +106,8 @@ func (v labNodeView) Left(string) (cluster.Epoch, int64) { return labPoint.Epoch
 func (v labNodeView) Serving(string, cluster.Epoch)  {}
 func (v labNodeView) FirstAck(string, cluster.Epoch) {}
 
-func (v labNodeView) Event(_, kind, _ string) {
+func (v labNodeView) Event(_, kind, text string) {
 	v.n.mu.Lock()
 	defer v.n.mu.Unlock()
-	v.n.events = append(v.n.events, kind)
+	v.n.events, v.n.texts = append(v.n.events, kind), append(v.n.texts, kind+": "+text)
 }

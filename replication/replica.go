@@ -105,6 +105,8 @@ type Config struct {
 	Crowd *Crowd
 	// Bound is what may be lost in async; it counts in no other mode. SetBound changes it.
 	Bound primary.Bound
+	// Spool is where data goes that members in async lack and memory does not hold.
+	Spool SpoolConfig
 	// Marks is where this replica keeps on stable storage what may differ from the others; nil: nowhere. It is the
 	// caller's to close, after Run has returned.
 	Marks *marks.File
@@ -212,7 +214,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 	if cfg.Crowd == nil {
 		cfg.Crowd = new(Crowd)
 	}
-	cfg.Bound.Bytes = min(cfg.Bound.Bytes, MaxBound)
+	cfg.Bound = cfg.Spool.within(cfg.Bound)
 	if cfg.Rescue != nil && dev != nil {
 		dev = &keptBacking{dev, cfg.Rescue}
 	}

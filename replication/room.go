@@ -24,5 +24,20 @@ func (r *Room) Take(bytes int64) bool {
 	return false
 }
 
+// maxBackBytes is what comes back from the spools beside that.
+const maxBackBytes = 64 << 20
+
+// Back takes what was given back while it was in a spool.
+func (r *Room) Back(bytes int64, must bool) bool {
+	if r.used.Add(bytes) <= maxEarlyBytes+maxBackBytes || must {
+		return true
+	}
+	r.used.Add(-bytes)
+	return false
+}
+
+// Tight reports whether more than half is in use.
+func (r *Room) Tight() bool { return r.used.Load() > maxEarlyBytes/2 }
+
 // Give gives them back.
 func (r *Room) Give(bytes int64) { r.used.Add(-bytes) }

@@ -14,9 +14,16 @@ type Serving struct {
 	Epoch     cluster.Epoch
 	Suspended bool
 	Peers     []PeerStatus
+	Spool     SpoolStatus
 	ModeWaits string // what a change of the mode waits for; empty: there is none
 	// Counts of clients' operations in this tenure.
 	ReadOps, WriteOps, ReadBytes, WriteBytes uint64
+}
+
+// SpoolStatus is how the spool of a volume in async stands.
+type SpoolStatus struct {
+	primary.Spooling
+	Reason string // why it takes nothing; empty: it does, or is not needed
 }
 
 // PeerStatus is one other replica, as the primary sees it.
@@ -46,6 +53,7 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.ModeWaits = t.core.ModeWaits()
+	s.Spool = SpoolStatus{t.core.Spooling(), t.spool.reason()}
 	for _, n := range t.core.Peers() {
 		p := t.peers[n]
 		g := t.core.Peer(n)

@@ -28,8 +28,9 @@ type Tenure struct {
 	acked     atomic.Bool          // a client's write or flush was acknowledged
 	shown     atomic.Int64         // the size that clients are shown: nothing behind it is admitted
 
-	gate gate
-	base counts // of the replica's meter when the tenure began
+	gate  gate
+	spool *spooler // nil: there is none
+	base  counts   // of the replica's meter when the tenure began
 
 	mu      sync.Mutex
 	core    *primary.Core
@@ -60,7 +61,8 @@ func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	now := r.node.Now()
 	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
 		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
-	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop(), Room: r.cfg.Room, Bound: r.bound}, vol, now)
+	t.spool = newSpooler(t)
+	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop(), Room: r.cfg.Room, Bound: r.bound, Spool: t.spool.sizes(r.bound)}, vol, now)
 	t.regs, t.clearAt = r.newRegions(), now.Add(clearEvery)
 	for _, n := range t.core.Peers() {
 		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1), back: make(chan struct{}, 1)}
@@ -107,6 +109,9 @@ func (t *Tenure) end() {
 	t.r.cfg.Crowd.leave(t)
 	t.stop()
 	t.goes.Wait()
+	if t.spool != nil {
+		t.spool.close()
+	}
 }
 
 // dropHeldLocked discards what was not admitted: its connections are closed without an answer.
@@ -232,6 +237,9 @@ func (t *Tenure) tick(ctx context.Context) {
 		t.clearMarks()
 		t.r.reviveMarks()
 		t.followResyncs()
+		if t.spool != nil {
+			t.spool.hangs(t.r.node.Now(), max(4*drop, hungAfter))
+		}
 		served = max(served, t.gate.servedUntil())
 		if now := t.r.node.Now(); t.gate.try() {
 			served = now

@@ -8,6 +8,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/replication/primary"
+	"hacluster/replication/spool"
 )
 
 // op is one operation on its way: what the Core knows of it, and the data.
@@ -24,6 +25,7 @@ type op struct {
 	look     *look      // of a look: who looks
 	done     chan error // of our own flush: gets the outcome; room for one
 	reader   *op        // of a mend: the read that it is for
+	at       spool.Place
 	// refs is one for the Core until its Release, and one for each Complete that was taken and not carried out: the
 	// two may be taken by different goroutines, and the second must not give away what the first still reports.
 	refs atomic.Int32
@@ -49,6 +51,10 @@ func (o *op) release() {
 	if o.buf != nil {
 		o.buf.Free()
 	}
+	if !o.at.IsNone() {
+		o.t.spool.free(o.at)
+	}
+	o.at = spool.Place{}
 	o.t, o.req, o.buf, o.sum, o.zero, o.began, o.counted, o.unmarked, o.look, o.done, o.reader = nil, nil, nil, 0, false, 0, false, nil, nil, nil, nil
 	o.Reset()
 	ops.Put(o)
