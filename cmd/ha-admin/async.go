@@ -31,6 +31,12 @@ func asyncText(v api.VolumeStatus) string {
 		writers = "held: " + a.Reason
 	}
 	fmt.Fprintf(&out, "  writers: %s\n", oneLine(writers))
+	switch {
+	case a.SpoolReason != "":
+		fmt.Fprintf(&out, "  spool: %s in it, and it takes nothing: %s\n", sizeText(a.SpoolBytes), oneLine(a.SpoolReason))
+	case a.SpoolBytes > 0:
+		fmt.Fprintf(&out, "  spool: %s of what standbys lack\n", sizeText(a.SpoolBytes))
+	}
 	return out.String()
 }
 

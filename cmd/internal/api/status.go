@@ -100,6 +100,10 @@ type AsyncStatus struct {
 	UsedPercent int64  `json:"used_percent"`
 	Writers     string `json:"writers"`          // free | slowed | held; free as well while nobody serves
 	Reason      string `json:"reason,omitempty"` // why they are not free, and what comes of it
+	// SpoolBytes is what of the data that standbys lack lies in a file of the primary, for memory does not hold it; SpoolReason why that
+	// takes nothing.
+	SpoolBytes  int64  `json:"spool_bytes"`
+	SpoolReason string `json:"spool_reason,omitempty"`
 }
 
 // The states of a comparison.

@@ -11,19 +11,23 @@ const (
 	// minMaxLagBytes is more than what clients usually write in one request. A write that is larger than max_lag_bytes is
 	// acknowledged when the standby has written it, as in sync.
 	minMaxLagBytes = 1 << 20
-	// maxMaxLagBytes is replication.MaxBound: what a standby lacks is kept in memory until it has it, and all volumes of a node
-	// share what there is for that.
-	maxMaxLagBytes = 128 << 20
+	// maxMaxLagBytes is replication.MaxSpooledBound.
+	maxMaxLagBytes = 64 << 30
 	// minMaxLag is what a long line and a busy disk take of themselves: with less, every write would wait for the standby.
 	minMaxLag = 100 * time.Millisecond
-	// maxMaxLag and maxPatience: a standby that says nothing, and is asked for nothing, counts as a member for so long together.
-	maxMaxLag   = 5 * time.Minute
+	// maxMaxLag is more than a failover should lose. A standby that says nothing counts as a member for five minutes of it and the
+	// patience at most.
+	maxMaxLag   = time.Hour
 	maxPatience = 10 * time.Minute
 )
 
 // String is the bound as plans and tables show it.
 func (a Async) String() string {
-	return fmt.Sprintf("max_lag_bytes %s, max_lag %v, patience %v", bytesText(a.MaxLagBytes), a.MaxLag, a.Patience)
+	text := fmt.Sprintf("max_lag_bytes %s, max_lag %v, patience %v", bytesText(a.MaxLagBytes), a.MaxLag, a.Patience)
+	if a.Spool != "" {
+		text += ", spool " + a.Spool
+	}
+	return text
 }
 
 // asyncAt is where the keys of the block stand; where they do not, it is the block, or the volume without one.
@@ -40,7 +44,22 @@ func (r *reader) async(volume *body) (Async, asyncAt) {
 		MaxLagBytes: b.size("max_lag_bytes", defaultMaxLagBytes),
 		MaxLag:      b.duration("max_lag", defaultMaxLag),
 		Patience:    b.duration("patience", defaultPatience),
+		Spool:       r.spool(b),
 	}, asyncAt{b.posOfKey("max_lag_bytes"), b.posOfKey("max_lag"), b.posOfKey("patience")}
+}
+
+// spool reads the optional folder of what memory does not hold.
+func (r *reader) spool(b *body) string {
+	if b.attr("spool") == nil {
+		return ""
+	}
+	v := b.str("spool", "/var/spool/hacluster")
+	if v.set {
+		if want := badPath(v.s); want != "" {
+			r.addValue(v, "unusable path", want)
+		}
+	}
+	return v.s
 }
 
 // checkAsync refuses a bound that cannot be kept, or that would make the mode pointless.
@@ -58,10 +77,10 @@ func (c *Config) checkBound(r *report, v Volume) {
 	case a.MaxLagBytes < minMaxLagBytes:
 		r.add(at.bytes, "too small", fmt.Sprintf(`%s or more is wanted: with less, ordinary requests would wait for the standby; mode = "sync" loses nothing`, bytesText(minMaxLagBytes)))
 	case a.MaxLagBytes > maxMaxLagBytes:
-		r.add(at.bytes, "too large", fmt.Sprintf("%s or less is wanted: what the standby lacks is kept in the primary's memory", bytesText(maxMaxLagBytes)))
+		r.add(at.bytes, "too large", fmt.Sprintf("%s or less is wanted: beyond that a standby is better dropped, and resynced by its map", bytesText(maxMaxLagBytes)))
 	}
 	if a.MaxLag > maxMaxLag {
-		r.add(at.lag, "too long", fmt.Sprintf("%v or less is wanted: for so long, and the patience, a standby that says nothing passes for one that could follow", maxMaxLag))
+		r.add(at.lag, "too long", fmt.Sprintf("%v or less is wanted: a failover may lose what was acknowledged in that time", maxMaxLag))
 	}
 	if a.Patience > maxPatience {
 		r.add(at.patience, "too long", fmt.Sprintf("%v or less is wanted: for so long writers may be held for a standby that is lost", maxPatience))

@@ -27,9 +27,9 @@ func inAsync(t *testing.T, bound string) string {
 
 func TestBoundsOfAsyncAreTakenAtTheirEdges(t *testing.T) {
 	for bound, want := range map[string]Async{
-		"": {64 << 20, 5 * time.Second, 10 * time.Second},
-		"max_lag_bytes = \"1MiB\"\nmax_lag = \"100ms\"\npatience = \"750ms\"": {1 << 20, 100 * time.Millisecond, 750 * time.Millisecond},
-		"max_lag_bytes = \"128MiB\"\nmax_lag = \"5m\"\npatience = \"10m\"":    {128 << 20, 5 * time.Minute, 10 * time.Minute},
+		"": {64 << 20, 5 * time.Second, 10 * time.Second, ""},
+		"max_lag_bytes = \"1MiB\"\nmax_lag = \"100ms\"\npatience = \"750ms\"":               {1 << 20, 100 * time.Millisecond, 750 * time.Millisecond, ""},
+		"max_lag_bytes = \"64GiB\"\nmax_lag = \"1h\"\npatience = \"10m\"\nspool = \"/x/y\"": {64 << 30, time.Hour, 10 * time.Minute, "/x/y"},
 	} {
 		if got := running(t, inAsync(t, bound)).Volumes[0].Async; got != want {
 			t.Errorf("%s: %v, want %v", bound, got, want)
@@ -37,9 +37,9 @@ func TestBoundsOfAsyncAreTakenAtTheirEdges(t *testing.T) {
 	}
 }
 
-func TestLargestBoundIsWhatMemoryThereIs(t *testing.T) {
-	if maxMaxLagBytes != replication.MaxBound {
-		t.Errorf("%d is taken, %d makes sense", maxMaxLagBytes, replication.MaxBound)
+func TestLargestBoundIsThatOfASpool(t *testing.T) {
+	if maxMaxLagBytes != replication.MaxSpooledBound {
+		t.Errorf("%d is taken, %d makes sense", maxMaxLagBytes, replication.MaxSpooledBound)
 	}
 }
 
@@ -70,7 +70,7 @@ func TestBoundIsShownAndChangesOnline(t *testing.T) {
 	if !matches(steps, []string{want}) || steps[0].Line != 34 {
 		t.Errorf("%+v", steps)
 	}
-	if d := b.Document().Volumes[0].Async; d != (DocumentAsync{8 << 20, 2000, 10000}) {
+	if d := b.Document().Volumes[0].Async; d != (DocumentAsync{8 << 20, 2000, 10000, ""}) {
 		t.Errorf("%+v", d)
 	}
 	const line = "  async: max_lag_bytes 8MiB, max_lag 2s, patience 10s\n"

@@ -171,9 +171,10 @@ type Listener struct {
 
 // Async is the enforced bound on what may be lost; it counts only in async mode.
 type Async struct {
-	MaxLagBytes int64         // default 64 MiB; all of it may lie in the primary's memory
+	MaxLagBytes int64         // default 64 MiB; up to 128 MiB it lies in the primary's memory, beyond that in the spool
 	MaxLag      time.Duration // default 5s; age of the oldest acknowledged write that a standby lacks
 	Patience    time.Duration // default 10s: writers held at the bound for so long, the standby is dropped
+	Spool       string        // a folder; empty: the volume's own below data_dir
 }
 
 // Verify is when the replicas of a volume are compared by themselves. The zero value: never.

@@ -90,11 +90,13 @@ type DocumentAsync struct {
 	MaxLagBytes int64 `json:"max_lag_bytes"`
 	MaxLagMs    int64 `json:"max_lag_ms"`
 	PatienceMs  int64 `json:"patience_ms"`
+	// Spool is the folder of what memory does not hold; left out: the volume's own below data_dir.
+	Spool string `json:"spool,omitempty"`
 }
 
 // String shows the bound to people.
 func (d DocumentAsync) String() string {
-	return Async{MaxLagBytes: d.MaxLagBytes, MaxLag: time.Duration(d.MaxLagMs) * time.Millisecond, Patience: time.Duration(d.PatienceMs) * time.Millisecond}.String()
+	return Async{MaxLagBytes: d.MaxLagBytes, MaxLag: time.Duration(d.MaxLagMs) * time.Millisecond, Patience: time.Duration(d.PatienceMs) * time.Millisecond, Spool: d.Spool}.String()
 }
 
 // DocumentResync is what resyncs of a volume may take, in bytes a second; 0: the default, for max_rate no limit.
@@ -168,7 +170,7 @@ func (l Limits) document() map[string]int64 {
 func (v Volume) document() DocumentVolume {
 	d := DocumentVolume{Name: v.Name, Group: v.Group, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
 		SuspendLimitMs: v.SuspendLimit.Milliseconds(), SiteFailover: siteFailoverText(v.SiteFailover), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Resync: DocumentResync(v.Resync),
-		Async:    DocumentAsync{MaxLagBytes: v.Async.MaxLagBytes, MaxLagMs: v.Async.MaxLag.Milliseconds(), PatienceMs: v.Async.Patience.Milliseconds()},
+		Async:    DocumentAsync{MaxLagBytes: v.Async.MaxLagBytes, MaxLagMs: v.Async.MaxLag.Milliseconds(), PatienceMs: v.Async.Patience.Milliseconds(), Spool: v.Async.Spool},
 		Replicas: []DocumentReplica{}}
 	for _, r := range v.Replicas {
 		rep := DocumentReplica{Node: r.Node, Device: r.Device, Mode: string(v.ModeOf(r)), NBD: []string{}, Attach: string(r.Export.Attach)}

@@ -213,6 +213,7 @@ type (
 		WriteByte uint64        `json:"write_bytes"`
 		Clients   int           `json:"clients"`         // connections that have chosen it
 		Bound     *Bound        `json:"bound,omitempty"` // in async; nil in the other modes
+		Spool     *Spool        `json:"spool,omitempty"` // in async
 		// ModeWaits is what a change of the mode waits for; empty: there is none.
 		ModeWaits string `json:"mode_waits,omitempty"`
 		// Device is the local one, empty: there is none, and DeviceReason says why, unless none is wanted.
@@ -232,6 +233,11 @@ type (
 		Bytes      int64 `json:"bytes"`
 		Ms         int64 `json:"ms"`
 		PatienceMs int64 `json:"patience_ms"`
+	}
+	// Spool is what of the data that standbys lack is in a file.
+	Spool struct {
+		Bytes  int64  `json:"bytes"`
+		Reason string `json:"reason,omitempty"` // why it takes nothing
 	}
 	// Lag is what a standby lacks of what clients were told is done, and how much of the bound that is.
 	Lag struct {

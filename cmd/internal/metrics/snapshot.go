@@ -144,6 +144,8 @@ type Async struct {
 	MaxLagBytes  int64
 	MaxLag       time.Duration
 	Slowed, Held bool
+	SpoolBytes   int64
+	SpoolFailed  bool
 }
 
 // Peer is one standby as its primary sees it.

@@ -44,6 +44,8 @@ var (
 	boundTime   = gauge("volume_lag_bound_seconds", "When a standby has lacked what a client was told is written for so long, nothing more is acknowledged, in async.", "volume")
 	slowed      = gauge("volume_writers_slowed", "1 while a standby is behind by half of the bound or more and writers are slowed, in async.", "volume")
 	heldUp      = gauge("volume_writers_held", "1 while a write has waited for a second or more for a standby that is behind, in async.", "volume")
+	spoolBytes  = gauge("volume_spool_bytes", "Bytes of what standbys lack that lie in the primary's spool, in async.", "volume")
+	spoolFailed = gauge("volume_spool_failed", "1 while the spool takes nothing, and what standbys lack stays in memory, in async.", "volume")
 	dirtyBytes  = gauge("replica_dirty_bytes", "What a resync of the standby would have to look at.", "volume", "replica")
 	resyncing   = gauge("replica_resyncing", "1 while a resync to the standby runs.", "volume", "replica")
 	resyncDone  = gauge("replica_resync_done_bytes", "How much of the volume the running resync has looked at.", "volume", "replica")
@@ -123,6 +125,8 @@ func (e emitter) serving(v *Volume) {
 		e.seconds(boundTime, a.MaxLag, v.Name)
 		e.flag(slowed, a.Slowed, v.Name)
 		e.flag(heldUp, a.Held, v.Name)
+		e.set(spoolBytes, float64(a.SpoolBytes), v.Name)
+		e.flag(spoolFailed, a.SpoolFailed, v.Name)
 	}
 	for _, p := range v.Serving.Peers {
 		e.flag(connected, p.Connected, v.Name, p.Node)

@@ -39,6 +39,9 @@ func (v *view) async(vol *cluster.Volume, promotable []string) *api.AsyncStatus 
 	if s == nil {
 		return out
 	}
+	if s.Spool != nil {
+		out.SpoolBytes, out.SpoolReason = s.Spool.Bytes, s.Spool.Reason
+	}
 	for i := range s.Peers {
 		p := &s.Peers[i]
 		if p.Lag == nil {

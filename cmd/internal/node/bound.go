@@ -1,6 +1,7 @@
 package node
 
 import (
+	"path/filepath"
 	"time"
 
 	"hacluster/cmd/internal/config"
@@ -14,6 +15,18 @@ import (
 // boundOf is the configured bound as replicas take it. It counts while the mode is async.
 func boundOf(a config.Async) primary.Bound {
 	return primary.Bound{Bytes: a.MaxLagBytes, Time: a.MaxLag, Patience: a.Patience}
+}
+
+// spoolOf is where data goes that standbys lack and memory does not hold: it leaves room in its file system as undo areas do.
+func (v *volumes) spoolOf(volume string, a config.Async) replication.SpoolConfig {
+	return replication.SpoolConfig{Dir: v.spoolDir(volume, a), Reserve: undoReserve}
+}
+
+func (v *volumes) spoolDir(volume string, a config.Async) string {
+	if a.Spool != "" {
+		return a.Spool
+	}
+	return filepath.Join(v.n.cfg.DataDir(), "volumes", volume)
 }
 
 // boundInForce is what a replica was given last; nil in another mode.

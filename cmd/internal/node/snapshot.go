@@ -189,7 +189,7 @@ func servingFigures(r *replication.Replica, vol *cluster.Volume, bound *control.
 	}
 	out := &metrics.Serving{Suspended: s.Suspended}
 	if bound != nil {
-		out.Async = &metrics.Async{MaxLagBytes: bound.Bytes, MaxLag: millis(bound.Ms)}
+		out.Async = &metrics.Async{MaxLagBytes: bound.Bytes, MaxLag: millis(bound.Ms), SpoolBytes: s.Spool.Bytes, SpoolFailed: s.Spool.Reason != ""}
 	}
 	for _, p := range s.Peers {
 		m := metrics.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing, LagBytes: p.UnackedBytes, Lag: p.Lag}

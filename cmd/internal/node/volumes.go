@@ -144,6 +144,7 @@ func (v *volumes) configure(cfg *config.Config) {
 			h.replica.SetTimers(cfg.Timers.DropAfter, conf.SuspendLimit)
 			h.replica.SetResync(resync.Limits{Min: conf.Resync.MinRate, Max: conf.Resync.MaxRate})
 			h.bound = boundOf(conf.Async)
+			h.replica.SetSpool(v.spoolDir(name, conf.Async))
 			h.replica.SetBound(h.bound)
 		}
 		if h.deadline != nil {
@@ -276,7 +277,7 @@ func (v *volumes) openOne(st *cluster.State, vol cluster.Volume, rep cluster.Rep
 func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replica) *held {
 	conf, _ := v.n.conf().Mirror(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
-		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Crowd: &v.crowd, Bound: boundOf(conf.Async), Log: v.n.log}
+		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Crowd: &v.crowd, Bound: boundOf(conf.Async), Spool: v.spoolOf(vol.Name, conf.Async), Log: v.n.log}
 	h := &held{bound: cfg.Bound, id: vol.ID, size: vol.Size, resized: vol.Resized, tail: make(chan struct{}, 1), ended: make(chan struct{})}
 	b, err := v.openBacking(st, vol, rep.Device, conf.Volume)
 	if err != nil {
@@ -434,6 +435,9 @@ func (v *volumes) servingOf(r *replication.Replica) (out control.Serving, ok boo
 	}
 	out = control.Serving{Volume: s.Volume, Epoch: s.Epoch, Suspended: s.Suspended, ReadOps: s.ReadOps, WriteOps: s.WriteOps,
 		ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes, Bound: bound, ModeWaits: s.ModeWaits}
+	if bound != nil {
+		out.Spool = &control.Spool{Bytes: s.Spool.Bytes, Reason: s.Spool.Reason}
+	}
 	vol := r.Volume()
 	for _, w := range vol.Windows() {
 		if server := v.server(); server != nil {

@@ -81,6 +81,16 @@ func (r *room) Take(bytes int64) bool {
 	return true
 }
 
+func (r *room) Back(bytes int64, must bool) bool {
+	if must {
+		r.used += bytes
+		return true
+	}
+	return r.Take(bytes)
+}
+
+func (r *room) Tight() bool { return false }
+
 func (r *room) Give(bytes int64) {
 	if r.used -= bytes; r.used < 0 {
 		r.w.violate("R28: %d bytes were given back that nobody had", -r.used)
