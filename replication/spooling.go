@@ -22,6 +22,7 @@ type SpoolConfig struct {
 	Dir     string                  // a folder; empty: there is no spool
 	Reserve func(total int64) int64 // of a file system of that size, what stays free for others
 	Sizes   primary.SpoolSizes      // zero: primary.DefaultSpool
+	wait    func()                  // before each write, in tests of a disk that hangs
 }
 
 // spooler is the spool of one tenure.
@@ -144,6 +145,9 @@ func (s *spooler) writer() {
 func (s *spooler) putFile(pieces [][]byte, places []spool.Place) (_ []spool.Place, err error) {
 	s.begin(toWrite)
 	defer s.end(toWrite)
+	if s.conf.wait != nil {
+		s.conf.wait()
+	}
 	if s.file == nil {
 		f, err := spool.Create(s.conf.Dir, spool.Limits{Bytes: s.most, Reserve: s.conf.Reserve})
 		if err != nil {

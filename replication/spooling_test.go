@@ -184,6 +184,75 @@ func TestSpoolThatLosesDataHasTheStandbyResynced(t *testing.T) {
 	}
 }
 
+// Two standbys share one spool: data leaves it when both have it, and each gets all in its order.
+func TestSpoolIsSharedByStandbysThatLag(t *testing.T) {
+	conf := withSpool(t)
+	conf.mode = cluster.ModeAsync
+	l := formed(t, conf, "a", "b", "d")
+	a, b, d := l.nodes["a"], l.nodes["b"], l.nodes["d"]
+	c := a.serving().client(t)
+	a.settled("b")
+	a.settled("d")
+	atB := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+	atD := d.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+	burst(t, c, 300)
+	l.await("most of it to be in the spool", func() bool { return a.spooling().Bytes >= 4<<20 })
+	atB.Remove()
+	l.await("one to have all", func() bool { return a.status("b").LagBytes == 0 })
+	if s := a.spooling(); s.Bytes < 4<<20 || a.status("d").LagBytes != 300*16384 {
+		t.Errorf("%+v, %+v", s, a.status("d"))
+	}
+	if used := a.get().cfg.Room.used.Load(); used > 1<<20+300*1024 {
+		t.Errorf("%d bytes of memory are counted", used)
+	}
+	atD.Remove()
+	l.await("both to have all", func() bool { return a.status("d").LagBytes == 0 })
+	l.same("a", "b", "d")
+	l.await("all to be given back", func() bool { return a.spooling() == primary.Spooling{} && a.get().cfg.Room.used.Load() == 0 })
+}
+
+// A disk that hangs holds writers for the patience, then the standby leaves and they go on; the end of the tenure does not wait for it.
+func TestSpoolThatHangsFailsNoVolume(t *testing.T) {
+	conf := withSpool(t)
+	conf.bound.Patience = 2 * dropAfter
+	hang, at := make(chan struct{}), make(chan struct{}, 1000)
+	conf.spool.wait = func() { at <- struct{}{}; <-hang }
+	l, a, b, c := formedAsync(t, conf)
+	defer close(hang)
+	held := b.faults.Add(faultdev.Rule{Op: blockdev.OpWrite, Stall: true})
+	defer held.Remove()
+	var all []<-chan error
+	for i := range int64(40) {
+		all = append(all, c.begin(writeReq(i*16384, pattern(16384, byte(1+i)))))
+	}
+	<-at
+	l.await("writers to wait", func() bool { return a.status("b").AtBound })
+	l.pass(dropAfter)
+	if l.drops() != 0 {
+		t.Fatal("dropped before the patience")
+	}
+	l.pass(4 * dropAfter)
+	l.await("the standby to leave", func() bool { return !l.volume().IsMember("b") })
+	for _, w := range all {
+		if err := <-w; err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.await("it to be told", func() bool {
+		_, text := a.happened("spool failed")
+		return strings.Contains(text, "has not answered")
+	})
+	begin := time.Now()
+	a.stop()
+	if err := <-a.done; err != nil {
+		t.Error(err)
+	}
+	a.done <- nil
+	if d := time.Since(begin); d > 20*time.Second {
+		t.Errorf("the end took %v", d)
+	}
+}
+
 // A burst of 64 MiB to a standby that takes nothing: what the spool costs the writer. Expected: little more than the copy to the
 // page cache; allocations are of operations, as everywhere in async.
 func BenchmarkSpoolBurst(b *testing.B) {
