@@ -34,6 +34,8 @@ type Command struct {
 
 	// Batch has commands on volumes that one entry carries (batch.go).
 	Batch []Command `json:"batch,omitempty"`
+	// Packed is a whole command, compressed (packed.go): nothing else is set in one that has it. Only Encode and DecodeCommand see it.
+	Packed []byte `json:"packed,omitempty"`
 }
 
 // On is what a command on a volume was decided on.
@@ -256,6 +258,7 @@ const (
 	commandGroups  = 4 // a consistency group is created
 	commandBatch   = 5 // several commands in one entry
 	commandMixed   = 6 // a replica has a mode of its own
+	commandPacked  = 7 // a batch is compressed
 )
 
 // Encode is the command as the log holds it.
@@ -279,6 +282,9 @@ func (c Command) Encode() []byte {
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("cluster: encode command %+v: %v", c, err)) // plain data: cannot happen
+	}
+	if p := packed(&c, b); p != nil {
+		return p
 	}
 	return b
 }
@@ -304,12 +310,26 @@ func hasOwnModes(all []Replica) bool {
 
 // DecodeCommand reads what Encode wrote.
 func DecodeCommand(b []byte) (Command, error) {
+	c, err := decodeCommand(b)
+	if err != nil || c.Format != commandPacked {
+		return c, err
+	}
+	if b, err = unpacked(c.Packed); err != nil {
+		return c, err
+	}
+	if c, err = decodeCommand(b); err == nil && c.Format == commandPacked {
+		err = fmt.Errorf("unpack a command: it has format %d again", c.Format)
+	}
+	return c, err
+}
+
+func decodeCommand(b []byte) (Command, error) {
 	var c Command
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandMixed {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandMixed)
+	if c.Format < commandFormat || c.Format > commandPacked {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandPacked)
 	}
 	return c, nil
 }

@@ -15,14 +15,17 @@ import (
 // What a pure package may import of the standard library. Durations are values; clocks are not.
 var pureImports = []string{"cmp", "encoding/json", "errors", "fmt", "maps", "math", "math/bits", "slices", "strconv", "strings", "time"}
 
+// pureFiles may import more: what works in memory on what it is given, and nowhere else.
+var pureFiles = map[string][]string{"heartbeat/cluster/packed.go": {"bytes", "compress/flate", "io"}}
+
 // impure lists what a pure package must not do in this file.
-func impure(fset *token.FileSet, f *ast.File) (bad []string) {
+func impure(fset *token.FileSet, f *ast.File, more ...string) (bad []string) {
 	say := func(n ast.Node, what string) {
 		bad = append(bad, fmt.Sprintf("%s: %s", fset.Position(n.Pos()), what))
 	}
 	for _, i := range f.Imports {
 		path, _ := strconv.Unquote(i.Path.Value)
-		if standard(path) && !slices.Contains(pureImports, path) {
+		if standard(path) && !slices.Contains(pureImports, path) && !slices.Contains(more, path) {
 			say(i, "imports "+path)
 		}
 		if path == "time" && i.Name != nil {
@@ -66,7 +69,7 @@ func TestPurePackagesKnowNoDiskNetworkGoroutineOrClock(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen++
-			for _, b := range impure(fset, f) {
+			for _, b := range impure(fset, f, pureFiles[p.name()+"/"+name]...) {
 				t.Error(strings.TrimPrefix(b, p.Dir))
 			}
 		}

@@ -24,8 +24,8 @@ import (
 
 // Version of these messages, of the commands that they carry among them. A node refuses another one by the Hello. Version 1 knew
 // no members that stay at a promotion, and no unmarked return; version 2 no volumes that grow; version 3 no numbers of sizes, by which one that shrank is told from an old log;
-// version 4 no batches.
-const Version = 5
+// version 4 no batches, version 5 no packed ones.
+const Version = 6
 
 const (
 	serviceName = "hacluster.control.v1.Control"

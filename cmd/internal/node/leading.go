@@ -86,7 +86,7 @@ func (n *Node) onLeader(term uint64, leader bool) {
 		waiting: map[requestKey]chan cluster.Grant{}, records: map[recordKey]*record{}, newest: map[string]cluster.Epoch{}, orders: map[chan error]recordKey{}}
 	l.core = failover.NewLeader(failover.Config{Self: n.me.Name, Term: term, Lease: n.conf().Timers.Lease}, l.began)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.joint = &gather{send: l.commit, time: func() time.Duration { return n.conf().Timers.RTO }, goes: func(f func()) { l.goes.Go(f) }, ctx: l.ctx}
+	l.joint = &gather{send: l.judged, time: func() time.Duration { return n.conf().Timers.RTO }, goes: func(f func()) { l.goes.Go(f) }, ctx: l.ctx}
 	n.mu.Lock()
 	if n.stopping {
 		n.mu.Unlock()
@@ -437,8 +437,22 @@ func (l *leading) tryAside(c cluster.Command) error {
 	return err
 }
 
-// propose takes anyone's command, or a batch of them. Drops are checked against the leases first (R4).
+// propose takes anyone's command, or a batch of them.
 func (l *leading) propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
+	items := c.Items()
+	if !items[0].Batches() {
+		return l.judged(ctx, c)
+	}
+	res, err := l.joint.propose(ctx, c)
+	if err == nil && len(items) == 1 && res.Index == 0 && res.Void != "" {
+		err = errors.New(res.Void) // refused, among others
+	}
+	return res, err
+}
+
+// judged proposes what may be proposed now: drops are checked against the leases (R4), when they are sent and not when they came, for
+// what waits behind another proposal may wait until its lease is over.
+func (l *leading) judged(ctx context.Context, c cluster.Command) (cluster.Result, error) {
 	items := c.Items()
 	results, err := l.refused(ctx, items)
 	if err != nil {
@@ -455,11 +469,7 @@ func (l *leading) propose(ctx context.Context, c cluster.Command) (cluster.Resul
 	if len(allowed) == 0 {
 		return resultOf(results), nil
 	}
-	propose := l.commit
-	if allowed[0].Batches() {
-		propose = l.joint.propose
-	}
-	res, err := propose(ctx, cluster.Together(allowed))
+	res, err := l.commit(ctx, cluster.Together(allowed))
 	if err != nil {
 		return cluster.Result{}, err
 	}
