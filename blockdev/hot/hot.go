@@ -54,6 +54,7 @@ type Conn struct {
 	// Read's own: see Alone and Eager, and how many waits in a row were short.
 	alone, eager bool
 	shorts       int
+	seen         uint64 // see company
 
 	// life is held shared by all that uses fd, and exclusively to give it back.
 	life       sync.RWMutex
@@ -147,7 +148,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for try := !c.alone; ; try = true {
+	for try := !c.alone || all.joins(time.Since(start), &c.seen); ; try = true {
 		if err := c.over(&c.readBy); err != nil {
 			return 0, err
 		}
