@@ -15,7 +15,7 @@ LAB_OUT   ?= bin/lab-results
 comma     := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-standbys bench-failover bench-resync bench-idle bench-volumes calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-standbys bench-busy bench-failover bench-resync bench-idle bench-volumes calm powercuts matrix-ci matrix soak failovers mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench: setup build ## speed beside a QEMU mirror in the same run, on tmpfs
 
 bench-standbys: setup build ## speed with 0, 1, 2 and 3 standbys in one run, as a table and a plot
 	scripts/bench/standbys.sh
+
+bench-busy: setup build ## speed with 1, 10 and 100 busy volumes, what each of them gets, and small writes beside large ones: as a table and a plot
+	scripts/bench/busy.sh
 
 bench-failover: setup build ## 50 failovers by SIGKILL under load, and their distribution
 	$(GO) run ./cmd/internal/e2e/failoverbench -bin bin

@@ -1,5 +1,5 @@
 // Command serve starts a cluster of daemons on loopback addresses, by default two servers and a witness, waits until its volume is healthy, prints
-// where it is served and by which processes, and ends it when its standard input ends.
+// where it is served, or where each of several is, and by which processes, and ends it when its standard input ends.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ func run() error {
 	flag.StringVar(&cfg.RTO, "rto", "3s", "the RTO target")
 	flag.StringVar(&cfg.Mode, "mode", "sync", "sync, semisync or async")
 	flag.IntVar(&cfg.Copies, "copies", 2, "`replicas` of the volume: 2, 3 or 4")
+	volumes := flag.Int("volumes", 1, "how many volumes, each by itself")
 	flag.BoolVar(&cfg.TLS, "tls", false, "with certificates, not --insecure")
 	alone := flag.Bool("alone", false, "no cluster: the NBD server over one file, for comparison")
 	flag.Parse()
@@ -44,7 +46,10 @@ func run() error {
 	if *alone {
 		return serveAlone(dir, cfg)
 	}
-	cfg.Dir = dir
+	cfg.Dir, cfg.Apart = dir, true
+	for i := 2; i <= *volumes; i++ {
+		cfg.More = append(cfg.More, fmt.Sprint("v", i))
+	}
 	if cfg.Bin, err = filepath.Abs(cfg.Bin); err != nil {
 		return err
 	}
@@ -59,10 +64,16 @@ func run() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var s *api.Status
-	if s, err = c.Until(ctx, "the volume is healthy", e2e.Healthy); err != nil {
+	s, err = c.Until(ctx, "the volumes are healthy", func(s *api.Status) bool {
+		unhealthy := func(v api.VolumeStatus) bool { return v.State != api.VolumeHealthy }
+		return s.Quorum && len(s.Volumes) == *volumes && !slices.ContainsFunc(s.Volumes, unhealthy)
+	})
+	if err != nil {
 		return err
 	}
-	fmt.Printf("uri=%s\n", c.URI(s.Volumes[0].Primary))
+	for _, v := range s.Volumes {
+		fmt.Printf("uri=%s\n", c.URIOf(v.Primary, v.Name))
+	}
 	var pids []string
 	for _, n := range c.Nodes() {
 		pids = append(pids, strconv.Itoa(c.Pid(n)))
