@@ -14,8 +14,8 @@ func TestG54NodeOfAnotherVersionIsRefused(t *testing.T) {
 		want string
 	}{
 		{control.HelloReply{Version: control.Version, Cluster: "c", Node: "beta"}, ""},
-		{control.HelloReply{Version: control.Version - 1, Cluster: "c", Node: "beta"}, "it speaks version 4, this node 5: run the same version everywhere"},
-		{control.HelloReply{Version: control.Version + 1, Cluster: "c", Node: "beta"}, "it speaks version 6, this node 5: run the same version everywhere"},
+		{control.HelloReply{Version: control.Version - 1, Cluster: "c", Node: "beta"}, "it speaks version 5, this node 6: run the same version everywhere"},
+		{control.HelloReply{Version: control.Version + 1, Cluster: "c", Node: "beta"}, "it speaks version 7, this node 6: run the same version everywhere"},
 		{control.HelloReply{Version: control.Version, Cluster: "d", Node: "beta"}, `node "beta" of cluster "d" is there: check the address`},
 		{control.HelloReply{Version: control.Version, Cluster: "c", Node: "gamma"}, `node "gamma" of cluster "c" is there: check the address`},
 	} {

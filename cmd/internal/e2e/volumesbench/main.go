@@ -59,11 +59,12 @@ type figures struct {
 	healthy     time.Duration
 	core, mib   map[string]float64 // of each daemon
 	first, last time.Duration      // from the kill to the first and the last that is served
+	decided     time.Duration      // and to the last promotion that is decided
 }
 
 func bench(ctx context.Context, o options) (err error) {
 	t := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "VOLUMES\tHEALTHY AFTER\t% OF A CORE, IDLE\tMiB\tSERVED AFTER THE KILL")
+	fmt.Fprintln(t, "VOLUMES\tHEALTHY AFTER\t% OF A CORE, IDLE\tMiB\tDECIDED, SERVED AFTER THE KILL")
 	var one time.Duration
 	for _, text := range strings.Split(o.numbers, ",") {
 		n, err2 := strconv.Atoi(text)
@@ -87,7 +88,7 @@ func bench(ctx context.Context, o options) (err error) {
 		if f.last > time.Duration(o.times*float64(one)) {
 			err = errors.Join(err, fmt.Errorf("%d volumes: served after %v, more than %g times %v", n, f.last, o.times, one))
 		}
-		fmt.Fprintf(t, "%d\t%.1f s\t%s\t%s\t%d to %d ms\n", n, f.healthy.Seconds(), strings.Join(core, ", "), strings.Join(mib, ", "), f.first.Milliseconds(), f.last.Milliseconds())
+		fmt.Fprintf(t, "%d\t%.1f s\t%s\t%s\t%d, %d to %d ms\n", n, f.healthy.Seconds(), strings.Join(core, ", "), strings.Join(mib, ", "), f.decided.Milliseconds(), f.first.Milliseconds(), f.last.Milliseconds())
 		t.Flush()
 	}
 	return err
@@ -218,11 +219,20 @@ func kill(ctx context.Context, c *e2e.Cluster, st *api.Status, o options, n int,
 	at := time.Now()
 	c.Kill(from)
 	for end := at.Add(time.Minute); time.Now().Before(end); {
-		times, err := servedAt(c.Log(to), at)
+		times, err := toldAt(c.Log(to), primary, at)
 		if err != nil {
 			return err
 		}
 		if len(times) == n {
+			for _, node := range e2e.Nodes { // whoever leads
+				decided, err := toldAt(c.Log(node), promoting, at)
+				if err != nil {
+					return err
+				}
+				for _, t := range decided {
+					f.decided = max(f.decided, t.Sub(at))
+				}
+			}
 			f.first, f.last = times[0].Sub(at), times[n-1].Sub(at)
 			return nil
 		}
@@ -233,9 +243,13 @@ func kill(ctx context.Context, c *e2e.Cluster, st *api.Status, o options, n int,
 	return fmt.Errorf("%s does not serve all %d volumes a minute after %s was killed", to, n, from)
 }
 
-var primary = regexp.MustCompile(`^time=(\S+) .*msg=primary `)
+var (
+	primary   = regexp.MustCompile(`^time=(\S+) .*msg=primary `)
+	promoting = regexp.MustCompile(`^time=(\S+) .*msg=promoting `)
+)
 
-func servedAt(log string, since time.Time) (times []time.Time, err error) {
+// toldAt are the times of a log's lines of one kind.
+func toldAt(log string, line *regexp.Regexp, since time.Time) (times []time.Time, err error) {
 	file, err := os.Open(log)
 	if err != nil {
 		return nil, err
@@ -243,7 +257,7 @@ func servedAt(log string, since time.Time) (times []time.Time, err error) {
 	defer file.Close()
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
-		m := primary.FindStringSubmatch(lines.Text())
+		m := line.FindStringSubmatch(lines.Text())
 		if m == nil {
 			continue
 		}
