@@ -95,6 +95,7 @@
 // nothing starts before what was to be durable before it; who is promoted without having served begins with a prefix of the
 // order of admission, of several standbys that were heard the longest one, lacks no more than the bound, and the record of the failover says no less; each replica that has what it
 // lacks is held, so the rules of rescue count for it; anybody else begins with all that was told.
+// A third of these seeds has a spool, which is slow, fails and loses data; what is in it only is sent to nobody.
 //
 // # Sites
 //

@@ -25,6 +25,8 @@ type op struct {
 	released bool
 	finished bool
 	sess     *session
+	spooling int  // calls of the spool that have not returned
+	away     bool // its data is in the spool only
 }
 
 // session is the time as primary in one epoch: the runner of a primary.Core.
@@ -58,7 +60,7 @@ type session struct {
 func newSession(r *replica) *session {
 	w := r.w
 	s := &session{r: r, w: w, epoch: r.vol.Epoch}
-	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog, Room: &r.p.room, Bound: w.bound}
+	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog, Room: &r.p.room, Bound: w.bound, Spool: w.spoolSizes()}
 	s.core = primary.New(cfg, r.vol, r.p.now())
 	for _, n := range w.data() {
 		if n != r.n {
@@ -211,7 +213,12 @@ func (s *session) carryOut(a *primary.Action) {
 		s.w.tracef("%s epoch %d begins stream %d to %s at entry %d, resync %t", s.r.n.name, s.epoch, s.link(a.Node).stream, a.Node, a.Num, a.Resync)
 		s.link(a.Node).send(beginMsg{a.Num, a.Resync})
 	case primary.Send:
+		if o != nil && o.away {
+			s.w.violate("R13: %s epoch %d sends an operation whose data is in the spool only", s.r.n.name, s.epoch)
+		}
 		s.link(a.Node).send(s.message(a))
+	case primary.Spool, primary.Unload, primary.Load:
+		s.spool(a, o)
 	case primary.Ping:
 		s.link(a.Node).send(pingMsg{})
 	case primary.Complete:
@@ -259,7 +266,14 @@ func (s *session) barrier() {
 }
 
 func (s *session) release(o *op) {
-	o.released, o.finished, o.req, o.reader, o.values, o.value = true, false, nil, nil, nil, 0
+	o.released = true
+	if o.spooling == 0 {
+		s.reuse(o)
+	}
+}
+
+func (s *session) reuse(o *op) {
+	o.away, o.finished, o.req, o.reader, o.values, o.value = false, false, nil, nil, nil, 0
 	o.Reset()
 	s.spare = append(s.spare, o)
 }

@@ -21,18 +21,19 @@ type world struct {
 	events []event
 	steps  int
 
-	shape   shape
-	nodes   []*node
-	links   [maxNodes][maxNodes]link
-	calm    bool // the faults are over
-	faults  faultRates
-	oracle  *oracle
-	bound   primary.Bound // of a volume in async
-	truth   truth
-	badDisk bool  // an operation on a disk failed or hung
-	served  int64 // when a client was last answered
-	helped  int64 // when a person last acted
-	moving  bool  // by naming a replica at another site
+	shape      shape
+	nodes      []*node
+	links      [maxNodes][maxNodes]link
+	calm       bool // the faults are over
+	faults     faultRates
+	oracle     *oracle
+	bound      primary.Bound // of a volume in async
+	spoolCalls int
+	truth      truth
+	badDisk    bool  // an operation on a disk failed or hung
+	served     int64 // when a client was last answered
+	helped     int64 // when a person last acted
+	moving     bool  // by naming a replica at another site
 
 	clients []*client
 	conns   []*conn // of the data path, for the fault that breaks one
@@ -43,8 +44,8 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks, Longer, Moved int
-	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped                      int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks, Longer, Moved        int
+	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped, Spooled, Loaded, Unspooled int
 }
 
 func (c *counts) add(o *counts) {
