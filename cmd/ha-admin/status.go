@@ -48,9 +48,12 @@ func statusTable(st *api.Status) string {
 	if !st.Quorum {
 		out.WriteString("without quorum this is what the node knows by itself; nothing can be changed\n")
 	}
+	if st.Maintenance {
+		out.WriteString("maintenance is on: no volume goes to another node by itself until `ha-admin maintenance off`\n")
+	}
 	nodes := newTable("NODE", "ROLE", "STATE", "VOTER", "LEASE", "LINKS", "CONFIG")
 	for _, n := range st.Nodes {
-		nodes.row(n.Name, n.Role, n.State, yesNo(n.Voter), leaseText(n.LeaseMs), linksText(n.Links), configText(n.ConfigDiffers))
+		nodes.row(n.Name, n.Role, stateText(n), yesNo(n.Voter), leaseText(n.LeaseMs), linksText(n.Links), configText(n.ConfigDiffers))
 	}
 	out.WriteString("\n" + nodes.String())
 	for _, v := range st.Volumes {
@@ -67,6 +70,13 @@ func statusTable(st *api.Status) string {
 		out.WriteString("\nlast failover: " + failoverText(*f) + "\n")
 	}
 	return out.String()
+}
+
+func stateText(n api.NodeStatus) string {
+	if n.Drained {
+		return n.State + ", drained"
+	}
+	return n.State
 }
 
 func leaseText(ms int64) string {
@@ -143,7 +153,7 @@ func volumeText(v api.VolumeStatus) string {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), pointText(p))
 		}
 		if r.ByHand != "" {
-			fmt.Fprintf(&out, "  %s: at site %s: promoted only by `ha-admin failover %s --to %s`\n", oneLine(r.Node), oneLine(r.ByHand), oneLine(v.Name), oneLine(r.Node))
+			fmt.Fprintf(&out, "  %s: %s: promoted only by `ha-admin failover %s --to %s`\n", oneLine(r.Node), oneLine(r.ByHand), oneLine(v.Name), oneLine(r.Node))
 		}
 		if l := r.Line; l != nil {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), lineText(l))

@@ -36,6 +36,10 @@ func (s *State) apply(term uint64, c Command) (void, volume string) {
 		return s.startNode(c, c.StartNode), ""
 	case c.AddNode != nil:
 		return s.addNode(c, *c.AddNode), ""
+	case c.SetDrained != nil:
+		return s.setDrained(c, c.SetDrained), ""
+	case c.SetMaintenance != nil:
+		return s.setMaintenance(c, c.SetMaintenance), ""
 	case c.RemoveNode != nil:
 		return s.removeNode(c, c.RemoveNode.Node), ""
 	case c.CreateVolume != nil:

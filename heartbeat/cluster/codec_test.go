@@ -36,12 +36,17 @@ func commands() []Command {
 		{PauseResync: &PauseResync{On: o, Nodes: []string{"s"}, Paused: true}},
 		{FullResync: &FullResync{On: o, Node: "s"}},
 		{SetMode: &SetMode{On: o, Mode: ModeAsync, Members: map[string]Member{"s": m}}},
+		{SetDrained: &SetDrained{Node: "s", Drained: true}},
+		{SetMaintenance: &SetMaintenance{On: true}},
 		{Batch: []Command{{Drop: &Drop{On: o, Node: "s", Reason: "no answer"}}, {By: "s", AtMillis: 1700000000001, Rejoin: &Rejoin{On: o, Node: "s", Member: m}}}},
 	}
 	for i := range all {
 		all[i].Format, all[i].By, all[i].AtMillis = commandFormat, "p", 1700000000000
 		if all[i].SetMode != nil {
 			all[i].Format = commandModes
+		}
+		if all[i].SetDrained != nil || all[i].SetMaintenance != nil {
+			all[i].Format = commandOperate
 		}
 		if all[i].Batch != nil {
 			all[i].Format = commandBatch
@@ -182,7 +187,7 @@ func TestChangesOfModesRaiseTheFormats(t *testing.T) {
 
 // faults.md M65, G54
 func TestOtherFormatsAreRefusedNamingBoth(t *testing.T) {
-	for _, format := range []string{"0", "8", "99", "-1"} {
+	for _, format := range []string{"0", "9", "99", "-1"} {
 		if _, err := DecodeCommand([]byte(`{"format":` + format + `,"drop":{"node":"s"}}`)); err == nil || !strings.Contains(err.Error(), format) || !strings.Contains(err.Error(), "1") {
 			t.Errorf("command of format %s: %v", format, err)
 		}

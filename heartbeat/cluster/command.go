@@ -31,6 +31,9 @@ type Command struct {
 	Configure    *Configure    `json:"configure,omitempty"`
 	SettleLeases *SettleLeases `json:"settle_leases,omitempty"`
 	SetMode      *SetMode      `json:"set_mode,omitempty"`
+	SetDrained   *SetDrained   `json:"set_drained,omitempty"`
+
+	SetMaintenance *SetMaintenance `json:"set_maintenance,omitempty"`
 
 	// Batch has commands on volumes that one entry carries (batch.go).
 	Batch []Command `json:"batch,omitempty"`
@@ -259,6 +262,7 @@ const (
 	commandBatch   = 5 // several commands in one entry
 	commandMixed   = 6 // a replica has a mode of its own
 	commandPacked  = 7 // a batch is compressed
+	commandOperate = 8 // a node is drained, or there is maintenance
 )
 
 // Encode is the command as the log holds it.
@@ -278,6 +282,9 @@ func (c Command) Encode() []byte {
 	}
 	if c.mixes() {
 		c.Format = commandMixed
+	}
+	if c.SetDrained != nil || c.SetMaintenance != nil {
+		c.Format = commandOperate
 	}
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -328,8 +335,8 @@ func decodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandPacked {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandPacked)
+	if c.Format < commandFormat || c.Format > commandOperate {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandOperate)
 	}
 	return c, nil
 }

@@ -83,7 +83,7 @@ func TestPackedCommandThatCannotBeReadIsRefused(t *testing.T) { // R28
 		"cut off":       []byte(`{"format":7,"packed":"` + strings.Repeat("A", 8) + `"}`),
 		"too long":      pack(bytes.Repeat([]byte(" "), maxUnpacked+1)),
 		"packed twice":  pack(promotions(40).Encode()),
-		"newer format":  pack([]byte(`{"format":8}`)),
+		"newer format":  pack([]byte(`{"format":99}`)),
 		"no command":    pack([]byte(`x`)),
 		"older, packed": pack([]byte(`{"format":0}`)),
 	} {

@@ -160,6 +160,8 @@ type Node struct {
 	Boot  string `json:"boot"`
 	// Config is the hash of the configuration file that this process read.
 	Config string `json:"config"`
+	// Drained: it does not become primary by itself.
+	Drained bool `json:"drained,omitempty"`
 }
 
 // State is the whole replicated state. Treat what State() hands out as read-only.
@@ -176,6 +178,8 @@ type State struct {
 	// LongestRTOMillis is the longest RTO target by which a lease may still be in force: it is as long as before when
 	// the target shrinks, until a leader has waited that long (R10). Never less than RTOMillis.
 	LongestRTOMillis int64 `json:"longest_rto_ms,omitempty"`
+	// Maintenance: no volume goes to another node by itself.
+	Maintenance bool `json:"maintenance,omitempty"`
 	// Removed are the volumes that were removed last, for nodes that were away.
 	Removed   []Removed         `json:"removed,omitempty"`
 	Nodes     map[string]Node   `json:"nodes"`
@@ -192,6 +196,7 @@ const (
 	stateModes   = 3 // the mode of a volume is being changed
 	stateGroups  = 4 // there is a consistency group
 	stateMixed   = 5 // a replica has a mode of its own
+	stateOperate = 6 // a node is drained, or there is maintenance
 )
 
 // How much history the state keeps; the oldest goes first.
@@ -245,13 +250,16 @@ func (s *State) Encode() ([]byte, error) {
 			out.Format = max(out.Format, stateGroups)
 		}
 		if hasOwnModes(v.Replicas) {
-			out.Format = stateMixed
+			out.Format = max(out.Format, stateMixed)
 		}
 	}
 	for _, r := range s.Removed {
 		if len(r.Parts) > 0 { // an older program would not set the group's devices aside
 			out.Format = max(out.Format, stateGroups)
 		}
+	}
+	if s.operated() {
+		out.Format = max(out.Format, stateOperate)
 	}
 	return json.Marshal(&out)
 }
@@ -262,8 +270,8 @@ func Decode(b []byte) (*State, error) {
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, fmt.Errorf("decode cluster state of %d bytes: %w", len(b), err)
 	}
-	if s.Format < stateFormat || s.Format > stateMixed {
-		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateMixed)
+	if s.Format < stateFormat || s.Format > stateOperate {
+		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateOperate)
 	}
 	s.Format = stateFormat // what it has decides in which it is written
 	if s.Nodes == nil || s.Volumes == nil {

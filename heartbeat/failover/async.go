@@ -25,7 +25,7 @@ func (l *Leader) pickAsync(now Instant, v *cluster.Volume, a *account, reports m
 	apart := false
 	if !given {
 		next = longest(reports, next, names, v)
-		apart = l.longerElsewhere(v, a, reports, next)
+		apart = l.longerByWord(v, a, reports, next)
 	}
 	silent := l.doesNotAsk(v, a, reports)
 	if silent && !waited {
@@ -67,7 +67,7 @@ func (l *Leader) pickAsync(now Instant, v *cluster.Volume, a *account, reports m
 // pickLost: everybody was heard, and nobody is the member that it was.
 func (l *Leader) pickLost(now Instant, v *cluster.Volume, a *account, reports map[string]cluster.Report, all bool) *cluster.Promote {
 	last, heard := reports[v.Served]
-	if !all || !heard || l.elsewhere(v, a, v.Served) || !last.Usable() || a.failed && v.Served == v.Primary {
+	if !all || !heard || l.byWord(v, a, v.Served) || !last.Usable() || a.failed && v.Served == v.Primary {
 		return nil // an unchanged member may live: its return, or a person, decides
 	}
 	if last.Unmarked.Matches(v.Members[v.Served]) {

@@ -87,7 +87,7 @@ func (l *Leader) pickLagging(now Instant, v *cluster.Volume, a *account, reports
 	}
 	switch {
 	case next != "":
-		if next = longest(reports, next, names, v); l.longerElsewhere(v, a, reports, next) {
+		if next = longest(reports, next, names, v); l.longerByWord(v, a, reports, next) {
 			return nil
 		}
 		return l.promotionAsync(now, v, a, reports, next, cluster.BasisUnchanged)

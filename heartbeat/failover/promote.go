@@ -295,11 +295,11 @@ func writes(v *cluster.Volume, a *account, reports map[string]cluster.Report) bo
 }
 
 // candidates are the usable members, the wanted successor first, then in a fixed order. A primary that gave the
-// volume up for its own failed disk is none, and one at another site only if a person named it.
+// volume up for its own failed disk is none, and one that only a person promotes (byWord) only on that word.
 func (l *Leader) candidates(v *cluster.Volume, a *account, reports map[string]cluster.Report) []string {
 	var names []string
 	for _, n := range v.MemberNames() {
-		if r, ok := reports[n]; ok && r.Usable() && v.MayLead(n, &r, a.tookFirst(n, &r)) && !(n == v.Primary && a.failed) && !l.elsewhere(v, a, n) {
+		if r, ok := reports[n]; ok && r.Usable() && v.MayLead(n, &r, a.tookFirst(n, &r)) && !(n == v.Primary && a.failed) && !l.byWord(v, a, n) {
 			names = append(names, n)
 		}
 	}

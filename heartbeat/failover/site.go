@@ -13,27 +13,30 @@ type Sites struct {
 // SetSites changes them.
 func (l *Leader) SetSites(s Sites) { l.sites = s }
 
-// elsewhere reports whether n is at another site than the primary, and nobody asked for it by name: it is not promoted. Who was
-// primary before and is not settled with is none of these, for the present one has not acted (R6).
-func (l *Leader) elsewhere(v *cluster.Volume, a *account, n string) bool {
-	switch {
-	case v.Primary == "" || n == v.Primary || n == v.Previous || v.ServedLast(n):
+// byWord reports whether n is promoted on a person's word only, and there is none: it is at another site than the primary or drained,
+// and nobody named it, or there is maintenance, and nobody asked for a failover. Who was primary before and is not settled with is
+// none of these, for the present one has not acted (R6).
+func (l *Leader) byWord(v *cluster.Volume, a *account, n string) bool {
+	if v.Primary == "" || n == v.Primary || n == v.Previous || v.ServedLast(n) {
 		return false
-	case l.sites.Auto[v.Name] || l.sites.Of[n] == l.sites.Of[v.Primary]:
-		return false
-	case a.released == givenUp && a.gaveTo == n:
-		return false // it was given up for that one, which only a person asks for
 	}
-	o, ok := l.orders[v.Name]
-	return !ok || o.To != n
+	o, ordered := l.orders[v.Name]
+	away := !l.sites.Auto[v.Name] && l.sites.Of[n] != l.sites.Of[v.Primary]
+	switch {
+	case ordered && o.To == n, a.released == givenUp && a.gaveTo == n: // it was given up for that one, which only a person asks for
+		return false
+	case away || l.state.Nodes[n].Drained:
+		return true
+	}
+	return l.state.Maintenance && !ordered
 }
 
-// longerElsewhere reports whether a member at another site has a longer prefix of the order than next. R6 wants the longest promoted,
-// and only a person may have that one.
-func (l *Leader) longerElsewhere(v *cluster.Volume, a *account, reports map[string]cluster.Report, next string) bool {
+// longerByWord reports whether a member that only a person promotes has a longer prefix of the order than next. R6 wants the longest
+// promoted.
+func (l *Leader) longerByWord(v *cluster.Volume, a *account, reports map[string]cluster.Report, next string) bool {
 	best := reports[next]
 	for n, r := range reports {
-		if l.elsewhere(v, a, n) && r.Usable() && v.Unchanged(n, &r) && (r.Epoch > best.Epoch || r.Epoch == best.Epoch && r.Place > best.Place) {
+		if l.byWord(v, a, n) && r.Usable() && v.Unchanged(n, &r) && (r.Epoch > best.Epoch || r.Epoch == best.Epoch && r.Place > best.Place) {
 			return true
 		}
 	}

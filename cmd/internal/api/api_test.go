@@ -158,11 +158,14 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	check("delete", nil, nil, c.RescueDelete(ctx, "v", "a-e5"))
 	check("add", nil, nil, c.NodeAdd(ctx, "d"))
 	check("remove", nil, nil, c.NodeRemove(ctx, "d"))
+	check("drain", nil, nil, c.NodeDrain(ctx, "d", true))
+	check("maintenance", nil, nil, c.Maintenance(ctx, true))
 	want := []string{
 		"Failover {Volume:v To:b Force:true AcceptDataLoss:true Epoch:7}", "Failovers", "VolumeList", "NodeList", "ConfigExport", "ConfigShow",
 		"VolumeCreate {Volume:v InitialFrom:a DiscardData:false}", "VolumeCreate {Volume:v InitialFrom: DiscardData:true}",
 		"VolumeResync {Volume:v Replica:b Full:true DiscardTargetData:true DropMember:true}", "VolumePause {Volume:v Replica:b Paused:true}",
 		"RescueList v", "RescueExport {Volume:v ID:a-e5 Partial:true}", "RescueDelete v a-e5", "NodeAdd d", "NodeRemove d",
+		"NodeDrain d true", "Maintenance true",
 	}
 	check("calls", node.Calls(), want, nil)
 }
@@ -180,7 +183,7 @@ func TestSenselessRequestsNeverReachTheNode(t *testing.T) {
 		"resync to nobody":  func() error { _, err := c.VolumeResync(ctx, api.VolumeResyncRequest{Volume: "v"}); return err }(),
 		"verify of nothing": func() error { _, err := c.VolumeVerify(ctx, api.VolumeVerifyRequest{}); return err }(),
 		"pause of nothing":  func() error { _, err := c.VolumePause(ctx, api.VolumePauseRequest{Replica: "a"}); return err }(),
-		"add nobody":        c.NodeAdd(ctx, ""), "remove nobody": c.NodeRemove(ctx, ""),
+		"add nobody":        c.NodeAdd(ctx, ""), "remove nobody": c.NodeRemove(ctx, ""), "drain nobody": c.NodeDrain(ctx, "", true),
 	} {
 		if api.KindOf(err) != api.KindUsage {
 			t.Errorf("%s: %v", what, err)

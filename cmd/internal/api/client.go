@@ -164,6 +164,18 @@ func (c *Client) NodeAdd(ctx context.Context, name string) error {
 	return err
 }
 
+// NodeDrain has a node not become primary by itself, and hands over what it is primary of, or ends that.
+func (c *Client) NodeDrain(ctx context.Context, name string, drained bool) error {
+	_, err := c.rpc.NodeDrain(ctx, &adminv1.NodeDrainRequest{Name: name, Drained: drained})
+	return err
+}
+
+// Maintenance has no volume go to another node by itself, or ends that.
+func (c *Client) Maintenance(ctx context.Context, on bool) error {
+	_, err := c.rpc.Maintenance(ctx, &adminv1.MaintenanceRequest{On: on})
+	return err
+}
+
 // NodeRemove takes a node out of the cluster.
 func (c *Client) NodeRemove(ctx context.Context, name string) error {
 	_, err := c.rpc.NodeRemove(ctx, &adminv1.NodeRemoveRequest{Name: name})

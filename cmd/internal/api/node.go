@@ -166,6 +166,10 @@ type NodeKeeper interface {
 	NodeList(ctx context.Context) ([]Member, error)
 	NodeAdd(ctx context.Context, name string) error
 	NodeRemove(ctx context.Context, name string) error
+	// NodeDrain has a node not become primary by itself, and hands over what it is primary of, or ends that.
+	NodeDrain(ctx context.Context, name string, drained bool) error
+	// Maintenance has no volume go to another node by itself, or ends that.
+	Maintenance(ctx context.Context, on bool) error
 }
 
 // Member is a node in a list.

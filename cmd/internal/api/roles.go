@@ -26,6 +26,8 @@ var leastRole = map[string]pki.Role{
 	"Events":       pki.RoleViewer,
 	"ConfigShow":   pki.RoleViewer,
 	"Failover":     pki.RoleOperator,
+	"NodeDrain":    pki.RoleOperator,
+	"Maintenance":  pki.RoleOperator,
 	"VolumeResync": pki.RoleOperator,
 	"VolumePause":  pki.RoleOperator,
 	"VolumeVerify": pki.RoleOperator, // with repair too: it overwrites what is no copy any more, and demands that word

@@ -202,6 +202,17 @@ func (s *server) NodeRemove(ctx context.Context, r *adminv1.NodeRemoveRequest) (
 	return &adminv1.NodeRemoveReply{}, refuse(ctx, s.node.NodeRemove(ctx, r.GetName()))
 }
 
+func (s *server) NodeDrain(ctx context.Context, r *adminv1.NodeDrainRequest) (*adminv1.NodeDrainReply, error) {
+	if r.GetName() == "" {
+		return nil, refuse(ctx, BadRequest("node drain: no node is named"))
+	}
+	return &adminv1.NodeDrainReply{}, refuse(ctx, s.node.NodeDrain(ctx, r.GetName(), r.GetDrained()))
+}
+
+func (s *server) Maintenance(ctx context.Context, r *adminv1.MaintenanceRequest) (*adminv1.MaintenanceReply, error) {
+	return &adminv1.MaintenanceReply{}, refuse(ctx, s.node.Maintenance(ctx, r.GetOn()))
+}
+
 func (s *server) Events(r *adminv1.EventsRequest, stream adminv1.Admin_EventsServer) error {
 	ctx := stream.Context()
 	err := s.node.Events(ctx, r.GetFollow(), func(e Event) error {

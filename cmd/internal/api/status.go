@@ -8,12 +8,13 @@ import (
 
 // Status is the status document. Its JSON is a promise to scripts: keys are never renamed, and every key but a reason,
 // a point, rescue images, a comparison that there was none of and one that no schedule asks for, and what only a volume in async
-// has, is always there; lists are empty rather than null.
+// has, and what an operator keeps from happening by itself, is always there; lists are empty rather than null.
 type Status struct {
 	Cluster       string          `json:"cluster"`
 	Quorum        bool            `json:"quorum"`
 	Leader        string          `json:"leader"` // empty: none known
 	ConfigVersion uint64          `json:"config_version"`
+	Maintenance   bool            `json:"maintenance,omitempty"` // no volume goes to another node by itself
 	Nodes         []NodeStatus    `json:"nodes"`
 	Volumes       []VolumeStatus  `json:"volumes"`
 	Services      []ServiceStatus `json:"services"`
@@ -26,6 +27,7 @@ type NodeStatus struct {
 	Role          string       `json:"role"`
 	State         string       `json:"state"`
 	Site          string       `json:"site,omitempty"`
+	Drained       bool         `json:"drained,omitempty"` // it does not become primary by itself
 	Voter         bool         `json:"voter"`
 	LeaseMs       int64        `json:"lease_ms"` // what is left of its lease
 	ConfigDiffers bool         `json:"config_differs"`
@@ -204,7 +206,7 @@ type ReplicaStatus struct {
 	Resync        *ResyncStatus `json:"resync"`            // null: none runs
 	Point         *PointStatus  `json:"point,omitempty"`   // left out: it cannot be promoted, also not by force
 	Rescue        *RescueStatus `json:"rescue,omitempty"`  // left out: there are no rescue images of it
-	ByHand        string        `json:"by_hand,omitempty"` // its site, which is not the primary's: only a person promotes it; left out: it is not so
+	ByHand        string        `json:"by_hand,omitempty"` // why only a person promotes it ("is drained", "is at site far"); left out: it is not so
 	Line          *LineStatus   `json:"line,omitempty"`    // left out: no link block names its node and the primary
 }
 

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"hacluster/cmd/internal/api"
@@ -99,8 +98,8 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if len(vol.Members) == 0 { // there is no role to move, and whose content counts is not for a failover to say
 		return api.Refused("volume %q was never in use: %s", vol.Name, v.notFormed(vol))
 	}
-	if r.To == "" && v.onlyElsewhere(vol) {
-		return api.Refused("the other replicas of %q are at other sites, to which its role goes on a person's word only: name one with --to (%s)", vol.Name, strings.Join(vol.MemberNames(), ", "))
+	if why := v.onlyBy(vol, v.byName); r.To == "" && why != "" {
+		return api.Refused("the role of %q goes to none of its other replicas unless a person names it: %s: add --to NODE", vol.Name, why)
 	}
 	if r.To == "" {
 		for _, rep := range vol.Replicas {

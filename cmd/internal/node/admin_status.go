@@ -126,7 +126,7 @@ func (n *Node) Status(ctx context.Context, volume string) (*api.Status, error) {
 	if _, ok := st.Volumes[of]; volume != "" && !ok {
 		return nil, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
 	}
-	s := &api.Status{Cluster: n.cfg.Cluster.Name, Quorum: v.quorum, Leader: v.leader, ConfigVersion: st.ConfigVersion}
+	s := &api.Status{Cluster: n.cfg.Cluster.Name, Quorum: v.quorum, Leader: v.leader, ConfigVersion: st.ConfigVersion, Maintenance: st.Maintenance}
 	for _, c := range n.cfg.Nodes {
 		s.Nodes = append(s.Nodes, n.nodeStatus(&v, c.Name))
 	}
@@ -162,7 +162,7 @@ func sortedKeys[V any](m map[string]V) []string {
 func (n *Node) nodeStatus(v *view, name string) api.NodeStatus {
 	c, _ := n.cfg.Node(name)
 	rec := v.state.Nodes[name]
-	out := api.NodeStatus{Name: name, Role: string(c.Role), Site: c.Site, State: "unknown", Voter: v.voters[rec.RaftID] && rec.RaftID != "",
+	out := api.NodeStatus{Name: name, Role: string(c.Role), Site: c.Site, Drained: rec.Drained, State: "unknown", Voter: v.voters[rec.RaftID] && rec.RaftID != "",
 		ConfigDiffers: rec.Config != "" && rec.Config != v.state.ConfigHash}
 	l := v.local[name]
 	if l != nil {
@@ -289,9 +289,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 	case !vol.IsMember(node):
 		out.State = api.ReplicaOutOfSync
 	}
-	if site, away := v.elsewhere(vol, node); away {
-		out.ByHand = site
-	}
+	out.ByHand = v.byWord(vol, node)
 	out.Point = v.point(vol, node)
 	out.Reason = replicaReason(vol, node, out.State, rep, peer)
 	for _, i := range v.rescued(vol.Name, node) {

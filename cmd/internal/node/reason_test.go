@@ -48,7 +48,7 @@ func TestStatusNamesTheCommandWhereAPersonDecides(t *testing.T) {
 		"both are away":                      {nil, nil, "", true},
 		"a failed, b lost it":                {bad, lost, force + "b ", false},
 	} {
-		v := &view{quorum: true, local: map[string]*control.LocalReply{}}
+		v := &view{quorum: true, state: cluster.NewState(), local: map[string]*control.LocalReply{}}
 		for n, f := range map[string]func(*cluster.Report){"a": c.a, "b": c.b} {
 			if f == nil {
 				continue

@@ -14,7 +14,7 @@ func TestSemisyncSaysWhatAPromotionWaitsFor(t *testing.T) {
 	before, after := cluster.Incarnation{Boot: "1", Attachment: "x"}, cluster.Incarnation{Boot: "2", Attachment: "x"}
 	vol := &cluster.Volume{Name: "db", Mode: cluster.ModeSemisync, Epoch: 3, Primary: "a", Process: 1, Served: "a", Replicas: []cluster.Replica{{Node: "a"}, {Node: "b"}},
 		Members: map[string]cluster.Member{"a": {Incarnation: before, Process: 1}, "b": {Incarnation: before, Process: 1}}}
-	v := &view{quorum: true, local: map[string]*control.LocalReply{
+	v := &view{quorum: true, state: cluster.NewState(), local: map[string]*control.LocalReply{
 		"a": {Node: "a", Reports: []cluster.Report{{Volume: "db", Incarnation: after, Process: 2, Epoch: 3, Held: true}}},
 		"b": {Node: "b", Reports: []cluster.Report{{Volume: "db", Incarnation: before, Process: 2, Epoch: 3, Held: true}}},
 	}}

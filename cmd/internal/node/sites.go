@@ -2,15 +2,16 @@ package node
 
 import (
 	"fmt"
-	"slices"
+	"strings"
 
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/failover"
 )
 
-// A volume's role leaves the site of its primary only on a person's word, unless its site_failover says otherwise. The leader decides
-// that (failover/site.go), by the applied configuration; what is here tells people.
+// A volume's role leaves the site of its primary only on a person's word, unless its site_failover says otherwise; no drained node gets
+// it but by name; and while there is maintenance it goes nowhere by itself. The leader decides that (failover/site.go), by the applied
+// configuration and the state; what is here tells people.
 
 // followSites has the Leader know the sites of the configuration that this node runs with: the applied one, a moment after it was
 // applied. To read it here would keep leases waiting, where it has a thousand volumes.
@@ -32,29 +33,51 @@ func sitesOf(cfg *config.Config) failover.Sites {
 	return s
 }
 
-// elsewhere is the site of a replica that is promoted on a person's word only, for the primary is at another; ok: it is so.
-func (v *view) elsewhere(vol *cluster.Volume, node string) (site string, ok bool) {
-	if vol.Primary == "" || v.sites.Auto[vol.Name] || v.sites.Of[node] == v.sites.Of[vol.Primary] {
-		return "", false
+// byName tells why a replica is promoted only when a person names it: "is at site far", "is drained"; empty: it is not so.
+func (v *view) byName(vol *cluster.Volume, node string) (why string) {
+	switch {
+	case vol.Primary == "" || node == vol.Primary:
+		return ""
+	case v.state.Nodes[node].Drained:
+		return "is drained"
+	case v.sites.Auto[vol.Name] || v.sites.Of[node] == v.sites.Of[vol.Primary]:
+		return ""
+	case v.sites.Of[node] == "":
+		return "is at no site"
 	}
-	if site = v.sites.Of[node]; site == "" {
-		site = "none"
-	}
-	return site, true
+	return "is at site " + v.sites.Of[node]
 }
 
-// onlyElsewhere reports whether all other members are at other sites.
-func (v *view) onlyElsewhere(vol *cluster.Volume) bool {
-	others := slices.DeleteFunc(vol.MemberNames(), func(m string) bool { return m == vol.Primary })
-	return len(others) > 0 && !slices.ContainsFunc(others, func(m string) bool { _, away := v.elsewhere(vol, m); return !away })
+// byWord is byName, and maintenance, in which any word of a person's does.
+func (v *view) byWord(vol *cluster.Volume, node string) (why string) {
+	if why = v.byName(vol, node); why == "" && v.state.Maintenance && vol.Primary != "" && node != vol.Primary {
+		why = "waits, for there is maintenance"
+	}
+	return why
 }
 
-// byHand says what a person may do about replicas at other sites that could serve; empty: there are none.
+// onlyBy tells why the role goes to none of the other members by itself, as by says of each; empty: to one it does, or there is none.
+func (v *view) onlyBy(vol *cluster.Volume, by func(*cluster.Volume, string) string) string {
+	var all []string
+	for _, m := range vol.MemberNames() {
+		if m == vol.Primary {
+			continue
+		}
+		why := by(vol, m)
+		if why == "" {
+			return ""
+		}
+		all = append(all, m+" "+why)
+	}
+	return strings.Join(all, ", ")
+}
+
+// byHand says what a person may do about replicas that could serve and do not by themselves; empty: there are none.
 func (v *view) byHand(vol *cluster.Volume) string {
 	for _, m := range vol.MemberNames() {
 		rep := v.report(m, vol.Name)
-		if site, away := v.elsewhere(vol, m); away && rep != nil && rep.Usable() && vol.Unchanged(m, rep) {
-			return fmt.Sprintf("%s could follow and is at site %s: `ha-admin failover %s --to %s` moves the volume there, and nothing else does", m, site, vol.Name, m)
+		if why := v.byWord(vol, m); why != "" && rep != nil && rep.Usable() && vol.Unchanged(m, rep) {
+			return fmt.Sprintf("%s could follow and %s: `ha-admin failover %s --to %s` moves the volume there, and nothing else does", m, why, vol.Name, m)
 		}
 	}
 	return ""

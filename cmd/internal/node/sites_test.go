@@ -25,7 +25,7 @@ func TestStatusSaysThatAPersonMovesTheRoleToAnotherSite(t *testing.T) {
 	if why := v.notServed(vol); !strings.Contains(why, "ha-admin failover v --to s") || !strings.Contains(why, "far") {
 		t.Errorf("%q", why)
 	}
-	if r := v.replica(vol, nil, "s"); r.ByHand != "far" {
+	if r := v.replica(vol, nil, "s"); r.ByHand != "is at site far" {
 		t.Errorf("%+v", r)
 	}
 	if err := mayFailover(v, vol, api.FailoverRequest{Volume: "v"}); api.KindOf(err) != api.KindRefused || !strings.Contains(err.Error(), "--to") {
@@ -38,7 +38,7 @@ func TestStatusSaysThatAPersonMovesTheRoleToAnotherSite(t *testing.T) {
 	if why := v.notServed(vol); strings.Contains(why, "--to s") {
 		t.Errorf("where it goes by itself: %q", why)
 	}
-	if err := mayFailover(v, vol, api.FailoverRequest{Volume: "v"}); err != nil || v.onlyElsewhere(vol) {
+	if err := mayFailover(v, vol, api.FailoverRequest{Volume: "v"}); err != nil || v.onlyBy(vol, v.byWord) != "" {
 		t.Errorf("where it goes by itself: %v", err)
 	}
 }

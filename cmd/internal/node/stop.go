@@ -47,8 +47,9 @@ func (n *Node) handAllOver() {
 
 func (n *Node) handOne(ctx context.Context, r *replication.Replica) {
 	before := r.Volume()
-	if v := (&view{sites: sitesOf(n.conf())}); v.onlyElsewhere(&before) {
-		n.log.Warn("volume is stopped without a hand-over: the other replicas are at other sites, to which only a person moves it", "volume", before.Name)
+	v := view{state: n.state.get(), sites: sitesOf(n.conf())}
+	if why := v.onlyBy(&before, v.byWord); why != "" {
+		n.log.Warn("volume is stopped without a hand-over: only a person moves it to another node", "volume", before.Name, "why", why)
 		return
 	}
 	err := n.services.leave(ctx, before.Name, before.Epoch)

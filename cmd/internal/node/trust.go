@@ -103,7 +103,7 @@ func othersPropose(c cluster.Command) bool {
 		return c.Form.InitialFrom != "" // the leader's own names nobody: all replicas were fresh
 	}
 	return c.Drop != nil || c.Admit != nil || c.Rejoin != nil || c.AllowResync != nil || c.PauseResync != nil || c.FullResync != nil || c.SetMode != nil ||
-		c.AddNode != nil || c.RemoveNode != nil || c.Configure != nil
+		c.AddNode != nil || c.RemoveNode != nil || c.Configure != nil || c.SetDrained != nil || c.SetMaintenance != nil
 }
 
 // Reload reads certificates, authorities and gossip keys again. What is unusable changes nothing.

@@ -1834,6 +1834,174 @@ func (*NodeRemoveReply) Descriptor() ([]byte, []int) {
 	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
+type NodeDrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Drained       bool                   `protobuf:"varint,2,opt,name=drained,proto3" json:"drained,omitempty"` // false: it may be primary again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeDrainRequest) Reset() {
+	*x = NodeDrainRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDrainRequest) ProtoMessage() {}
+
+func (x *NodeDrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDrainRequest.ProtoReflect.Descriptor instead.
+func (*NodeDrainRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *NodeDrainRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NodeDrainRequest) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+type NodeDrainReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeDrainReply) Reset() {
+	*x = NodeDrainReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDrainReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDrainReply) ProtoMessage() {}
+
+func (x *NodeDrainReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDrainReply.ProtoReflect.Descriptor instead.
+func (*NodeDrainReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+type MaintenanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	On            bool                   `protobuf:"varint,1,opt,name=on,proto3" json:"on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MaintenanceRequest) Reset() {
+	*x = MaintenanceRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MaintenanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MaintenanceRequest) ProtoMessage() {}
+
+func (x *MaintenanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MaintenanceRequest.ProtoReflect.Descriptor instead.
+func (*MaintenanceRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *MaintenanceRequest) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+type MaintenanceReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MaintenanceReply) Reset() {
+	*x = MaintenanceReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MaintenanceReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MaintenanceReply) ProtoMessage() {}
+
+func (x *MaintenanceReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MaintenanceReply.ProtoReflect.Descriptor instead.
+func (*MaintenanceReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
 type EventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Follow        bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
@@ -1843,7 +2011,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +2023,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +2036,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -1894,7 +2062,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2074,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2087,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1979,7 +2147,7 @@ type ConfigShowRequest struct {
 
 func (x *ConfigShowRequest) Reset() {
 	*x = ConfigShowRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1991,7 +2159,7 @@ func (x *ConfigShowRequest) String() string {
 func (*ConfigShowRequest) ProtoMessage() {}
 
 func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2004,7 +2172,7 @@ func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowRequest.ProtoReflect.Descriptor instead.
 func (*ConfigShowRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 type ConfigShowReply struct {
@@ -2016,7 +2184,7 @@ type ConfigShowReply struct {
 
 func (x *ConfigShowReply) Reset() {
 	*x = ConfigShowReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2196,7 @@ func (x *ConfigShowReply) String() string {
 func (*ConfigShowReply) ProtoMessage() {}
 
 func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2209,7 @@ func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowReply.ProtoReflect.Descriptor instead.
 func (*ConfigShowReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ConfigShowReply) GetDocument() []byte {
@@ -2059,7 +2227,7 @@ type ConfigExportRequest struct {
 
 func (x *ConfigExportRequest) Reset() {
 	*x = ConfigExportRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2239,7 @@ func (x *ConfigExportRequest) String() string {
 func (*ConfigExportRequest) ProtoMessage() {}
 
 func (x *ConfigExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2252,7 @@ func (x *ConfigExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigExportRequest.ProtoReflect.Descriptor instead.
 func (*ConfigExportRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 type ConfigExportReply struct {
@@ -2097,7 +2265,7 @@ type ConfigExportReply struct {
 
 func (x *ConfigExportReply) Reset() {
 	*x = ConfigExportReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2277,7 @@ func (x *ConfigExportReply) String() string {
 func (*ConfigExportReply) ProtoMessage() {}
 
 func (x *ConfigExportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2290,7 @@ func (x *ConfigExportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigExportReply.ProtoReflect.Descriptor instead.
 func (*ConfigExportReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ConfigExportReply) GetVersion() uint64 {
@@ -2154,7 +2322,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2334,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2347,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -2240,7 +2408,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2420,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2433,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ApplyReply) GetDocument() []byte {
@@ -2392,7 +2560,14 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\fNodeAddReply\"'\n" +
 	"\x11NodeRemoveRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x11\n" +
-	"\x0fNodeRemoveReply\"'\n" +
+	"\x0fNodeRemoveReply\"@\n" +
+	"\x10NodeDrainRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\adrained\x18\x02 \x01(\bR\adrained\"\x10\n" +
+	"\x0eNodeDrainReply\"$\n" +
+	"\x12MaintenanceRequest\x12\x0e\n" +
+	"\x02on\x18\x01 \x01(\bR\x02on\"\x12\n" +
+	"\x10MaintenanceReply\"'\n" +
 	"\rEventsRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\"\xb1\x01\n" +
 	"\x05Event\x12\x10\n" +
@@ -2422,7 +2597,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x10accept_data_loss\x18\a \x01(\bR\x0eacceptDataLoss\"(\n" +
 	"\n" +
 	"ApplyReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument2\xba\f\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument2\xee\r\n" +
 	"\x05Admin\x12L\n" +
 	"\x06Status\x12!.hacluster.admin.v1.StatusRequest\x1a\x1f.hacluster.admin.v1.StatusReply\x12R\n" +
 	"\bFailover\x12#.hacluster.admin.v1.FailoverRequest\x1a!.hacluster.admin.v1.FailoverReply\x12U\n" +
@@ -2440,7 +2615,9 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\bNodeList\x12#.hacluster.admin.v1.NodeListRequest\x1a!.hacluster.admin.v1.NodeListReply\x12O\n" +
 	"\aNodeAdd\x12\".hacluster.admin.v1.NodeAddRequest\x1a .hacluster.admin.v1.NodeAddReply\x12X\n" +
 	"\n" +
-	"NodeRemove\x12%.hacluster.admin.v1.NodeRemoveRequest\x1a#.hacluster.admin.v1.NodeRemoveReply\x12H\n" +
+	"NodeRemove\x12%.hacluster.admin.v1.NodeRemoveRequest\x1a#.hacluster.admin.v1.NodeRemoveReply\x12U\n" +
+	"\tNodeDrain\x12$.hacluster.admin.v1.NodeDrainRequest\x1a\".hacluster.admin.v1.NodeDrainReply\x12[\n" +
+	"\vMaintenance\x12&.hacluster.admin.v1.MaintenanceRequest\x1a$.hacluster.admin.v1.MaintenanceReply\x12H\n" +
 	"\x06Events\x12!.hacluster.admin.v1.EventsRequest\x1a\x19.hacluster.admin.v1.Event0\x01\x12X\n" +
 	"\n" +
 	"ConfigShow\x12%.hacluster.admin.v1.ConfigShowRequest\x1a#.hacluster.admin.v1.ConfigShowReply\x12^\n" +
@@ -2459,7 +2636,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: hacluster.admin.v1.StatusRequest
 	(*StatusReply)(nil),           // 1: hacluster.admin.v1.StatusReply
@@ -2494,26 +2671,30 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*NodeAddReply)(nil),          // 30: hacluster.admin.v1.NodeAddReply
 	(*NodeRemoveRequest)(nil),     // 31: hacluster.admin.v1.NodeRemoveRequest
 	(*NodeRemoveReply)(nil),       // 32: hacluster.admin.v1.NodeRemoveReply
-	(*EventsRequest)(nil),         // 33: hacluster.admin.v1.EventsRequest
-	(*Event)(nil),                 // 34: hacluster.admin.v1.Event
-	(*ConfigShowRequest)(nil),     // 35: hacluster.admin.v1.ConfigShowRequest
-	(*ConfigShowReply)(nil),       // 36: hacluster.admin.v1.ConfigShowReply
-	(*ConfigExportRequest)(nil),   // 37: hacluster.admin.v1.ConfigExportRequest
-	(*ConfigExportReply)(nil),     // 38: hacluster.admin.v1.ConfigExportReply
-	(*ApplyRequest)(nil),          // 39: hacluster.admin.v1.ApplyRequest
-	(*ApplyReply)(nil),            // 40: hacluster.admin.v1.ApplyReply
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
+	(*NodeDrainRequest)(nil),      // 33: hacluster.admin.v1.NodeDrainRequest
+	(*NodeDrainReply)(nil),        // 34: hacluster.admin.v1.NodeDrainReply
+	(*MaintenanceRequest)(nil),    // 35: hacluster.admin.v1.MaintenanceRequest
+	(*MaintenanceReply)(nil),      // 36: hacluster.admin.v1.MaintenanceReply
+	(*EventsRequest)(nil),         // 37: hacluster.admin.v1.EventsRequest
+	(*Event)(nil),                 // 38: hacluster.admin.v1.Event
+	(*ConfigShowRequest)(nil),     // 39: hacluster.admin.v1.ConfigShowRequest
+	(*ConfigShowReply)(nil),       // 40: hacluster.admin.v1.ConfigShowReply
+	(*ConfigExportRequest)(nil),   // 41: hacluster.admin.v1.ConfigExportRequest
+	(*ConfigExportReply)(nil),     // 42: hacluster.admin.v1.ConfigExportReply
+	(*ApplyRequest)(nil),          // 43: hacluster.admin.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 44: hacluster.admin.v1.ApplyReply
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: hacluster.admin.v1.FailoverReply.failover:type_name -> hacluster.admin.v1.Failover
 	6,  // 1: hacluster.admin.v1.FailoversReply.failovers:type_name -> hacluster.admin.v1.Failover
-	41, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
+	45, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
 	8,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
 	7,  // 4: hacluster.admin.v1.Failover.lag:type_name -> hacluster.admin.v1.FailoverLag
 	11, // 5: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
-	41, // 6: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
+	45, // 6: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
 	28, // 7: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
-	41, // 8: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	45, // 8: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0,  // 9: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
 	2,  // 10: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
 	4,  // 11: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
@@ -2528,30 +2709,34 @@ var file_admin_v1_admin_proto_depIdxs = []int32{
 	26, // 20: hacluster.admin.v1.Admin.NodeList:input_type -> hacluster.admin.v1.NodeListRequest
 	29, // 21: hacluster.admin.v1.Admin.NodeAdd:input_type -> hacluster.admin.v1.NodeAddRequest
 	31, // 22: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
-	33, // 23: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
-	35, // 24: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
-	37, // 25: hacluster.admin.v1.Admin.ConfigExport:input_type -> hacluster.admin.v1.ConfigExportRequest
-	39, // 26: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
-	1,  // 27: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
-	3,  // 28: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
-	5,  // 29: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
-	10, // 30: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
-	13, // 31: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
-	15, // 32: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
-	17, // 33: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
-	19, // 34: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
-	21, // 35: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
-	23, // 36: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
-	25, // 37: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
-	27, // 38: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
-	30, // 39: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
-	32, // 40: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
-	34, // 41: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
-	36, // 42: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
-	38, // 43: hacluster.admin.v1.Admin.ConfigExport:output_type -> hacluster.admin.v1.ConfigExportReply
-	40, // 44: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
-	27, // [27:45] is the sub-list for method output_type
-	9,  // [9:27] is the sub-list for method input_type
+	33, // 23: hacluster.admin.v1.Admin.NodeDrain:input_type -> hacluster.admin.v1.NodeDrainRequest
+	35, // 24: hacluster.admin.v1.Admin.Maintenance:input_type -> hacluster.admin.v1.MaintenanceRequest
+	37, // 25: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
+	39, // 26: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
+	41, // 27: hacluster.admin.v1.Admin.ConfigExport:input_type -> hacluster.admin.v1.ConfigExportRequest
+	43, // 28: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
+	1,  // 29: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
+	3,  // 30: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
+	5,  // 31: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
+	10, // 32: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
+	13, // 33: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
+	15, // 34: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
+	17, // 35: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
+	19, // 36: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
+	21, // 37: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
+	23, // 38: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
+	25, // 39: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
+	27, // 40: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
+	30, // 41: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
+	32, // 42: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
+	34, // 43: hacluster.admin.v1.Admin.NodeDrain:output_type -> hacluster.admin.v1.NodeDrainReply
+	36, // 44: hacluster.admin.v1.Admin.Maintenance:output_type -> hacluster.admin.v1.MaintenanceReply
+	38, // 45: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
+	40, // 46: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
+	42, // 47: hacluster.admin.v1.Admin.ConfigExport:output_type -> hacluster.admin.v1.ConfigExportReply
+	44, // 48: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
+	29, // [29:49] is the sub-list for method output_type
+	9,  // [9:29] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -2568,7 +2753,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

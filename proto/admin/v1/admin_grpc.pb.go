@@ -44,6 +44,8 @@ const (
 	Admin_NodeList_FullMethodName     = "/hacluster.admin.v1.Admin/NodeList"
 	Admin_NodeAdd_FullMethodName      = "/hacluster.admin.v1.Admin/NodeAdd"
 	Admin_NodeRemove_FullMethodName   = "/hacluster.admin.v1.Admin/NodeRemove"
+	Admin_NodeDrain_FullMethodName    = "/hacluster.admin.v1.Admin/NodeDrain"
+	Admin_Maintenance_FullMethodName  = "/hacluster.admin.v1.Admin/Maintenance"
 	Admin_Events_FullMethodName       = "/hacluster.admin.v1.Admin/Events"
 	Admin_ConfigShow_FullMethodName   = "/hacluster.admin.v1.Admin/ConfigShow"
 	Admin_ConfigExport_FullMethodName = "/hacluster.admin.v1.Admin/ConfigExport"
@@ -80,6 +82,10 @@ type AdminClient interface {
 	NodeList(ctx context.Context, in *NodeListRequest, opts ...grpc.CallOption) (*NodeListReply, error)
 	NodeAdd(ctx context.Context, in *NodeAddRequest, opts ...grpc.CallOption) (*NodeAddReply, error)
 	NodeRemove(ctx context.Context, in *NodeRemoveRequest, opts ...grpc.CallOption) (*NodeRemoveReply, error)
+	// A drained node does not become primary by itself; what it is primary of is handed over, and what cannot be is told by the error.
+	NodeDrain(ctx context.Context, in *NodeDrainRequest, opts ...grpc.CallOption) (*NodeDrainReply, error)
+	// While there is maintenance no volume goes to another node by itself.
+	Maintenance(ctx context.Context, in *MaintenanceRequest, opts ...grpc.CallOption) (*MaintenanceReply, error)
 	// Events sends what the asked node remembers, oldest first, and goes on with what happens if follow is set.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	// ConfigShow gives the configuration that the asked node runs with.
@@ -248,6 +254,26 @@ func (c *adminClient) NodeRemove(ctx context.Context, in *NodeRemoveRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) NodeDrain(ctx context.Context, in *NodeDrainRequest, opts ...grpc.CallOption) (*NodeDrainReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeDrainReply)
+	err := c.cc.Invoke(ctx, Admin_NodeDrain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Maintenance(ctx context.Context, in *MaintenanceRequest, opts ...grpc.CallOption) (*MaintenanceReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MaintenanceReply)
+	err := c.cc.Invoke(ctx, Admin_Maintenance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_Events_FullMethodName, cOpts...)
@@ -327,6 +353,10 @@ type AdminServer interface {
 	NodeList(context.Context, *NodeListRequest) (*NodeListReply, error)
 	NodeAdd(context.Context, *NodeAddRequest) (*NodeAddReply, error)
 	NodeRemove(context.Context, *NodeRemoveRequest) (*NodeRemoveReply, error)
+	// A drained node does not become primary by itself; what it is primary of is handed over, and what cannot be is told by the error.
+	NodeDrain(context.Context, *NodeDrainRequest) (*NodeDrainReply, error)
+	// While there is maintenance no volume goes to another node by itself.
+	Maintenance(context.Context, *MaintenanceRequest) (*MaintenanceReply, error)
 	// Events sends what the asked node remembers, oldest first, and goes on with what happens if follow is set.
 	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
 	// ConfigShow gives the configuration that the asked node runs with.
@@ -387,6 +417,12 @@ func (UnimplementedAdminServer) NodeAdd(context.Context, *NodeAddRequest) (*Node
 }
 func (UnimplementedAdminServer) NodeRemove(context.Context, *NodeRemoveRequest) (*NodeRemoveReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method NodeRemove not implemented")
+}
+func (UnimplementedAdminServer) NodeDrain(context.Context, *NodeDrainRequest) (*NodeDrainReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method NodeDrain not implemented")
+}
+func (UnimplementedAdminServer) Maintenance(context.Context, *MaintenanceRequest) (*MaintenanceReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Maintenance not implemented")
 }
 func (UnimplementedAdminServer) Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
@@ -666,6 +702,42 @@ func _Admin_NodeRemove_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_NodeDrain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NodeDrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).NodeDrain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_NodeDrain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).NodeDrain(ctx, req.(*NodeDrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Maintenance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MaintenanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Maintenance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Maintenance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Maintenance(ctx, req.(*MaintenanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(EventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -789,6 +861,14 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "NodeRemove",
 			Handler:    _Admin_NodeRemove_Handler,
+		},
+		{
+			MethodName: "NodeDrain",
+			Handler:    _Admin_NodeDrain_Handler,
+		},
+		{
+			MethodName: "Maintenance",
+			Handler:    _Admin_Maintenance_Handler,
 		},
 		{
 			MethodName: "ConfigShow",

@@ -145,6 +145,16 @@ func (n *Node) NodeRemove(ctx context.Context, name string) error {
 	return n.called(ctx, "NodeRemove", name)
 }
 
+// NodeDrain answers Err.
+func (n *Node) NodeDrain(ctx context.Context, name string, drained bool) error {
+	return n.called(ctx, "NodeDrain", name, drained)
+}
+
+// Maintenance answers Err.
+func (n *Node) Maintenance(ctx context.Context, on bool) error {
+	return n.called(ctx, "Maintenance", on)
+}
+
 // Events sends Journal and, with follow, what comes through More.
 func (n *Node) Events(ctx context.Context, follow bool, send func(api.Event) error) error {
 	if err := n.called(ctx, "Events", follow); err != nil {

@@ -1,0 +1,93 @@
+package failover
+
+import (
+	"testing"
+
+	"hacluster/heartbeat/cluster"
+)
+
+func (g *rig) drain(node string, drained bool) {
+	g.commit(cluster.Command{SetDrained: &cluster.SetDrained{Node: node, Drained: drained}})
+}
+
+func (g *rig) maintain(on bool) {
+	g.commit(cluster.Command{SetMaintenance: &cluster.SetMaintenance{On: on}})
+}
+
+var allModes = []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync}
+
+func (g *rig) mode(mode string) {
+	g.change(func(v *cluster.Volume) {
+		v.Mode = mode
+		if mode != cluster.ModeSync {
+			v.Served = "p"
+		}
+	})
+}
+
+func TestDrainedNodeIsPromotedOnlyByName(t *testing.T) {
+	for _, mode := range allModes {
+		g := newRig(t)
+		g.mode(mode)
+		g.drain("s", true)
+		g.lose()
+		g.pass(20 * lease)
+		g.wantNoPromotion(mode + ": s is drained and nobody asked")
+		g.run(g.l.Order(g.now, "v", Order{}))
+		g.pass(2 * full)
+		g.wantNoPromotion(mode + ": a person named nobody")
+		g.run(g.l.Order(g.now, "v", Order{To: "s"}))
+		g.pass(2 * full)
+		if p := g.promotion(); p == nil || p.Candidate != "s" {
+			t.Errorf("%s: a person named s, and it is not promoted: %+v", mode, p)
+		}
+	}
+}
+
+func TestUndrainedNodeIsPromoted(t *testing.T) {
+	g := newRig(t)
+	g.drain("s", true)
+	g.lose()
+	g.pass(4 * lease)
+	g.drain("s", false)
+	g.pass(full)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
+func TestNothingMovesByItselfWhileThereIsMaintenance(t *testing.T) {
+	for _, mode := range allModes {
+		g := newRig(t)
+		g.mode(mode)
+		g.maintain(true)
+		g.lose()
+		g.pass(20 * lease)
+		g.wantNoPromotion(mode + ": there is maintenance")
+		g.maintain(false)
+		g.pass(2 * full)
+		if p := g.promotion(); p == nil || p.Candidate != "s" {
+			t.Errorf("%s: there is no maintenance any more, and s is not promoted: %+v", mode, p)
+		}
+	}
+}
+
+func TestPersonMovesTheRoleWhileThereIsMaintenance(t *testing.T) {
+	for _, to := range []string{"", "s"} {
+		g := newRig(t)
+		g.maintain(true)
+		g.lose()
+		g.run(g.l.Order(g.now, "v", Order{To: to}))
+		g.pass(2 * full)
+		g.wantPromotion("s", cluster.BasisUnchanged)
+	}
+}
+
+// The last primary comes back by itself: no other node gets the role by that.
+func TestPrimaryThatIsBackServesAgainWhileThereIsMaintenance(t *testing.T) {
+	g := newRig(t)
+	g.maintain(true)
+	g.lose()
+	g.pass(4 * lease)
+	g.reach["p"] = true
+	g.pass(2 * full)
+	g.wantPromotion("p", cluster.BasisUnchanged)
+}
