@@ -29,6 +29,13 @@ func TestDrainedNodeHandsOverAndTakesNothingByItself(t *testing.T) {
 	l.more(50)
 	r.until("healthy", Healthy)
 	r.admin(3, "failover", "vol") // nobody was named, and it goes there by name only
+	r.admin(1, "simulate", "node-loss", "nobody")
+	if out, _ := r.admin(0, "simulate", "node-loss", heir, "-o", "json"); !strings.Contains(out, `"outcome": "unavailable"`) || !strings.Contains(out, node+" is drained") {
+		t.Errorf("what would happen is told otherwise: %s", out)
+	}
+	if out, _ := r.admin(0, "simulate", "node-loss", node); !strings.Contains(out, "goes on") {
+		t.Errorf("what would happen is told otherwise: %s", out)
+	}
 	r.Kill(heir)
 	r.until("the drained node does not follow", because(node+" could follow and is drained"))
 	r.admin(0, "node", "undrain", node)
@@ -43,6 +50,10 @@ func TestDrainedNodeHandsOverAndTakesNothingByItself(t *testing.T) {
 	r.admin(0, "node", "drain", node)
 	r.until("it is served by the other again", PrimaryIs(heir))
 	r.admin(0, "node", "undrain", node)
+	r.until("healthy", Healthy)
+	if out, _ := r.admin(0, "simulate", "node-loss", heir, "-o", "json"); !strings.Contains(out, `"outcome": "moves"`) {
+		t.Errorf("what would happen is told otherwise: %s", out)
+	}
 	l.stop()
 	r.same()
 }
