@@ -192,11 +192,12 @@ func (c *Core) holds(op *Op, n int64) {
 	}
 }
 
-// claim has what p is sent next come into its window.
+// claim has what p is sent next come into its window. The target of a resync has none: it is bounded by the backlog, and would not keep
+// up with clients by a window for each round trip.
 func (c *Core) claim(p *peer) {
 	for p.claimed < p.out.len() {
 		op := p.out.at(p.claimed).op
-		if c.spools() && p.claimed > 0 && p.window+size(op) > c.cfg.Spool.Window {
+		if c.spools() && p.required() && p.claimed > 0 && p.window+size(op) > c.cfg.Spool.Window {
 			return
 		}
 		switch op.place {

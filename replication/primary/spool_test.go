@@ -245,3 +245,22 @@ func TestSpoolComesBackWithinTheRoom(t *testing.T) {
 		t.Errorf("%d was sent last", g.lastSent("s"))
 	}
 }
+
+// A resync target is sent all that clients write, whatever the window: it would never catch up.
+func TestSpoolLimitsNoResyncTarget(t *testing.T) {
+	g, _ := spoolRig(t)
+	g.up("x")
+	g.log = g.log[:0]
+	for i := range int64(8) {
+		g.writeDone(i*4096, 4096)
+	}
+	sent := 0
+	for _, a := range g.log {
+		if a.Kind == Send && a.Node == "x" {
+			sent++
+		}
+	}
+	if sent != 8 {
+		t.Errorf("%d of 8 writes were sent", sent)
+	}
+}
