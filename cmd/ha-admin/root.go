@@ -107,7 +107,7 @@ func (a *app) root() *cobra.Command {
 	a.globalFlags(root)
 	root.AddCommand(a.statusCommand(), a.failoverCommand(), a.failoversCommand(), a.volumeCommand(), a.nodeCommand(),
 		a.eventsCommand(), a.configCommand(), a.applyCommand(), a.pkiCommand(), a.manCommand())
-	root.AddCommand(a.maintenanceCommand(), a.simulateCommand(), notYet("fence NODE", "turn a node off"))
+	root.AddCommand(a.maintenanceCommand(), a.simulateCommand(), a.explainCommand(), notYet("fence NODE", "turn a node off"))
 	return root
 }
 

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -53,6 +55,21 @@ func TestDrainedNodeHandsOverAndTakesNothingByItself(t *testing.T) {
 	r.until("healthy", Healthy)
 	if out, _ := r.admin(0, "simulate", "node-loss", heir, "-o", "json"); !strings.Contains(out, `"outcome": "moves"`) {
 		t.Errorf("what would happen is told otherwise: %s", out)
+	}
+	for _, e := range []string{"0", "first"} {
+		r.admin(2, "explain", e)
+	}
+	r.admin(1, "explain", "1000000")
+	events, _ := r.admin(0, "events", "-o", "json")
+	for _, line := range strings.Split(events, "\n") {
+		var e api.Event
+		if json.Unmarshal([]byte(line), &e) == nil && e.Kind == "promoted" && e.Number > 0 {
+			out, _ := r.admin(0, "explain", fmt.Sprint(e.Number))
+			if !strings.Contains(out, "because") || !strings.Contains(out, "R10") {
+				t.Errorf("%s is explained by %s", line, out)
+			}
+			t.Log(out)
+		}
 	}
 	l.stop()
 	r.same()
