@@ -32,6 +32,9 @@ func (s *resyncing) look(now time.Duration, node string, g primary.Progress) (ki
 		if g.Paused {
 			return "resync paused", fmt.Sprintf("that of %s has stopped: %d bytes are left", node, g.RemainingBytes)
 		}
+		if g.Spoilt {
+			return "resync interrupted", fmt.Sprintf("that of %s: %d bytes are left; the primary's own disk failed, and nothing of it is copied while another member, which has all, is waited for", node, g.RemainingBytes)
+		}
 		return "resync interrupted", fmt.Sprintf("that of %s: %d bytes are left; it goes on when the replica is back", node, g.RemainingBytes)
 	case !g.Resyncing:
 		return "", ""

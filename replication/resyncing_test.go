@@ -39,12 +39,16 @@ func TestEventsOfTheLifeOfAResync(t *testing.T) {
 	g.Resyncing, g.Paused = true, false
 	look(time.Second, "resync goes on")
 	look(20*time.Second, "") // the pause was no stall
+	g.Resyncing, g.Spoilt = false, true
+	look(time.Second, "resync interrupted", "83886080 bytes", "own disk failed")
+	g.Resyncing, g.Spoilt = true, false
+	look(time.Second, "resync goes on")
 	g.Resyncing, g.Connected = false, false
 	look(time.Second, "resync interrupted", "83886080 bytes")
 	g.Resyncing, g.Connected = true, true
 	look(time.Second, "resync goes on")
 	g = primary.Progress{Connected: true, Member: true, ComparedBytes: 100 << 20, CopiedBytes: 3 << 20}
-	look(time.Second, "resync ended", "104857600 bytes compared", "3145728 bytes copied", "3659.0 s")
+	look(time.Second, "resync ended", "104857600 bytes compared", "3145728 bytes copied", "3661.0 s")
 	look(time.Second, "")
 	g = primary.Progress{Resyncing: true, Connected: true, RemainingBytes: 4096}
 	look(time.Second, "resync begun", "4096 bytes")

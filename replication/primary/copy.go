@@ -26,7 +26,7 @@ func (p *peer) full() bool {
 
 // advance asks for work on a resync, or closes it when nothing is left.
 func (c *Core) advance(now Instant, p *peer) {
-	if !p.connected || p.closing || p.catching || p.mapping {
+	if !p.connected || p.closing || p.catching || p.mapping || c.spoilt() {
 		return
 	}
 	if p.plan.Done() && p.m.Behind() > 0 || c.paused(p) && p.m.Behind() == 0 && !p.plan.Done() && !p.plan.Busy() && !p.plan.Aside() {
@@ -76,14 +76,20 @@ var errFailing = errors.New("the primary's own disk failed: what it reads may be
 // failing reports whether nothing of this disk may go to p: after a failed write or flush it may show what is older than
 // what was acknowledged, and a member has that (R23). The hand-over is under way.
 func (c *Core) failing(p *peer) bool {
-	return p.required() && (c.diskErr != nil || c.flushErr != nil)
+	return p.required() && (c.diskErr != nil || c.flushErr != nil) || c.spoilt()
 }
+
+// spoilt reports whether nobody becomes a member from this disk: a write or flush of it failed, and there is another member, whose
+// disk did not. That one has what a failed flush may have lost here, and a prefix of the order; here later writes may lie beside one
+// that failed, and whoever was copied from here would hold what was never a prefix (R13, R23). It takes the role when it is back, as
+// where there is no third replica, or a person decides.
+func (c *Core) spoilt() bool { return c.diskErr != nil && !c.readsOnly && c.members() > 0 }
 
 // Copying tells how many bytes of a resync of node are being copied. paced false: none runs that may wait for clients; of a
 // member reads may wait for the comparison (R29).
 func (c *Core) Copying(node string) (bytes int64, paced bool) {
 	p := c.peers[node]
-	return p.copyBytes, !p.member && p.connected && p.plan != nil && !p.plan.Done() && !c.paused(p)
+	return p.copyBytes, !p.member && p.connected && p.plan != nil && !p.plan.Done() && !c.paused(p) && !c.spoilt()
 }
 
 // CopyAll reports whether a chunk is to be copied as a whole, also where the digests agree. After a failed flush the
@@ -260,6 +266,7 @@ type Progress struct {
 	Connected, Member, Resyncing bool
 	Unreadable                   bool // a part of what is to be copied cannot be read here
 	Paused                       bool // an operator wants nothing copied to it; Resyncing is false
+	Spoilt                       bool // this disk failed, and another member is waited for, not it; Resyncing is false
 	// Known: RemainingBytes is all that a resync would look at; else it is the least of it.
 	Known bool
 	// Of a replica that is no member: what is left to look at, and what it was when the resync began.
@@ -309,9 +316,9 @@ func (c *Core) Peer(node string) Progress {
 		g.TotalBytes = max(min(p.total, c.vol.Size), g.RemainingBytes)
 	}
 	if p.plan != nil && !p.member {
-		g.Resyncing, g.Unreadable = p.connected && !p.mapping && !c.paused(p), p.plan.Aside()
+		g.Resyncing, g.Unreadable = p.connected && !p.mapping && !c.paused(p) && !c.spoilt(), p.plan.Aside()
 	}
-	g.Paused = c.paused(p)
+	g.Paused, g.Spoilt = c.paused(p), !p.member && c.spoilt()
 	c.lagOf(p, &g)
 	return g
 }

@@ -61,8 +61,8 @@ func (c *Core) applySet(now Instant, p *peer) {
 		p.whole = false
 	}
 	c.sendAway(now, p)
-	if p.connected && p.plan != nil && !p.required() {
-		c.progress(now, p) // a pause may have ended
+	if p.connected && (p.plan != nil && !p.required() || p.catching && p.admitting == 0) {
+		c.progress(now, p) // a pause may have ended, or the last member whose disk is better than ours may have left
 	}
 }
 
@@ -140,6 +140,9 @@ func (c *Core) firmMembers() (n int) {
 func (c *Core) members() int { return len(c.vol.Members) - 1 }
 
 func (c *Core) proposeAdmit(now Instant, p *peer) {
+	if c.spoilt() {
+		return
+	}
 	p.admitting, p.proposed = c.vol.Version, now
 	m := cluster.Member{Incarnation: p.incarnation, Process: p.process}
 	c.act(Action{Kind: Propose, Command: &cluster.Command{By: c.cfg.Self, Admit: &cluster.Admit{On: c.on(), Node: p.node, Member: m, Full: p.whole, Rescued: p.rescued}}})
