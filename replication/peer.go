@@ -59,27 +59,35 @@ const (
 
 func (p *peerLink) run(ctx context.Context) {
 	pause, crowd := firstPause, p.t.r.cfg.Crowd
+	if crowd.isDown(p.node) { // another volume that began at the same time has found out: a thousand need not
+		p.rest(ctx, pause)
+	}
 	for ctx.Err() == nil {
 		began := time.Now()
 		p.connect(ctx)
 		if time.Since(began) > longestPause {
 			pause = firstPause // it held for a while: not one that is accepted and closed again and again
 		}
-		tries := int64(dialsPerSec)
-		if p.member() {
-			pause, tries = min(pause, memberPause), memberDialsPerSec
-		}
-		wait := pause
-		if crowd.isDown(p.node) {
-			wait = crowd.pace(pause, tries)
-		}
-		select {
-		case <-ctx.Done():
-		case <-p.back:
-		case <-time.After(wait):
-		}
-		pause = min(2*pause, longestPause)
+		pause = p.rest(ctx, pause)
 	}
+}
+
+// rest waits until the next attempt, and is the pause after that.
+func (p *peerLink) rest(ctx context.Context, pause time.Duration) time.Duration {
+	crowd, tries := p.t.r.cfg.Crowd, int64(dialsPerSec)
+	if p.member() {
+		pause, tries = min(pause, memberPause), memberDialsPerSec
+	}
+	wait := pause
+	if crowd.isDown(p.node) {
+		wait = crowd.pace(pause, tries)
+	}
+	select {
+	case <-ctx.Done():
+	case <-p.back:
+	case <-time.After(wait):
+	}
+	return min(2*pause, longestPause)
 }
 
 func (p *peerLink) member() bool {

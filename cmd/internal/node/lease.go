@@ -101,6 +101,9 @@ func (l *leaseHolder) ask(ctx context.Context) {
 	}
 	names = l.holder.Renamed() - names
 	l.mu.Unlock()
+	if l.n.vols.awaitsName() {
+		time.AfterFunc(l.n.conf().Timers.Renew/8, l.kickNow) // clients wait for it: sooner than at the next renewal
+	}
 	switch {
 	case !taken:
 	case ran && names == 0:

@@ -45,6 +45,7 @@ type volumes struct {
 	nbd     *nbd.Server // nil before run
 	all     map[string]*held
 	asking  []string // those of all that leaseReports and lags look at: of a thousand volumes, mostly none
+	unnamed []string // those that this process was promoted for and no grant had named yet
 	done    bool
 	news    servedNews        // for the leader
 	telling bool              // tellAll runs
@@ -163,7 +164,7 @@ func (v *volumes) limit(server *nbd.Server, cfg *config.Config) {
 // settled: all are open and as they should be.
 func (v *volumes) follow(st *cluster.State) (settled bool) {
 	var missing []cluster.Volume
-	var asking []string
+	var asking, unnamed []string
 	settled = true
 	for name, vol := range st.Volumes {
 		if _, ok := vol.Replica(v.n.me.Name); !ok {
@@ -192,16 +193,31 @@ func (v *volumes) follow(st *cluster.State) (settled bool) {
 		}
 		if vol.Primary == v.n.me.Name && vol.Process == v.n.dir.id.Start && v.n.lease.until(name, vol.Epoch) == 0 {
 			settled = false
-			v.n.lease.kickNow() // promoted: ask at once
+			unnamed = append(unnamed, name)
 		}
 	}
 	v.mu.Lock()
-	v.asking = asking
+	v.asking, v.unnamed = asking, unnamed
 	v.mu.Unlock()
+	if len(unnamed) > 0 {
+		v.n.lease.kickNow() // promoted: ask at once
+	}
 	if v.openSome(st, missing) {
 		v.wake() // what was opened learns its record, and the next come
 	}
 	return settled
+}
+
+// awaitsName reports whether a volume that this process was promoted for not long ago has not been named by a grant yet: the leader
+// grants by the state that it has applied, and may have got to know of the promotion after it answered, or the answer was on its way.
+func (v *volumes) awaitsName() bool {
+	since := v.n.now().Add(-v.n.conf().Timers.Lease)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.ContainsFunc(v.unnamed, func(name string) bool {
+		h := v.all[name]
+		return h != nil && h.learned > since && v.n.lease.until(name, h.epoch) == 0
+	})
 }
 
 // asked are the replicas of which a request for a lease, or who follows lags, may have something to tell, by the state that was
