@@ -14,7 +14,7 @@ import (
 
 // The volumes of a node that dies move by one entry, each with all that was acknowledged, and come back into sync.
 func TestManyVolumesMoveByOneEntry(t *testing.T) {
-	const many = 200 // more than fit into one entry that is not compressed
+	const many = 300 // more than fit into one entry that is not compressed
 	cfg := Config{Size: "1MiB", RTO: "6s", Apart: true}
 	for i := 2; i <= many; i++ {
 		cfg.More = append(cfg.More, fmt.Sprint("vol", i))
