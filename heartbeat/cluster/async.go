@@ -17,7 +17,7 @@ package cluster
 // heard (package failover). Nothing is settled: nobody stays but at a hand-over.
 
 // Where some replicas are in async and others not (pair.go), "another" is one in async, and of those that are not nothing is lost; what
-// all lost their memory of is gone on with by them, and the ones in async, which may have it, are held.
+// all lost their memory of is gone on with by them, and the ones in async, which may have it, are held, members or not.
 
 // Lag is what the last primary had acknowledged of a volume in async, and another member not yet written.
 type Lag struct {
@@ -74,8 +74,11 @@ func (v *Volume) hold(p *Promote) {
 		// It lost what it had not flushed, and what a member wrote back of that is there: one that stays is settled with, and one that
 		// leaves is held. Who was held before stays so for that: what was kept aside of it counts.
 		v.Held = without(v.Held, p.Candidate)
-		for _, n := range v.MemberNames() {
-			if n != p.Candidate && v.Lags(n) && !v.IsHeld(n) {
+		// So is one in async that is no member any more, where others are not in async: it left when one of those followed, which had
+		// all that it has, and held it in memory. In async alone who follows has made durable what it has, and all others are held then.
+		for _, r := range v.Replicas {
+			n := r.Node
+			if n != p.Candidate && v.Lags(n) && !v.IsHeld(n) && (v.IsMember(n) || v.isMixed()) {
 				v.Held, v.HeldSince = append(v.Held, n), v.Epoch
 			}
 		}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -64,6 +65,11 @@ func (v *Volume) has(mode string) bool {
 // Lags reports whether node, as a member beside who served, may lack what clients were told of.
 func (v *Volume) Lags(node string) bool {
 	return node != v.Served && v.ModeBetween(v.Served, node) == ModeAsync
+}
+
+// isMixed reports whether some replica may lack what clients were told of, and another, beside who served, may not.
+func (v *Volume) isMixed() bool {
+	return v.HasAsync() && slices.ContainsFunc(v.Replicas, func(r Replica) bool { return r.Node != v.Served && !v.Lags(r.Node) })
 }
 
 // ModesText is the mode, and which replicas have another.

@@ -91,6 +91,26 @@ func TestPromotionsOfAVolumeWithTwoModes(t *testing.T) {
 	}
 }
 
+// s follows p in sync, and x, in async, leaves with that, held by nobody: s has all that it has. Then s alone loses its memory: what it
+// had not flushed, x may have.
+func TestOneInAsyncIsHeldWhenWhoFollowedLosesItsMemory(t *testing.T) { // R19, R25
+	for _, basis := range []Basis{BasisLastPrimary, BasisUnmarked} {
+		s := mixed(t)
+		ok(t, s, Command{Promote: promote(s, "s", BasisUnchanged)})
+		ok(t, s, Command{By: "s", Drop: &Drop{On: on(s), Node: "p"}})
+		if v := s.Volumes["v"]; v.IsMember("x") || len(v.Held) > 0 {
+			t.Fatalf("set %v, held %v", v.MemberNames(), v.Held)
+		}
+		again := promote(s, "s", basis)
+		again.Member.Incarnation = Incarnation{Boot: "another"}
+		again.Unmarked = &Keeper{incA.Boot, s.Volumes["v"].Members["s"].Process}
+		ok(t, s, Command{Promote: again})
+		if v := s.Volumes["v"]; v.IsHeld("x") != (basis == BasisLastPrimary) || v.IsHeld("x") && v.HeldSince != v.Epoch || v.IsHeld("s") || v.IsHeld("p") {
+			t.Errorf("%s: held %v since %d in epoch %d", basis, v.Held, v.HeldSince, v.Epoch)
+		}
+	}
+}
+
 func TestModeOfAReplicaChanges(t *testing.T) {
 	s := mixed(t)
 	change := func(mode string, own map[string]string) string {

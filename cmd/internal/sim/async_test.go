@@ -216,6 +216,9 @@ func (o *oracle) longest(l *leader, p *cluster.Promote) {
 // bound, which whoever has more of is held for.
 func (o *oracle) follow(s *session) {
 	l, n := &o.line, s.r.n
+	if o.lostMemory && !o.forced && !l.behind {
+		o.forgot(n)
+	}
 	if !o.async() || o.forced || o.lostMemory && !l.behind {
 		return
 	}
@@ -254,6 +257,24 @@ func (o *oracle) follow(s *session) {
 		for _, m := range o.w.data() {
 			if m != n && t.lackedBy(n) && t.anyOn(m) && !v.IsHeld(m.name) {
 				o.w.violate("R19: %s begins without write %d, which %s has, and that is not held", n.name, t.value, m.name)
+			}
+		}
+	}
+}
+
+// forgot checks that of what was acknowledged, and n has lost with its memory, nothing is on a replica in async that nobody holds
+// (R19). A member settles with n, or left with its promotion and is held as well. With all in async, who follows another made durable
+// what it has and the others are held from then on; one that its primary dropped is not.
+func (o *oracle) forgot(n *node) {
+	v := o.w.truth.state.Volumes[volumeName]
+	mixed := slices.ContainsFunc(o.w.data(), func(m *node) bool { return m != n && o.firm(m) })
+	if !v.HasAsync() || !mixed {
+		return
+	}
+	for b := range o.size() {
+		for _, m := range o.w.data() {
+			if has := m.disk.cache[b]; m != n && has > n.disk.cache[b] && has == o.acked[b] && !o.firm(m) && !v.IsMember(m.name) && !v.IsHeld(m.name) {
+				o.w.violate("R19: %s lost write %d of block %d with its memory, %s has it, and is not held", n.name, has, b, m.name)
 			}
 		}
 	}
