@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ func TestBuffersAreAlignedAndApart(t *testing.T) {
 	}
 	var all []taken
 	for i := range 7 {
-		for _, n := range []int{1, 4096, 4097, 64 << 10, 128 << 10, 128<<10 + 1, 1 << 20, 1<<20 + 1, 4 << 20} {
+		for _, n := range []int{1, 4096, 4097, 64 << 10, 256 << 10, 256<<10 + 1, 1 << 20, 1<<20 + 1, 4 << 20} {
 			b := NewBuf(n)
 			if len(b.Bytes()) != n || at(b.Bytes())%BlockSize != 0 {
 				t.Fatalf("a buffer of %d bytes has %d and begins at %#x", n, len(b.Bytes()), at(b.Bytes()))
@@ -44,7 +45,7 @@ func TestLargeBuffersAreOfHugePages(t *testing.T) {
 	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage/enabled"); err != nil {
 		t.Skip("a kernel without transparent huge pages: ", err)
 	}
-	for _, n := range []int{128 << 10, 1 << 20, 2 << 20, 32 << 20} {
+	for _, n := range []int{512 << 10, 1 << 20, 2 << 20, 32 << 20} {
 		b := NewBuf(n)
 		clear(b.Bytes())
 		if at(b.Bytes())/hugePage != (at(b.Bytes())+uintptr(min(n, hugePage))-1)/hugePage {
@@ -77,6 +78,35 @@ func flagsOf(t *testing.T, addr uintptr) (flags []string) {
 	}
 	t.Fatalf("no mapping holds %#x", addr)
 	return nil
+}
+
+// Limits of memory count what is held of buffers; what that keeps of memory is no more than some times as much, whatever was used
+// beside it meanwhile (R28).
+func TestHeldBuffersKeepLittleElse(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var held []*Buf
+	for range 32 {
+		var burst []*Buf
+		for range 48 {
+			burst = append(burst, NewBuf(512<<10))
+		}
+		held = append(held, burst[0])
+		for _, b := range burst[1:] {
+			b.Free()
+		}
+		runtime.GC()
+		runtime.GC() // two of them empty a sync.Pool
+	}
+	runtime.ReadMemStats(&after)
+	// of what the heap counts, half has no memory behind it: where huge pages begin is not where the heap's objects do
+	if kept, counts := int64(after.HeapAlloc-before.HeapAlloc)/2, int64(len(held))*(512<<10); kept > 5*counts {
+		t.Errorf("buffers of %d bytes keep %d", counts, kept)
+	}
+	for _, b := range held {
+		b.Free()
+	}
 }
 
 func BenchmarkNewBuf(b *testing.B) {

@@ -196,6 +196,9 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 	if slices.Contains(p.Leave, p.Candidate) {
 		return "the candidate would leave the set"
 	}
+	if void := s.mayFollow(p, v); void != "" {
+		return void
+	}
 	if void := mayStay(p, v); void != "" {
 		return void
 	}

@@ -127,6 +127,9 @@ type Promote struct {
 	// (R6); any other that is not named leaves. At a first start and a hand-over all stay.
 	Stay   map[string]Member `json:"stay,omitempty"`
 	Reason string            `json:"reason"`
+	// Ordered: a person asked for a failover, or named the candidate; else it is void when an operator said meanwhile that the candidate
+	// takes nothing by itself.
+	Ordered bool `json:"ordered,omitempty"`
 	// SilentMillis is how long the leader had not heard the old primary, for the record of the failover.
 	SilentMillis int64 `json:"silent_ms,omitempty"`
 	// Lag is what the last primary said last of what others lacked, and LagAgeMillis how long ago; Bound is the one that is

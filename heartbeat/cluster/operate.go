@@ -43,6 +43,19 @@ func (s *State) setMaintenance(c Command, m *SetMaintenance) string {
 	return ""
 }
 
+// mayFollow: an operator's word counts from its own entry on, also for what the leader had decided before.
+func (s *State) mayFollow(p *Promote, v *Volume) string {
+	switch {
+	case p.Ordered || v.Primary == "" || p.Candidate == v.Primary || p.Candidate == v.Previous || v.ServedLast(p.Candidate):
+		return ""
+	case s.Nodes[p.Candidate].Drained:
+		return p.Candidate + " was drained meanwhile"
+	case s.Maintenance:
+		return "there is maintenance meanwhile"
+	}
+	return ""
+}
+
 // operated reports whether an older program would miss what an operator said.
 func (s *State) operated() bool {
 	for _, n := range s.Nodes {

@@ -91,3 +91,37 @@ func TestPrimaryThatIsBackServesAgainWhileThereIsMaintenance(t *testing.T) {
 	g.pass(2 * full)
 	g.wantPromotion("p", cluster.BasisUnchanged)
 }
+
+func TestDrainedNodeIsFirstPrimaryOnlyWhereThereIsNoOther(t *testing.T) {
+	for _, n := range []string{"p", "s"} {
+		g := newRig(t)
+		g.drain(n, true)
+		g.change(func(v *cluster.Volume) { v.Primary, v.Process = "", 0 })
+		g.pass(4 * full)
+		if p := g.promotion(); p == nil || p.Candidate == n {
+			t.Errorf("%s is drained: %+v", n, p)
+		}
+	}
+}
+
+// What the leader had decided before an operator's word, and is applied behind it, does not happen.
+func TestOperatorsWordCountsForWhatWasDecidedBefore(t *testing.T) {
+	words := map[string]cluster.Command{"drained": {SetDrained: &cluster.SetDrained{Node: "s", Drained: true}}, "maintenance": {SetMaintenance: &cluster.SetMaintenance{On: true}}}
+	for what, word := range words {
+		for _, ordered := range []bool{false, true} {
+			g := newRig(t)
+			if ordered {
+				g.run(g.l.Order(g.now, "v", Order{To: "s"}))
+			}
+			g.lose()
+			p := g.promotion()
+			if p == nil || p.Candidate != "s" || p.Ordered != ordered {
+				t.Fatalf("%s: %+v", what, p)
+			}
+			g.commit(word)
+			if r := g.commit(cluster.Command{Promote: p}); (r.Void == "") != ordered {
+				t.Errorf("%s, ordered %t: void %q", what, ordered, r.Void)
+			}
+		}
+	}
+}

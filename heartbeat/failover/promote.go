@@ -142,6 +142,8 @@ func (l *Leader) choose(now Instant, v *cluster.Volume, a *account, why string) 
 	}
 	p.On = cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}
 	p.Term, p.Reason = l.cfg.Term, why
+	any, named := l.ordered(v, a, p.Candidate)
+	p.Ordered = named || any && !l.state.Nodes[p.Candidate].Drained
 	return &cluster.Command{Promote: p}
 }
 
@@ -301,6 +303,11 @@ func (l *Leader) candidates(v *cluster.Volume, a *account, reports map[string]cl
 	for _, n := range v.MemberNames() {
 		if r, ok := reports[n]; ok && r.Usable() && v.MayLead(n, &r, a.tookFirst(n, &r)) && !(n == v.Primary && a.failed) && !l.byWord(v, a, n) {
 			names = append(names, n)
+		}
+	}
+	if v.Primary == "" { // a drained one only where there is no other
+		if i := slices.IndexFunc(names, func(n string) bool { return !l.state.Nodes[n].Drained }); i > 0 {
+			names[0], names[i] = names[i], names[0]
 		}
 	}
 	if i := slices.Index(names, a.handTo); i > 0 {

@@ -20,15 +20,24 @@ func (l *Leader) byWord(v *cluster.Volume, a *account, n string) bool {
 	if v.Primary == "" || n == v.Primary || n == v.Previous || v.ServedLast(n) {
 		return false
 	}
-	o, ordered := l.orders[v.Name]
 	away := !l.sites.Auto[v.Name] && l.sites.Of[n] != l.sites.Of[v.Primary]
+	ordered, named := l.ordered(v, a, n)
 	switch {
-	case ordered && o.To == n, a.released == givenUp && a.gaveTo == n: // it was given up for that one, which only a person asks for
+	case named:
 		return false
 	case away || l.state.Nodes[n].Drained:
 		return true
 	}
 	return l.state.Maintenance && !ordered
+}
+
+// ordered reports whether a person asked for a failover, and whether for one to n.
+func (l *Leader) ordered(v *cluster.Volume, a *account, n string) (any, named bool) {
+	o, any := l.orders[v.Name]
+	if a.released == givenUp && a.gaveTo == n { // it was given up for that one, which only a person asks for
+		return true, true
+	}
+	return any, any && o.To == n
 }
 
 // longerByWord reports whether a member that only a person promotes has a longer prefix of the order than next. R6 wants the longest

@@ -40,10 +40,11 @@ func (n *Node) handAllFrom(ctx context.Context, name string) error {
 			continue
 		}
 		led++
+		epoch := st.Volumes[volume].Epoch // in a later one it is not what is meant to move: it has moved already
 		goes.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			if _, err := n.Failover(ctx, api.FailoverRequest{Volume: volume}); err != nil {
+			if _, err := n.Failover(ctx, api.FailoverRequest{Volume: volume, Epoch: uint64(epoch)}); err != nil && n.state.get().Volumes[volume].Primary == name {
 				mu.Lock()
 				defer mu.Unlock()
 				if stays++; why == nil {
