@@ -11,7 +11,7 @@ import (
 const maxEarlyBytes = 256 << 20
 
 // Room counts it, one for all replicas of a node. It may be used concurrently.
-type Room struct{ used atomic.Int64 }
+type Room struct{ used, back atomic.Int64 }
 
 var _ primary.Room = (*Room)(nil)
 
@@ -27,14 +27,17 @@ func (r *Room) Take(bytes int64) bool {
 // maxBackBytes is what comes back from the spools beside that.
 const maxBackBytes = 64 << 20
 
-// Back takes what was given back while it was in a spool.
+// Back takes what was given back while it was in a spool: what is sent to standbys far behind holds up no writer.
 func (r *Room) Back(bytes int64, must bool) bool {
-	if r.used.Add(bytes) <= maxEarlyBytes+maxBackBytes || must {
+	if r.back.Add(bytes) <= maxBackBytes || must {
 		return true
 	}
-	r.used.Add(-bytes)
+	r.back.Add(-bytes)
 	return false
 }
+
+// Returned gives that back.
+func (r *Room) Returned(bytes int64) { r.back.Add(-bytes) }
 
 // Tight reports whether more than half is in use.
 func (r *Room) Tight() bool { return r.used.Load() > maxEarlyBytes/2 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hacluster/blockdev"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/primary"
@@ -41,7 +43,8 @@ type spooler struct {
 	ended   bool
 	began   bool               // the goroutines are there
 	since   [2]cluster.Instant // when the call of each of the two began that has not returned; 0: there is none
-	failing string             // what was told last; empty: it works
+	failing string             // what it said last; empty: it works
+	said    string             // what was told last
 	saidAt  cluster.Instant    // when
 }
 
@@ -76,7 +79,7 @@ func (s *spooler) read(o *op) {
 	s.put(&s.reads, o, s.toRead)
 }
 
-// put is bounded by what the Core has on its way: data that is in memory, and the windows.
+// put is bounded by what the Core has on its way: data that counts as in memory until Spooled, and the windows.
 func (s *spooler) put(to *[]*op, o *op, wake chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,15 +99,15 @@ func remind(wake chan struct{}) {
 	}
 }
 
-// take takes all that waits; false: it is over.
+// take takes all that waits, perhaps nothing after a wake; false: it is over.
 func (s *spooler) take(from *[]*op, wake <-chan struct{}, into []*op) ([]*op, bool) {
-	for {
+	for woken := false; ; woken = true {
 		s.mu.Lock()
 		into, ended := append(into[:0], *from...), s.ended
 		clear(*from)
 		*from = (*from)[:0]
 		s.mu.Unlock()
-		if len(into) > 0 || ended {
+		if len(into) > 0 || ended || woken {
 			return into, !ended
 		}
 		<-wake
@@ -120,15 +123,21 @@ func (s *spooler) writer() {
 		all, more = s.take(&s.writes, s.toWrite, all)
 		for rest := all; len(rest) > 0; {
 			pieces, places = pieces[:0], places[:0]
-			var err error
+			n := len(rest)
 			if more {
-				for _, o := range rest {
-					pieces = append(pieces, o.buf.Bytes())
-				}
-				places, err = s.putFile(pieces, places)
+				n = s.needless(rest)
 			}
-			n := max(len(places), 1)
-			if err != nil || !more {
+			if n > 0 {
+				s.wrote(rest[:n], nil, nil)
+				rest = rest[n:]
+				continue
+			}
+			for _, o := range rest {
+				pieces = append(pieces, o.buf.Bytes())
+			}
+			places, err := s.putFile(pieces, places)
+			s.tell(s.t.r.node.Now(), err, keptText)
+			if n = len(places); err != nil {
 				n = len(rest) // the others would fail likewise; the Core tries again
 			}
 			s.wrote(rest[:n], places, err)
@@ -137,9 +146,21 @@ func (s *spooler) writer() {
 		clear(all)
 		clear(pieces)
 		if s.file != nil && more {
+			s.begin(toWrite)
 			_ = s.file.Trim() // what is not given back is used again
+			s.end(toWrite)
 		}
 	}
+}
+
+// needless is how many of the first operations nobody needs any more: a disk that is slow does not write what it has no use of.
+func (s *spooler) needless(ops []*op) (n int) {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	for n < len(ops) && s.t.core.Needless(&ops[n].Op) {
+		n++
+	}
+	return n
 }
 
 func (s *spooler) putFile(pieces [][]byte, places []spool.Place) (_ []spool.Place, err error) {
@@ -184,7 +205,6 @@ func (s *spooler) end(call int) {
 func (s *spooler) wrote(ops []*op, places []spool.Place, err error) {
 	t := s.t
 	now := t.r.node.Now()
-	s.tell(now, err, keptText)
 	t.mu.Lock()
 	var acts *actions
 	if !t.ended {
@@ -304,9 +324,10 @@ func (s *spooler) tell(now cluster.Instant, err error, follows string) {
 		text = err.Error()
 	}
 	s.mu.Lock()
-	said := s.failing != text && (err == nil || s.saidAt == 0 || now.Sub(s.saidAt) >= time.Minute)
+	s.failing = text
+	said := s.said != text && (err == nil || s.saidAt == 0 || now.Sub(s.saidAt) >= time.Minute)
 	if said {
-		s.failing = text
+		s.said = text
 		if err != nil {
 			s.saidAt = now
 		}
@@ -326,19 +347,22 @@ func (s *spooler) tell(now cluster.Instant, err error, follows string) {
 }
 
 func cure(err error) string {
-	if errors.Is(err, spool.ErrFull) {
+	if errors.Is(err, spool.ErrFull) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return "Give its file system more space, or name another folder (async { spool = ... })"
 	}
 	return "Look at its disk, or name a folder on another one (async { spool = ... })"
 }
 
-// reason is why it takes nothing.
-func (s *spooler) reason() string {
+// reason is why it takes nothing; failed: the Core says so. What nobody has asked it for since it failed is no reason.
+func (s *spooler) reason(failed bool) string {
 	if s == nil {
 		return ""
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !failed && s.since == [2]cluster.Instant{} {
+		return ""
+	}
 	return s.failing
 }
 
@@ -355,8 +379,12 @@ func (s *spooler) hangs(now cluster.Instant, limit time.Duration) {
 	}
 }
 
-// free gives the place of what nobody needs any more back.
-func (s *spooler) free(at spool.Place) { s.file.Free(at) }
+// free gives the place of what nobody needs any more back, and with the last one the file's room.
+func (s *spooler) free(at spool.Place) {
+	if s.file.Free(at) {
+		remind(s.toWrite)
+	}
+}
 
 // hungAfter is how long a call may take before an operator is told of it.
 const hungAfter = 10 * time.Second

@@ -53,7 +53,8 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.ModeWaits = t.core.ModeWaits()
-	s.Spool = SpoolStatus{t.core.Spooling(), t.spool.reason()}
+	s.Spool = SpoolStatus{Spooling: t.core.Spooling()}
+	s.Spool.Reason = t.spool.reason(s.Spool.Failed)
 	for _, n := range t.core.Peers() {
 		p := t.peers[n]
 		g := t.core.Peer(n)

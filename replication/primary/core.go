@@ -77,6 +77,7 @@ type Op struct {
 	early    int64 // bytes that it counts since it was acknowledged before every member had written it
 	claims   int   // windows that it is in
 	place    place // of its data, with a spool
+	fetched  bool  // its data came back from there, and counts for that
 	readers  []*Op // finished reads that wait for it (R29)
 	waits    int   // of a finished read: incomplete writes that it overlaps
 
@@ -176,6 +177,7 @@ type Core struct {
 	early     int64  // bytes of operations that were acknowledged early and are held
 	bound     Bound
 	// With a spool:
+	fetched    int64   // bytes of data that came back from the spool
 	fresh      int64   // bytes of data that clients were told of, and that are in memory only
 	spooled    int64   // bytes of data that are in the spool
 	spoolAgain Instant // when it is tried again; 0: it has not failed

@@ -11,9 +11,10 @@ import "hacluster/blockdev"
 type Room interface {
 	Take(bytes int64) bool // false: there is not so much
 	Give(bytes int64)
-	// Back is Take for what was taken before, and given back while it was in the spool. must: it is the one operation of a member
-	// that is always let in.
+	// Back is Take for what was given back while it was in the spool, out of a room of its own, which Returned gives back. must: it is the
+	// one operation of a member that is always let in.
 	Back(bytes int64, must bool) bool
+	Returned(bytes int64)
 	// Tight: more than half of it is in use.
 	Tight() bool
 }
@@ -41,6 +42,10 @@ func (c *Core) beginEarly(op *Op) bool {
 }
 
 func (c *Core) endEarly(op *Op) {
+	if op.place == leaving {
+		op.place = needless // its data is in memory until the spool lets go of it
+		return
+	}
 	c.endSpool(op)
 	c.giveBack(op.early)
 	op.early = 0
@@ -48,6 +53,9 @@ func (c *Core) endEarly(op *Op) {
 
 // End gives back what the volumes share: the Core decides nothing any more.
 func (c *Core) End() {
+	if c.cfg.Room != nil && c.fetched > 0 {
+		c.cfg.Room.Returned(c.fetched)
+	}
 	c.giveBack(c.early)
 	c.cfg.Room = nil
 }

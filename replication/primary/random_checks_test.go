@@ -120,7 +120,9 @@ func (w *world) check() {
 				w.fail("operation %d is released and in the outbox of %s", op.seq, p.node)
 			} else {
 				sum += weight(op)
-				early[op] = op.early
+				if early[op] = op.early; op.fetched {
+					early[op] += payload(op)
+				}
 			}
 		}
 		if sum != p.bytes {
@@ -131,8 +133,13 @@ func (w *world) check() {
 	for _, n := range early {
 		held += n
 	}
-	if held != w.c.early || w.room != nil && held != w.room.used {
-		w.fail("R28: %d bytes are held of what was acknowledged early, %d counted", held, w.c.early)
+	for _, op := range w.spool.writes {
+		if op.place == needless { // in no outbox, and still in memory
+			held += op.early
+		}
+	}
+	if held != w.c.early+w.c.fetched || w.room != nil && held != w.room.used {
+		w.fail("R28: %d bytes are held of what was acknowledged early, %d counted", held, w.c.early+w.c.fetched)
 	}
 	if least != w.c.minSeen {
 		w.fail("minSeen is %d, the peers have %d", w.c.minSeen, least)

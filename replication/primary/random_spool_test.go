@@ -146,6 +146,11 @@ func (w *world) checkSpool() {
 			w.fail("operation %d is in a window, and not asked for", op.seq)
 		}
 	}
+	for _, op := range w.spool.writes {
+		if op.place == needless { // in no outbox, and in memory until the spool lets go of it
+			fresh, early = fresh+payload(op), early+op.early
+		}
+	}
 	if fresh != c.fresh || spooled != c.spooled || early != c.early {
 		w.fail("%d bytes in memory, %d in the spool, %d early; %d, %d and %d are counted", fresh, spooled, early, c.fresh, c.spooled, c.early)
 	}

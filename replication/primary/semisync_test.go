@@ -190,6 +190,8 @@ func (r *room) Back(n int64, must bool) bool {
 	return true
 }
 
+func (r *room) Returned(n int64) { r.Give(n) }
+
 func (r *room) Tight() bool { return r.used > r.max/2 }
 
 // A member that is held up by one write takes any number behind it: what of that clients were told of is bounded, of a volume and

@@ -47,13 +47,14 @@ const spoolRetry = time.Second
 type place uint8
 
 const (
-	untold  place = iota // not told of, or there is no spool, or no data
-	kept                 // in memory only
-	leaving              // in memory, and on its way to the spool
-	both                 // in memory and in the spool
-	stowed               // in the spool only
-	coming               // in the spool, and on its way back
-	gone                 // the spool could not give it back
+	untold   place = iota // not told of, or there is no spool, or no data
+	kept                  // in memory only
+	leaving               // in memory, and on its way to the spool
+	needless              // likewise, and nobody needs it any more
+	both                  // in memory and in the spool
+	stowed                // in the spool only
+	coming                // in the spool, and on its way back
+	gone                  // the spool could not give it back
 )
 
 // Spooling is how the spool stands.
@@ -121,7 +122,12 @@ func (c *Core) spool(op *Op) {
 func (c *Core) Spooled(now Instant, op *Op, err error) {
 	c.time(now)
 	switch {
-	case op.place != leaving: // nobody needs it any more
+	case op.place == needless:
+		op.place = kept
+		c.endEarly(op)
+		c.letGo()
+		return
+	case op.place != leaving:
 		return
 	case err != nil:
 		op.place = kept
@@ -137,6 +143,9 @@ func (c *Core) Spooled(now Instant, op *Op, err error) {
 	}
 	c.letGo()
 }
+
+// Needless reports whether op is on its way to the spool for nobody.
+func (c *Core) Needless(op *Op) bool { return op.place == needless }
 
 // spoolRest has all data spooled that a failure left in memory, if it is still too much.
 func (c *Core) spoolRest() {
@@ -179,16 +188,32 @@ func (c *Core) unload(op *Op) {
 		return
 	}
 	op.place = stowed
-	c.holds(op, -payload(op))
+	c.letsGo(op)
 	c.act(Action{Kind: Unload, Op: op})
 }
 
-// holds counts memory of an operation that was told of early.
-func (c *Core) holds(op *Op, n int64) {
-	op.early += n
-	c.early += n
-	if n < 0 && c.cfg.Room != nil {
-		c.cfg.Room.Give(-n)
+// regain takes the memory for what comes back.
+func (c *Core) regain(op *Op, must bool) bool {
+	if c.cfg.Room != nil && !c.cfg.Room.Back(payload(op), must) {
+		return false
+	}
+	op.fetched = true
+	c.fetched += payload(op)
+	return true
+}
+
+// letsGo gives the memory of the data back, to the room that it is of.
+func (c *Core) letsGo(op *Op) {
+	n := payload(op)
+	if !op.fetched {
+		op.early -= n
+		c.giveBack(n)
+		return
+	}
+	op.fetched = false
+	c.fetched -= n
+	if c.cfg.Room != nil {
+		c.cfg.Room.Returned(n)
 	}
 }
 
@@ -202,11 +227,10 @@ func (c *Core) claim(p *peer) {
 		}
 		switch op.place {
 		case stowed:
-			if c.cfg.Room != nil && !c.cfg.Room.Back(payload(op), p.claimed == 0) {
+			if !c.regain(op, p.claimed == 0) {
 				return // what is in the window goes first
 			}
 			op.place = coming
-			c.holds(op, payload(op))
 			c.act(Action{Kind: Load, Op: op})
 		case gone:
 			c.unfed(p, "the spool of this node lost what it is to be sent next")
@@ -240,7 +264,7 @@ func (c *Core) Loaded(now Instant, op *Op, err error) {
 	op.place = both
 	if err != nil {
 		op.place = gone
-		c.holds(op, -payload(op))
+		c.letsGo(op)
 	}
 	c.unload(op)
 	for _, n := range c.names {
@@ -278,10 +302,13 @@ func (c *Core) unfed(p *peer, why string) {
 // endSpool: nobody needs the data any more.
 func (c *Core) endSpool(op *Op) {
 	switch op.place {
-	case kept, leaving:
+	case kept:
 		c.fresh -= payload(op)
 	case both, stowed, coming, gone:
 		c.spooled -= payload(op)
+	}
+	if op.fetched {
+		c.letsGo(op)
 	}
 	op.place = untold
 }

@@ -170,11 +170,12 @@ func transfer(pieces [][]byte, off int64, call func([][]byte, int64) (int, error
 	return nil
 }
 
-// Free gives the place back, to be used again.
-func (f *File) Free(at Place) {
+// Free gives the place back, to be used again, and reports whether that was the last: Trim has the whole file to give back.
+func (f *File) Free(at Place) (last bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.slots.free(at.off, at.n)
+	return f.slots.used == 0
 }
 
 // Trim gives the room of free slots at the end back to the file system. It is called by who calls Put.

@@ -91,6 +91,9 @@ func (n *Node) HandOver(ctx context.Context, h *control.HandOver) (*control.Done
 	if now := r.Volume().Epoch; now != h.Epoch {
 		return nil, status.Error(codes.AlreadyExists, fmt.Sprintf("a hand-over decided in epoch %d is void in epoch %d", h.Epoch, now))
 	}
+	if s, ok := r.Serving(); ok && s.Spool.Bytes > 0 { // writers would be held until all of it is on the standbys
+		return nil, status.Error(codes.ResourceExhausted, fmt.Sprintf("%d bytes that standbys of %q lack are in the spool of %s, and a hand-over would hold its writers until they have them: wait until `ha-admin status` shows less, or lower max_lag_bytes by `ha-admin apply`, which slows writers until it does", s.Spool.Bytes, h.Volume, n.me.Name))
+	}
 	err := n.services.leave(ctx, h.Volume, h.Epoch)
 	if err == nil { // after them: they may use it
 		err = n.devices.leave(ctx, h.Volume, h.Epoch)

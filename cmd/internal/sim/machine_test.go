@@ -89,6 +89,8 @@ func (r *room) Back(bytes int64, must bool) bool {
 	return r.Take(bytes)
 }
 
+func (r *room) Returned(bytes int64) { r.Give(bytes) }
+
 func (r *room) Tight() bool { return false }
 
 func (r *room) Give(bytes int64) {
