@@ -45,7 +45,7 @@ func runWorld(seed uint64) (w *world, err error) {
 	for _, p := range w.c.peers {
 		p.asideAt = 0 // what could not be read can be from now on, and is tried
 	}
-	for w.calm = true; step < 20_000 && w.c.DiskError() == nil; step++ {
+	for w.calm = true; step < 100_000 && w.c.DiskError() == nil; step++ {
 		if w.step(); w.atRest() {
 			break
 		}
