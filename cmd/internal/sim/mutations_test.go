@@ -138,7 +138,7 @@ func (m *mutation) mustFail(t *testing.T, root string) {
 	list, bin, pkg := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test"), "."
 	args := []string{"-test.run", "^TestModel$", "-seeds", m.seeds, "-focus", m.focus, "-replicas", m.many, "-fails", "1"}
 	if m.tests != "" {
-		pkg, args = m.tests, nil
+		pkg, args = m.tests, []string{"-test.timeout", "5m"} // what waits for ever for what the mutation withholds has noticed
 	}
 	if err := os.WriteFile(list, b, 0o600); err != nil {
 		t.Fatal(err)
