@@ -144,9 +144,7 @@ func TestSecondVolumeIsAddedWrittenAndRemoved(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(r.DataDir(n), "volumes", "more")); !os.IsNotExist(err) {
 			t.Errorf("its folder on %s: %v", n, err)
 		}
-		if _, err := os.Stat(filepath.Join(dir, n+"-more.sock")); !os.IsNotExist(err) {
-			t.Errorf("its listener on %s: %v", n, err)
-		}
+		r.untilGone(filepath.Join(dir, n+"-more.sock")) // a node that runs with a configuration acts by it a moment later
 	}
 	load.stop()
 	install(t, without, r.File())

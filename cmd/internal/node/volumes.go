@@ -107,6 +107,8 @@ func (v *volumes) run(ctx context.Context) error {
 		}
 		if opened := v.newly.Swap(false); opened || cfg != taken {
 			v.configure(cfg)
+			v.limit(nbd.server, cfg)
+			_ = nbd.follow(cfg) // it has logged what cannot be opened
 			taken = cfg
 		}
 		select {
@@ -114,8 +116,6 @@ func (v *volumes) run(ctx context.Context) error {
 			return nil
 		case <-changed:
 		case <-configured:
-			v.limit(nbd.server, v.n.conf())
-			_ = nbd.follow(v.n.conf()) // it has logged what cannot be opened
 		case <-v.kick:
 			settled = false
 		case <-reopen.C:
