@@ -3,16 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
-// profileSeconds is how long the daemons are profiled from the beginning of a resync: less than it takes.
-const profileSeconds = 4
+// profileTime is how long the daemons are profiled from the beginning of a resync: less than it takes.
+const profileTime = 4 * time.Second
 
 // profile writes what the processor does in both daemons for a while to files in the folder: NAME-primary, NAME-standby.
 func (b *bench) profile(ctx context.Context, folder, name string) error {
@@ -20,29 +17,8 @@ func (b *bench) profile(ctx context.Context, folder, name string) error {
 	var errs [2]error
 	for i, node := range []string{b.primary, b.standby} {
 		path := filepath.Join(folder, name+"-"+[]string{"primary", "standby"}[i])
-		goes.Go(func() { errs[i] = fetch(ctx, b.HTTP(node), path) })
+		goes.Go(func() { errs[i] = b.Profile(ctx, node, profileTime, path) })
 	}
 	goes.Wait()
 	return errors.Join(errs[:]...)
-}
-
-func fetch(ctx context.Context, address, path string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", address, profileSeconds), nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("profile of %s: %s", address, resp.Status)
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, resp.Body)
-	return errors.Join(err, f.Close())
 }
