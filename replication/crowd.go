@@ -23,7 +23,7 @@ type Crowd struct {
 	tenures map[*Tenure]struct{}
 	awake   map[*Tenure]struct{} // those of tenures that do not rest
 	asked   map[string]time.Time // when all were last told to ask a node
-	down    map[string]bool      // nodes that did not answer the greeting that came back last
+	down    map[string]time.Time // nodes that did not answer the greeting that came back last, and when that was
 }
 
 // How often all idle volumes of a node together look at themselves, and ask for signs of life, in a second. With fewer volumes
@@ -110,6 +110,9 @@ func (c *Crowd) suspect(by *Tenure, node string) {
 	}
 }
 
+// downFor is how long a word that a node does not answer counts for all: who said it may have ended, and the node be back.
+const downFor = time.Second
+
 // greeted tells what came of a greeting. The first answer of a node that gave none is news for all who wait to try again.
 func (c *Crowd) greeted(node string, err error) {
 	var refused *link.RefusedError
@@ -117,11 +120,14 @@ func (c *Crowd) greeted(node string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.down == nil {
-		c.down = map[string]bool{}
+		c.down = map[string]time.Time{}
 	}
-	was := c.down[node]
-	c.down[node] = !answered
-	if !was || !answered {
+	_, was := c.down[node]
+	if !answered {
+		c.down[node] = time.Now()
+		return
+	}
+	if delete(c.down, node); !was {
 		return
 	}
 	for t := range c.tenures {
@@ -137,7 +143,8 @@ func (c *Crowd) greeted(node string, err error) {
 func (c *Crowd) isDown(node string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.down[node]
+	since, down := c.down[node]
+	return down && time.Since(since) < downFor
 }
 
 // SetResyncs changes how many resyncs of the node run at a time.

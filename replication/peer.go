@@ -107,7 +107,9 @@ func (p *peerLink) connect(ctx context.Context) {
 	greet, cancel := context.WithTimeout(ctx, max(2*t.r.timers.drop(), time.Second))
 	sender, reply, err := t.r.node.Greet(greet, p.node, hello)
 	cancel()
-	t.r.cfg.Crowd.greeted(p.node, err)
+	if ctx.Err() == nil { // else the tenure ended, which says nothing of the node
+		t.r.cfg.Crowd.greeted(p.node, err)
+	}
 	if err != nil {
 		p.refused(err)
 		return

@@ -66,6 +66,8 @@ type StartNode struct {
 	Start   uint64 `json:"start"`
 	Boot    string `json:"boot"`
 	Config  string `json:"config"`
+	// Reads is the newest format of a command that the process reads (Reads); 0: an older program, which does not say.
+	Reads int `json:"reads,omitempty"`
 }
 
 // RemoveNode forgets a node; its replicas leave every set.
@@ -268,8 +270,37 @@ const (
 	commandOperate = 8 // a node is drained, or there is maintenance
 )
 
+// Reads is the newest format of a command that this program reads.
+const Reads = commandOperate
+
+// Readable reports whether every node reads what Encode makes of the command. A node for which an entry is of no known format would
+// go on without it, with another state than the others.
+func (s *State) Readable(b []byte) bool {
+	var c struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return false
+	}
+	for _, n := range s.Nodes {
+		if c.Format >= commandPacked && n.Reads < c.Format {
+			return false
+		}
+	}
+	return true
+}
+
 // Encode is the command as the log holds it.
 func (c Command) Encode() []byte {
+	b := c.Plain()
+	if p := packed(&c, b); p != nil {
+		return p
+	}
+	return b
+}
+
+// Plain is Encode without packing, for nodes that cannot unpack.
+func (c Command) Plain() []byte {
 	c.Format = commandFormat
 	if c.Configure != nil && slices.ContainsFunc(c.Configure.Resize, func(r ResizeVolume) bool { return r.Number > 0 }) {
 		c.Format = commandResized
@@ -292,9 +323,6 @@ func (c Command) Encode() []byte {
 	b, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("cluster: encode command %+v: %v", c, err)) // plain data: cannot happen
-	}
-	if p := packed(&c, b); p != nil {
-		return p
 	}
 	return b
 }
@@ -333,8 +361,14 @@ func DecodeCommand(b []byte) (Command, error) {
 	return c, err
 }
 
+// maxObjects bounds what a command of few bytes decodes to (R28): a promotion has a dozen parts.
+const maxObjects = 64 * MaxBatch
+
 func decodeCommand(b []byte) (Command, error) {
 	var c Command
+	if n := objects(b); n > maxObjects {
+		return c, fmt.Errorf("decode command of %d bytes: %d parts, at most %d are taken", len(b), n, maxObjects)
+	}
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}

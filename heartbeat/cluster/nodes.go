@@ -43,7 +43,7 @@ func (s *State) startNode(c Command, r *StartNode) string {
 	case r.Start <= n.Start:
 		return fmt.Sprintf("process %d of %q is not newer than process %d: was its data directory restored or copied?", r.Start, r.Node, n.Start)
 	}
-	n.Start, n.Boot, n.Config = r.Start, r.Boot, r.Config
+	n.Start, n.Boot, n.Config, n.Reads = r.Start, r.Boot, r.Config, r.Reads
 	s.Nodes[r.Node] = n
 	s.event(c, "node started", nil, r.Node, fmt.Sprintf("process %d of %s", r.Start, r.Node))
 	return ""

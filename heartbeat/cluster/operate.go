@@ -46,7 +46,7 @@ func (s *State) setMaintenance(c Command, m *SetMaintenance) string {
 // mayFollow: an operator's word counts from its own entry on, also for what the leader had decided before.
 func (s *State) mayFollow(p *Promote, v *Volume) string {
 	switch {
-	case p.Ordered || v.Primary == "" || p.Candidate == v.Primary || p.Candidate == v.Previous || v.ServedLast(p.Candidate):
+	case p.Ordered || p.Basis == BasisForced || v.Primary == "" || p.Candidate == v.Primary || p.Candidate == v.Previous || v.ServedLast(p.Candidate):
 		return ""
 	case s.Nodes[p.Candidate].Drained:
 		return p.Candidate + " was drained meanwhile"

@@ -52,3 +52,6 @@ func unpacked(b []byte) ([]byte, error) {
 	}
 	return out, nil
 }
+
+// objects is how many parts an encoded command has, at most.
+func objects(b []byte) int { return bytes.Count(b, []byte("{")) }

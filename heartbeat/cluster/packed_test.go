@@ -108,3 +108,43 @@ func BenchmarkDecodeThousandPromotions(b *testing.B) {
 		}
 	}
 }
+
+// A node that does not say that it unpacks is sent nothing packed: it would go on without the entry (R7).
+func TestPackedOnlyWhereEveryNodeUnpacks(t *testing.T) {
+	s := NewState()
+	s.Apply(1, 1, Command{Init: &Init{ID: "c", Nodes: []Node{{Name: "a", DataDir: "d"}, {Name: "b", DataDir: "e"}}}})
+	start := func(node, dir string, number uint64, reads int) {
+		t.Helper()
+		if r := s.Apply(s.Index+1, 1, Command{StartNode: &StartNode{Node: node, DataDir: dir, Start: number, Reads: reads}}); r.Void != "" {
+			t.Fatal(r.Void)
+		}
+	}
+	many := promotions(40)
+	start("a", "d", 1, Reads)
+	if s.Readable(many.Encode()) || !s.Readable(many.Plain()) {
+		t.Error("b has not said anything yet")
+	}
+	start("b", "e", 1, commandMixed)
+	if s.Readable(many.Encode()) {
+		t.Error("b is of an older version")
+	}
+	start("b", "e", 2, Reads)
+	if !s.Readable(many.Encode()) || !s.Readable(Command{SetMaintenance: &SetMaintenance{On: true}}.Encode()) {
+		t.Error("all unpack")
+	}
+	start("b", "e", 3, 0)
+	if s.Readable(many.Encode()) || s.Readable(Command{SetMaintenance: &SetMaintenance{On: true}}.Encode()) {
+		t.Error("b went back to an older version")
+	}
+}
+
+func TestCommandOfTooManyPartsIsRefused(t *testing.T) { // R28
+	b := []byte(`{"format":5,"batch":[{}` + strings.Repeat(",{}", maxObjects) + `]}`)
+	if _, err := DecodeCommand(b); err == nil || !strings.Contains(err.Error(), "parts") {
+		t.Errorf("%v", err)
+	}
+	full := promotions(MaxBatch)
+	if _, err := DecodeCommand(full.Encode()); err != nil {
+		t.Error(err)
+	}
+}

@@ -160,6 +160,8 @@ type Node struct {
 	Boot  string `json:"boot"`
 	// Config is the hash of the configuration file that this process read.
 	Config string `json:"config"`
+	// Reads is the newest format of a command that this process reads; 0: an older program, which does not say.
+	Reads int `json:"reads,omitempty"`
 	// Drained: it does not become primary by itself.
 	Drained bool `json:"drained,omitempty"`
 }

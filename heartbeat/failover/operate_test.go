@@ -125,3 +125,23 @@ func TestOperatorsWordCountsForWhatWasDecidedBefore(t *testing.T) {
 		}
 	}
 }
+
+// What is left is given to a person who accepts the loss, whatever was said before.
+func TestForcedPromotionIsNotHeldUpByAnOperatorsWord(t *testing.T) {
+	words := map[string]cluster.Command{"drained": {SetDrained: &cluster.SetDrained{Node: "s", Drained: true}}, "maintenance": {SetMaintenance: &cluster.SetMaintenance{On: true}}}
+	for what, word := range words {
+		g := newRig(t)
+		g.change(func(v *cluster.Volume) { v.Version++; delete(v.Members, "s") })
+		g.commit(word)
+		g.lose()
+		g.run(g.l.Order(g.now, "v", Order{To: "s", Force: true}))
+		g.pass(2 * full)
+		p := g.promotion()
+		if p == nil || p.Basis != cluster.BasisForced {
+			t.Fatalf("%s: %+v", what, p)
+		}
+		if r := g.commit(cluster.Command{Promote: p}); r.Void != "" || g.vol().Primary != "s" {
+			t.Errorf("%s: void %q", what, r.Void)
+		}
+	}
+}

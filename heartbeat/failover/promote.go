@@ -169,7 +169,7 @@ func (l *Leader) force(v *cluster.Volume, a *account, to, why string) *cluster.C
 		return nil
 	}
 	p := &cluster.Promote{On: cluster.On{Volume: v.Name, Epoch: v.Epoch, Version: v.Version}, Term: l.cfg.Term, Candidate: to,
-		Member: cluster.Member{Incarnation: rep.Incarnation, Process: rep.Process}, Basis: cluster.BasisForced, Reason: why}
+		Member: cluster.Member{Incarnation: rep.Incarnation, Process: rep.Process}, Basis: cluster.BasisForced, Reason: why, Ordered: true}
 	if healthy && v.IsMember(to) && v.Unchanged(to, &rep) {
 		return nil // no force needed: the ordinary way
 	}

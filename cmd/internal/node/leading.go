@@ -512,7 +512,13 @@ func (l *leading) refused(ctx context.Context, items []cluster.Command) ([]clust
 
 func (l *leading) commit(ctx context.Context, c cluster.Command) (cluster.Result, error) {
 	began := time.Now()
-	res, _, err := l.raft.Propose(ctx, c.Encode())
+	entry := c.Encode()
+	if st := l.n.state.get(); !st.Readable(entry) {
+		if entry = c.Plain(); !st.Readable(entry) {
+			return cluster.Result{Void: "a node runs a version that does not know this command: update all, and give it again"}, nil
+		}
+	}
+	res, _, err := l.raft.Propose(ctx, entry)
 	l.n.commits.Observe(time.Since(began))
 	r, _ := res.(cluster.Result)
 	return r, err

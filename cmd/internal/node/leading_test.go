@@ -69,7 +69,7 @@ func aloneInRaft(t *testing.T, m consensus.StateMachine) *consensus.Raft {
 func leadingBy(t *testing.T, r *consensus.Raft, rto time.Duration) *leading {
 	cfg := &config.Config{}
 	cfg.Timers.RTO, cfg.Timers.Tick = rto, time.Millisecond // a try takes an RTO at most
-	l := &leading{n: &Node{cfg: cfg, log: slog.New(slog.DiscardHandler)}, raft: r}
+	l := &leading{n: &Node{cfg: cfg, log: slog.New(slog.DiscardHandler), state: newStateStore()}, raft: r}
 	l.ctx, l.cancel = context.WithCancel(t.Context())
 	t.Cleanup(l.end)
 	return l

@@ -256,7 +256,7 @@ func (n *Node) register(ctx context.Context) error {
 		pause := time.After(n.conf().Timers.Renew)
 		if asked.again(n.now(), st.Index) && n.leaderName() != "" && (st.ID != "" || n.currentLeading() == nil) {
 			c := cluster.Command{StartNode: &cluster.StartNode{Node: n.me.Name, DataDir: n.dir.id.ID, Start: n.dir.id.Start,
-				Boot: fmt.Sprintf("%x", n.boot), Config: n.cfg.Hash()}}
+				Boot: fmt.Sprintf("%x", n.boot), Config: n.cfg.Hash(), Reads: cluster.Reads}}
 			try, cancel := context.WithTimeout(ctx, n.conf().Timers.RTO)
 			failpoint.Hit(failpoint.Register)
 			res, err := n.propose(try, c)
