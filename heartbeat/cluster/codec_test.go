@@ -38,7 +38,6 @@ func commands() []Command {
 		{SetMode: &SetMode{On: o, Mode: ModeAsync, Members: map[string]Member{"s": m}}},
 		{SetDrained: &SetDrained{Node: "s", Drained: true}},
 		{SetMaintenance: &SetMaintenance{On: true}},
-		{FenceNode: &FenceNode{Node: "p", Word: FenceOff, Attempt: 2, Start: 4, Level: 1, Unverified: true, Person: "bob", Text: "x"}},
 		{Batch: []Command{{Drop: &Drop{On: o, Node: "s", Reason: "no answer"}}, {By: "s", AtMillis: 1700000000001, Rejoin: &Rejoin{On: o, Node: "s", Member: m}}}},
 	}
 	for i := range all {
@@ -48,9 +47,6 @@ func commands() []Command {
 		}
 		if all[i].SetDrained != nil || all[i].SetMaintenance != nil {
 			all[i].Format = commandOperate
-		}
-		if all[i].FenceNode != nil {
-			all[i].Format = commandFence
 		}
 		if all[i].Batch != nil {
 			all[i].Format = commandBatch
@@ -191,7 +187,7 @@ func TestChangesOfModesRaiseTheFormats(t *testing.T) {
 
 // faults.md M65, G54
 func TestOtherFormatsAreRefusedNamingBoth(t *testing.T) {
-	for _, format := range []string{"0", "10", "99", "-1"} {
+	for _, format := range []string{"0", "9", "99", "-1"} {
 		if _, err := DecodeCommand([]byte(`{"format":` + format + `,"drop":{"node":"s"}}`)); err == nil || !strings.Contains(err.Error(), format) || !strings.Contains(err.Error(), "1") {
 			t.Errorf("command of format %s: %v", format, err)
 		}

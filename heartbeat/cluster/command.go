@@ -34,7 +34,6 @@ type Command struct {
 	SetDrained   *SetDrained   `json:"set_drained,omitempty"`
 
 	SetMaintenance *SetMaintenance `json:"set_maintenance,omitempty"`
-	FenceNode      *FenceNode      `json:"fence_node,omitempty"`
 
 	// Batch has commands on volumes that one entry carries (batch.go).
 	Batch []Command `json:"batch,omitempty"`
@@ -56,7 +55,6 @@ type Init struct {
 	RTOMillis  int64          `json:"rto_ms"`
 	ConfigHash string         `json:"config_hash"`
 	Config     []byte         `json:"config,omitempty"`
-	Fencing    string         `json:"fencing,omitempty"`
 	Nodes      []Node         `json:"nodes"`
 	Volumes    []CreateVolume `json:"volumes"`
 }
@@ -134,8 +132,6 @@ type Promote struct {
 	// Ordered: a person asked for a failover, or named the candidate; else it is void when an operator said meanwhile that the candidate
 	// takes nothing by itself.
 	Ordered bool `json:"ordered,omitempty"`
-	// GaveUp: the old primary itself said that it serves no more. Set where fencing is required.
-	GaveUp bool `json:"gave_up,omitempty"`
 	// SilentMillis is how long the leader had not heard the old primary, for the record of the failover.
 	SilentMillis int64 `json:"silent_ms,omitempty"`
 	// Lag is what the last primary said last of what others lacked, and LagAgeMillis how long ago; Bound is the one that is
@@ -213,7 +209,6 @@ type Configure struct {
 	Remove    []RemoveVolume `json:"remove,omitempty"`
 	Resize    []ResizeVolume `json:"grow,omitempty"`
 	Modes     []ChangeMode   `json:"modes,omitempty"`
-	Fencing   string         `json:"fencing,omitempty"`
 }
 
 // ChangeMode gives a volume another mode, which its primary puts in force (SetMode). The present one takes a change back that is not
@@ -273,7 +268,6 @@ const (
 	commandMixed   = 6 // a replica has a mode of its own
 	commandPacked  = 7 // a batch is compressed
 	commandOperate = 8 // a node is drained, or there is maintenance
-	commandFence   = 9 // a node is fenced, or fencing is required
 )
 
 // Reads is the newest format of a command that this program reads.
@@ -325,9 +319,6 @@ func (c Command) Plain() []byte {
 	}
 	if c.SetDrained != nil || c.SetMaintenance != nil {
 		c.Format = commandOperate
-	}
-	if c.FenceNode != nil || c.Init != nil && c.Init.Fencing != "" || c.Configure != nil && c.Configure.Fencing != "" {
-		c.Format = commandFence
 	}
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -381,8 +372,8 @@ func decodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandFence {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandFence)
+	if c.Format < commandFormat || c.Format > commandOperate {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandOperate)
 	}
 	return c, nil
 }

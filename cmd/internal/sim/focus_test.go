@@ -72,9 +72,6 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case mixed: // some replicas in sync, others in async
 		f.slowDisk = 0.1
 		names = []string{"the standby's line is slow, the primary goes", "standby's process", "standby's power", "hand-over", "kill", "isolate"}
-	case fenced: // a primary that is cut off or stopped for so long that it is to be turned off
-		f.lateApply, f.lateCommand = 0.2, 0.1
-		names = []string{"primary away", "primary away", "hand-over", "kill", "power", "election", "cut"}
 	default:
 		return
 	}
@@ -112,16 +109,6 @@ var closeFaults = []fault{
 	{"primary nods off", 1, func(w *world) {
 		if n := w.primary(); n != nil && n.proc.raft.role != leading {
 			w.stopFor(n, w.between(lease, 2*lease))
-		}
-	}},
-	{"primary away", 12, func(w *world) {
-		n := w.primary()
-		switch {
-		case n == nil:
-		case w.chance(0.3):
-			w.stopFor(n, w.between(lease, 6*lease))
-		default:
-			w.isolate(n, w.between(lease, 6*lease))
 		}
 	}},
 	{"primary alone restarts", 3, func(w *world) {
