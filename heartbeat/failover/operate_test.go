@@ -25,22 +25,28 @@ func (g *rig) mode(mode string) {
 	})
 }
 
+// wantByName: the primary is lost, and s follows when a person names it, and not before.
+func (g *rig) wantByName(what string) {
+	g.t.Helper()
+	g.lose()
+	g.pass(20 * lease)
+	g.wantNoPromotion(what + ": nobody asked")
+	g.run(g.l.Order(g.now, "v", Order{}))
+	g.pass(2 * full)
+	g.wantNoPromotion(what + ": a person named nobody")
+	g.run(g.l.Order(g.now, "v", Order{To: "s"}))
+	g.pass(2 * full)
+	if p := g.promotion(); p == nil || p.Candidate != "s" {
+		g.t.Errorf("%s: a person named s, and it is not promoted: %+v", what, p)
+	}
+}
+
 func TestDrainedNodeIsPromotedOnlyByName(t *testing.T) {
 	for _, mode := range allModes {
 		g := newRig(t)
 		g.mode(mode)
 		g.drain("s", true)
-		g.lose()
-		g.pass(20 * lease)
-		g.wantNoPromotion(mode + ": s is drained and nobody asked")
-		g.run(g.l.Order(g.now, "v", Order{}))
-		g.pass(2 * full)
-		g.wantNoPromotion(mode + ": a person named nobody")
-		g.run(g.l.Order(g.now, "v", Order{To: "s"}))
-		g.pass(2 * full)
-		if p := g.promotion(); p == nil || p.Candidate != "s" {
-			t.Errorf("%s: a person named s, and it is not promoted: %+v", mode, p)
-		}
+		g.wantByName(mode + ", drained")
 	}
 }
 

@@ -24,26 +24,11 @@ func (g *rig) lose() {
 }
 
 func TestReplicaAtAnotherSiteIsNotPromotedByItself(t *testing.T) {
-	for _, mode := range []string{cluster.ModeSync, cluster.ModeSemisync, cluster.ModeAsync} {
+	for _, mode := range allModes {
 		g := newRig(t)
-		g.change(func(v *cluster.Volume) {
-			v.Mode = mode
-			if mode != cluster.ModeSync {
-				v.Served = "p"
-			}
-		})
+		g.mode(mode)
 		g.far("s")
-		g.lose()
-		g.pass(20 * lease)
-		g.wantNoPromotion(mode + ": s is far away and nobody asked")
-		g.run(g.l.Order(g.now, "v", Order{}))
-		g.pass(2 * full)
-		g.wantNoPromotion(mode + ": a person named nobody")
-		g.run(g.l.Order(g.now, "v", Order{To: "s"}))
-		g.pass(2 * full)
-		if p := g.promotion(); p == nil || p.Candidate != "s" {
-			t.Errorf("%s: a person named s, and it is not promoted: %+v", mode, p)
-		}
+		g.wantByName(mode + ", far away")
 	}
 }
 

@@ -6,23 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"hacluster/blockdev"
-	"hacluster/blockdev/frontend/attach"
 	"hacluster/blockdev/frontend/nbd"
 	"hacluster/blockdev/undo"
 	"hacluster/cmd/internal/config"
-	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication"
-	"hacluster/replication/link"
 	"hacluster/replication/primary"
 	"hacluster/replication/resync"
 	"hacluster/replication/wire"
@@ -407,195 +400,4 @@ func (v *volumes) server() *nbd.Server {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.nbd
-}
-
-func (v *volumes) reports() (all []cluster.Report) {
-	for _, r := range v.replicas() {
-		all = append(all, v.report(r))
-	}
-	slices.SortFunc(all, func(a, b cluster.Report) int { return strings.Compare(a.Volume, b.Volume) })
-	return all
-}
-
-// leaseReports are those that a lease request brings: of volumes that this node leads, by an older process, whose end they prove (R10),
-// or with a lag that a failover's record tells. What promotions rest on is asked for when it is needed (R25).
-func (v *volumes) leaseReports() (all []cluster.Report) {
-	for _, r := range v.asked() {
-		if vol := r.Volume(); vol.Primary == v.n.me.Name && (vol.Process != v.n.dir.id.Start || vol.Mode == cluster.ModeAsync || vol.NextMode != "") {
-			all = append(all, v.report(r))
-		}
-	}
-	return all
-}
-
-func (v *volumes) leaseChanged() {
-	for _, r := range v.replicas() {
-		r.LeaseChanged()
-	}
-}
-
-func (v *volumes) serving() (all []control.Serving) {
-	for _, r := range v.replicas() {
-		if s, ok := v.servingOf(r); ok {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
-func (v *volumes) servingOf(r *replication.Replica) (out control.Serving, ok bool) {
-	bound := v.boundInForce(r)
-	s, ok := r.Serving()
-	if !ok {
-		return out, false
-	}
-	out = control.Serving{Volume: s.Volume, Epoch: s.Epoch, Suspended: s.Suspended, ReadOps: s.ReadOps, WriteOps: s.WriteOps,
-		ReadBytes: s.ReadBytes, WriteByte: s.WriteBytes, Bound: bound, ModeWaits: s.ModeWaits}
-	if bound != nil {
-		out.Spool = &control.Spool{Bytes: s.Spool.Bytes, Reason: s.Spool.Reason}
-	}
-	vol := r.Volume()
-	for _, w := range vol.Windows() {
-		if server := v.server(); server != nil {
-			out.Clients += server.Clients(w.Name)
-		}
-		out.Device, out.DeviceReason = v.n.devices.shown(w.Name)
-		if vol.IsGroup() {
-			out.Parts = append(out.Parts, control.PartServing{Name: w.Name, Device: out.Device, DeviceReason: out.DeviceReason})
-		}
-	}
-	for _, p := range s.Peers {
-		peer := control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
-			Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, SettlingBytes: p.SettlingBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, ETAMs: p.ETA.Milliseconds(), Reason: p.Reason, Blocked: p.Blocked}
-		if bound != nil && p.Async {
-			peer.Lag = lagBehind(p)
-		}
-		peer.Line = v.n.lineTo(p.Node)
-		out.Peers = append(out.Peers, peer)
-	}
-	return out, true
-}
-
-// Replicate implements link.Handler.
-func (v *volumes) Replicate(ctx context.Context, s *link.Session) error {
-	h := s.Hello()
-	if no := v.sameSender(s); no != nil {
-		return s.Reply(*no)
-	}
-	r := v.replica(h.VolumeName)
-	if r == nil {
-		return s.Reply(wire.HelloReply{Code: wire.RefusedRole, Node: v.n.me.Name, Text: "no replica of this volume is open here"})
-	}
-	return r.Replicate(ctx, s)
-}
-
-// Lookup implements nbd.Exports.
-func (v *volumes) Lookup(name string) (nbd.Export, error) {
-	vol, w, _ := v.n.state.get().Window(name)
-	if _, ok := v.n.conf().Volume(name); !ok && vol.Name == "" {
-		return nil, nbd.ErrUnknownExport // one of the file is known before the cluster is
-	}
-	if r := v.replica(vol.Name); r != nil && r.Volume().ID == vol.ID { // not of one that had the name before, with other windows
-		if t := r.Tenure(); t != nil {
-			if vol.IsGroup() {
-				return windowed(t, &vol, w), nil
-			}
-			if t.Epoch() != vol.Epoch { // who holds requests learns of the epoch by its next connection
-				return t.Export(), nil
-			}
-			return described{t.Export(), attach.Tenure{ID: vol.ID, Epoch: uint64(vol.Epoch), Since: uint64(vol.Since)}}, nil
-		}
-	}
-	primary := vol.Primary
-	if primary == v.n.me.Name {
-		primary = "" // promoted, not serving yet
-	}
-	return nil, &nbd.NotPrimaryError{Volume: name, Primary: primary}
-}
-
-// Names implements nbd.Exports.
-func (v *volumes) Names() (names []string) {
-	for _, r := range v.replicas() {
-		if r.Tenure() != nil {
-			vol := r.Volume()
-			for _, w := range vol.Windows() {
-				names = append(names, w.Name)
-			}
-		}
-	}
-	return names
-}
-
-// described is an export that says in which epoch it is one.
-type described struct {
-	*replication.Export
-	tenure attach.Tenure
-}
-
-// Describe implements nbd.Describer.
-func (d described) Describe() string { return d.tenure.String() }
-
-var (
-	_ nbd.Describer    = described{}
-	_ nbd.Export       = window{}
-	_ nbd.TryGater     = window{}
-	_ nbd.Gatherer     = window{}
-	_ nbd.FastZeroer   = window{}
-	_ nbd.TryGater     = described{}
-	_ nbd.Gatherer     = described{}
-	_ nbd.Exports      = (*volumes)(nil)
-	_ nbd.Export       = (*replication.Export)(nil)
-	_ nbd.TryGater     = (*replication.Export)(nil)
-	_ nbd.Gatherer     = (*replication.Export)(nil)
-	_ link.Handler     = (*volumes)(nil)
-	_ blockdev.Device  = replication.Backing(nil)
-	_ replication.Node = replicaNode{}
-)
-
-// replicaNode is the node as its replicas see it.
-type replicaNode struct{ n *Node }
-
-func (r replicaNode) Now() cluster.Instant { return r.n.now() }
-func (r replicaNode) Lease(volume string, e cluster.Epoch) cluster.Instant {
-	return r.n.lease.until(volume, e)
-}
-func (r replicaNode) Heard() (asked, there cluster.Instant) { return r.n.lease.newest() }
-func (r replicaNode) Propose(ctx context.Context, c cluster.Command) (cluster.Result, error) {
-	return r.n.propose(ctx, c)
-}
-func (r replicaNode) GiveUp(ctx context.Context, volume string, e cluster.Epoch, to string, failed bool) error {
-	err := r.n.lease.giveUp(ctx, volume, e, to, failed)
-	if status.Code(err) == codes.Aborted {
-		return replication.ErrOvertaken
-	}
-	return err
-}
-func (r replicaNode) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
-	return r.n.peers.Greet(ctx, peer, h)
-}
-func (r replicaNode) Left(volume string) (cluster.Epoch, int64) {
-	return left(r.n.state.get(), volume, r.n.me.Name)
-}
-func (r replicaNode) Event(volume, kind, text string)         { r.n.events.add(kind, volume, text) }
-func (r replicaNode) Serving(volume string, e cluster.Epoch)  { r.n.vols.tell(volume, e, false) }
-func (r replicaNode) FirstAck(volume string, e cluster.Epoch) { r.n.vols.tell(volume, e, true) }
-
-// tell reports to the leader how far a failover has come.
-func (v *volumes) tell(volume string, e cluster.Epoch, first bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	h := v.all[volume]
-	if h == nil || h.epoch != e || v.done {
-		return
-	}
-	now := v.n.now()
-	since := now.Sub(h.learned).Milliseconds()
-	if !first {
-		h.promote = since
-	}
-	v.news.add(now, control.Served{Volume: volume, Epoch: e, Node: v.n.me.Name, PromoteMs: h.promote, FirstAck: first, SinceMs: since})
-	if !v.telling {
-		v.telling = true
-		v.goes.Go(v.tellAll)
-	}
 }
