@@ -15,7 +15,7 @@ LAB_OUT   ?= bin/lab-results
 comma     := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-standbys bench-busy bench-failover bench-resync bench-idle bench-volumes calm powercuts matrix-ci matrix soak failovers mutants proto clean
+.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-standbys bench-busy bench-failover bench-resync bench-idle bench-volumes calm powercuts matrix-ci matrix soak failovers doubles mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ soak: setup build ## random faults for MINUTES (10) in one cluster; SEED=n repla
 
 failovers: setup build ## 100 failovers in a row: kill, pause, cut and power cut in turn
 	scripts/lab failovers --out $(LAB_OUT)/failovers $(if $(SEED),--seed $(SEED),)
+
+doubles: setup build ## two of three replicas fail one after the other, COUNT (200) times in ways drawn at random; SEED=n draws the same
+	scripts/lab doubles --count $(or $(COUNT),200) --out $(LAB_OUT)/doubles $(if $(SEED),--seed $(SEED),)
 
 mutants: setup build ## daemons that break one rule each, and the faults that must notice: about 5 minutes
 	scripts/lab mutants --out $(LAB_OUT)/mutants $(if $(SEED),--seed $(SEED),)

@@ -58,7 +58,7 @@ func newCall(name string, args []string, stdout, stderr io.Writer) (*call, error
 	f.StringVar(&c.out, "out", "", "`folder` for results.md, results.json and what failed runs left")
 	f.Uint64Var(&c.seed, "seed", 0, "seed of what is random; 0: a new one, which is printed")
 	f.IntVar(&c.minutes, "minutes", 10, "how long a soak takes")
-	f.IntVar(&c.count, "count", 100, "how many failovers")
+	f.IntVar(&c.count, "count", 100, "how many failovers, or double faults")
 	f.IntVar(&c.tries, "tries", 5, "how often a mutant's scenarios are run until one notices")
 	f.BoolVar(&c.keep, "keep", false, "leave the lab of a run up")
 	for rest := args; ; {

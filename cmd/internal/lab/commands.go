@@ -14,7 +14,7 @@ import (
 
 // order is that of the help text.
 var order = []string{"up", "down", "status", "start", "stop", "exec", "kill", "pause", "resume",
-	"cut", "oneway", "loss", "flap", "slow", "delay", "reorder", "powercut", "disk", "heal", "list", "run", "matrix", "matrix-ci", "soak", "failovers", "mutants"}
+	"cut", "oneway", "loss", "flap", "slow", "delay", "reorder", "powercut", "disk", "heal", "list", "run", "matrix", "matrix-ci", "soak", "failovers", "doubles", "mutants"}
 
 func commands() map[string]command {
 	return map[string]command{
@@ -40,6 +40,7 @@ func commands() map[string]command {
 		"matrix-ci": {"[--out DIR] [--seed N]", "run the most telling scenarios", matrix(true)},
 		"soak":      {"[--minutes N] [--seed N] [--out DIR]", "random faults in one cluster; the seed gives their order", soak},
 		"failovers": {"[--count N] [--seed N] [--out DIR]", "failovers in a row: kill, pause, cut and power cut in turn", failovers},
+		"doubles":   {"[--count N] [--seed N] [--out DIR]", "two of three replicas fail, one after the other, in COUNT ways drawn at random", doubles},
 		"mutants":   {"[MUTANT...] [--tries N] [--seed N] [--out DIR]", "build daemons that break one rule each, and run the scenarios that must notice", runMutants},
 		// Called by the program itself.
 		"cell":    {"SCENARIO --lab NAME", "the inner half of a run, on the clients' host", cell},

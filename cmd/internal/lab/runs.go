@@ -62,7 +62,7 @@ func matrix(ci bool) func(context.Context, *call) error {
 	}
 }
 
-// soak and failovers are series of faults in one cluster.
+// soak, failovers and doubles are series of faults in one cluster.
 func soak(ctx context.Context, c *call) error {
 	if err := c.want(); err != nil {
 		return err
@@ -77,6 +77,13 @@ func failovers(ctx context.Context, c *call) error {
 	return runAll(ctx, c, []scenario.Scenario{scenario.Failovers(c.count)})
 }
 
+func doubles(ctx context.Context, c *call) error {
+	if err := c.want(); err != nil {
+		return err
+	}
+	return runAll(ctx, c, []scenario.Scenario{scenario.Doubles(c.count)})
+}
+
 // find looks up what the inner half of a run is to do.
 func (c *call) find(name string) (scenario.Scenario, bool) {
 	switch name {
@@ -84,6 +91,8 @@ func (c *call) find(name string) (scenario.Scenario, bool) {
 		return scenario.Soak(time.Duration(c.minutes) * time.Minute), true
 	case "failovers":
 		return scenario.Failovers(c.count), true
+	case "doubles":
+		return scenario.Doubles(c.count), true
 	}
 	return scenario.Find(name)
 }
@@ -189,7 +198,7 @@ func inLab(ctx context.Context, c *call, s scenario.Scenario, name string, seed 
 	if err != nil {
 		return r, err
 	}
-	cfg.RTO, cfg.Mode, cfg.Extra, cfg.Link, cfg.Disks, cfg.Clocks = s.RTO, s.Mode, s.Extra, s.Link, s.Disks, s.Clocks
+	cfg.RTO, cfg.Mode, cfg.Copies, cfg.Extra, cfg.Link, cfg.Disks, cfg.Clocks = s.RTO, s.Mode, s.Copies, s.Extra, s.Link, s.Disks, s.Clocks
 	if s.Clocks {
 		if cfg.Bin, err = steppable(ctx, cfg.Bin); err != nil {
 			return r, err

@@ -94,23 +94,27 @@ func Pause(roles ...Role) Fault {
 	}
 }
 
-// Lose puts rules in force.
-func Lose(rules func(r *Run) []topology.Rule) Fault {
+// Lose puts rules in force. Each has to lose packets.
+func Lose(rules func(r *Run) []topology.Rule) Fault { return lose(rules, every) }
+
+func lose(rules func(r *Run) []topology.Rule, enough func(losing, rules int) bool) Fault {
 	return func(_ context.Context, r *Run) (Injected, error) {
 		all := rules(r)
 		if err := r.Lab.Add(all...); err != nil {
 			return Injected{}, err
 		}
 		return Injected{
-			Bites: func() (string, bool, error) { return lost(r, all) },
+			Bites: func() (string, bool, error) { return lost(r, all, enough) },
 			Mend:  func(context.Context) error { return r.Lab.Remove(all...) },
 		}, nil
 	}
 }
 
-// lost proves that each rule lost packets.
-func lost(r *Run, rules []topology.Rule) (proof string, ok bool, err error) {
-	ok = true
+func every(losing, rules int) bool { return losing == rules }
+
+// lost proves that rules lost packets.
+func lost(r *Run, rules []topology.Rule, enough func(losing, rules int) bool) (proof string, ok bool, err error) {
+	losing := 0
 	for _, rule := range rules {
 		n, err := r.Lab.Dropped(rule.From, rule.To)
 		if err != nil {
@@ -120,19 +124,25 @@ func lost(r *Run, rules []topology.Rule) (proof string, ok bool, err error) {
 			proof += ", "
 		}
 		proof += fmt.Sprintf("%v lost %d packets", rule, n)
-		ok = ok && n > 0
+		if n > 0 {
+			losing++
+		}
 	}
-	return proof, ok, nil
+	return proof, enough(losing, len(rules)), nil
 }
 
 // Cut loses everything between a and each of the others, on one network or, with "", on all.
 func Cut(network string, a Role, others ...Role) Fault {
-	return Lose(func(r *Run) (all []topology.Rule) {
+	return Lose(cutRules(network, a, others...))
+}
+
+func cutRules(network string, a Role, others ...Role) func(r *Run) []topology.Rule {
+	return func(r *Run) (all []topology.Rule) {
 		for _, b := range others {
 			all = append(all, topology.Cut(a(r), b(r), network)...)
 		}
 		return all
-	})
+	}
 }
 
 // OneWay loses one direction.
@@ -164,7 +174,7 @@ func Flap(on, off time.Duration, a, b Role) Fault {
 		var seen string
 		return Injected{
 			Bites: func() (string, bool, error) {
-				proof, ok, err := lost(r, rules)
+				proof, ok, err := lost(r, rules, every)
 				if err != nil { // between two cuts there are no rules
 					return proof, false, nil
 				}

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -13,6 +14,18 @@ func (r Result) Line() string {
 	if n := len(r.Outages); n > 1 {
 		sorted := slices.Sorted(slices.Values(r.Outages))
 		line += fmt.Sprintf("\n          outages of %d faults: min %d, p50 %d, p90 %d, p99 %d, max %d ms", n, sorted[0], sorted[n/2], sorted[n*9/10], sorted[n*99/100], sorted[n-1])
+	}
+	if len(r.Pairs) > 0 {
+		line += fmt.Sprintf("\n          %d double faults of which both bit (%d more met nothing to harm, and do not count), power cuts took %d changes back", total(r.Pairs), r.Toothless, r.Unflushed)
+		for _, counts := range []map[string]int{r.Moments, r.Pairs} {
+			line += "\n         "
+			for i, name := range slices.Sorted(maps.Keys(counts)) {
+				if i > 0 {
+					line += ";"
+				}
+				line += fmt.Sprintf(" %s %d", name, counts[name])
+			}
+		}
 	}
 	if r.Degraded > 0 {
 		line += fmt.Sprintf("\n          %d faults met a volume whose standby had just been dropped: they suspended it", r.Degraded)

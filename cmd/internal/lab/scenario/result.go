@@ -30,6 +30,10 @@ type Result struct {
 	Degraded    int            `json:"degraded"`       // faults of a series that met a volume without a standby
 	Late        int            `json:"late"`           // faults during which clients waited longer than the RTO target: right on a busy machine, and worth a look
 	Claims      Claims         `json:"claims"`         // of a soak
+	Pairs       map[string]int `json:"pairs"`          // double faults of which both bit, by their kinds
+	Moments     map[string]int `json:"moments"`        // the same, by when the second struck
+	Toothless   int            `json:"toothless"`      // double faults of which one met nothing that it could harm: they do not count
+	Unflushed   int            `json:"unflushed"`      // writes and names that power cuts of double faults took back
 	HealMs      int64          `json:"heal_ms"`        // from the mending to healthy
 	Writes      int            `json:"writes"`         // acknowledged
 	Reads       int            `json:"reads"`

@@ -371,7 +371,7 @@ func (r *Run) answers(ctx context.Context, server string, n int, limit time.Dura
 func (r *Run) healthy(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if _, err := r.watch.until(ctx, func(v View) bool { return v.State == api.VolumeHealthy && len(v.InSync) == 2 }); err != nil {
+	if _, err := r.watch.until(ctx, func(v View) bool { return v.State == api.VolumeHealthy && len(v.InSync) == len(r.Replicas()) }); err != nil {
 		return fmt.Errorf("not healthy within %v: %s", limit, r.lastSaid())
 	}
 	return nil
@@ -404,7 +404,17 @@ func (r *Run) Witness() string {
 // All are the nodes that run daemons.
 func (r *Run) All() []string { return r.state.Daemons() }
 
-// Other is the data node that is not this one.
+// Replicas are the nodes that have one.
+func (r *Run) Replicas() (all []string) {
+	for _, n := range r.state.Nodes {
+		if n.Role == topology.Data {
+			all = append(all, n.Name)
+		}
+	}
+	return all
+}
+
+// Other is the first data node that is not this one.
 func (r *Run) Other(node string) string {
 	for _, n := range r.state.Nodes {
 		if n.Role == topology.Data && n.Name != node {

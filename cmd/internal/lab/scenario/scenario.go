@@ -52,6 +52,7 @@ type Scenario struct {
 	What   string
 	RTO    string // of the cluster; default "2s"
 	Mode   string // of the volume; default "sync"
+	Copies int    // of the volume; default 2, beside which there is a witness
 	Extra  string // more lines of the volume block
 	Link   string // the link block of the two nodes with replicas
 	FUA    bool   // each write is durable before it counts: what must survive when all nodes lose power

@@ -16,7 +16,7 @@ func superblock(l *topology.Lab, node string) string {
 // epoch, and stored it before (R2). A replica that only remembered it would take the stream of a past primary after its
 // next start.
 func (r *Run) storedEpochs(last View) {
-	for _, n := range []string{last.Primary, r.Other(last.Primary)} {
+	for _, n := range r.Replicas() {
 		sb, err := meta.Read(superblock(r.Lab, n))
 		switch {
 		case err != nil:

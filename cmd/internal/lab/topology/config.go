@@ -22,9 +22,8 @@ const file = `cluster "lab" {
 volume "vol" {
   size = "{{.Size}}"
   mode = "{{.Mode}}"
-  replica "alpha" { device = "{{.Dir}}/nodes/alpha/vol.img" }
-  replica "beta" { device = "{{.Dir}}/nodes/beta/vol.img" }
-  export {
+{{range .Nodes}}{{if not .Witness}}  replica "{{.Name}}" { device = "{{$.Dir}}/nodes/{{.Name}}/vol.img" }
+{{end}}{{end}}  export {
     nbd    = ["tcp://${node.host}:10809"]
     attach = "none"
   }

@@ -49,6 +49,7 @@ type Config struct {
 	Tools     string // folder of this program and of hadisk
 	Plain     bool   // without TLS: on loopback addresses that are routed between the namespaces
 	Witnesses int    // default 1
+	Copies    int    // replicas, each on a data node of its own: 2 or 3; default 2. With three there is no witness
 	RTO       string // default "2s"
 	Size      string // of the volume, default "64MiB"
 	Mode      string // of the volume, default "sync"

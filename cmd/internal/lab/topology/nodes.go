@@ -52,6 +52,9 @@ type Node struct {
 var witnesses = []string{"gamma", "delta", "epsilon"}
 
 func nodesFor(cfg Config) ([]Node, error) {
+	if cfg.Copies == 3 {
+		return booted([]Node{{Name: "alpha", Role: Data, Number: 1}, {Name: "beta", Role: Data, Number: 2}, {Name: "gamma", Role: Data, Number: 3}}), nil
+	}
 	if cfg.Witnesses < 1 || cfg.Witnesses > len(witnesses) || cfg.Witnesses%2 == 0 {
 		return nil, fmt.Errorf("%d witnesses beside two data nodes: 1 or 3 are wanted, so that the voters are odd in number", cfg.Witnesses)
 	}
@@ -59,11 +62,16 @@ func nodesFor(cfg Config) ([]Node, error) {
 	for i := range cfg.Witnesses {
 		nodes = append(nodes, Node{Name: witnesses[i], Role: Witness, Number: 3 + i})
 	}
+	return booted(nodes), nil
+}
+
+// booted adds the clients' host, and gives each a boot id.
+func booted(nodes []Node) []Node {
 	nodes = append(nodes, Node{Name: ClientHost, Role: Host, Number: 100})
 	for i := range nodes {
 		nodes[i].BootID = newBootID()
 	}
-	return nodes, nil
+	return nodes
 }
 
 // On lists the networks that a node has a cable to.
