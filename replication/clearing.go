@@ -121,16 +121,16 @@ func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *a
 	chunk, next := chosen.AppendChunk(nil, 0, wire.MaxMarks)
 	chosen.Clear(next, chosen.Len()) // the next round has the rest
 	t.clearing, t.cleared, c.waiting = c, c.n, len(peers)
-	acts := actionLists.Get().(*actions)
+	acts, l := actionLists.Get().(*actions), r.roster.Load()
 	for i, m := range peers {
-		w := wire.Clearing{Set: r.bits(append([]string{r.cfg.Node}, c.set...)), Regions: chunk}
+		w := wire.Clearing{Set: l.bits(r.cfg.Node) | l.bits(c.set...), Regions: chunk}
 		for j, o := range peers {
 			if j != i && m.Marked() == 0 && o.Marked() == 0 {
-				w.Cover |= r.bits([]string{o.Name})
+				w.Cover |= l.bits(o.Name)
 			}
 		}
 		if c.covered[m.Name] {
-			w.Cover |= r.bits([]string{r.cfg.Node})
+			w.Cover |= l.bits(r.cfg.Node)
 		}
 		t.sendClearingLocked(acts, m.Name, c.n, &w)
 	}
@@ -156,18 +156,6 @@ func (t *Tenure) sendClearingLocked(acts *actions, peer string, n uint64, w *wir
 		return
 	}
 	acts.send = append(acts.send, p.outbox)
-}
-
-// bits names replicas by their places in the volume's record.
-func (r *Replica) bits(names []string) (b uint32) {
-	for i, rep := range r.cfg.Volume.Replicas {
-		for _, n := range names {
-			if rep.Node == n && i < 32 {
-				b |= 1 << i
-			}
-		}
-	}
-	return b
 }
 
 // promisedLocked takes a standby's answer. The last one has the round settled.

@@ -65,7 +65,7 @@ func TestEverythingIsTakenBack(t *testing.T) {
 	r.b.table = nil // a new map is made; in the lab it says nothing, so we do
 	r.b.cable.cut()
 	r.b.start()
-	slot, _ := r.b.marks.Lookup("a")
+	slot, _ := r.b.marks.Lookup(marks.Peer{Name: "a"})
 	if err := r.b.marks.SetEverything(slot, true); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestReplacedMapHasTheNumberOfTheOthers(t *testing.T) {
 	r.b.table = nil // a new map is made; in the lab it says nothing, so we do
 	r.b.cable.cut()
 	r.b.start()
-	slot, _ := r.b.marks.Lookup("a")
+	slot, _ := r.b.marks.Lookup(marks.Peer{Name: "a"})
 	if err := r.b.marks.SetEverything(slot, true); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestReplacedMapHasTheNumberOfEachOther(t *testing.T) {
 	b.crash()
 	l.awaitPassing("the standby to be dropped", dropAfter, func() bool { return !l.volume().IsMember("b") })
 	c.cable.cut()
-	slot, _ := c.marks.Lookup("b")
+	slot, _ := c.marks.Lookup(marks.Peer{Name: "b"})
 	if err := c.marks.SetNumber(slot, marks.Number{Promised: 105, Settled: 105}); err != nil { // as a primary that we did not hear of left it
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestReplacedMapHasTheNumberOfEachOther(t *testing.T) {
 	b.table = nil
 	b.start()
 	for _, peer := range []string{"a", "c"} {
-		slot, _ := b.marks.Lookup(peer)
+		slot, _ := b.marks.Lookup(marks.Peer{Name: peer})
 		if err := b.marks.SetEverything(slot, true); err != nil { // in the lab a new map says nothing
 			t.Fatal(err)
 		}
@@ -250,7 +250,7 @@ func TestAPromiseEndsWithItsEpoch(t *testing.T) {
 	r.promote("b", cluster.BasisUnchanged)
 	r.b.grant()
 	r.b.serving()
-	slot, _ := r.b.marks.Lookup("a")
+	slot, _ := r.b.marks.Lookup(marks.Peer{Name: "a"})
 	p := promise{s: s, n: 9, slots: []int{slot}}
 	chosen := bitmap.New(r.b.marks.Regions())
 	chosen.Set(0, 1)
@@ -350,7 +350,7 @@ func TestEverythingIsNotTakenBackBeforeAFlush(t *testing.T) {
 	r.dropped()
 	r.b.cable.cut()
 	r.b.start()
-	slot, _ := r.b.marks.Lookup("a")
+	slot, _ := r.b.marks.Lookup(marks.Peer{Name: "a"})
 	if err := r.b.marks.SetEverything(slot, true); err != nil {
 		t.Fatal(err)
 	}

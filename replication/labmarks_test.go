@@ -23,10 +23,10 @@ func (n *labNode) openMarks() *marks.File {
 		Incarnation: marks.Incarnation{Boot: meta.ID(n.boot), Attachment: "1", Start: n.process}}
 	if n.table == nil {
 		n.table = memdev.New(memdev.Config{Size: marks.Size(n.l.conf.size)})
-		var peers []string
+		var peers []marks.Peer
 		for _, r := range n.l.volume().Replicas {
 			if r.Node != n.name {
-				peers = append(peers, r.Node)
+				peers = append(peers, marks.Peer{Name: r.Node})
 			}
 		}
 		if err := marks.Create(n.table, marks.New{Binding: b, Peers: peers}); err != nil {
@@ -90,7 +90,7 @@ func (n *labNode) stored(peer string, off int64) bool {
 		n.l.t.Fatal(err)
 	}
 	defer f.Close()
-	slot, ok := f.Lookup(peer)
+	slot, ok := f.Lookup(marks.Peer{Name: peer})
 	if !ok {
 		n.l.t.Fatal(fmt.Errorf("%s has no slot for %s", n.name, peer))
 	}

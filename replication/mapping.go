@@ -22,7 +22,7 @@ func (r *Replica) marked(peer string) (regions *bitmap.Bitmap, ok bool) {
 	if f == nil {
 		return nil, false
 	}
-	slot, ok := f.Lookup(peer)
+	slot, ok := r.roster.Load().slots[peer]
 	if !ok {
 		return nil, false
 	}
@@ -50,7 +50,7 @@ func (r *Replica) slot(peer string) (i int, s marks.Slot, ok bool) {
 	if f == nil {
 		return 0, s, false
 	}
-	if i, ok = f.Lookup(peer); !ok {
+	if i, ok = r.roster.Load().slots[peer]; !ok {
 		return 0, s, false
 	}
 	return i, f.Slots()[i], true

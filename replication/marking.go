@@ -17,19 +17,6 @@ import (
 // A mark that cannot be made is a failed write (R23); the map is written anew when its disk works again (reviveMarks for a
 // primary that is alone, reopen for all others). A Marks of nil marks nothing: then all blocks may differ (R16).
 
-// slotsOf are the slots of the other replicas. A peer without one has everything to copy, always.
-func slotsOf(f *marks.File, peers []string) (all marks.Slots) {
-	if f == nil {
-		return 0
-	}
-	for _, p := range peers {
-		if i, ok := f.Lookup(p); ok {
-			all |= marks.Of(i)
-		}
-	}
-	return all
-}
-
 // newRegions is for the regions of cfg.Marks; nil without.
 func (r *Replica) newRegions() *maps.Regions {
 	if r.cfg.Marks == nil {
@@ -44,10 +31,11 @@ func (r *Replica) mark(at blockdev.Range, w marks.Waiter) (ready bool, err error
 }
 
 func (r *Replica) markAhead(at blockdev.Range, width func(int64) int64, w marks.Waiter) (ready bool, err error) {
-	if r.slots == 0 {
+	slots := r.roster.Load().all
+	if slots == 0 {
 		return true, nil
 	}
-	ready, err = r.cfg.Marks.MarkAhead(at, width, r.slots, w)
+	ready, err = r.cfg.Marks.MarkAhead(at, width, slots, w)
 	if err != nil {
 		return false, unmarked(at, err)
 	}

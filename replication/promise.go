@@ -46,12 +46,10 @@ func (s *session) promise(f *wire.Frame) error {
 
 // slotsIn are the slots of the replicas that are named and whose number would not fall.
 func (r *Replica) slotsIn(bits uint32, n uint64) (slots []int) {
-	for i, rep := range r.cfg.Volume.Replicas {
-		if i >= 32 || bits&(1<<i) == 0 {
-			continue
-		}
-		if slot, s, ok := r.slot(rep.Node); ok && s.Number.Promised <= n {
-			slots = append(slots, slot)
+	l := r.roster.Load()
+	for _, node := range l.named {
+		if i := l.slots[node]; bits&l.bits(node) != 0 && r.cfg.Marks.Slots()[i].Number.Promised <= n {
+			slots = append(slots, i)
 		}
 	}
 	return slots

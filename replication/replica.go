@@ -144,7 +144,7 @@ type Replica struct {
 	undoErr  error // the area could not be removed: final
 	undoGone bool  // it was given up in this resync
 
-	slots marks.Slots // of the other replicas in cfg.Marks
+	roster atomic.Pointer[roster]
 	// unmarked is who kept the maps until this process started, if nothing was marked for anybody then (R25).
 	unmarked *cluster.Keeper
 	digests  chan struct{} // a token for each digest request, or read of the primary, being answered
@@ -222,7 +222,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxAnswers), work: newWorkers(cfg.Workers)}
 	r.regs, r.width, r.runs = r.newRegions(), r.missed, r.runsOn
-	r.slots = slotsOf(cfg.Marks, r.others())
+	r.roster.Store(newRoster(&cfg.Volume, cfg.Node, cfg.Marks))
 	if f := cfg.Marks; f != nil && f.Empty() {
 		before := f.Before()
 		r.unmarked = &cluster.Keeper{Boot: hex.EncodeToString(before.Boot[:]), Process: before.Start}
@@ -237,16 +237,6 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 		r.recv = standby.New(0, false)
 	}
 	return r
-}
-
-// others names the other replicas.
-func (r *Replica) others() (names []string) {
-	for _, rep := range r.cfg.Volume.Replicas {
-		if rep.Node != r.cfg.Node {
-			names = append(names, rep.Node)
-		}
-	}
-	return names
 }
 
 // Run follows the committed state until ctx ends. Then it stops serving, waits for everything on the device, flushes

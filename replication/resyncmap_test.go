@@ -7,6 +7,7 @@ import (
 
 	"hacluster/blockdev"
 	"hacluster/blockdev/backend/memdev"
+	"hacluster/blockdev/marks"
 	"hacluster/heartbeat/cluster"
 	"hacluster/replication/resync"
 )
@@ -230,7 +231,7 @@ func TestSpaceIsTakenAheadOfAResyncOfANewDisk(t *testing.T) {
 	b.mem, b.table = memdev.New(memdev.Config{Size: size}), nil
 	b.cable.cut()
 	b.start()
-	slot, _ := b.marks.Lookup("a")
+	slot, _ := b.marks.Lookup(marks.Peer{Name: "a"})
 	if err := b.marks.SetEverything(slot, true); err != nil { // in the lab a new map says nothing
 		t.Fatal(err)
 	}
@@ -322,7 +323,7 @@ func TestMembersOfWhichEverythingMayDifferAreCompared(t *testing.T) {
 	for whose, other := range map[string]string{"a": "b", "b": "a"} {
 		r := leaveOf(t, 0, 4<<20)
 		n := r.nodes[whose]
-		slot, _ := n.marks.Lookup(other)
+		slot, _ := n.marks.Lookup(marks.Peer{Name: other})
 		if err := n.marks.SetEverything(slot, true); err != nil {
 			t.Fatal(err)
 		}

@@ -55,12 +55,12 @@ func crashes(t *testing.T, rng *rand.Rand) {
 				t.Fatal(err)
 			}
 		case 3:
-			if i, ok := f.Lookup("delta"); ok {
+			if i, ok := f.Lookup(Peer{Name: "delta"}); ok {
 				o.set(func() { o.peers[i] = "" })
 				if err := f.RemoveSlot(i); err != nil {
 					t.Fatal(err)
 				}
-			} else if i, err := f.AddSlot("delta", false); err == nil {
+			} else if i, err := f.AddSlot(Peer{Name: "delta"}, false); err == nil {
 				o.set(func() { o.peers[i] = "delta" })
 			}
 		default:
@@ -214,7 +214,7 @@ func TestM65NewerVersionIsRefusedUntouched(t *testing.T) {
 	if _, err := d.ReadAt(p, 0); err != nil {
 		t.Fatal(err)
 	}
-	p[offVersion]++
+	p[offVersion] = Version + 1
 	resum(p)
 	if _, err := d.WriteAt(p, headerSize); err != nil {
 		t.Fatal(err)

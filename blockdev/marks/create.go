@@ -11,7 +11,7 @@ import (
 type New struct {
 	Binding
 	// Peers get slots, in this order.
-	Peers []string
+	Peers []Peer
 	// Everything: all blocks may differ from all of them. False only for a volume that was never written anywhere.
 	Everything bool
 }
@@ -23,10 +23,10 @@ func (c *New) validate() error {
 	}
 	seen := map[string]bool{}
 	for _, p := range c.Peers {
-		if errs = append(errs, checkPeer(p)); seen[p] {
-			errs = append(errs, fmt.Errorf("peer %q is named twice", p))
+		if errs = append(errs, checkPeer(p.Name)); seen[p.Name] {
+			errs = append(errs, fmt.Errorf("peer %q is named twice", p.Name))
 		}
-		seen[p] = true
+		seen[p.Name] = true
 	}
 	return errors.Join(errs...)
 }
@@ -58,7 +58,7 @@ func Create(s Store, c New) error {
 	h := &header{tag: binary.LittleEndian.Uint64(random[:]), generation: 1, size: c.Size, region: regionSize(c.Size),
 		cluster: c.Cluster, volume: c.Volume, node: c.Node, incarnation: c.Incarnation}
 	for i, p := range c.Peers {
-		h.slots[i] = Slot{Peer: p, Everything: c.Everything}
+		h.slots[i] = Slot{Peer: p.Name, Replica: p.Replica, Everything: c.Everything}
 	}
 	if err := writeCells(s, h, func(int64) Slots { return 0 }); err != nil {
 		return fmt.Errorf("write the cells: %w", err)

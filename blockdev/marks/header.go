@@ -35,7 +35,8 @@ const (
 	slotPeer     = 0  // 64
 	slotPromised = 64 // 8
 	slotSettled  = 72 // 8
-	slotFlags    = 80 // 4, then 4 zero
+	slotFlags    = 80 // 4
+	slotReplica  = 84 // 4, from version 2 on
 	slotSize     = 88
 
 	flagEverything = 1
@@ -57,7 +58,7 @@ func (h *header) encode() []byte {
 	p := make([]byte, headerSize)
 	le := binary.LittleEndian
 	copy(p[offMagic:], magic[:])
-	le.PutUint32(p[offVersion:], Version)
+	le.PutUint32(p[offVersion:], h.version())
 	le.PutUint64(p[offGeneration:], h.generation)
 	le.PutUint64(p[offTag:], h.tag)
 	le.PutUint64(p[offSize:], uint64(h.size))
@@ -75,6 +76,16 @@ func (h *header) encode() []byte {
 	return p
 }
 
+// version: an older program goes on with a map as long as it understands all of it.
+func (h *header) version() uint32 {
+	for i := range h.slots {
+		if h.slots[i].Replica > 0 {
+			return 2
+		}
+	}
+	return 1
+}
+
 func (s *Slot) encode(p []byte) {
 	copy(p[slotPeer:slotPromised], s.Peer)
 	binary.LittleEndian.PutUint64(p[slotPromised:], s.Number.Promised)
@@ -84,6 +95,7 @@ func (s *Slot) encode(p []byte) {
 		flags |= flagEverything
 	}
 	binary.LittleEndian.PutUint32(p[slotFlags:], flags)
+	binary.LittleEndian.PutUint32(p[slotReplica:], s.Replica)
 }
 
 // decodeHeader believes nothing before the checksum is right, and of a newer version nothing at all.
@@ -95,8 +107,9 @@ func decodeHeader(p []byte) (*header, error) {
 	if found, want := le.Uint32(p[offChecksum:]), crc32.Checksum(p[:offChecksum], castagnoli); found != want {
 		return nil, fmt.Errorf("checksum: found %#08x, its content has %#08x", found, want)
 	}
-	if v := le.Uint32(p[offVersion:]); v != Version {
-		return nil, fmt.Errorf("%w: it has version %d, this program knows %d: install the newer program again; nothing was written", ErrVersion, v, Version)
+	v := le.Uint32(p[offVersion:])
+	if v < 1 || v > Version {
+		return nil, fmt.Errorf("%w: it has version %d, this program knows up to %d: install the newer program again; nothing was written", ErrVersion, v, Version)
 	}
 	h := &header{
 		generation: le.Uint64(p[offGeneration:]), tag: le.Uint64(p[offTag:]),
@@ -111,6 +124,9 @@ func decodeHeader(p []byte) (*header, error) {
 	for i := range h.slots {
 		errs = append(errs, h.slots[i].decode(p[offSlots+i*slotSize:][:slotSize], i))
 	}
+	if v != h.version() {
+		errs = append(errs, fmt.Errorf("numbers of replicas: those found belong to version %d, it has %d", h.version(), v))
+	}
 	if h.size <= 0 || h.size > MaxVolume || h.region != regionSize(h.size) {
 		errs = append(errs, fmt.Errorf("size %d with regions of %d: no program of this version writes that", h.size, h.region))
 	}
@@ -124,8 +140,9 @@ func (s *Slot) decode(p []byte, i int) error {
 	flags := binary.LittleEndian.Uint32(p[slotFlags:])
 	s.Number = Number{Promised: binary.LittleEndian.Uint64(p[slotPromised:]), Settled: binary.LittleEndian.Uint64(p[slotSettled:])}
 	s.Everything = flags&flagEverything != 0
-	if flags&^flagEverything != 0 || !zero(p[slotFlags+4:]) {
-		return fmt.Errorf("slot %d: flags %#x, or what follows them, are unknown", i, flags)
+	s.Replica = binary.LittleEndian.Uint32(p[slotReplica:])
+	if flags&^flagEverything != 0 {
+		return fmt.Errorf("slot %d: flags %#x are unknown", i, flags)
 	}
 	return text(p[slotPeer:slotPromised], "peer", &s.Peer)
 }

@@ -36,8 +36,8 @@ import (
 	"hacluster/blockdev/meta"
 )
 
-// Version is the format that this program writes, and the newest that it reads.
-const Version = 1
+// Version is the newest format that this program reads. A map is written in the oldest that holds it: 2 has Slot.Replica.
+const Version = 2
 
 // MaxSlots is how many peers a replica can keep apart.
 const MaxSlots = 16
@@ -72,10 +72,18 @@ func Of(slot int) Slots { return 1 << slot }
 // falls. What they say of a map that went back is replication/maps' to judge.
 type Number struct{ Promised, Settled uint64 }
 
+// Peer is another replica: its node, and its number when it was added to the volume later, else 0. A node that left and was added again
+// is another one: what was marked for the first says nothing of it.
+type Peer struct {
+	Name    string
+	Replica uint32
+}
+
 // Slot is what the file keeps of one peer. Its place never changes while the peer is there.
 type Slot struct {
-	Peer   string // empty: the slot is free
-	Number Number
+	Peer    string // empty: the slot is free
+	Replica uint32 // see Peer
+	Number  Number
 	// Everything: all blocks may differ, whatever the regions say.
 	Everything bool
 }

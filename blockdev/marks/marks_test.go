@@ -176,21 +176,21 @@ func TestSlotsKeepTheirPlaces(t *testing.T) {
 	if err := f.RemoveSlot(0); err != nil {
 		t.Fatal(err)
 	}
-	if i, ok := f.Lookup("gamma"); i != 1 || !ok {
+	if i, ok := f.Lookup(Peer{Name: "gamma"}); i != 1 || !ok {
 		t.Errorf("gamma has slot %d, %t", i, ok)
 	}
-	if _, err := f.AddSlot("gamma", true); err == nil {
+	if _, err := f.AddSlot(Peer{Name: "gamma"}, true); err == nil {
 		t.Error("gamma got a second slot")
 	}
-	if i, err := f.AddSlot("delta", true); i != 0 || err != nil || f.Marked(1) != Of(1) {
+	if i, err := f.AddSlot(Peer{Name: "delta"}, true); i != 0 || err != nil || f.Marked(1) != Of(1) {
 		t.Errorf("delta: slot %d, %v, region 1 is marked for %b", i, err, f.Marked(1))
 	}
 	for i := 2; i < MaxSlots; i++ {
-		if _, err := f.AddSlot(strings.Repeat("x", i), false); err != nil {
+		if _, err := f.AddSlot(Peer{Name: strings.Repeat("x", i)}, false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := f.AddSlot("one more", false); !errors.Is(err, ErrSlots) {
+	if _, err := f.AddSlot(Peer{Name: "one more"}, false); !errors.Is(err, ErrSlots) {
 		t.Errorf("a seventeenth peer: %v", err)
 	}
 	if err := f.SetNumber(5, Number{3, 2}); err != nil {
@@ -282,7 +282,7 @@ func TestRegionGrowsWithTheVolume(t *testing.T) {
 		}
 	}
 	c := testNew()
-	c.Size, c.Peers = MaxVolume+1, []string{"beta", "beta", ""}
+	c.Size, c.Peers = MaxVolume+1, []Peer{{Name: "beta"}, {Name: "beta"}, {}}
 	for _, want := range []string{"1125899906842625", "twice", `""`} {
 		if err := c.validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
@@ -398,6 +398,69 @@ func TestGoldenFilePinsTheFormat(t *testing.T) {
 	}
 }
 
+// The header that pins version 2: what an older program reads is written as it did, and only what it would misread is not.
+func TestHeaderWithANumberIsOfVersion2(t *testing.T) {
+	h := header{tag: 0x1122334455667788, generation: 9, size: testVolume, region: minRegion, node: "alpha"}
+	h.slots[0] = Slot{Peer: "beta", Number: Number{4, 3}}
+	if v := h.encode()[offVersion]; v != 1 {
+		t.Errorf("without a number it has version %d, want 1", v)
+	}
+	h.slots[1] = Slot{Peer: "gamma", Replica: 0x01020304, Everything: true}
+	got, path := h.encode(), filepath.Join("testdata", "v2-header.golden")
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the format changed: byte %d", firstDifference(got, want))
+	}
+	if back, err := decodeHeader(want); err != nil || back.slots != h.slots {
+		t.Errorf("reads as %v, %v", back, err)
+	}
+	got[offVersion] = 1
+	resum(got)
+	if _, err := decodeHeader(got); err == nil || !strings.Contains(err.Error(), "version 2, it has 1") {
+		t.Errorf("a number in version 1: %v", err)
+	}
+}
+
+// A node that left and was added again is another replica: what was marked for the first says nothing of it (R16).
+func TestSlotOfAnotherReplicaOfTheNodeIsAnother(t *testing.T) {
+	f, _, d := opened(t)
+	marked(t, f, region(1), 3)
+	if err := f.SetNumber(1, Number{7, 7}); err != nil {
+		t.Fatal(err)
+	}
+	peers := []Peer{{Name: "beta"}, {Name: "gamma", Replica: 4}}
+	if _, ok := f.Lookup(peers[1]); ok {
+		t.Error("the slot of an earlier gamma was found for the later one")
+	}
+	if err := f.Fit(peers); err != nil {
+		t.Fatal(err)
+	}
+	g := open(t, d.Clone(memdev.CrashOptions{}))
+	for name, f := range map[string]*File{"now": f, "after a crash": g} {
+		i, ok := f.Lookup(peers[1])
+		if want := (Slot{Peer: "gamma", Replica: 4, Everything: true}); !ok || f.Slots()[i] != want {
+			t.Errorf("%s: gamma has slot %d, %t: %+v, want %+v", name, i, ok, f.Slots()[i], want)
+		}
+		if i, ok := f.Lookup(peers[0]); i != 0 || !ok || f.Marked(1)&Of(0) == 0 || f.Slots()[0].Everything {
+			t.Errorf("%s: beta lost what was marked for it: %b, %+v", name, f.Marked(1), f.Slots()[i])
+		}
+		if _, ok := f.Lookup(Peer{Name: "gamma"}); ok {
+			t.Errorf("%s: the earlier gamma has a slot still", name)
+		}
+	}
+	if err := f.Fit(peers[:1]); err != nil || f.Slots()[1].Peer != "" || f.Marked(1) != Of(0) {
+		t.Errorf("gamma left: %v, slots %v, region 1 is marked for %b", err, f.Slots(), f.Marked(1))
+	}
+}
+
 func firstDifference(a, b []byte) int {
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {
@@ -411,10 +474,14 @@ func FuzzDecodeHeader(f *testing.F) {
 	h := header{tag: 3, size: testVolume, region: minRegion, node: "alpha"}
 	h.slots[2] = Slot{Peer: "beta", Number: Number{4, 3}}
 	f.Add(h.encode())
+	h.slots[2].Replica = 5
+	f.Add(h.encode())
 	f.Fuzz(func(t *testing.T, p []byte) {
 		p = append(p, make([]byte, headerSize)...)[:headerSize]
 		copy(p, magic[:])
-		binary.LittleEndian.PutUint32(p[offVersion:], Version)
+		if v := binary.LittleEndian.Uint32(p[offVersion:]); v < 1 || v > Version {
+			binary.LittleEndian.PutUint32(p[offVersion:], Version)
+		}
 		resum(p)
 		h, err := decodeHeader(p)
 		if err == nil && !bytes.Equal(h.encode(), p) {
@@ -447,7 +514,7 @@ func TestMapOfABackingThatMayBeAnotherMeansEverything(t *testing.T) {
 		d := memdev.New(memdev.Config{Size: Size(testVolume)})
 		b := testBinding()
 		b.Incarnation.Attachment = c.then
-		if err := Create(d, New{Binding: b, Peers: []string{"beta", "gamma"}}); err != nil {
+		if err := Create(d, New{Binding: b, Peers: []Peer{{Name: "beta"}, {Name: "gamma"}}}); err != nil {
 			t.Fatal(err)
 		}
 		b.Incarnation.Attachment, b.Incarnation.Boot, b.Doubt = c.now, meta.ID{c.boot}, c.doubt

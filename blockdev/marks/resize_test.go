@@ -111,7 +111,7 @@ func TestMapThatIsNotOfTheVolumeIsNotResized(t *testing.T) {
 func TestSmallerVolumeHasItsLargeRegionsMarkedInSmallOnes(t *testing.T) { // R14
 	const was = 3 << 40 // regions of 16 MiB
 	path := filepath.Join(t.TempDir(), "marks")
-	if err := CreatePath(path, New{Binding: grownBinding(was), Peers: []string{"beta", "gamma"}}); err != nil {
+	if err := CreatePath(path, New{Binding: grownBinding(was), Peers: []Peer{{Name: "beta"}, {Name: "gamma"}}}); err != nil {
 		t.Fatal(err)
 	}
 	f := openAt(t, path, was)

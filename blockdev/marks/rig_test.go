@@ -18,7 +18,9 @@ func testBinding() Binding {
 		Incarnation: Incarnation{Boot: meta.ID{3}, Attachment: "file:17:4711.99:5", Start: 7}}
 }
 
-func testNew() New { return New{Binding: testBinding(), Peers: []string{"beta", "gamma"}} }
+func testNew() New {
+	return New{Binding: testBinding(), Peers: []Peer{{Name: "beta"}, {Name: "gamma"}}}
+}
 
 // created is a store with an empty map for beta (slot 0) and gamma (slot 1).
 func created(t testing.TB) *memdev.Dev {

@@ -1,6 +1,9 @@
 package marks
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Slots returns what is stored of each peer, by slot.
 func (f *File) Slots() [MaxSlots]Slot {
@@ -9,10 +12,10 @@ func (f *File) Slots() [MaxSlots]Slot {
 	return f.head.slots
 }
 
-// Lookup finds the slot of a peer.
-func (f *File) Lookup(peer string) (slot int, ok bool) {
+// Lookup finds the slot of a peer. That of another replica of the same node is none.
+func (f *File) Lookup(p Peer) (slot int, ok bool) {
 	for i, s := range f.Slots() {
-		if peer != "" && s.Peer == peer {
+		if p.Name != "" && s.Peer == p.Name && s.Replica == p.Replica {
 			return i, true
 		}
 	}
@@ -36,16 +39,16 @@ func (f *File) Before() Incarnation { return f.before }
 
 // AddSlot gives a peer a slot, durably. All blocks may differ from it, unless everything is false, which is right only
 // for a volume that was never written. A write that is admitted after it returned has to mark for the slot too.
-func (f *File) AddSlot(peer string, everything bool) (slot int, err error) {
-	if err := checkPeer(peer); err != nil {
+func (f *File) AddSlot(p Peer, everything bool) (slot int, err error) {
+	if err := checkPeer(p.Name); err != nil {
 		return 0, err
 	}
 	err = f.update(func(h *header) error {
 		free := -1
 		for i := range h.slots {
 			switch {
-			case h.slots[i].Peer == peer:
-				return fmt.Errorf("peer %q has slot %d already", peer, i)
+			case h.slots[i].Peer == p.Name:
+				return fmt.Errorf("peer %q has slot %d already", p.Name, i)
 			case h.slots[i].Peer == "" && free < 0:
 				free = i
 			}
@@ -54,7 +57,7 @@ func (f *File) AddSlot(peer string, everything bool) (slot int, err error) {
 			return fmt.Errorf("%w: %d peers are the limit: remove one first", ErrSlots, MaxSlots)
 		}
 		slot = free
-		h.slots[slot] = Slot{Peer: peer, Everything: everything}
+		h.slots[slot] = Slot{Peer: p.Name, Replica: p.Replica, Everything: everything}
 		return nil
 	})
 	return slot, err
@@ -66,6 +69,27 @@ func (f *File) RemoveSlot(slot int) error {
 		f.Clear(r, Of(slot))
 	}
 	return f.change(slot, func(s *Slot) error { *s = Slot{}; return nil })
+}
+
+// Fit gives each of the peers a slot, for which all may differ if it is a new one, and takes those of others away. What is marked
+// for one that left is gone with its slot, so that nothing of it counts for who has the slot next.
+func (f *File) Fit(peers []Peer) error {
+	for i, s := range f.Slots() {
+		if s.Peer != "" && !slices.Contains(peers, Peer{s.Peer, s.Replica}) {
+			if err := f.RemoveSlot(i); err != nil {
+				return fmt.Errorf("forget peer %s: %w", s.Peer, err)
+			}
+		}
+	}
+	for _, p := range peers {
+		if _, ok := f.Lookup(p); ok {
+			continue
+		}
+		if _, err := f.AddSlot(p, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SetNumber stores the number of a clearing, durably. It never falls. A standby promises it before the primary stores it

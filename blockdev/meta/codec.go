@@ -32,7 +32,8 @@ const (
 	offCleanAttachment = 552 // 128
 	offCleanStart      = 680 // 8
 	offResized         = 688 // 8, from version 2 on
-	offRest            = 696 // zero up to the checksum
+	offReplica         = 696 // 4, from version 3 on, then 4 zero
+	offRest            = 704 // zero up to the checksum
 	offChecksum        = copySize - 4
 )
 
@@ -68,7 +69,8 @@ var fields = []struct {
 	{"clean-stop boot id", offCleanBootID, offCleanAttachment},
 	{"clean-stop attachment", offCleanAttachment, offCleanStart},
 	{"clean-stop start number", offCleanStart, offResized},
-	{"number of the size", offResized, offRest},
+	{"number of the size", offResized, offReplica},
+	{"number of the replica", offReplica, offRest},
 	{"reserved bytes", offRest, offChecksum},
 	{"checksum", offChecksum, copySize},
 }
@@ -94,13 +96,17 @@ func encode(sb *Superblock) []byte {
 	copy(p[offCleanAttachment:], sb.CleanStop.Attachment)
 	le.PutUint64(p[offCleanStart:], sb.CleanStop.Start)
 	le.PutUint64(p[offResized:], sb.Resized)
+	le.PutUint32(p[offReplica:], sb.Replica)
 	le.PutUint32(p[offChecksum:], checksum(p))
 	return p
 }
 
 // versionOf: an older program goes on with a superblock as long as it understands all of it.
 func versionOf(sb *Superblock) uint32 {
-	if sb.Resized > 0 {
+	switch {
+	case sb.Replica > 0:
+		return 3
+	case sb.Resized > 0:
 		return 2
 	}
 	return 1
@@ -144,6 +150,7 @@ func decode(p []byte) (*Superblock, error) {
 		Epoch:        le.Uint64(p[offEpoch:]),
 		ReservedGen:  le.Uint64(p[offReservedGen:]),
 		Resized:      le.Uint64(p[offResized:]),
+		Replica:      le.Uint32(p[offReplica:]),
 		Inconsistent: flags&flagInconsistent != 0,
 		Failed:       flags&flagFailed != 0,
 		CleanStop: CleanStop{
@@ -166,11 +173,11 @@ func decodeRest(p []byte, sb *Superblock, flags, version uint32) error {
 	if flags&^knownFlags != 0 {
 		errs = append(errs, fmt.Errorf("flags: found %#x, of which %#x are unknown", flags, flags&^knownFlags))
 	}
-	if !allZero(p[offBlockSize+4:offClusterID]) || !allZero(p[offRest:offChecksum]) {
+	if !allZero(p[offBlockSize+4:offClusterID]) || !allZero(p[offReplica+4:offRest]) || !allZero(p[offRest:offChecksum]) {
 		errs = append(errs, errors.New("reserved bytes: found some that are not zero"))
 	}
 	if version != versionOf(sb) {
-		errs = append(errs, fmt.Errorf("number of the size: found %d in version %d", sb.Resized, version))
+		errs = append(errs, fmt.Errorf("number of the size: found %d, and of the replica %d, in version %d", sb.Resized, sb.Replica, version))
 	}
 	return errors.Join(append(errs, sb.validate())...)
 }

@@ -24,8 +24,9 @@ import (
 	"strings"
 )
 
-// Version is the newest format that this program reads. A superblock is written in the oldest that holds it: 2 has Resized.
-const Version = 2
+// Version is the newest format that this program reads. A superblock is written in the oldest that holds it: 2 has Resized, 3
+// has Replica.
+const Version = 3
 
 // What the strings of a superblock may hold, in bytes.
 const (
@@ -63,6 +64,9 @@ type Superblock struct {
 	DevicePath          string // of the backing, at most MaxDevicePath bytes
 	// Resized is the number of Size: of two sizes that a volume had, the one with the higher number is the newer.
 	Resized uint64
+	// Replica is the number of the replica, when it was added to its volume later; 0: the volume was created with it. A node that left a
+	// volume and was added again has another one.
+	Replica uint32
 
 	// Attachment identifies the backing as it was attached when this was written, as filedev tells it.
 	Attachment string
@@ -96,6 +100,7 @@ type Binding struct {
 	Node                string
 	Size                int64
 	Resized             uint64
+	Replica             uint32
 	BlockSize           uint32
 	DevicePath          string
 	// Attachment of the backing now. It may differ from the stored one in what a restart changes, not in which file or
@@ -127,6 +132,7 @@ func (b *Binding) check(sb *Superblock) error {
 	differ(sb.Node == b.Node, "node", quote(sb.Node), quote(b.Node), "give each node a data_dir of its own; a copied one cannot be used")
 	differ(sb.Size == b.Size, "size", sb.Size, b.Size, "set the volume's size back: the sizes of a volume and its replicas must agree")
 	differ(sb.Resized == b.Resized, "number of the size", sb.Resized, b.Resized, "find out which of the two went back, the cluster's state or this replica's: neither may")
+	differ(sb.Replica == b.Replica, "number of the replica", sb.Replica, b.Replica, "find out which of the two went back, the cluster's state or this replica's: what one replica of a node holds is never taken for what another of it had")
 	differ(sb.BlockSize == b.BlockSize, "block size", sb.BlockSize, b.BlockSize, readd+"metadata")
 	differ(sb.DevicePath == b.DevicePath, "device path", quote(sb.DevicePath), quote(b.DevicePath), "set the replica's device back, or remove the replica and add it anew")
 	if why, same := sameBacking(sb.Attachment, b.Attachment); !same {
@@ -138,7 +144,7 @@ func (b *Binding) check(sb *Superblock) error {
 // sameIdentity returns the mismatches between two superblocks in what never changes.
 func sameIdentity(found, expected *Superblock) error {
 	b := Binding{
-		ClusterID: expected.ClusterID, VolumeID: expected.VolumeID, Node: expected.Node, Size: expected.Size, Resized: expected.Resized,
+		ClusterID: expected.ClusterID, VolumeID: expected.VolumeID, Node: expected.Node, Size: expected.Size, Resized: expected.Resized, Replica: expected.Replica,
 		BlockSize: expected.BlockSize, DevicePath: expected.DevicePath,
 	}
 	return b.check(found)

@@ -84,7 +84,9 @@ func seal(p []byte) { binary.LittleEndian.PutUint32(p[offChecksum:], checksum(p)
 func TestFormatsAreThoseOfTheGoldenFiles(t *testing.T) {
 	resized := sample()
 	resized.Resized = 0x0102030405060708
-	for name, sb := range map[string]Superblock{golden: sample(), "testdata/superblock-v2.bin": resized} {
+	added := sample()
+	added.Replica = 0x01020304
+	for name, sb := range map[string]Superblock{golden: sample(), "testdata/superblock-v2.bin": resized, "testdata/superblock-v3.bin": added} {
 		path := filepath.Join(t.TempDir(), "superblock")
 		if err := Create(path, sb); err != nil {
 			t.Fatal(err)
@@ -305,7 +307,7 @@ func TestM65NewerVersionIsRefusedUntouched(t *testing.T) {
 		}
 		put(t, path, p)
 		_, err := Open(path, binding(sample()))
-		if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "version 3") || !strings.Contains(err.Error(), "up to 2") {
+		if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "version 4") || !strings.Contains(err.Error(), "up to 3") {
 			t.Errorf("copies %v: %v, want ErrVersion with both versions", copies, err)
 		}
 		if !bytes.Equal(content(t, path), p) {

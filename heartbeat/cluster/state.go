@@ -38,6 +38,10 @@ type Member struct {
 type Replica struct {
 	Node   string `json:"node"`
 	Device string `json:"device"` // of a consistency group: those of its parts, for people; Part.Devices has them
+	// Number tells it from every other replica that the volume had or will have; 0: its place in the list, from 1 on. Added: the volume
+	// was created without it (number.go).
+	Number uint32 `json:"number,omitempty"`
+	Added  bool   `json:"added,omitempty"`
 	// Mode is that of this replica, in force; empty: the volume's. NextMode is the one that comes into force with the volume's next;
 	// empty: that.
 	Mode     string `json:"mode,omitempty"`

@@ -3,7 +3,7 @@ package wire
 import "encoding/binary"
 
 // Clearing is the payload of a Promise: which replicas take back which marks of their map for each other. Replicas are
-// named by their bit, in the order of the volume's record; the primary is one of them.
+// named by the bits of their numbers (cluster.NumberBit); the primary is one of them.
 //
 //	0  set      u32
 //	4  cover    u32

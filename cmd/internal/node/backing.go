@@ -174,14 +174,14 @@ func (v *volumes) openSuper(st *cluster.State, vol cluster.Volume, dir, path, de
 		if err := makeDirs(v.n.cfg.DataDir(), dir); err != nil {
 			return nil, err
 		}
-		sb := meta.Superblock{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, Resized: vol.Resized, BlockSize: blockdev.BlockSize,
+		sb := meta.Superblock{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, Resized: vol.Resized, Replica: vol.Stamp(v.n.me.Name), BlockSize: blockdev.BlockSize,
 			DevicePath: device, Attachment: attachment, Inconsistent: vol.Epoch > 0} // it holds no state that the volume ever had
 		if err := meta.Create(path, sb); err != nil {
 			return nil, err
 		}
 	}
 	f, err := meta.Open(path, meta.Binding{ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Node: v.n.me.Name, Size: vol.Size, Resized: vol.Resized,
-		BlockSize: blockdev.BlockSize, DevicePath: device, Attachment: attachment})
+		Replica: vol.Stamp(v.n.me.Name), BlockSize: blockdev.BlockSize, DevicePath: device, Attachment: attachment})
 	if err != nil {
 		return nil, err
 	}

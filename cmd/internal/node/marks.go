@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"hacluster/blockdev/deadline"
 	"hacluster/blockdev/marks"
@@ -21,12 +20,7 @@ func (v *volumes) openMarks(st *cluster.State, vol cluster.Volume, attachment st
 	dir, _ := v.superblockPath(vol.Name)
 	path := filepath.Join(dir, "marks")
 	b := v.marksBinding(st, vol, attachment, doubt)
-	var peers []string
-	for _, r := range vol.Replicas {
-		if r.Node != v.n.me.Name {
-			peers = append(peers, r.Node)
-		}
-	}
+	peers := peersOf(&vol, v.n.me.Name)
 	f, err := v.loadMarks(path, vol.Name, b)
 	if errors.Is(err, marks.ErrNone) || errors.Is(err, marks.ErrCorrupt) {
 		if !fresh {
@@ -44,10 +38,20 @@ func (v *volumes) openMarks(st *cluster.State, vol cluster.Volume, attachment st
 	for _, line := range f.Damage() {
 		v.n.log.Warn("map of marks was damaged, or cannot be believed", "volume", vol.Name, "what", line)
 	}
-	if err := fitSlots(f, peers); err != nil {
+	if err := f.Fit(peers); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// peersOf are the other replicas, as maps name them.
+func peersOf(vol *cluster.Volume, self string) (peers []marks.Peer) {
+	for _, r := range vol.Replicas {
+		if r.Node != self {
+			peers = append(peers, marks.Peer{Name: r.Node, Replica: vol.Stamp(r.Node)})
+		}
+	}
+	return peers
 }
 
 func (v *volumes) marksBinding(st *cluster.State, vol cluster.Volume, attachment, doubt string) marks.Binding {
@@ -77,26 +81,6 @@ func (v *volumes) loadMarks(path, volume string, b marks.Binding) (*marks.File, 
 		return nil, errors.Join(err, store.Close())
 	}
 	return f, nil
-}
-
-// fitSlots gives each peer a slot, and takes those of others away.
-func fitSlots(f *marks.File, peers []string) error {
-	for i, s := range f.Slots() {
-		if s.Peer != "" && !slices.Contains(peers, s.Peer) {
-			if err := f.RemoveSlot(i); err != nil {
-				return fmt.Errorf("forget peer %s: %w", s.Peer, err)
-			}
-		}
-	}
-	for _, p := range peers {
-		if _, ok := f.Lookup(p); ok {
-			continue
-		}
-		if _, err := f.AddSlot(p, true); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // watchedStore is a marks.Store whose writes are timed (R26).

@@ -295,7 +295,7 @@ func resizing(path string, vol cluster.Volume) (*meta.Superblock, error) {
 func (v *volumes) resize(vol cluster.Volume, device string, was *meta.Superblock, dev extents, b marks.Binding) error {
 	dir, path := v.superblockPath(vol.Name)
 	defer v.n.disk.Begin("resize the metadata of volume " + vol.Name)()
-	f, err := meta.Open(path, meta.Binding{ClusterID: meta.ID(b.Cluster), VolumeID: meta.ID(b.Volume), Node: b.Node, Size: was.Size, Resized: was.Resized,
+	f, err := meta.Open(path, meta.Binding{ClusterID: meta.ID(b.Cluster), VolumeID: meta.ID(b.Volume), Node: b.Node, Size: was.Size, Resized: was.Resized, Replica: vol.Stamp(v.n.me.Name),
 		BlockSize: blockdev.BlockSize, DevicePath: device, Attachment: b.Incarnation.Attachment})
 	if err != nil {
 		return err // it is another's: nothing of it is changed

@@ -48,7 +48,7 @@ func (v *volumes) noteShort(st *cluster.State, vol cluster.Volume, w cluster.Win
 		return lost
 	}
 	v.n.log.Error("the backing has become smaller than its replica", "volume", vol.Name, "device", device, "has", short.Has, "held", held)
-	if err := v.failShort(dir, path, device, meta.Binding{ClusterID: idOf(st.ID), VolumeID: sb.VolumeID, Node: v.n.me.Name, Size: sb.Size, Resized: sb.Resized,
+	if err := v.failShort(dir, path, device, meta.Binding{ClusterID: idOf(st.ID), VolumeID: sb.VolumeID, Node: v.n.me.Name, Size: sb.Size, Resized: sb.Resized, Replica: sb.Replica,
 		BlockSize: blockdev.BlockSize, DevicePath: bound, Attachment: attachment}); err != nil {
 		return fmt.Errorf("note that the last %d bytes are lost: %w: resync this replica wholly before it is trusted again", held-short.Has, err)
 	}

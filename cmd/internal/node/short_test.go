@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"hacluster/blockdev/marks"
 	"hacluster/blockdev/meta"
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
@@ -78,7 +79,7 @@ func TestBackingThatBecameSmallerHasFailedUntilItIsResynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	if slot, ok := m.Lookup("beta"); !ok || !m.Slots()[slot].Everything {
+	if slot, ok := m.Lookup(marks.Peer{Name: "beta"}); !ok || !m.Slots()[slot].Everything {
 		t.Error("the resync would copy what the map knew of, not what was lost")
 	}
 }

@@ -1,0 +1,38 @@
+package cluster
+
+// Each replica of a volume has a number for as long as it is one: clearings name replicas by it, and a replica's superblock and the maps
+// that others keep of it bear it, so that what was known of one is never taken for something about another of the same node. Numbers
+// begin with 1. Those of the replicas that a volume was created with are their places in its record, and are not written down before
+// a replica comes or goes. Others are counted on: a number is never given again (LastNumber).
+
+// NumberOf is the number of node's replica; 0: it has none.
+func (v *Volume) NumberOf(node string) uint32 {
+	for i, r := range v.Replicas {
+		if r.Node == node {
+			return v.numberAt(i)
+		}
+	}
+	return 0
+}
+
+func (v *Volume) numberAt(i int) uint32 {
+	if n := v.Replicas[i].Number; n > 0 {
+		return n
+	}
+	return uint32(i + 1)
+}
+
+// Stamp is what the superblock of node's replica, and the slots that others keep of it, bear of its number: 0 when the volume was created
+// with it, as programs that knew no numbers wrote.
+func (v *Volume) Stamp(node string) uint32 {
+	if r, ok := v.Replica(node); ok && r.Added {
+		return r.Number
+	}
+	return 0
+}
+
+// numberBits is how many bits a clearing has for replicas.
+const numberBits = 32
+
+// NumberBit stands for a replica among the present ones of its volume. Of those no two have the same (nextNumber).
+func NumberBit(number uint32) uint32 { return 1 << ((number - 1) % numberBits) }
