@@ -51,30 +51,30 @@ func (s *State) apply(term uint64, c Command) (void, volume string) {
 	case c.SettleLeases != nil:
 		return s.settleLeases(c.SettleLeases), ""
 	case c.Form != nil:
-		return s.onOnce(c.Form.On, func(v *Volume) string { return s.form(c, v) }), c.Form.Volume
+		return s.onOnce(c, c.Form.On, func(v *Volume) string { return s.form(c, v) }), c.Form.Volume
 	case c.Promote != nil:
-		return s.onOnce(c.Promote.On, func(v *Volume) string { return s.promote(term, c, v) }), c.Promote.Volume
+		return s.onOnce(c, c.Promote.On, func(v *Volume) string { return s.promote(term, c, v) }), c.Promote.Volume
 	case c.Drop != nil:
-		return s.on(c.Drop.On, func(v *Volume) string { return s.drop(c, v) }), c.Drop.Volume
+		return s.on(c, c.Drop.On, func(v *Volume) string { return s.drop(c, v) }), c.Drop.Volume
 	case c.Admit != nil:
-		return s.on(c.Admit.On, func(v *Volume) string { return s.admit(c, v) }), c.Admit.Volume
+		return s.on(c, c.Admit.On, func(v *Volume) string { return s.admit(c, v) }), c.Admit.Volume
 	case c.SetMode != nil:
-		return s.on(c.SetMode.On, func(v *Volume) string { return s.setMode(c, v) }), c.SetMode.Volume
+		return s.on(c, c.SetMode.On, func(v *Volume) string { return s.setMode(c, v) }), c.SetMode.Volume
 	case c.Rejoin != nil:
-		return s.on(c.Rejoin.On, func(v *Volume) string { return s.rejoin(c, v) }), c.Rejoin.Volume
+		return s.on(c, c.Rejoin.On, func(v *Volume) string { return s.rejoin(c, v) }), c.Rejoin.Volume
 	case c.AllowResync != nil:
-		return s.on(c.AllowResync.On, func(v *Volume) string { return s.allowResync(c, v) }), c.AllowResync.Volume
+		return s.on(c, c.AllowResync.On, func(v *Volume) string { return s.allowResync(c, v) }), c.AllowResync.Volume
 	case c.PauseResync != nil:
-		return s.on(c.PauseResync.On, func(v *Volume) string { return s.pauseResync(c, v) }), c.PauseResync.Volume
+		return s.on(c, c.PauseResync.On, func(v *Volume) string { return s.pauseResync(c, v) }), c.PauseResync.Volume
 	case c.FullResync != nil:
-		return s.on(c.FullResync.On, func(v *Volume) string { return s.fullResync(c, v) }), c.FullResync.Volume
+		return s.on(c, c.FullResync.On, func(v *Volume) string { return s.fullResync(c, v) }), c.FullResync.Volume
 	}
 	return "unknown command", ""
 }
 
 // on is the compare-and-set of R7: the change sees the volume only if it stands as the command was decided on, and
 // raises the version unless it is void.
-func (s *State) on(o On, change func(*Volume) string) string {
+func (s *State) on(c Command, o On, change func(*Volume) string) string {
 	old, ok := s.Volumes[o.Volume]
 	if !ok {
 		return fmt.Sprintf("volume %q does not exist", o.Volume)
@@ -87,6 +87,7 @@ func (s *State) on(o On, change func(*Volume) string) string {
 		return void
 	}
 	v.Version++
+	s.depart(c, &v)
 	s.Volumes[o.Volume] = v
 	return ""
 }
@@ -94,8 +95,8 @@ func (s *State) on(o On, change func(*Volume) string) string {
 // onOnce is on for the leader's own decisions: the version rises although the command is void for another reason than
 // the version. The leader that decided it grants nobody the volume until it sees the record move (R10), and would wait
 // for ever.
-func (s *State) onOnce(o On, change func(*Volume) string) string {
-	void := s.on(o, change)
+func (s *State) onOnce(c Command, o On, change func(*Volume) string) string {
+	void := s.on(c, o, change)
 	if v, ok := s.Volumes[o.Volume]; ok && v.Epoch == o.Epoch && v.Version == o.Version {
 		v.Version++
 		s.Volumes[o.Volume] = v

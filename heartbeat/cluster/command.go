@@ -209,6 +209,8 @@ type Configure struct {
 	Remove    []RemoveVolume `json:"remove,omitempty"`
 	Resize    []ResizeVolume `json:"grow,omitempty"`
 	Modes     []ChangeMode   `json:"modes,omitempty"`
+	// Replicas are the volumes whose replicas change.
+	Replicas []ChangeReplicas `json:"replicas,omitempty"`
 }
 
 // ChangeMode gives a volume another mode, which its primary puts in force (SetMode). The present one takes a change back that is not
@@ -268,9 +270,10 @@ const (
 	commandMixed   = 6 // a replica has a mode of its own
 	commandPacked  = 7 // a batch is compressed
 	commandOperate = 8 // a node is drained, or there is maintenance
+	commandMembers = 9 // replicas of a volume change
 )
 
-// Reads is the newest format of a command that this program reads.
+// Reads is the newest format of a command that this program carries out. Changes of replicas are not carried out by nodes yet.
 const Reads = commandOperate
 
 // Readable reports whether every node reads what Encode makes of the command. A node for which an entry is of no known format would
@@ -319,6 +322,9 @@ func (c Command) Plain() []byte {
 	}
 	if c.SetDrained != nil || c.SetMaintenance != nil {
 		c.Format = commandOperate
+	}
+	if c.Configure != nil && len(c.Configure.Replicas) > 0 {
+		c.Format = commandMembers
 	}
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -372,8 +378,8 @@ func decodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandOperate {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandOperate)
+	if c.Format < commandFormat || c.Format > commandMembers {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandMembers)
 	}
 	return c, nil
 }

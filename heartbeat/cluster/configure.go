@@ -29,6 +29,9 @@ func (s *State) configure(c Command, n *Configure) string {
 	for _, m := range n.Modes {
 		s.changeMode(c, m)
 	}
+	for _, m := range n.Replicas {
+		s.changeReplicas(c, m)
+	}
 	s.event(c, "configuration applied", nil, "", fmt.Sprintf("version %d: %d volumes added, %d removed", s.ConfigVersion, len(n.Create), len(n.Remove)))
 	return ""
 }
@@ -64,6 +67,16 @@ func (s *State) mayConfigure(n *Configure) string {
 			return void
 		}
 		changed[m.Name] = true
+	}
+	for _, m := range n.Replicas { // of a volume that nothing else is decided about, for that was decided on the same version
+		v, ok := s.Volumes[m.Name]
+		if !ok || v.ID != m.ID || names[m.Name] || changed[m.Name] {
+			return fmt.Sprintf("volume %q with id %s does not exist, or something else of it is changed, too", m.Name, m.ID)
+		}
+		if void := s.mayChangeReplicas(&v, m); void != "" {
+			return void
+		}
+		names[m.Name] = true
 	}
 	for _, v := range n.Create {
 		if void := s.mayCreate(v); void != "" {

@@ -84,6 +84,7 @@ func (s *State) removeNode(c Command, name string) string {
 		}
 		v.noteServed()
 		v.Version++
+		s.depart(c, &v)
 		s.Volumes[k] = v
 	}
 	s.event(c, "node removed", nil, name, name+" was removed from the cluster")

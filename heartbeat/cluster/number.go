@@ -1,5 +1,7 @@
 package cluster
 
+import "slices"
+
 // Each replica of a volume has a number for as long as it is one: clearings name replicas by it, and a replica's superblock and the maps
 // that others keep of it bear it, so that what was known of one is never taken for something about another of the same node. Numbers
 // begin with 1. Those of the replicas that a volume was created with are their places in its record, and are not written down before
@@ -31,8 +33,38 @@ func (v *Volume) Stamp(node string) uint32 {
 	return 0
 }
 
+// writeNumbers writes the numbers down, before the places change.
+func (v *Volume) writeNumbers() {
+	if v.LastNumber > 0 {
+		return
+	}
+	for i := range v.Replicas {
+		v.Replicas[i].Number = uint32(i + 1)
+	}
+	v.LastNumber = uint32(len(v.Replicas))
+}
+
+// nextNumber is one that no replica had, and whose bit none of the present ones has.
+func (v *Volume) nextNumber() uint32 {
+	n := v.LastNumber + 1
+	for slices.ContainsFunc(v.Replicas, func(r Replica) bool { return NumberBit(r.Number) == NumberBit(n) }) {
+		n++
+	}
+	return n
+}
+
 // numberBits is how many bits a clearing has for replicas.
 const numberBits = 32
 
 // NumberBit stands for a replica among the present ones of its volume. Of those no two have the same (nextNumber).
 func NumberBit(number uint32) uint32 { return 1 << ((number - 1) % numberBits) }
+
+// renumbered reports whether an older program would take numbers for places, or a replica that leaves for one that stays.
+func (s *State) renumbered() bool {
+	for _, v := range s.Volumes {
+		if v.LastNumber > 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -42,6 +42,8 @@ type Replica struct {
 	// was created without it (number.go).
 	Number uint32 `json:"number,omitempty"`
 	Added  bool   `json:"added,omitempty"`
+	// Leaving: it is to go (members.go).
+	Leaving bool `json:"leaving,omitempty"`
 	// Mode is that of this replica, in force; empty: the volume's. NextMode is the one that comes into force with the volume's next;
 	// empty: that.
 	Mode     string `json:"mode,omitempty"`
@@ -55,6 +57,8 @@ type Volume struct {
 	Size     int64     `json:"size"` // in force in this epoch
 	Mode     string    `json:"mode"` // in force
 	Replicas []Replica `json:"replicas"`
+	// LastNumber is the highest number that a replica ever had; 0: the places in Replicas are the numbers (number.go).
+	LastNumber uint32 `json:"last_number,omitempty"`
 	// Parts are the volumes of a consistency group, which is this one, in the order in which they lie in it (group.go).
 	Parts []Part `json:"parts,omitempty"`
 
@@ -203,6 +207,7 @@ const (
 	stateGroups  = 4 // there is a consistency group
 	stateMixed   = 5 // a replica has a mode of its own
 	stateOperate = 6 // a node is drained, or there is maintenance
+	stateMembers = 7 // the replicas of a volume were changed
 )
 
 // How much history the state keeps; the oldest goes first.
@@ -264,6 +269,9 @@ func (s *State) Encode() ([]byte, error) {
 			out.Format = max(out.Format, stateGroups)
 		}
 	}
+	if s.renumbered() {
+		out.Format = max(out.Format, stateMembers)
+	}
 	if s.operated() {
 		out.Format = max(out.Format, stateOperate)
 	}
@@ -276,8 +284,8 @@ func Decode(b []byte) (*State, error) {
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, fmt.Errorf("decode cluster state of %d bytes: %w", len(b), err)
 	}
-	if s.Format < stateFormat || s.Format > stateOperate {
-		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateOperate)
+	if s.Format < stateFormat || s.Format > stateMembers {
+		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateMembers)
 	}
 	s.Format = stateFormat // what it has decides in which it is written
 	if s.Nodes == nil || s.Volumes == nil {

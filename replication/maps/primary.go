@@ -32,6 +32,14 @@ func NewPrimary(size int64, self string, peers []string) *Primary {
 	return m
 }
 
+// Add makes the map of a replica that comes, of which all is behind.
+func (m *Primary) Add(name string, size int64) *Peer {
+	p := newPeer(name, size)
+	p.Load(blockdev.Range{Len: size})
+	m.peers = append(m.peers, p)
+	return p
+}
+
 // Peers are the other replicas, in the order given.
 func (m *Primary) Peers() []*Peer { return m.peers }
 

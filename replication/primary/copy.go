@@ -2,6 +2,7 @@ package primary
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"hacluster/blockdev"
@@ -327,4 +328,9 @@ func (c *Core) Peer(node string) Progress {
 func (c *Core) Silence(now Instant, node string) time.Duration { return c.silence(now, c.peers[node]) }
 
 // Peers names the other replicas.
-func (c *Core) Peers() []string { return c.names }
+func (c *Core) Peers() []string {
+	if !slices.ContainsFunc(c.names, func(n string) bool { return c.peers[n].gone }) {
+		return c.names
+	}
+	return slices.DeleteFunc(slices.Clone(c.names), func(n string) bool { return c.peers[n].gone })
+}

@@ -141,6 +141,8 @@ const (
 	Spool                            // write the data of Op to the spool, then Spooled
 	Unload                           // the data of Op is in the spool: its memory may be reused
 	Load                             // read the data of Op from there, then Loaded
+	Join                             // Node: its replica is new, or another than before: connect to it
+	Part                             // Node: its replica is gone: connect to it no more
 )
 
 // Action is one thing to do.
@@ -224,6 +226,7 @@ func New(cfg Config, vol cluster.Volume, now Instant) *Core {
 	for _, r := range vol.Replicas {
 		if r.Node != cfg.Self {
 			p := newPeer(r.Node, vol.IsMember(r.Node), now)
+			p.number = vol.NumberOf(r.Node)
 			p.mode, p.ack = vol.ModeBetween(cfg.Self, r.Node), vol.AckMode(cfg.Self, r.Node)
 			c.async = c.async || p.isAsync()
 			c.peers[r.Node] = p

@@ -119,6 +119,9 @@ func (c *Core) modeWaits() string {
 func (c *Core) setModes() (changed bool) {
 	c.async = false
 	for _, p := range c.peers {
+		if p.gone {
+			continue
+		}
 		p.ack = c.vol.AckMode(c.cfg.Self, p.node)
 		if mode := c.vol.ModeBetween(c.cfg.Self, p.node); mode != p.mode {
 			p.mode, changed = mode, true

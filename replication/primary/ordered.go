@@ -17,10 +17,16 @@ func (c *Core) beginAnew(now Instant, p *peer) {
 	c.backToPlan(p)
 }
 
-// sendAway proposes to drop a member that is to be compared as a whole, again until it is decided: the set is the primary's
+// sendAway proposes to drop a member that is to leave the volume, or to be compared as a whole, again until it is decided: the set is the primary's
 // to change (R4).
 func (c *Core) sendAway(now Instant, p *peer) {
-	if p.member && c.vol.WantsFull(p.node) && (p.proposed == 0 || now.Sub(p.proposed) >= c.cfg.Retry) {
+	if !p.member || p.proposed != 0 && now.Sub(p.proposed) < c.cfg.Retry {
+		return
+	}
+	switch {
+	case c.vol.Leaves(p.node):
+		c.proposeDrop(now, p, "its replica is removed from the volume")
+	case c.vol.WantsFull(p.node):
 		c.proposeDrop(now, p, wholeAsked)
 	}
 }

@@ -19,6 +19,8 @@ import (
 //	   \-- unanswered for DropAfter: propose the drop; writes wait until it is applied (R4) --/   admitting --Set--> in sync
 type peer struct {
 	node      string
+	number    uint32 // of its replica
+	gone      bool   // it has none any more: what is here of it is kept for what comes late, and for one that follows (joining.go)
 	member    bool   // of the committed set
 	admitting uint64 // version on which the admission was proposed; 0: not
 	catching  bool   // the resync is closed at the target; waited for as a member (R5)
@@ -192,6 +194,10 @@ func (c *Core) NextStream(node string) uint64 {
 func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 	p := c.peers[node]
 	if stream != p.stream || p.connected {
+		return
+	}
+	if p.gone {
+		c.act(Action{Kind: Disconnect, Node: node, Reason: noReplica})
 		return
 	}
 	c.time(now)

@@ -16,11 +16,13 @@ func (c *Core) Set(now Instant, vol cluster.Volume) {
 	c.time(now)
 	c.vol = vol.Clone()
 	c.anew()
-	changed := c.setModes()
 	c.setting = true // who leaves may have been the last to ask for a mend: then the disk has failed before anything is answered (R23)
+	c.join(now)
+	changed := c.setModes()
 	for _, n := range c.names {
 		c.applySet(now, c.peers[n])
 	}
+	c.part(now)
 	if changed {
 		for _, n := range c.names {
 			c.otherProcess(now, c.peers[n])
@@ -203,7 +205,7 @@ func (c *Core) SetPingEvery(d time.Duration) { c.cfg.PingEvery = d }
 // peer is a member that has all and owes nothing, or is neither there nor waited for.
 func (c *Core) Rests() bool {
 	if c.open > 0 || len(c.held) > 0 || len(c.unread) > 0 || len(c.mends) > 0 || c.late > 0 || c.settling > 0 || c.draining || c.quiet ||
-		c.giveUpAt != 0 || c.diskErr != nil || c.flushErr != nil || c.vol.NextMode != "" || len(c.vol.Full) > 0 {
+		c.giveUpAt != 0 || c.diskErr != nil || c.flushErr != nil || c.vol.NextMode != "" || len(c.vol.Full) > 0 || c.vol.HasLeaving() {
 		return false
 	}
 	for _, p := range c.peers {

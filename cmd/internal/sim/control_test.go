@@ -124,7 +124,7 @@ func (p *proc) askLoop() {
 
 // reports is what the node says of its replicas; not ok while it may not answer.
 func (p *proc) reports() (out []cluster.Report, ok bool) {
-	if r := p.replica; r == nil || r.resizing || r.vol.Size != 0 && r.vol.AgeOf(r.size, r.resized) != cluster.SizeSame {
+	if r := p.replica; r == nil || r.resizing || r.vol.Size != 0 && !r.mine() || r.vol.Size != 0 && r.vol.AgeOf(r.size, r.resized) != cluster.SizeSame {
 		return nil, true
 	}
 	if p.replica.noting > 0 {

@@ -113,6 +113,14 @@
 // was told and acknowledged before, and durably what was flushed; what a stronger mode acknowledged is never lost in async. A
 // change is lost with no promotion, and is in force at the end.
 //
+// # Replicas that come and go
+//
+// In some runs a person has replicas removed and added, one after the other, at any moment; a primary is handed over before. Join has
+// the session connect to a replica, Part end the connection for good. A machine whose superblock is not that of its replica by the
+// record, once its log is not older than its process, takes part in nothing, and begins with a new superblock, in pieces, when it has
+// one again; the disk has what was there before. A number is given once; no two present ones share a bit; nobody goes who is a member
+// or held. In the end all machines have a replica again.
+//
 // # What the model leaves out
 //
 // Generations, more than one volume, torn superblocks, a process that is killed between an error of the kernel and its

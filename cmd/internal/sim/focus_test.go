@@ -10,6 +10,9 @@ import (
 // mixed is the focus in which replicas have modes of their own.
 const mixed = 17
 
+// members is the focus in which replicas come and go.
+const members = 18
+
 // focus makes some runs look at one thing much closer than chance would.
 func (w *world) focus(mine *[]fault, total *int) {
 	f := &w.faults
@@ -72,6 +75,9 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case mixed: // some replicas in sync, others in async
 		f.slowDisk = 0.1
 		names = []string{"the standby's line is slow, the primary goes", "standby's process", "standby's power", "hand-over", "kill", "isolate"}
+	case members: // replicas that come and go
+		f.slowDisk = 0.05
+		names = []string{"add replica", "remove replica", "standby's power", "standby's process", "hand-over", "kill", "power", "isolate", "force"}
 	default:
 		return
 	}
@@ -141,6 +147,8 @@ var closeFaults = []fault{
 		}
 	}},
 	{"mode", 8, (*world).changeMode},
+	{"add replica", 20, (*world).addReplica},
+	{"remove replica", 12, (*world).removeReplica},
 	{"grow", 12, (*world).grow},
 	{"shrink", 8, (*world).shrink},
 	{"standby's process, then the primary's", 3, func(w *world) {

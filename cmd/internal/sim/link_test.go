@@ -16,6 +16,7 @@ type peerLink struct {
 	conn   *conn
 	stream uint64
 	up     bool
+	off    bool // the node holds no replica any more
 	opened int64
 	reads  []*chunkRead // chunks being compared on the stream that is up
 }
@@ -27,7 +28,7 @@ func (l *peerLink) dialIn(d time.Duration) {
 
 func (l *peerLink) dial() {
 	s, w := l.s, l.s.w
-	if s.ended || l.conn != nil {
+	if s.ended || l.off || l.conn != nil {
 		return
 	}
 	from, to := s.r.p, l.peer.proc

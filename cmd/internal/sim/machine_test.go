@@ -45,6 +45,7 @@ type super struct {
 	inconsistent bool
 	failed       bool
 	clean        *cluster.Clean
+	number       uint32 // of the replica (cluster.Volume.Stamp)
 }
 
 func (n *node) incarnation() cluster.Incarnation {

@@ -55,7 +55,7 @@ func (w *world) moded(c *cluster.Command, before, after *cluster.Volume) {
 	if before.NextMode != "" && after.NextMode != before.NextMode && c.SetMode == nil && c.Configure == nil {
 		w.violate("the change to mode %s is lost with %s", before.NextMode, describe(c))
 	}
-	if after.ModesText() == before.ModesText() || before.Mode == "" {
+	if after.ModesText() == before.ModesText() || before.Mode == "" || len(after.Replicas) != len(before.Replicas) {
 		return
 	}
 	w.counts.Modes++

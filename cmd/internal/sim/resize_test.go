@@ -32,7 +32,7 @@ func (w *world) shrink() {
 // an earlier size had there.
 func (w *world) resize(size int64) {
 	v := w.truth.state.Volumes[volumeName]
-	if len(v.Members) < len(w.data()) || v.Next != 0 || size > sizeOf(blocks) || size < sizeOf(leastBlocks) || w.keepsImages() {
+	if len(v.Members) < len(w.data()) || len(v.Replicas) < len(w.data()) || v.Next != 0 || size > sizeOf(blocks) || size < sizeOf(leastBlocks) || w.keepsImages() {
 		return
 	}
 	for _, n := range w.data() {
@@ -120,6 +120,8 @@ func (w *world) sized(c *cluster.Command, before, after *cluster.Volume) {
 // fits reports whether the replica is open with the size that its volume has, and has it opened anew if not.
 func (r *replica) fits() bool {
 	switch {
+	case !r.follows():
+		return false
 	case r.vol.Size == 0:
 		return !r.resizing
 	case r.vol.AgeOf(r.size, r.resized) == cluster.SizeSame:

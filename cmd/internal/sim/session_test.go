@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"hacluster/blockdev"
@@ -62,10 +63,8 @@ func newSession(r *replica) *session {
 	s := &session{r: r, w: w, epoch: r.vol.Epoch}
 	cfg := primary.Config{Self: r.n.name, DropAfter: dropAfter, Piece: chunkSize, Backlog: backlog, Room: &r.p.room, Bound: w.bound, Spool: w.spoolSizes()}
 	s.core = primary.New(cfg, r.vol, r.p.now())
-	for _, n := range w.data() {
-		if n != r.n {
-			s.links = append(s.links, &peerLink{s: s, peer: n})
-		}
+	for _, n := range s.core.Peers() {
+		s.links = append(s.links, &peerLink{s: s, peer: w.node(n)})
 	}
 	w.counts.Serves++
 	w.tracef("SERVE %s/%d epoch %d members %v content %v", r.n.name, r.p.number, s.epoch, r.vol.MemberNames(), r.n.disk.cache)
@@ -251,9 +250,24 @@ func (s *session) carryOut(a *primary.Action) {
 		s.link(a.Node).send(fetchMsg{a.Num, from, to})
 	case primary.AskMap:
 		s.core.Unmapped(s.r.p.now(), a.Node, s.link(a.Node).stream) // nothing is kept on stable storage here
+	case primary.Join:
+		s.join(s.w.node(a.Node))
+	case primary.Part:
+		s.link(a.Node).off = true
+		s.link(a.Node).close()
 	case primary.Compare:
 		s.link(a.Node).compare()
 	}
+}
+
+// join connects to a replica that came.
+func (s *session) join(n *node) {
+	i := slices.IndexFunc(s.links, func(l *peerLink) bool { return l.peer == n })
+	if i < 0 {
+		i, s.links = len(s.links), append(s.links, &peerLink{s: s, peer: n})
+	}
+	s.links[i].off = false
+	s.links[i].dialIn(s.w.between(0, 20*time.Millisecond))
 }
 
 // barrier has a flush of our own admitted, for a change of the mode.

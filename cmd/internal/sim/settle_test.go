@@ -19,6 +19,7 @@ const (
 // may take.
 func (w *world) settle() {
 	w.heal()
+	w.allReplicas()
 	w.becomeWhole()
 	w.resizedAtLast()
 	w.modeAtLast()
@@ -51,11 +52,11 @@ func (w *world) becomeWhole() {
 // whole reports whether one node serves with a lease and all replicas are members.
 func (w *world) whole() bool {
 	v := w.truth.state.Volumes[volumeName]
-	if len(v.Members) != len(w.data()) || v.Previous != "" || len(v.Held) > 0 {
+	if len(v.Members) != len(w.data()) || v.HasLeaving() || v.Previous != "" || len(v.Held) > 0 {
 		return false
 	}
 	for _, n := range w.data() {
-		if p := n.proc; p == nil || n.super.failed || n.super.inconsistent || v.AgeOf(n.super.size, n.super.resized) != cluster.SizeSame {
+		if p := n.proc; p == nil || v.Stamp(n.name) != n.super.number || n.super.failed || n.super.inconsistent || v.AgeOf(n.super.size, n.super.resized) != cluster.SizeSame {
 			return false // it could not follow
 		}
 	}

@@ -30,10 +30,12 @@ type world struct {
 	bound      primary.Bound // of a volume in async
 	spoolCalls int
 	truth      truth
-	badDisk    bool  // an operation on a disk failed or hung
-	served     int64 // when a client was last answered
-	helped     int64 // when a person last acted
-	moving     bool  // by naming a replica at another site
+	badDisk    bool     // an operation on a disk failed or hung
+	numbers    []uint32 // of replicas, ever given
+	changing   bool     // replicas come and go in this run
+	served     int64    // when a client was last answered
+	helped     int64    // when a person last acted
+	moving     bool     // by naming a replica at another site
 
 	clients []*client
 	conns   []*conn // of the data path, for the fault that breaks one
@@ -44,8 +46,8 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks, Longer, Moved        int
-	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped, Spooled, Loaded, Unspooled int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks, Longer, Moved                        int
+	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped, Spooled, Loaded, Unspooled, Joined, Parted int
 }
 
 func (c *counts) add(o *counts) {
@@ -206,6 +208,7 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 	case after.Epoch > 0 && !after.IsMember(after.Primary):
 		w.violate("the primary %s is no member: %v", after.Primary, after.MemberNames())
 	}
+	w.replicasMoved(before, after)
 	w.sized(c, before, after)
 	w.moded(c, before, after)
 	switch {
@@ -272,6 +275,8 @@ func describe(c *cluster.Command) string {
 		return fmt.Sprintf("set mode %s by %s on %d/%d, members %v", c.SetMode.Mode, c.By, c.SetMode.Epoch, c.SetMode.Version, c.SetMode.Members)
 	case c.Configure != nil && len(c.Configure.Modes) > 0:
 		return fmt.Sprintf("change mode %+v", c.Configure.Modes)
+	case c.Configure != nil && len(c.Configure.Replicas) > 0:
+		return fmt.Sprintf("change replicas %+v", c.Configure.Replicas)
 	case c.Configure != nil:
 		return fmt.Sprintf("resize %+v", c.Configure.Resize)
 	case c.Init != nil:

@@ -1,0 +1,106 @@
+package primary
+
+import (
+	"slices"
+	"testing"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// record applies a changed record of the volume.
+func (g *rig) record(change func(v *cluster.Volume)) []Action {
+	g.vol = g.vol.Clone()
+	change(&g.vol)
+	g.vol.Version++
+	g.c.Set(g.now, g.vol)
+	return g.take()
+}
+
+func kinds(acts []Action, node string) (all []ActionKind) {
+	for _, a := range acts {
+		if a.Node == node {
+			all = append(all, a.Kind)
+		}
+	}
+	return all
+}
+
+// R5: one that comes in the middle of writes is nobody's member: nothing waits for it, and all of it is to be compared.
+func TestReplicaThatComesIsNotWaitedForAndLacksEverything(t *testing.T) {
+	g := newRig(t, "s")
+	s := g.up("s")
+	op := g.write(0)
+	acts := g.record(func(v *cluster.Volume) {
+		v.Replicas = append(v.Replicas, cluster.Replica{Node: "y", Number: 4, Added: true})
+	})
+	if got := kinds(acts, "y"); !slices.Equal(got, []ActionKind{Join}) {
+		t.Fatalf("asked for %v, want a connection", got)
+	}
+	g.local(op, nil)
+	g.ack("s", s, 1)
+	if !op.complete {
+		t.Error("a write waits for who is no member")
+	}
+	g.up("y")
+	p := g.c.Peer("y")
+	if p.Member || !p.Connected || p.RemainingBytes != volSize {
+		t.Errorf("%+v, want all %d bytes to be compared", p, volSize)
+	}
+}
+
+// R4: a member that is to leave is waited for until the entry that drops it.
+func TestReplicaThatLeavesIsWaitedForUntilItIsDropped(t *testing.T) {
+	g := newRig(t, "s", "x")
+	s, _ := g.up("s"), g.up("x")
+	acts := g.record(func(v *cluster.Volume) { v.Replicas[2].Leaving = true })
+	if !slices.ContainsFunc(acts, func(a Action) bool { return a.Kind == Propose && a.Command.Drop != nil && a.Command.Drop.Node == "x" }) {
+		t.Fatalf("its drop is not proposed: %v", acts)
+	}
+	op := g.write(0)
+	g.local(op, nil)
+	g.ack("s", s, 1)
+	if op.complete {
+		t.Fatal("a write is complete that a member lacks")
+	}
+	acts = g.record(func(v *cluster.Volume) { delete(v.Members, "x"); v.Replicas = v.Replicas[:2] })
+	if !op.complete {
+		t.Error("a write waits for who is no member any more")
+	}
+	if got := kinds(acts, "x"); !slices.Contains(got, Disconnect) || !slices.Contains(got, Part) || slices.Contains(g.c.Peers(), "x") {
+		t.Errorf("asked for %v, peers %v", got, g.c.Peers())
+	}
+	n := g.c.NextStream("x") // of before, or of a node that does not know yet
+	g.c.Up(g.now, "x", n, Greeting{Incarnation: bootA, Process: 1})
+	if got := kinds(g.take(), "x"); !slices.Equal(got, []ActionKind{Disconnect}) {
+		t.Errorf("who holds no replica is greeted with %v", got)
+	}
+}
+
+// R25: a node that is added again has another replica, also where its removal was never seen.
+func TestReplicaThatIsAddedAgainIsAnother(t *testing.T) {
+	for _, seen := range []bool{true, false} {
+		g := newRig(t, "s", "x")
+		g.up("s")
+		old := g.up("x")
+		gone := func(v *cluster.Volume) { delete(v.Members, "x"); v.Replicas = v.Replicas[:2] }
+		if seen {
+			g.record(gone)
+		}
+		acts := g.record(func(v *cluster.Volume) {
+			gone(v)
+			v.Replicas = append(slices.Clip(v.Replicas), cluster.Replica{Node: "x", Number: 4, Added: true})
+		})
+		if got := kinds(acts, "x"); !slices.Contains(got, Join) {
+			t.Fatalf("removal seen %t: asked for %v", seen, got)
+		}
+		g.ack("x", old, 0)
+		if p := g.c.Peer("x"); p.Connected || p.Member {
+			t.Errorf("removal seen %t: the stream of before counts: %+v", seen, p)
+		}
+		g.silent = true
+		g.up("x")
+		if p := g.c.Peer("x"); p.RemainingBytes != volSize {
+			t.Errorf("removal seen %t: %d bytes are to be compared, want %d", seen, p.RemainingBytes, volSize)
+		}
+	}
+}
