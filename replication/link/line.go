@@ -292,5 +292,15 @@ func DialOn(ctx context.Context, conn net.Conn, hello wire.Hello, line *Line) (*
 	return s, reply, err
 }
 
-// Line is what the stream shares with others; nil: nothing.
-func (s *Sender) Line() *Line { return s.line }
+// SetBeyond tells of the line on which the stream is carried on by the node at the other end (Relay). That one keeps to its rate;
+// here messages are as small as it wants them, and a resync leaves what is reserved. It comes before NewOutbox.
+func (s *Sender) SetBeyond(l *Line) { s.beyond = l }
+
+// Slow is the line whose rate counts for how much is put into a message, and for a resync: the one beyond, if that has any, or what
+// the stream shares with others; nil: there is none.
+func (s *Sender) Slow() *Line {
+	if s.beyond != nil && s.beyond.rate.Load() != 0 {
+		return s.beyond
+	}
+	return s.line
+}

@@ -23,7 +23,7 @@ type OutboxLimits struct {
 type Outbox struct {
 	limits OutboxLimits
 	to     framer
-	line   *Line // nil: none
+	slow   *Line // nil: none
 	pump   pump
 
 	mu      sync.Mutex
@@ -48,7 +48,7 @@ type framer interface {
 // waits for it.
 func NewOutbox(s *Sender, limits OutboxLimits) *Outbox {
 	o := newOutbox(s, limits)
-	o.line = s.line
+	o.slow = s.Slow()
 	return o
 }
 
@@ -122,7 +122,7 @@ func (o *Outbox) load() (bool, error) {
 // fill is the number of frames that go into the next message; at least one. On a slow line messages are small: the peer
 // answers each, and who hears nothing of it for long takes it for lost.
 func (o *Outbox) fill(frames []wire.Frame) int {
-	bytes, most := frames[0].PayloadLen(), min(o.limits.MessageBytes, o.line.piece())
+	bytes, most := frames[0].PayloadLen(), min(o.limits.MessageBytes, o.slow.piece())
 	n := 1
 	for n < min(len(frames), wire.MaxFrames) && bytes+frames[n].PayloadLen() <= most {
 		bytes += frames[n].PayloadLen()

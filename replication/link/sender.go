@@ -22,6 +22,8 @@ type Sender struct {
 	over    sync.Once
 	gone    chan struct{} // closed when the stream is over: who waits for its turn on the line need not any more
 	line    *Line         // nil: none
+	beyond  *Line         // on which another node carries the stream on; nil: none does
+	lending *lending      // to that node; nil: it is sent everything
 	paced   *pacedOutput  // to, where there is a line
 	packer  *packer       // nil: the peer knows no compression, or there is no line
 	sent    atomic.Uint64 // last sequence number begun to be sent, or known to the standby from an earlier stream
@@ -123,6 +125,10 @@ func (s *Sender) begin(frames []wire.Frame) error {
 	if s.paced != nil {
 		s.paced.plain = len(head) + payload
 	}
+	if s.lending != nil && payload > 0 && s.lending.begin(frames, payload, lastOf(frames)) {
+		wire.Lend(head[prefixSize:])
+		s.pieces, payload = s.pieces[:1], 0
+	}
 	if s.packer != nil && payload > 0 {
 		if packed := s.packer.take(s.pieces[1:], payload); packed != nil {
 			wire.Pack(head[prefixSize:])
@@ -132,6 +138,16 @@ func (s *Sender) begin(frames []wire.Frame) error {
 	putPrefix(head, len(head)-prefixSize, payload)
 	s.to.begin(s.pieces)
 	return nil
+}
+
+// lastOf is the last sequence number of the frames; 0: they have none.
+func lastOf(frames []wire.Frame) uint64 {
+	for i := len(frames) - 1; i >= 0; i-- {
+		if frames[i].Seq != 0 {
+			return frames[i].Seq
+		}
+	}
+	return 0
 }
 
 // Send hands frames over as one message. It returns when the message is on its way, and waits while the peer reads too
@@ -189,6 +205,9 @@ func (s *Sender) checkReplies() error {
 			return protocolError("frame %d is acknowledged after frame %d (%v)", item.Seq, *prefix, item.Kind)
 		}
 		*prefix = item.Seq
+	}
+	if s.lending != nil {
+		s.lending.acked(s.acked)
 	}
 	return nil
 }

@@ -47,10 +47,44 @@ func AppendBatch(dst []byte, b Batch, size int64) ([]byte, error) {
 }
 
 // Pack says in a message that AppendBatch made that its payloads are compressed.
-func Pack(msg []byte) {
-	msg[headPacked] = 1
+func Pack(msg []byte) { setPacked(msg, 1) }
+
+// Lend says in a message that AppendBatch made that its payloads do not follow: whoever relays it has them, by the places of the writes
+// that they are of, and sends the message on as if nothing had been said (Unlend). A standby takes no such message.
+func Lend(msg []byte) { setPacked(msg, lentMark) }
+
+// Unlend takes that back; false: nothing was said.
+func Unlend(msg []byte) bool {
+	if len(msg) < HeaderSize || msg[headPacked] != lentMark {
+		return false
+	}
+	setPacked(msg, 0)
+	return true
+}
+
+const lentMark = 2
+
+func setPacked(msg []byte, to byte) {
+	msg[headPacked] = to
 	binary.LittleEndian.PutUint32(msg[headCRC:], crc32.Checksum(msg[:headCRC], castagnoli))
 }
+
+// DecodeRecords decodes a message without regard to what payload follows.
+func (b *Batch) DecodeRecords(head []byte, size int64) error {
+	segments := [1][]byte{head}
+	c := newCursor(segments[:])
+	err := b.decode(&c, size)
+	if err == nil && c.left != 0 {
+		err = malformed("%d bytes follow the records of %d frames", c.left, len(b.Frames))
+	}
+	if err != nil {
+		b.Reset()
+	}
+	return err
+}
+
+// IsPacked reports whether the payloads behind a message are compressed, by its header alone; the receiver checks the rest.
+func IsPacked(msg []byte) bool { return len(msg) >= HeaderSize && msg[headPacked] == 1 }
 
 // PayloadLen is how many bytes of payload the frames have, when they are not compressed.
 func (b *Batch) PayloadLen() int { return b.payload }
