@@ -56,6 +56,7 @@ func (s *session) entry(ctx context.Context, b *link.Batch, f *wire.Frame) error
 	if err := f.Verify(); err != nil {
 		return err // before anything was written (R21)
 	}
+	s.keep(b, f)
 	r := s.r
 	r.mu.Lock()
 	if err := s.roomLocked(ctx); err != nil {

@@ -97,7 +97,7 @@ func (l *lab) handOn(from *labNode, to string, failed bool) error {
 	return errors.New("no member to take it")
 }
 
-func (v labNodeView) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
+func (v labNodeView) Greet(ctx context.Context, peer, by string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
 	return v.n.dial(ctx, v.n.l.nodes[peer], h)
 }
 

@@ -40,6 +40,8 @@ type peerLink struct {
 	hot    *bitmap.Bitmap // regions that it may have marked, of what it said; nil: it was not asked
 	whole  bool           // it said that everything may differ
 	told   settledNews    // the last Settled of the stream that is up
+	way    way
+	lender *link.Lender // of the stream that is up: what others that go by way of it need not be sent; nil: none do
 
 	theirs *bitmap.Bitmap // of the stream that is up: what came of the peer's map; who receives owns it
 
@@ -99,14 +101,18 @@ func (p *peerLink) member() bool {
 // connect opens a stream and serves it to its end.
 func (p *peerLink) connect(ctx context.Context) {
 	t, cfg := p.t, &p.t.r.cfg
+	now := t.r.node.Now()
 	t.mu.Lock()
-	stream := t.core.NextStream(p.node)
+	stream, by := t.core.NextStream(p.node), p.nextWayLocked(now)
 	t.mu.Unlock()
 	hello := wire.Hello{Cluster: cfg.ClusterID, Volume: cfg.VolumeID, VolumeName: cfg.Volume.Name, Size: cfg.Volume.Size,
 		BlockSize: blockdev.BlockSize, Epoch: uint64(t.epoch), Primary: cfg.Node, Process: cfg.Process, Stream: stream, Target: p.node}
 	greet, cancel := context.WithTimeout(ctx, max(2*t.r.timers.drop(), time.Second))
-	sender, reply, err := t.r.node.Greet(greet, p.node, hello)
+	sender, reply, err := t.r.node.Greet(greet, p.node, by, hello)
 	cancel()
+	if err != nil && p.wayFailed(by, err) {
+		return
+	}
 	if ctx.Err() == nil { // else the tenure ended, which says nothing of the node
 		t.r.cfg.Crowd.greeted(p.node, err)
 	}
@@ -119,7 +125,7 @@ func (p *peerLink) connect(ctx context.Context) {
 	t.mu.Lock()
 	p.number = maps.Number{Promised: reply.Promised, Settled: reply.Clearing}
 	t.mu.Unlock()
-	p.serve(ctx, stream, sender, g)
+	p.serve(ctx, stream, by, sender, g)
 }
 
 func greetingOf(r wire.HelloReply) primary.Greeting {
@@ -160,9 +166,12 @@ func (p *peerLink) note(reason, msg string) {
 // them is closed, and the next one replays.
 var outboxLimits = link.OutboxLimits{Bytes: 1 << 30, Frames: 1 << 16}
 
-func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender, g primary.Greeting) {
+func (p *peerLink) serve(ctx context.Context, stream uint64, by string, sender *link.Sender, g primary.Greeting) {
 	t := p.t
 	ctx, cancel := context.WithCancel(ctx)
+	t.mu.Lock()
+	p.borrowLocked(by, sender)
+	t.mu.Unlock()
 	outbox := link.NewOutbox(sender, outboxLimits)
 	var goes sync.WaitGroup
 	goes.Go(func() {
@@ -170,11 +179,12 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 			sender.Close()
 		}
 	})
-	copier := newCopier(p, stream, outbox, sender.Line(), sender.Version())
+	copier := newCopier(p, stream, outbox, sender.Slow(), sender.Version())
 	goes.Go(func() { copier.run(ctx) })
 	t.mu.Lock()
 	p.outbox, p.sender, p.stream, p.probe, p.theirs = outbox, sender, stream, probe{}, nil
 	p.looks = 0
+	p.way.by, p.way.up = by, t.r.node.Now()
 	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Up(now, p.node, stream, g) })
 	t.verifyChanged()
@@ -183,7 +193,8 @@ func (p *peerLink) serve(ctx context.Context, stream uint64, sender *link.Sender
 	err := p.receive(stream, sender, outbox, copier)
 	stop()
 	t.mu.Lock()
-	p.outbox, p.sender = nil, nil
+	p.outbox, p.sender, p.lender = nil, nil, nil
+	p.overLocked(t.r.node.Now(), !errors.Is(err, link.ErrClosed))
 	p.untoldLocked()
 	t.abortClearingLocked()
 	t.mu.Unlock()
@@ -266,9 +277,13 @@ func (p *peerLink) queueLocked(a *primary.Action) *link.Outbox {
 		unit := p.t.r.cfg.Marks.RegionSize()
 		p.hot.Set(a.Op.Range.Off/unit, (a.Op.Range.End()+unit-1)/unit)
 	}
-	if err := p.outbox.Put(p.frame(a)); err != nil {
+	f := p.frame(a)
+	if err := p.outbox.Put(f); err != nil {
 		p.sender.Close() // full or ended: the next stream replays
 		return nil
+	}
+	if p.lender != nil && f.Kind == wire.Write && f.ID != 0 {
+		p.lender.Put(f.ID, f.PayloadLen())
 	}
 	return p.outbox
 }

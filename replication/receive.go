@@ -29,6 +29,7 @@ type session struct {
 	silent  atomic.Bool // nothing is acknowledged any more
 	refusal sync.Once   // one refusal ends a stream
 	refused atomic.Bool // a refusal is in the box
+	feed    atomic.Pointer[link.Feed]
 }
 
 // helloWait bounds how long a greeting waits for older work to end on the device before the primary has to try again.
@@ -68,13 +69,16 @@ func (r *Replica) forget(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.session == s {
-		r.session = nil
+		r.session = nil // nobody asks for a feed any more
 		r.seen.Clear()
 		r.hole.Clear()
 		r.recv.Close(s.stream)
 		if r.regs != nil {
 			r.regs.Abort()
 		}
+	}
+	if feed := s.feed.Load(); feed != nil {
+		feed.Close()
 	}
 	r.receiving--
 	r.changeLocked()

@@ -46,8 +46,8 @@ type Node interface {
 	Propose(ctx context.Context, c cluster.Command) (cluster.Result, error)
 	// GiveUp ends the lease on the volume at once and tells the leader (R30).
 	GiveUp(ctx context.Context, volume string, e cluster.Epoch, to string, failed bool) error
-	// Greet opens a stream to a peer.
-	Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error)
+	// Greet opens a stream to a peer, by way of the node of another one if that is not empty.
+	Greet(ctx context.Context, peer, by string, h wire.Hello) (*link.Sender, wire.HelloReply, error)
 	// Serving tells that the volume accepts I/O in this epoch, FirstAck that a client got its first acknowledgement.
 	Serving(volume string, e cluster.Epoch)
 	FirstAck(volume string, e cluster.Epoch)
@@ -136,7 +136,8 @@ type Replica struct {
 	meter  meter
 	timers timers
 	limits atomic.Pointer[resync.Limits] // of resyncs; nil: the defaults
-	kick   chan struct{}                 // to Run: facts have changed; room for one: a reminder, not a count
+	ways   atomic.Pointer[map[string]string]
+	kick   chan struct{} // to Run: facts have changed; room for one: a reminder, not a count
 	// noting holds one token: who has it may change the marks of health. A channel, for it is held across I/O.
 	noting chan struct{}
 	// undoing holds one token: who has it may end the undo area, and has undoErr and undoGone.

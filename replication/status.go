@@ -33,6 +33,7 @@ type PeerStatus struct {
 	Lag             time.Duration // age of the oldest entry that it has not acknowledged; in async, of those that clients were told of
 	RateBytesPerSec int64         // of the resync, over its last seconds
 	ETA             time.Duration // until it ends; negative: not known
+	By              string        // by way of which node its stream goes; empty: directly
 	Reason          string        // why there is no stream, or the last one ended
 	Blocked         string        // what of our own disk keeps its resync from ending
 }
@@ -67,7 +68,7 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 		if left, ok := p.resync.speed.ETA(); ok && p.resync.running {
 			eta = left
 		}
-		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, Reason: p.reason, Blocked: p.blocked(g), RateBytesPerSec: p.resync.speed.BytesPerSec(), ETA: eta})
+		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, By: p.way.by, Reason: p.reason, Blocked: p.blocked(g), RateBytesPerSec: p.resync.speed.BytesPerSec(), ETA: eta})
 		p.mu.Unlock()
 	}
 	return s, true

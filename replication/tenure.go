@@ -237,6 +237,7 @@ func (t *Tenure) tick(ctx context.Context) {
 		t.clearMarks()
 		t.r.reviveMarks()
 		t.followResyncs()
+		t.followWays()
 		if t.spool != nil {
 			t.spool.hangs(t.r.node.Now(), max(4*drop, hungAfter))
 		}
@@ -263,7 +264,11 @@ func (t *Tenure) untilTick(drop time.Duration) time.Duration {
 	if !t.resting {
 		return drop / 8
 	}
-	return min(t.r.cfg.Crowd.pace(drop/8, looksPerSec), max(t.r.timers.suspend()/4, drop/8))
+	rest := max(t.r.timers.suspend()/4, drop/8)
+	if t.r.hasWays() {
+		rest = min(rest, wayPause)
+	}
+	return min(t.r.cfg.Crowd.pace(drop/8, looksPerSec), rest)
 }
 
 // restLocked notes whether the tenure rests; the crowd tells those that do not of each renewal of the lease.

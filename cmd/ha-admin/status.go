@@ -155,6 +155,9 @@ func volumeText(v api.VolumeStatus) string {
 		if r.ByHand != "" {
 			fmt.Fprintf(&out, "  %s: %s: promoted only by `ha-admin failover %s --to %s`\n", oneLine(r.Node), oneLine(r.ByHand), oneLine(v.Name), oneLine(r.Node))
 		}
+		if r.Via != "" {
+			fmt.Fprintf(&out, "  %s: fed via %s\n", oneLine(r.Node), oneLine(r.Via))
+		}
 		if l := r.Line; l != nil {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), lineText(l))
 		}

@@ -207,6 +207,7 @@ type ReplicaStatus struct {
 	Point         *PointStatus  `json:"point,omitempty"`   // left out: it cannot be promoted, also not by force
 	Rescue        *RescueStatus `json:"rescue,omitempty"`  // left out: there are no rescue images of it
 	ByHand        string        `json:"by_hand,omitempty"` // why only a person promotes it ("is drained", "is at site far"); left out: it is not so
+	Via           string        `json:"via,omitempty"`     // by way of which node the primary's stream to it goes now; left out: directly, or there is none
 	Line          *LineStatus   `json:"line,omitempty"`    // left out: no link block names its node and the primary
 }
 

@@ -137,8 +137,10 @@ type Replica struct {
 	Export Export // evaluated for this node
 	// Mode of this replica; empty: the volume's. Between two replicas the weaker one of both counts.
 	Mode Mode `json:",omitempty"` // so that files without it have the hash that they had before there was this key
+	// Via is the node of another replica, which carries on what a primary sends to this one; empty: it is sent directly.
+	Via string `json:",omitempty"`
 
-	at, deviceAt, modeAt pos
+	at, deviceAt, modeAt, viaAt pos
 }
 
 // Attach is how a volume appears as a local device on its primary.

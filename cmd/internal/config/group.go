@@ -122,6 +122,7 @@ func (o Volume) sameSettings(r *report, v Volume) {
 	for _, rep := range v.Replicas {
 		if of, ok := o.Replica(rep.Node); ok {
 			differ(v.ModeOf(rep) == o.ModeOf(of), rep.modeAt, "on "+rep.Node+" mode", o.ModeOf(of))
+			differ(rep.Via == of.Via, rep.viaAt, "on "+rep.Node+" via", orDirectly(of.Via))
 		}
 	}
 	differ(v.IO == o.IO, v.ioAt, "io", o.IO)

@@ -11,6 +11,9 @@ func (c *Config) checkMeaning(r *report) {
 	c.checkDevices(r)
 	c.checkAsync(r)
 	c.checkGroups(r)
+	for _, v := range c.Volumes {
+		r.ways(v)
+	}
 }
 
 // onOneMachine: all nodes share this machine, because they are reached by loopback addresses.

@@ -259,6 +259,7 @@ func (p *plan) volume(o, v Volume) {
 		if was, ok := o.Replica(r.Node); ok {
 			p.replica(what, was, r)
 			differs(p, StepChange, r.modeAt, what+"replica "+r.Node+": mode", orOfVolume(was.Mode), orOfVolume(r.Mode), modeTaken(v.ModeOf(r)))
+			differs(p, StepChange, r.viaAt, what+"replica "+r.Node+": via", orDirectly(was.Via), orDirectly(r.Via), "its stream is closed once and opened that way")
 		} else {
 			p.add(StepRefused, r.at, what+"replica "+r.Node, "the replicas of a volume cannot be changed yet")
 		}

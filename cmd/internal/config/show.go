@@ -125,6 +125,7 @@ type DocumentReplica struct {
 	Node   string   `json:"node"`
 	Device string   `json:"device"`
 	Mode   string   `json:"mode"` // its own, or the volume's
+	Via    string   `json:"via,omitempty"`
 	NBD    []string `json:"nbd"`
 	Attach string   `json:"attach"`
 }
@@ -173,7 +174,7 @@ func (v Volume) document() DocumentVolume {
 		Async:    DocumentAsync{MaxLagBytes: v.Async.MaxLagBytes, MaxLagMs: v.Async.MaxLag.Milliseconds(), PatienceMs: v.Async.Patience.Milliseconds(), Spool: v.Async.Spool},
 		Replicas: []DocumentReplica{}}
 	for _, r := range v.Replicas {
-		rep := DocumentReplica{Node: r.Node, Device: r.Device, Mode: string(v.ModeOf(r)), NBD: []string{}, Attach: string(r.Export.Attach)}
+		rep := DocumentReplica{Node: r.Node, Device: r.Device, Mode: string(v.ModeOf(r)), Via: r.Via, NBD: []string{}, Attach: string(r.Export.Attach)}
 		for _, l := range r.Export.NBD {
 			rep.NBD = append(rep.NBD, l.String())
 		}
@@ -245,6 +246,9 @@ func (d Document) Table() string {
 			own := ""
 			if r.Mode != v.Mode {
 				own = ", mode " + r.Mode
+			}
+			if r.Via != "" {
+				own += ", via " + r.Via
 			}
 			p("  replica %s: %s%s, nbd %s, attach %s", r.Node, r.Device, own, orNone(strings.Join(r.NBD, " ")), r.Attach)
 		}

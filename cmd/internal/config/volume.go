@@ -121,7 +121,8 @@ func (r *reader) replica(b *body, nodes []Node) Replica {
 	if b.attr("mode") != nil {
 		mode, modeAt = b.choice("mode", string(ModeSync), string(ModeSemisync), string(ModeAsync))
 	}
-	return Replica{Node: b.label, Device: device.s, Mode: Mode(mode), at: b.at, deviceAt: device.at, modeAt: modeAt}
+	via := b.str("via", "beta")
+	return Replica{Node: b.label, Device: device.s, Mode: Mode(mode), Via: via.s, at: b.at, deviceAt: device.at, modeAt: modeAt, viaAt: via.at}
 }
 
 func (r *reader) export(volume *body) Export {

@@ -176,12 +176,12 @@ func TestProtocolsReachTheirListeners(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			b := make([]byte, 4)
+			b := make([]byte, len(p.String()))
 			io.ReadFull(c, b)
 			got <- p.String() + " got " + string(b)
 		})
 	}
-	want := map[string]bool{"raft got raft": true, "grpc got grpc": true, "data got data": true}
+	want := map[string]bool{"raft got raft": true, "grpc got grpc": true, "data got data": true, "relay got relay": true}
 	for _, p := range protos {
 		if _, err := f.dial(p).Write([]byte(p.String())); err != nil {
 			t.Fatal(err)

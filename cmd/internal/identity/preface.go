@@ -17,9 +17,11 @@ const (
 	ProtoGRPC Proto = 2
 	// ProtoData carries the block data of one volume to one peer.
 	ProtoData Proto = 3
+	// ProtoRelay is like ProtoData, to a node that carries the stream on to the peer.
+	ProtoRelay Proto = 4
 )
 
-var protos = []Proto{ProtoRaft, ProtoGRPC, ProtoData}
+var protos = []Proto{ProtoRaft, ProtoGRPC, ProtoData, ProtoRelay}
 
 func (p Proto) known() bool { return slices.Contains(protos, p) }
 
@@ -31,6 +33,8 @@ func (p Proto) String() string {
 		return "grpc"
 	case ProtoData:
 		return "data"
+	case ProtoRelay:
+		return "relay"
 	}
 	return fmt.Sprintf("protocol %d", byte(p))
 }

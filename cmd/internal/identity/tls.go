@@ -18,7 +18,7 @@ import (
 )
 
 // alpn names the protocols in the TLS handshake, as the preface does without TLS.
-var alpn = map[Proto]string{ProtoRaft: "ha-raft", ProtoGRPC: "h2", ProtoData: "ha-data"}
+var alpn = map[Proto]string{ProtoRaft: "ha-raft", ProtoGRPC: "h2", ProtoData: "ha-data", ProtoRelay: "ha-relay"}
 
 func protoOf(name string) (Proto, bool) {
 	for p, n := range alpn {

@@ -304,7 +304,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 		if l := peer.Lag; l != nil {
 			out.LagBytes, out.LagMs = l.Bytes, l.Ms
 		}
-		out.SettlingBytes = peer.SettlingBytes
+		out.SettlingBytes, out.Via = peer.SettlingBytes, peer.Via
 		if l := peer.Line; l != nil {
 			out.Line = &api.LineStatus{RateBytesPerSec: l.RateBytesPerSec, PlainBytes: l.PlainBytes, SentBytes: l.SentBytes, WaitedMs: l.WaitedMs}
 		}

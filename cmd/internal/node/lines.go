@@ -7,6 +7,7 @@ import (
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/cmd/internal/metrics"
+	"hacluster/replication/link"
 	"hacluster/replication/shape"
 )
 
@@ -19,7 +20,7 @@ func (n *Node) followLines(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		_, cfg, configured := n.run.watch()
-		n.setLines(cfg)
+		n.peers.setLines(n.me.Name, cfg, minuteOfWeek(wallClock()))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -29,11 +30,30 @@ func (n *Node) followLines(ctx context.Context) error {
 	}
 }
 
+// lineBeyond is the line on which by sends on what this node has it carry to name.
+func (p *peers) lineBeyond(by, name string) *link.Line {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.beyond[[2]string{by, name}]
+	if l == nil {
+		l = link.NewLine()
+		set, _ := p.conf().Link(by, name)
+		l.Set(settingsOf(set), minuteOfWeek(wallClock()))
+		p.beyond[[2]string{by, name}] = l
+	}
+	return l
+}
+
 // setLines puts the settings of cfg in force. One that does not change changes nothing.
-func (n *Node) setLines(cfg *config.Config) {
-	at := minuteOfWeek(wallClock())
-	for name, line := range n.peers.lines {
-		l, _ := cfg.Link(n.me.Name, name)
+func (p *peers) setLines(me string, cfg *config.Config, at shape.Minute) {
+	for name, line := range p.lines {
+		l, _ := cfg.Link(me, name)
+		line.Set(settingsOf(l), at)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pair, line := range p.beyond {
+		l, _ := cfg.Link(pair[0], pair[1])
 		line.Set(settingsOf(l), at)
 	}
 }

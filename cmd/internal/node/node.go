@@ -133,8 +133,8 @@ func (n *Node) open() (err error) {
 		n.mux.Close()
 		return err
 	}
-	n.peers = newPeers(n.cfg, n.trans, n.clusterNow)
-	n.setLines(n.conf())
+	n.peers = newPeers(n.cfg, n.trans, n.clusterNow, n.conf)
+	n.peers.setLines(n.me.Name, n.cfg, minuteOfWeek(wallClock()))
 	n.lease = newLeaseHolder(n)
 	n.vols = newVolumes(n)
 	n.joint = &gather{send: n.proposeTo, time: func() time.Duration { return n.conf().Timers.DropAfter }, goes: func(f func()) { n.vols.goes.Go(f) }, ctx: context.Background()}
@@ -184,6 +184,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, life := errgroup.WithContext(life)
 	server := n.newServer(control.ServerOptions())
 	data, streams := link.NewServer(n.vols, n.log), n.mux.Listener(identity.ProtoData)
+	carried, carry := link.NewServer(relays{n}, n.log), n.mux.Listener(identity.ProtoRelay)
 	control.Register(server, n)
 	api.Register(server, n)
 	local := n.newServer(api.ServerOptions())
@@ -191,6 +192,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return quiet(server.Serve(n.mux.Listener(identity.ProtoGRPC))) })
 	g.Go(func() error { return quiet(local.Serve(admin)) })
 	g.Go(func() error { return data.Serve(streams) })
+	g.Go(func() error { return carried.Serve(carry) })
 	if n.gossip != nil {
 		g.Go(func() error { return n.gossip.Run(life) })
 	}
@@ -230,7 +232,9 @@ func (n *Node) Run(ctx context.Context) error {
 	server.Stop()
 	local.Stop()
 	streams.Close()
+	carry.Close()
 	data.Close()
+	carried.Close()
 	n.peers.close()
 	n.mux.Close()
 	n.trans.Close()

@@ -21,7 +21,10 @@ type peers struct {
 	cfg   *config.Config
 	trans *identity.Transport
 	of    func() control.Cluster
+	conf  func() *config.Config // as it is now
 	lines map[string]*link.Line // to each other node; for block data, of all volumes together
+	// beyond are the lines on which a node sends on what this one has it carry, as far as this one has to know them; by both. Under mu.
+	beyond map[[2]string]*link.Line
 
 	greets map[string]chan struct{} // a token for each greeting under way, by node; fixed
 
@@ -30,8 +33,8 @@ type peers struct {
 	ended bool
 }
 
-func newPeers(cfg *config.Config, trans *identity.Transport, of func() control.Cluster) *peers {
-	p := &peers{cfg: cfg, trans: trans, of: of, lines: map[string]*link.Line{}, conns: map[string]*grpc.ClientConn{}, greets: map[string]chan struct{}{}}
+func newPeers(cfg *config.Config, trans *identity.Transport, of func() control.Cluster, conf func() *config.Config) *peers {
+	p := &peers{cfg: cfg, trans: trans, of: of, conf: conf, lines: map[string]*link.Line{}, beyond: map[[2]string]*link.Line{}, conns: map[string]*grpc.ClientConn{}, greets: map[string]chan struct{}{}}
 	for _, n := range cfg.Nodes {
 		p.lines[n.Name] = link.NewLine()
 		p.greets[n.Name] = make(chan struct{}, maxGreets)
@@ -71,23 +74,31 @@ func (p *peers) control(name string) (control.Client, error) {
 	return control.Client{Conn: c, Of: p.of()}, err
 }
 
-// Greet opens a stream of block data.
-func (p *peers) Greet(ctx context.Context, name string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
-	n, ok := p.cfg.Node(name)
+// Greet opens a stream of block data to a node, by way of another one if that is not empty.
+func (p *peers) Greet(ctx context.Context, name, by string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
+	proto, first := identity.ProtoData, name
+	if by != "" {
+		proto, first = identity.ProtoRelay, by
+	}
+	n, ok := p.cfg.Node(first)
 	if !ok {
-		return nil, wire.HelloReply{}, fmt.Errorf("node %q is not in %s", name, p.cfg.File)
+		return nil, wire.HelloReply{}, fmt.Errorf("node %q is not in %s", first, p.cfg.File)
 	}
 	select {
-	case p.greets[name] <- struct{}{}:
-		defer func() { <-p.greets[name] }()
+	case p.greets[first] <- struct{}{}:
+		defer func() { <-p.greets[first] }()
 	case <-ctx.Done():
-		return nil, wire.HelloReply{}, fmt.Errorf("connect to %s: %d streams are being opened already: %w", name, maxGreets, ctx.Err())
+		return nil, wire.HelloReply{}, fmt.Errorf("connect to %s: %d streams are being opened already: %w", first, maxGreets, ctx.Err())
 	}
-	c, err := p.trans.Dial(ctx, n.Address, identity.ProtoData)
+	c, err := p.trans.Dial(ctx, n.Address, proto)
 	if err != nil {
-		return nil, wire.HelloReply{}, fmt.Errorf("connect to %s: %w", name, err)
+		return nil, wire.HelloReply{}, fmt.Errorf("connect to %s: %w", first, err)
 	}
-	return link.DialOn(ctx, c, h, p.lines[name])
+	s, reply, err := link.DialOn(ctx, c, h, p.lines[first])
+	if err == nil && by != "" {
+		s.SetBeyond(p.lineBeyond(by, name))
+	}
+	return s, reply, err
 }
 
 func (p *peers) close() {

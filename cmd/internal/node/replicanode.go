@@ -33,8 +33,8 @@ func (r replicaNode) GiveUp(ctx context.Context, volume string, e cluster.Epoch,
 	}
 	return err
 }
-func (r replicaNode) Greet(ctx context.Context, peer string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
-	return r.n.peers.Greet(ctx, peer, h)
+func (r replicaNode) Greet(ctx context.Context, peer, by string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
+	return r.n.peers.Greet(ctx, peer, by, h)
 }
 func (r replicaNode) Left(volume string) (cluster.Epoch, int64) {
 	return left(r.n.state.get(), volume, r.n.me.Name)

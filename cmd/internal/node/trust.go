@@ -64,10 +64,14 @@ const reasonStream = "refused: block data in another node's name"
 // sameSender refuses a stream whose greeting names another node than the caller's certificate (R2).
 func (v *volumes) sameSender(s *link.Session) *wire.HelloReply {
 	p, ok := identity.PeerOf(s.Conn())
-	if !ok || p.IsNode(s.Hello().Primary) {
+	h := s.Hello()
+	if !ok || p.IsNode(h.Primary) {
 		return nil
 	}
-	why := fmt.Sprintf("the greeting is of node %q, the certificate of %s", s.Hello().Primary, p)
+	if by := v.n.wayTo(h.VolumeName, h.Target); by != "" && h.Target == v.n.me.Name && p.IsNode(by) {
+		return nil // the configuration has it carry on what primaries send
+	}
+	why := fmt.Sprintf("the greeting is of node %q, the certificate of %s", h.Primary, p)
 	v.n.trans.Refused(reasonStream, "remote", s.Conn().RemoteAddr().String(), "why", why)
 	return &wire.HelloReply{Code: wire.RefusedRole, Node: v.n.me.Name, Text: why}
 }

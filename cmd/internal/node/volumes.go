@@ -140,6 +140,7 @@ func (v *volumes) configure(cfg *config.Config) {
 			h.bound = boundOf(conf.Async)
 			h.replica.SetSpool(v.spoolDir(name, conf.Async))
 			h.replica.SetBound(h.bound)
+			h.replica.SetWays(conf.Ways())
 		}
 		if h.deadline != nil {
 			h.deadline(cfg.Cluster.DiskDeadline)
@@ -307,6 +308,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 		b.stalled.Store(h.replica)
 		h.close, h.deadline = b.close, b.dev.SetDeadline
 	}
+	h.replica.SetWays(conf.Ways())
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
 	v.goes.Go(func() {
