@@ -66,7 +66,7 @@ func (t *Tenure) takeLocked() *actions {
 
 func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 	switch a.Kind {
-	case primary.Begin, primary.Send, primary.Ping, primary.AskMap, primary.Fetch, primary.Look:
+	case primary.Begin, primary.Send, primary.Ping, primary.AskMap, primary.Fetch, primary.Look, primary.Ask:
 		if o := t.peers[a.Node].queueLocked(a); o != nil && !slices.Contains(acts.send, o) {
 			acts.send = append(acts.send, o)
 		}

@@ -88,6 +88,9 @@ func (t *Tenure) readLocal(o *op, by caller) {
 	if !t.returnedLocked(nil) {
 		return
 	}
+	if t.core.Balances() {
+		t.core.ReadHere(t.r.node.Now(), &o.Op)
+	}
 	if len(bad) > 0 {
 		now := t.r.node.Now()
 		t.core.ReadFailed(now, &o.Op, err, t.mends(o, bad))

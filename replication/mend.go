@@ -148,17 +148,17 @@ func (s *session) read(ctx context.Context, id uint64, at blockdev.Range) {
 	r.digesting++
 	r.mu.Unlock()
 	r.work.do(jobFunc(func() {
-		s.answerRead(id, at)
+		s.answer(s.answerRead(id, at))
 		r.digested()
 	}))
 }
 
 // answerRead reads for the primary. Its answer counts only in the stream that was asked, and only of a replica that has all
 // that a member has: that is looked at after reading, for then nothing newer of another epoch is in it (R2).
-func (s *session) answerRead(id uint64, at blockdev.Range) {
+func (s *session) answerRead(id uint64, at blockdev.Range) wire.Reply {
 	reply := wire.Reply{Kind: wire.ReadReply, ID: id, Range: at}
-	data := make([]byte, at.Len)
-	_, err := s.r.dev.ReadAt(data, at.Off)
+	buf := blockdev.NewBuf(int(at.Len))
+	_, err := s.r.dev.ReadAt(buf.Bytes(), at.Off)
 	s.r.mu.Lock()
 	mine := s.overLocked() == nil && s.r.recv.MayRead(s.stream)
 	s.r.mu.Unlock()
@@ -168,8 +168,14 @@ func (s *session) answerRead(id uint64, at blockdev.Range) {
 	case err != nil:
 		reply.Code, reply.Text = wire.ReadFailed, err.Error()
 	default:
-		reply.Data = data
+		reply.Data, reply.Buf = buf.Bytes(), buf
+		return reply
 	}
+	buf.Free()
+	return reply
+}
+
+func (s *session) answer(reply wire.Reply) {
 	if s.box.Put(reply) != nil {
 		s.link.Close()
 	}

@@ -38,16 +38,30 @@ type meter struct {
 	feltNanos atomic.Uint64                     // of felt
 	felt      [resync.TailBuckets]atomic.Uint32 // reads, writes and flushes from Submit to Done, of those that are timed
 	paced     atomic.Int32                      // resyncs that ask what clients feel: every operation is timed for them
+	reads     map[string]*readsAt               // by peer: reads of clients that it answered; the keys never change
 	acks      map[string]*Histogram             // by peer, from queueing an entry to its acknowledgement; the keys never change
 }
 
 func (m *meter) init(self string, replicas []cluster.Replica) {
-	m.acks = make(map[string]*Histogram, len(replicas))
+	m.acks, m.reads = make(map[string]*Histogram, len(replicas)), make(map[string]*readsAt, len(replicas))
 	for _, r := range replicas {
 		if r.Node != self {
 			m.acks[r.Node] = new(Histogram)
+			m.reads[r.Node] = new(readsAt)
 		}
 	}
+}
+
+// readsAt counts reads that a member answered.
+type readsAt struct{ ops, bytes atomic.Uint64 }
+
+// Reads are those of clients that one replica answered.
+type Reads struct{ Ops, Bytes uint64 }
+
+func (m *meter) readAt(node string, at blockdev.Range) {
+	r := m.reads[node]
+	r.ops.Add(1)
+	r.bytes.Add(uint64(at.Len))
 }
 
 // begin counts a client's operation and says from when to time it; zero: it is not timed. counted: its stages are, too.
@@ -161,6 +175,8 @@ type Figures struct {
 	ReadRepairs uint64
 	Stages      [numStages]Latency
 	Acks        map[string]Latency // by peer
+	// ReadsAt are reads of clients that another member answered, by its name.
+	ReadsAt map[string]Reads
 	// InFlight is how many of the clients' operations are admitted and not complete; Taken and TakenBytes what this
 	// replica took as a standby and has not written.
 	InFlight, Taken int
@@ -187,6 +203,7 @@ func (r *Replica) Figures() Figures {
 	for p, h := range m.acks {
 		f.Acks[p] = h.Read()
 	}
+	f.ReadsAt = r.ReadsAt()
 	r.mu.Lock()
 	f.Taken, f.TakenBytes = r.recv.Outstanding(), r.taken
 	t := r.tenure
@@ -197,4 +214,13 @@ func (r *Replica) Figures() Figures {
 		t.mu.Unlock()
 	}
 	return f
+}
+
+// ReadsAt are reads of clients that another member answered, by its name.
+func (r *Replica) ReadsAt() map[string]Reads {
+	all := make(map[string]Reads, len(r.meter.reads))
+	for n, c := range r.meter.reads {
+		all[n] = Reads{c.ops.Load(), c.bytes.Load()}
+	}
+	return all
 }

@@ -121,6 +121,7 @@ func (p *peerLink) connect(ctx context.Context) {
 		return
 	}
 	g := greetingOf(reply)
+	g.Reads = sender.Version() >= wire.VersionAsked && by == "" // one that is far is not asked, and who carries its stream on has enough to do
 	g.WentBack = p.judge(reply)
 	t.mu.Lock()
 	p.number = maps.Number{Promised: reply.Promised, Settled: reply.Clearing}
@@ -223,6 +224,10 @@ func (p *peerLink) receive(stream uint64, sender *link.Sender, outbox *link.Outb
 				}
 			case wire.MarksReply:
 				p.piece(stream, outbox, &replies[i])
+			case wire.ReadReply:
+				if replies[i].ID&wire.Asked != 0 {
+					p.answered(stream, &replies[i])
+				}
 			}
 		}
 		now := t.r.node.Now()
@@ -252,7 +257,9 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 	case wire.Pong:
 		core.Alive(now, p.node, stream)
 	case wire.ReadReply:
-		p.readReplyLocked(now, stream, r)
+		if r.ID&wire.Asked == 0 {
+			p.readReplyLocked(now, stream, r)
+		}
 	case wire.Promised:
 		p.t.promisedLocked(p.node, r.ID)
 	case wire.Nack:
@@ -303,6 +310,8 @@ func (p *peerLink) frame(a *primary.Action) wire.Frame {
 		return wire.Frame{Kind: wire.Marks}
 	case primary.Fetch:
 		return wire.Frame{Kind: wire.Read, ID: a.Num, Range: a.Op.Range}
+	case primary.Ask:
+		return wire.Frame{Kind: wire.Read, ID: a.Num | wire.Asked, Range: a.Op.Range}
 	case primary.Look:
 		return wire.Frame{Kind: wire.Digest, Flags: wire.Ordered | wire.FromDisk, ID: a.Op.Owner.(*op).look.id, Range: a.Op.Range}
 	}

@@ -30,6 +30,7 @@ type session struct {
 	refusal sync.Once   // one refusal ends a stream
 	refused atomic.Bool // a refusal is in the box
 	feed    atomic.Pointer[link.Feed]
+	asks    atomic.Int32 // reads of clients that are not answered
 }
 
 // helloWait bounds how long a greeting waits for older work to end on the device before the primary has to try again.
@@ -324,7 +325,11 @@ func (s *session) take(ctx context.Context, b *link.Batch) error {
 		case wire.Digest:
 			s.digest(ctx, b, f)
 		case wire.Read:
-			s.read(ctx, f.ID, f.Range)
+			if f.ID&wire.Asked != 0 {
+				s.asked(f.ID, f.Range)
+			} else {
+				s.read(ctx, f.ID, f.Range)
+			}
 		default:
 			if err := s.entry(ctx, b, f); err != nil {
 				return err
@@ -468,6 +473,11 @@ func (s *session) answerDigest(id uint64, at blockdev.Range, digest func(blockde
 // digested ends what holds a token of digests.
 func (r *Replica) digested() {
 	<-r.digests
+	r.lookedAt()
+}
+
+// lookedAt counts off what reads the backing for the primary.
+func (r *Replica) lookedAt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.digesting--

@@ -174,6 +174,7 @@ type Replica struct {
 	hole      standby.Hole    // ahead of what was compared last in the stream that is received
 	seen      standby.Sights  // what was read for digests of the stream that is received
 	tenure    *Tenure         // while primary
+	balance   bool            // members answer reads of clients
 	draining  int             // local operations of ended tenures that have not returned
 	session   *session        // the stream that is being received, nil: none
 	problem   string          // why the replica must not be used any more

@@ -36,6 +36,7 @@ type PeerStatus struct {
 	By              string        // by way of which node its stream goes; empty: directly
 	Reason          string        // why there is no stream, or the last one ended
 	Blocked         string        // what of our own disk keeps its resync from ending
+	Reads           Reads         // of clients, that it answered in this tenure
 }
 
 // Serving tells how it stands, if this node is primary.
@@ -44,7 +45,7 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 	if t == nil {
 		return s, false
 	}
-	c, b := r.meter.counts(), &t.base
+	c, b, there := r.meter.counts(), &t.base, r.ReadsAt()
 	since := func(now, before *[blockdev.OpFlush + 1]uint64, op blockdev.Op) uint64 { return now[op] - before[op] }
 	s = Serving{Volume: r.cfg.Volume.Name, Epoch: t.epoch, Suspended: !t.gate.try(),
 		ReadOps: since(&c.ops, &b.ops, blockdev.OpRead), ReadBytes: since(&c.bytes, &b.bytes, blockdev.OpRead),
@@ -68,7 +69,8 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 		if left, ok := p.resync.speed.ETA(); ok && p.resync.running {
 			eta = left
 		}
-		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, By: p.way.by, Reason: p.reason, Blocked: p.blocked(g), RateBytesPerSec: p.resync.speed.BytesPerSec(), ETA: eta})
+		reads := Reads{there[n].Ops - t.readsBase[n].Ops, there[n].Bytes - t.readsBase[n].Bytes}
+		s.Peers = append(s.Peers, PeerStatus{Node: n, Progress: g, Lag: lag, By: p.way.by, Reads: reads, Reason: p.reason, Blocked: p.blocked(g), RateBytesPerSec: p.resync.speed.BytesPerSec(), ETA: eta})
 		p.mu.Unlock()
 	}
 	return s, true

@@ -31,6 +31,8 @@ type Tenure struct {
 	gate  gate
 	spool *spooler // nil: there is none
 	base  counts   // of the replica's meter when the tenure began
+	// readsBase is the same of reads that members answered.
+	readsBase map[string]Reads
 
 	mu      sync.Mutex
 	core    *primary.Core
@@ -59,10 +61,11 @@ type Tenure struct {
 // newTenure is called with the mutex of the Replica held.
 func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	now := r.node.Now()
-	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
+	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), readsBase: r.ReadsAt(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
 		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
 	t.spool = newSpooler(t)
 	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop(), Room: r.cfg.Room, Bound: r.bound, Spool: t.spool.sizes(r.bound)}, vol, now)
+	t.core.SetBalance(r.balance)
 	t.regs, t.clearAt = r.newRegions(), now.Add(clearEvery)
 	for _, n := range t.core.Peers() {
 		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1), back: make(chan struct{}, 1)}

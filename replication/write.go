@@ -119,12 +119,20 @@ func (t *Tenure) admitBarrier() {
 	t.run(acts, loop)
 }
 
-// read does not pass the Core before its end: there it waits for the writes that it may have seen (R29).
+// read does not pass the Core before its end, unless a member may be asked: there it waits for the writes that it may have
+// seen (R29).
 func (t *Tenure) read(o *op) {
 	t.mu.Lock()
 	if t.ended {
 		t.mu.Unlock()
 		o.release()
+		return
+	}
+	if t.core.Balances() && t.core.BeginRead(t.r.node.Now(), &o.Op) {
+		acts := t.takeLocked()
+		acts.more = o.req.More
+		t.mu.Unlock()
+		t.run(acts, client)
 		return
 	}
 	t.local++

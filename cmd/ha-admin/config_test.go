@@ -56,7 +56,7 @@ func TestCheckOfAStartSaysWhatTheDaemonWould(t *testing.T) {
 func TestCheckTellsAllMistakesAtOnce(t *testing.T) {
 	path := broken(t)
 	const want = "cluster.hcl:22: wrong type, size = 64, a string is wanted, such as size = \"20GiB\"\n" +
-		"cluster.hcl:23: unknown key, mood = \"sync\", known here: size, mode, io, suspend_limit, undo_limit, site_failover, group\n"
+		"cluster.hcl:23: unknown key, mood = \"sync\", known here: size, mode, io, suspend_limit, read, undo_limit, site_failover, group\n"
 	for _, line := range []string{"config check", "config show"} {
 		if o := admin(t, append(strings.Fields(line), path)...); o.code != 1 || o.out != "" || o.err != want {
 			t.Errorf("%s: %+v", line, o)

@@ -149,6 +149,9 @@ func volumeText(v api.VolumeStatus) string {
 		if r.SettlingBytes > 0 {
 			fmt.Fprintf(&out, "  %s: %s are compared with the primary, for what was in flight when the last one ended may be on one replica only; a read of that waits\n", oneLine(r.Node), sizeText(r.SettlingBytes))
 		}
+		if r.ReadOps > 0 {
+			fmt.Fprintf(&out, "  %s: answered %d of the %d reads, %s of %s\n", oneLine(r.Node), r.ReadOps, v.IO.ReadOps, sizeText(int64(r.ReadBytes)), sizeText(int64(v.IO.ReadBytes)))
+		}
 		if p := r.Point; p != nil && r.State != api.ReplicaInSync {
 			fmt.Fprintf(&out, "  %s: %s\n", oneLine(r.Node), pointText(p))
 		}

@@ -169,7 +169,13 @@ func (b *ReplyBox) load() (bool, error) {
 	if len(b.now) == 0 {
 		return false, nil
 	}
-	return true, b.to.begin(b.now)
+	err := b.to.begin(b.now) // it copies
+	for i := range b.now {
+		if buf := b.now[i].Buf; buf != nil {
+			buf.Free()
+		}
+	}
+	return true, err
 }
 
 func (b *ReplyBox) sent() (more bool) {

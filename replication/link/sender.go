@@ -159,8 +159,8 @@ func (s *Sender) Send(frames []wire.Frame) error {
 	return s.outcome(s.to.finish())
 }
 
-// Recv waits for the next message from the standby. The replies are valid until the next Recv; their Digests and
-// Text for good. An acknowledgement is greater than all before it and covers only what was sent.
+// Recv waits for the next message from the standby. The replies and their Data are valid until the next Recv; their
+// Digests and Text for good. An acknowledgement is greater than all before it and covers only what was sent.
 func (s *Sender) Recv() ([]wire.Reply, error) {
 	head, _, err := s.in.message(repliesLimits)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,7 @@ type Session struct {
 	// Of whoever sends:
 	to     output
 	head   []byte
+	roomy  bool // it sends content: what a message of that needs is kept
 	pieces [1][]byte
 }
 
@@ -117,18 +119,26 @@ func (s *Session) output() output { return s.to }
 
 // begin makes replies the next message: at most wire.MaxFrames with wire.MaxBlobs bytes of digests and texts.
 func (s *Session) begin(replies []wire.Reply) error {
-	msg, err := wire.AppendReplies(s.headRoom(), wire.Replies{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Version: s.version, Items: replies})
+	room, data := s.headRoom(), 0
+	for i := range replies {
+		data += len(replies[i].Data)
+	}
+	if data > 0 {
+		s.roomy = true
+		room = slices.Grow(room, wire.HeaderSize+len(replies)*wire.ReplySize+data)
+	}
+	msg, err := wire.AppendReplies(room, wire.Replies{Epoch: s.hello.Epoch, Stream: s.hello.Stream, Version: s.version, Items: replies})
 	return s.load(msg, err)
 }
 
 // headRoom is memory for a message, with room for its prefix.
 func (s *Session) headRoom() []byte { return append(s.head[:0], make([]byte, prefixSize)...) }
 
-// keepHead: what a message of many digests needed is not kept.
+// keepHead: what a message of many digests needed is not kept. A stream that answers reads keeps what it needs for those, 1 MiB at most.
 const keepHead = 64 << 10
 
 func (s *Session) load(msg []byte, err error) error {
-	if s.head = msg; cap(msg) > keepHead {
+	if s.head = msg; cap(msg) > keepHead && !s.roomy {
 		s.head = nil
 	}
 	if err != nil {

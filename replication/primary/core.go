@@ -93,6 +93,12 @@ type Op struct {
 	// is, or takes Kept back and has it read anew.
 	Kept bool
 
+	// Of a read, where members are asked:
+	readBy   string  // the member that was asked
+	readIn   uint64  // in which stream
+	readAt   Instant // when it was left to the local backing
+	readLoad int64   // what was under way there with it; 0: it is not
+
 	mend *mending // what it writes is to be read at a member
 	void bool     // what it was to write could not be found out: it changes nothing
 }
@@ -131,7 +137,7 @@ const (
 	Disconnect                       // Node: close the connection, for Reason
 	DiskFailed                       // the local backing failed with Err: hand over, or report (R23)
 	HandOn                           // it cannot read, for Err, what reads wait for and a member may have: hand over when HandsOn says so
-	Reread                           // Op, a read that failed, is to be read once more, then ReadDone or ReadFailed: there is a member to ask now
+	Reread                           // Op, a read that failed or that a member did not answer, is to be read here, then ReadHere and ReadDone or ReadFailed
 	Drained                          // after Drain: nothing is in flight
 	Compare                          // Node: there is work to compare: call TakeChunk
 	AskMap                           // Node: ask what it has marked for us; Mapped answers
@@ -140,6 +146,7 @@ const (
 	Barrier                          // a flush of the runner's own is to be admitted: AdmitBarrier
 	Spool                            // write the data of Op to the spool, then Spooled
 	Unload                           // the data of Op is in the spool: its memory may be reused
+	Ask                              // Node: ask for the content of the read Op, as Num; TakeRead and ReadThere answer
 	Load                             // read the data of Op from there, then Loaded
 	Join                             // Node: its replica is new, or another than before: connect to it
 	Part                             // Node: its replica is gone: connect to it no more
@@ -203,7 +210,9 @@ type Core struct {
 	heldSince Instant          // since when nothing was settled although reads are held; 0: not so
 	flushErr  error            // the first of a flush: what was written before may be lost, whatever a later flush says (R23)
 	readings  []reading
-	mends     []*Op // whose content is not known yet; bounded by the reads that failed
+	balances  bool   // members are asked for reads
+	here      source // the local backing
+	mends     []*Op  // whose content is not known yet; bounded by the reads that failed
 	draining  bool
 	setting   bool // a record is being applied: nothing completes before all of it counts
 	ready     []*order.Item

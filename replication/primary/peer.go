@@ -72,6 +72,8 @@ type peer struct {
 	failed       bool    // a write or flush failed there: what it reads may not be what a later flush makes durable
 	rescued      bool    // what the resync overwrites is kept aside there
 
+	reads remote // what it reads for clients
+
 	since    Instant // connected, disconnected, or gave its last sign of life
 	moved    Instant // acknowledged an entry that was new, or was given time for it
 	graced   bool    // a new stream gave it time, and it has not acknowledged anything since
@@ -178,6 +180,8 @@ type Greeting struct {
 	Failed       bool
 	// Keeps: it keeps aside what the resync overwrites (R19).
 	Keeps bool
+	// Reads: its stream knows questions for reads of clients.
+	Reads bool
 	// WentBack says why its map, or ours of it, is older than it was: it was restored. Empty: it was not.
 	WentBack string
 }
@@ -201,7 +205,7 @@ func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 		return
 	}
 	c.time(now)
-	p.pinged, p.leaving, p.sent = false, false, 0
+	p.pinged, p.leaving, p.sent, p.reads.answers = false, false, 0, g.Reads
 	switch {
 	case p.unfed != "" && p.required():
 		c.act(Action{Kind: Disconnect, Node: p.node, Reason: p.unfed})
@@ -313,6 +317,7 @@ func (c *Core) lost(now Instant, p *peer) {
 	p.got, p.bad = 0, nil // its process may have ended
 	c.endReadings(p)
 	c.unask(now, p.node)
+	c.readsLost(now, p)
 	if p.plan != nil {
 		p.plan.Interrupt()
 	}

@@ -9,6 +9,7 @@ func (w *world) complete(op *Op) {
 				w.fail("R23: a client is told of a failed read while another may have the block")
 			}
 		} else {
+			w.readCompletes(op)
 			w.everyMember(func(s *side) {
 				has := w.has(s)
 				if w.lags(s) {
@@ -28,6 +29,7 @@ func (w *world) complete(op *Op) {
 			w.readTold(w.waiting[op])
 		}
 		delete(w.waiting, op)
+		delete(w.balance.begun, op)
 		return
 	}
 	before, ok := w.open[op]
@@ -155,6 +157,6 @@ func (w *world) check() {
 }
 
 func (w *world) atRest() bool {
-	return w.vol().NextMode == "" && w.c.vol.NextMode == "" && len(w.open) == 0 && len(w.waiting) == 0 && len(w.reads) == 0 && len(w.vol().Members) == 3 &&
+	return w.vol().NextMode == "" && w.c.vol.NextMode == "" && len(w.open) == 0 && len(w.waiting) == 0 && len(w.reads) == 0 && len(w.balance.begun) == 0 && len(w.vol().Members) == 3 &&
 		w.c.peers["s"].member && w.c.peers["x"].member && w.dev == w.sides[0].dev && w.dev == w.sides[1].dev
 }

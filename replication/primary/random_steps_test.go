@@ -16,7 +16,7 @@ func (w *world) step() {
 	if w.calm {
 		w.now = w.now.Add(time.Millisecond)
 		w.c.Tick(w.now)
-	} else {
+	} else if !w.balance.often || w.rng.IntN(6) == 0 {
 		w.fault()
 	}
 	w.actions()
@@ -24,10 +24,11 @@ func (w *world) step() {
 		w.fetched()
 		w.actions()
 	}
+	w.askedStep()
 	w.spoolReturns()
 	switch w.rng.IntN(10) {
 	case 0, 1:
-		if len(w.open) < 12 && !w.calm && !w.c.quiet {
+		if len(w.open) < w.most() && !w.calm && !w.c.quiet {
 			w.admit()
 		}
 	case 2:
@@ -46,6 +47,11 @@ func (w *world) step() {
 		}
 	default:
 		w.sideStep(w.sides[w.rng.IntN(2)])
+		if w.balance.often {
+			w.sideStep(w.sides[w.rng.IntN(2)])
+			w.actions()
+			w.read()
+		}
 	}
 	w.actions()
 	w.check()
@@ -125,7 +131,8 @@ func (w *world) read() {
 		r := w.reads[i]
 		w.reads = slices.Delete(w.reads, i, i+1)
 		w.waiting[r.op] = r.seen
-		if often := !w.c.Unsettled(r.op.Range); !w.calm && (often && w.rng.IntN(2) == 0 || w.rng.IntN(80) == 0) {
+		w.c.ReadHere(w.now, r.op)
+		if often := !w.c.Unsettled(r.op.Range) && (!w.balance.often || w.rng.IntN(8) == 0); !w.calm && (often && w.rng.IntN(2) == 0 || w.rng.IntN(80) == 0) {
 			w.readFails(r.op)
 			return
 		}
@@ -139,6 +146,15 @@ func (w *world) read() {
 	op.Owner = op
 	at := w.rng.Int64N(worldBlocks)
 	op.Range = blockdev.Range{Off: at * worldBlock, Len: worldBlock}
+	for range 4 { // no member is asked for the others
+		if w.c.Balances() && w.c.underWay(op.Range) {
+			at = w.rng.Int64N(worldBlocks)
+			op.Range.Off = at * worldBlock
+		}
+	}
+	if w.beginRead(op, at) {
+		return
+	}
 	r := clientRead{op: op}
 	r.seen[at] = w.dev[at]
 	w.reads = append(w.reads, r)
@@ -273,7 +289,7 @@ func (w *world) connect(s *side) {
 		return
 	}
 	s.conn, s.chunks = &conn{stream: stream}, nil
-	w.c.Up(w.now, s.name, stream, Greeting{Incarnation: s.inc, Process: s.process, LastNum: s.recv.LastNum(), Failed: s.failed})
+	w.c.Up(w.now, s.name, stream, Greeting{Incarnation: s.inc, Process: s.process, LastNum: s.recv.LastNum(), Failed: s.failed, Reads: true})
 }
 
 func (w *world) arrive(s *side, f frame) {
@@ -323,6 +339,7 @@ func (w *world) entryReturns(s *side) {
 			s.failed = false
 		}
 	default:
+		e.done = true
 		w.put(&s.dev, op, e.f.data)
 		if op.FUA {
 			w.put(&s.dur, op, e.f.data)

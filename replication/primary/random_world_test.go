@@ -39,7 +39,8 @@ type answer struct {
 
 type entryOf struct {
 	order.Item
-	f frame
+	f    frame
+	done bool // it succeeded
 }
 
 type side struct {
@@ -97,6 +98,7 @@ type world struct {
 	reread  int
 	reads   []clientRead
 	waiting map[*Op]content // reads that were handed in
+	balance balanceWorld
 
 	open      map[*Op]content // client operations: what was completed when it was admitted
 	released  map[*Op]bool
@@ -123,6 +125,7 @@ func newWorld(seed uint64) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 77)), now: 100 * second, state: cluster.NewState(),
 		data: map[*Op]content{}, mends: map[*Op]*Op{}, waiting: map[*Op]content{}, open: map[*Op]content{}, released: map[*Op]bool{}}
 	w.state.ID = "c"
+	w.balance.often = seed >= readSeeds
 	vol := cluster.Volume{Name: "v", Mode: cluster.ModeSync, Size: worldBlocks * worldBlock, Epoch: 3, Version: 7, Primary: "p", Process: 1,
 		Members: map[string]cluster.Member{"p": {Process: 1}}}
 	switch seed % 3 {
@@ -153,7 +156,7 @@ func newWorld(seed uint64) *world {
 	}
 	for _, n := range []string{"s", "x"} {
 		s := &side{name: n, inc: bootA, process: 1, recv: standby.New(3, false)}
-		if w.rng.IntN(2) == 0 {
+		if w.balance.often || w.rng.IntN(2) == 0 {
 			vol.Members[n] = cluster.Member{Incarnation: bootA, Process: 1}
 			for range w.rng.IntN(4) {
 				b := w.rng.Int64N(worldBlocks)
@@ -179,6 +182,7 @@ func newWorld(seed uint64) *world {
 		cfg.Bound = w.async.bound
 	}
 	w.c = New(cfg, vol, w.now)
+	w.c.SetBalance(seed/3%2 == 0 || w.balance.often)
 	return w
 }
 
@@ -246,13 +250,15 @@ func (w *world) actions() {
 		case Spool, Unload, Load:
 			w.spools(a)
 		case Barrier:
-			op := &Op{}
+			op := &Op{Kind: blockdev.OpFlush}
 			op.Owner = op
 			if w.c.AdmitBarrier(w.now, op) {
 				w.open[op] = w.acked
 				w.async.admits(op)
 				w.actions()
 			}
+		case Ask:
+			w.balance.asked = append(w.balance.asked, askedRead{s: s, stream: s.conn.stream, num: a.Num, op: a.Op})
 		case Fetch:
 			w.asked = append(w.asked, fetching{s: s, stream: s.conn.stream, num: a.Num, at: a.Op.Range})
 		case Ping:

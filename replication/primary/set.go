@@ -47,6 +47,7 @@ func (c *Core) applySet(now Instant, p *peer) {
 		p.member, p.admitting, p.catching, p.plan = true, 0, false, nil
 		c.admitted()
 		if m.Incarnation != p.incarnation || m.Process != p.process && c.vol.IsProcess(p.node) { // admitted by nobody here: its writes are unknown to us
+			p.reads.foreign = true
 			c.proposeDrop(now, p, "it was admitted under an incarnation that this primary did not resync")
 		}
 	case !member && p.member:
@@ -164,6 +165,7 @@ func (c *Core) Tick(now Instant) {
 
 func (c *Core) tickPeer(now Instant, p *peer) {
 	c.retryUnreadable(now, p)
+	c.readsOverdue(now, p)
 	c.sendAway(now, p)
 	silent := c.silence(now, p)
 	why := c.mustGo(now, p, silent)
@@ -209,7 +211,7 @@ func (c *Core) Rests() bool {
 		return false
 	}
 	for _, p := range c.peers {
-		if p.connected != p.member || p.required() != p.member || p.pinged || p.out.len() > 0 || p.mapping || p.leaving {
+		if p.connected != p.member || p.required() != p.member || p.pinged || p.out.len() > 0 || p.mapping || p.leaving || p.reads.open > 0 {
 			return false
 		}
 		if p.connected && (!p.known || p.plan != nil && !p.plan.Done() || p.m.Behind() > 0 || p.m.Live() > 0) {

@@ -225,6 +225,9 @@ func (t *tally) add(f *Frame, size int64) error {
 	if t.version < VersionSums && f.Flags&Sums != 0 {
 		return malformed("a %v for sums in version %d, which knows none", f.Kind, t.version)
 	}
+	if t.version < VersionAsked && f.Kind == Read && f.ID&Asked != 0 {
+		return malformed("a %v for a client, which version %d does not know", f.Kind, t.version)
+	}
 	if t.version < VersionAhead && f.Flags&Ahead != 0 {
 		return malformed("a %v that tells what follows in version %d, which knows none", f.Kind, t.version)
 	}

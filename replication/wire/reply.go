@@ -87,6 +87,7 @@ type Reply struct {
 	Digests []byte         // of a DigestReply without Code: DigestSize bytes for each block of Range
 	Map     []byte         // of a MarksReply without Code: what bitmap.AppendChunk made
 	Data    []byte         // of a ReadReply without Code: the content of Range
+	Buf     *blockdev.Buf  // to be sent: what Data lies in, whose reference goes with the reply; nil: nothing that is pooled
 	Text    string         // for people, beside a Code; at most MaxText bytes, cut when longer
 }
 
@@ -182,8 +183,8 @@ func appendReply(dst []byte, r *Reply) []byte {
 	return dst
 }
 
-// Decode decodes a whole message. r's memory is used again, except for digests, maps, content and texts: they are copies and belong
-// to the caller. After an error r holds nothing.
+// Decode decodes a whole message. r's memory is used again, except for digests, maps and texts: they are copies and belong to the
+// caller. Data is a part of the message, and valid as long as that. After an error r holds nothing.
 func (r *Replies) Decode(segments [][]byte) error {
 	if err := r.decode(segments); err != nil {
 		r.Reset()
@@ -253,9 +254,14 @@ func decodeReply(c, blobs *cursor) (Reply, error) {
 }
 
 func (r Reply) withBlob(blobs *cursor, n int, sum uint32) (Reply, error) {
-	blob := make([]byte, 0, n)
-	for len(blob) < n {
-		blob = append(blob, blobs.next(n-len(blob))...)
+	var blob []byte
+	if r.Kind == ReadReply && r.Code == OK {
+		blob, _ = blobs.take(n) // there are so many
+	} else {
+		blob = make([]byte, 0, n)
+		for len(blob) < n {
+			blob = append(blob, blobs.next(n-len(blob))...)
+		}
 	}
 	if crc32.Checksum(blob, castagnoli) != sum {
 		return Reply{}, malformed("the checksum of its blob does not match")

@@ -32,15 +32,16 @@ import (
 // speaks the newest that both sides know. Version 2 knew no reads at a member, no digests in the order of entries and past the
 // page cache, and had longer frames. Version 3 knew no sums in the place of digests (Sums) and no mode semisync (Received), and is the same otherwise.
 // Version 4 knew no Fence: its standbys go by their own record. Version 5 knew no places: its standbys cannot tell how long their
-// prefix is. Version 6 knew no compressed payloads (Batch.Packed) and no Ahead.
+// prefix is. Version 6 knew no compressed payloads (Batch.Packed) and no Ahead. Version 7 knew no Asked.
 const (
-	Version       = 7
+	Version       = 8
 	VersionMin    = 3
 	VersionSums   = 4 // the first that knows Sums
 	VersionFence  = 5 // the first that knows Fence
 	VersionPlace  = 6 // the first whose sequenced frames have an ID
 	VersionPacked = 7 // the first that knows compressed payloads
 	VersionAhead  = 7 // the first that knows Ahead
+	VersionAsked  = 8 // the first that knows Asked
 )
 
 // Limits. A message that exceeds one is refused before anything is allocated for it.
@@ -70,6 +71,13 @@ const (
 	// MaxGreeting is the largest Hello or HelloReply that is read at all, in bytes behind the header: room for fields
 	// of later versions.
 	MaxGreeting = 4096
+)
+
+// Asked is set in the ID of a Read that is for a client: it is answered as soon as it is read, while others are, and with no regard to
+// what is on its way. MaxAsked of them may be unanswered.
+const (
+	Asked    = 1 << 63
+	MaxAsked = 8
 )
 
 // DigestSize is the length of one block's digest: SHA-256, truncated. To a request with Sums it is CRC-32C, in four bytes,

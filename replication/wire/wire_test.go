@@ -96,6 +96,10 @@ func sampleAhead() Batch {
 		{Kind: Digest, Flags: Sums | Ahead, ID: 85, Range: blockdev.Range{Off: 12288, Len: 4096}}}}
 }
 
+func sampleAsked() Batch {
+	return Batch{Epoch: 7, Stream: 3, Version: Version, Frames: []Frame{{Kind: Read, ID: 86 | Asked, Range: blockdev.Range{Off: 4096, Len: 8192}}}}
+}
+
 func sampleFence() Batch {
 	w := write(81, 4096, []byte("payload"))
 	w.Flags = FUA | Fence
@@ -192,6 +196,7 @@ func TestGoldenBytes(t *testing.T) {
 		"read": encode(t, sampleRead(), 20<<30), "data": data, "received": received, "sums": encode(t, sampleSums(), 20<<30), "fence": encode(t, sampleFence(), 20<<30),
 		"place": encode(t, samplePlace(), 20<<30),
 		"ahead": encode(t, sampleAhead(), 20<<30),
+		"asked": encode(t, sampleAsked(), 20<<30),
 	} {
 		golden(t, name, Version, msg)
 	}
@@ -237,7 +242,7 @@ func TestOlderVersionsLackWhatCameLater(t *testing.T) {
 	for what, c := range map[string]struct {
 		batch Batch
 		since int
-	}{"a request for sums": {sampleSums(), VersionSums}, "a fence": {sampleFence(), VersionFence}, "a place": {samplePlace(), VersionPlace}, "what follows": {sampleAhead(), VersionAhead}} {
+	}{"a request for sums": {sampleSums(), VersionSums}, "a fence": {sampleFence(), VersionFence}, "a place": {samplePlace(), VersionPlace}, "what follows": {sampleAhead(), VersionAhead}, "a read of a client": {sampleAsked(), VersionAsked}} {
 		for v := VersionMin; v < c.since; v++ {
 			old := c.batch
 			old.Version = uint16(v)

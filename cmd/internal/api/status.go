@@ -200,6 +200,10 @@ type ReplicaStatus struct {
 	LagBytes   int64  `json:"lag_bytes"`
 	LagMs      int64  `json:"lag_ms"`
 	DirtyBytes int64  `json:"dirty_bytes"` // what a resync of it would have to look at
+	// ReadOps and ReadBytes are reads of clients that this standby answered for the primary, since that was promoted; they are part
+	// of io. Left out: none.
+	ReadOps   uint64 `json:"read_ops,omitempty"`
+	ReadBytes uint64 `json:"read_bytes,omitempty"`
 	// SettlingBytes is what a member may hold otherwise than the primary since the last failover or restart of the primary: none of it
 	// was acknowledged since, it is compared now, and a read of it waits for that (R29). Left out: nothing.
 	SettlingBytes int64         `json:"settling_bytes,omitempty"`

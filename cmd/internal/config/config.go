@@ -106,6 +106,15 @@ const (
 	IODirect   IO = "direct"
 )
 
+// Read is who answers reads of clients.
+type Read string
+
+// The ways: local is the primary's disk alone; with balance, members in sync answer some reads where it is what they wait for.
+const (
+	ReadLocal   Read = "local"
+	ReadBalance Read = "balance"
+)
+
 // Volume is one replicated block device.
 type Volume struct {
 	Name     string
@@ -123,11 +132,13 @@ type Volume struct {
 	// UndoLimit is how many bytes the undo area of each replica may take. Default 0: as much as the old content of the
 	// whole volume needs. Less saves room in data_dir; a resync that reaches it goes on without a way back (R18).
 	// SiteFailover: its role goes to another site by itself. Otherwise only a person moves it there.
-	SiteFailover bool  `json:",omitempty"`
-	UndoLimit    int64 `json:",omitempty"` // so that files without it have the hash that they had before there was this key
+	SiteFailover bool `json:",omitempty"`
+	// Read is empty where it is local.
+	Read      Read  `json:",omitempty"`
+	UndoLimit int64 `json:",omitempty"` // so that files without it have the hash that they had before there was this key
 
-	at, modeAt, sizeAt, ioAt, suspendAt, undoAt, verifyAt, resyncAt, groupAt pos
-	asyncAt                                                                  asyncAt
+	at, modeAt, sizeAt, ioAt, suspendAt, readAt, undoAt, verifyAt, resyncAt, groupAt pos
+	asyncAt                                                                          asyncAt
 }
 
 // Replica is one node's copy of a volume.

@@ -127,6 +127,7 @@ func (o Volume) sameSettings(r *report, v Volume) {
 	}
 	differ(v.IO == o.IO, v.ioAt, "io", o.IO)
 	differ(v.SuspendLimit == o.SuspendLimit, v.suspendAt, "suspend_limit", o.SuspendLimit)
+	differ(v.Read == o.Read, v.readAt, "read", o.ReadText())
 	differ(v.SiteFailover == o.SiteFailover, v.at, "site_failover", siteFailoverText(o.SiteFailover))
 	differ(v.UndoLimit == o.UndoLimit, v.undoAt, "undo_limit", undoText(o.UndoLimit))
 	differ(v.Async == o.Async, v.asyncAt.bytes, "async", o.Async)

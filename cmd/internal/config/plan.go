@@ -250,6 +250,7 @@ func (p *plan) volume(o, v Volume) {
 	differs(p, StepChange, v.modeAt, what+"mode", o.Mode, v.Mode, modeTaken(v.Mode))
 	differs(p, StepRestart, v.ioAt, what+"io", o.IO, v.IO, "when haclusterd is started anew")
 	differs(p, StepChange, v.suspendAt, what+"suspend_limit", o.SuspendLimit, v.SuspendLimit, "")
+	differs(p, StepChange, v.readAt, what+"read", o.ReadText(), v.ReadText(), "")
 	differs(p, StepChange, v.at, what+"site_failover", siteFailoverText(o.SiteFailover), siteFailoverText(v.SiteFailover), "from the next failover on")
 	differs(p, StepRestart, v.undoAt, what+"undo_limit", undoText(o.UndoLimit), undoText(v.UndoLimit), "when haclusterd is started anew")
 	differs(p, StepChange, v.asyncAt.bytes, what+"async", o.Async, v.Async, asyncTaken(v))

@@ -58,6 +58,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"resync", changed(t, src, `suspend_limit = "60s"`, "resync { max_rate = \"80MiB\" }"), []string{"change online|volume pgdata: resync|min_rate 4MiB/s, max_rate no limit -> min_rate 4MiB/s, max_rate 80MiB/s"}},
 		{"resync below the usual least", changed(t, src, `suspend_limit = "60s"`, "resync { max_rate = \"1MiB\" }"), []string{"change online|volume pgdata: resync|min_rate 4MiB/s, max_rate no limit -> min_rate 1MiB/s, max_rate 1MiB/s"}},
 		{"suspend limit", changed(t, src, `"60s"`, `"61s"`), []string{"change online|volume pgdata: suspend_limit|1m0s -> 1m1s"}},
+		{"who reads", changed(t, src, `suspend_limit = "60s"`, `read = "balance"`), []string{"change online|volume pgdata: read|local -> balance"}},
 		{"a site", changed(t, src, `role    = "witness"`, "role = \"witness\"\n  site = \"far\""), []string{"change online|node gamma: site|none -> far: from the next failover on"}},
 		{"moves between sites", changed(t, src, `suspend_limit = "60s"`, `site_failover = "auto"`), []string{"change online|volume pgdata: site_failover|manual -> auto: from the next failover on"}},
 		{"undo limit", changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`), []string{"needs restart|volume pgdata: undo_limit|none -> 10GiB: when haclusterd is started anew"}},

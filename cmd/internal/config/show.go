@@ -75,6 +75,7 @@ type DocumentVolume struct {
 	Size           int64             `json:"size"`
 	Mode           string            `json:"mode"`
 	IO             string            `json:"io"`
+	Read           string            `json:"read"` // local | balance
 	SuspendLimitMs int64             `json:"suspend_limit_ms"`
 	SiteFailover   string            `json:"site_failover"`   // manual | auto: whether its role goes to another site by itself
 	UndoLimit      int64             `json:"undo_limit"`      // bytes; 0: as much as the whole volume takes
@@ -169,7 +170,7 @@ func (l Limits) document() map[string]int64 {
 }
 
 func (v Volume) document() DocumentVolume {
-	d := DocumentVolume{Name: v.Name, Group: v.Group, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO),
+	d := DocumentVolume{Name: v.Name, Group: v.Group, Size: v.Size, Mode: string(v.Mode), IO: string(v.IO), Read: v.ReadText(),
 		SuspendLimitMs: v.SuspendLimit.Milliseconds(), SiteFailover: siteFailoverText(v.SiteFailover), UndoLimit: v.UndoLimit, VerifySchedule: string(v.Verify.Schedule), VerifyRepair: v.Verify.Repair, Resync: DocumentResync(v.Resync),
 		Async:    DocumentAsync{MaxLagBytes: v.Async.MaxLagBytes, MaxLagMs: v.Async.MaxLag.Milliseconds(), PatienceMs: v.Async.Patience.Milliseconds(), Spool: v.Async.Spool},
 		Replicas: []DocumentReplica{}}
@@ -229,6 +230,9 @@ func (d Document) Table() string {
 	}
 	for _, v := range d.Volumes {
 		p("volume %s: %d bytes, mode %s, io %s, suspend_limit %v, undo_limit %s", v.Name, v.Size, v.Mode, v.IO, time.Duration(v.SuspendLimitMs)*time.Millisecond, undoText(v.UndoLimit))
+		if v.Read != string(ReadLocal) {
+			p("  read %s", v.Read)
+		}
 		if v.Group != "" {
 			p("  group %s", v.Group)
 		}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -58,6 +59,10 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	io, _ := b.choice("io", string(IOAuto), string(IOBuffered), string(IODirect))
 	v.Mode, v.IO, v.modeAt, v.sizeAt, v.ioAt, v.suspendAt, v.undoAt = Mode(mode), IO(io), modeAt, b.posOfKey("size"), b.posOfKey("io"), b.posOfKey("suspend_limit"), b.posOfKey("undo_limit")
 	v.SuspendLimit = b.duration("suspend_limit", defaultSuspendLimit)
+	read, readAt := b.choice("read", string(ReadLocal), string(ReadBalance))
+	if v.readAt = readAt; Read(read) != ReadLocal {
+		v.Read = Read(read)
+	}
 	v.UndoLimit = b.undoLimit()
 	sites, _ := b.choice("site_failover", siteManual, siteAuto)
 	v.SiteFailover = sites == siteAuto
@@ -68,6 +73,9 @@ func (r *reader) volume(b *body, nodes []Node) volumeView {
 	v.Resync, v.resyncAt = r.resync(b)
 	return volumeView{Volume: v, export: r.export(b)}
 }
+
+// ReadText is who answers reads, as the file says it.
+func (v Volume) ReadText() string { return string(cmp.Or(v.Read, ReadLocal)) }
 
 // undoLimit reads the optional bound of undo areas; 0 when the file has none.
 func (b *body) undoLimit() int64 {

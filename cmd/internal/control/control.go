@@ -261,8 +261,10 @@ type (
 		LagMs           int64  `json:"lag_ms"`                   // age of the oldest unacknowledged entry; in async, since a client was told of it
 		Lag             *Lag   `json:"lag,omitempty"`            // in async, of one that writers may have to wait for
 		RateBytesPerSec int64  `json:"rate_bytes_per_s"`
-		ETAMs           int64  `json:"eta_ms"`        // until the resync ends; negative: not known
-		Via             string `json:"via,omitempty"` // by way of which node it is sent to; empty: directly
+		ETAMs           int64  `json:"eta_ms"`             // until the resync ends; negative: not known
+		Via             string `json:"via,omitempty"`      // by way of which node it is sent to; empty: directly
+		ReadOps         uint64 `json:"read_ops,omitempty"` // reads of clients that it answered
+		ReadBytes       uint64 `json:"read_bytes,omitempty"`
 		Reason          string `json:"reason"`
 		Blocked         string `json:"blocked,omitempty"` // what keeps its resync from ending
 		Line            *Line  `json:"line,omitempty"`    // nil: nothing is set for the two nodes

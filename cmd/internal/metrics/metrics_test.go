@@ -37,7 +37,7 @@ func full() Snapshot {
 			LastFailover: &Failover{At: time.Unix(1700000000, 5e8), RTO: time.Second, Target: 2 * time.Second, RPOBytes: 64 << 20, RPO: 5 * time.Second, Stages: map[string]time.Duration{"detect": time.Millisecond}},
 			Replicas:     []Replica{{"alpha", true}, {"beta", false}},
 			Local: &Local{Ops: byOp, Bytes: byOp, Errors: 1, ChecksumErrors: 2, DiskErrors: 3, Failed: true, Verified: Verified{Different: 4, Unreadable: 3, Repaired: 2, Runs: 1}, Stages: map[string]Latency{"write": l},
-				Acks: map[string]Latency{"beta": l}},
+				Acks: map[string]Latency{"beta": l}, ReadsAt: map[string]Reads{"beta": {1, 4096}}},
 			Serving: &Serving{Suspended: true, Async: &Async{MaxLagBytes: 64 << 20, MaxLag: 5 * time.Second, Held: true, SpoolBytes: 1 << 30, SpoolFailed: true}, Peers: []Peer{{Node: "beta", Connected: true, Resyncing: true, LagBytes: 4096, Lag: time.Second, DirtyBytes: 8192,
 				ResyncTotal: 1 << 30, ResyncDone: 1 << 20, ResyncRate: 1 << 10}}},
 		}},

@@ -127,7 +127,11 @@ type Local struct {
 	Stalled                                 bool
 	Stages                                  map[string]Latency
 	Acks                                    map[string]Latency // by peer
+	ReadsAt                                 map[string]Reads   // by peer
 }
+
+// Reads are reads of clients that one replica answered.
+type Reads struct{ Ops, Bytes uint64 }
 
 // Verified is what comparisons by this node as primary found, in blocks, and how many came to their end.
 type Verified struct{ Different, Unreadable, Repaired, Runs uint64 }

@@ -23,6 +23,8 @@ var (
 	ackLatency  = histogram("peer_ack_duration_seconds", "From queueing a write for a standby to its acknowledgement; one at a time is timed.", "volume", "replica")
 	sumErrors   = counter("checksum_errors_total", "Entries of a stream that this standby refused because their checksum did not fit.", "volume")
 	diskErrors  = counter("disk_errors_total", "Failed or stalled operations of this node's backing.", "volume")
+	readsAt     = counter("reads_by_standby_total", "Reads of clients of this primary that a standby answered (read = balance). They are part of io_operations_total.", "volume", "node")
+	readBytesAt = counter("read_bytes_by_standby_total", "Bytes of those.", "volume", "node")
 	readRepairs = counter("read_repairs_total", "Ranges that this node's disk could not read as primary, read at a member and written anew.", "volume")
 	diskFailed  = gauge("backing_failed", "1 when a write or flush of this node's backing failed, and it has not been resynced since.", "volume")
 	diskStalled = gauge("backing_stalled", "1 while an operation of this node's backing is outstanding past its deadline.", "volume")
@@ -107,6 +109,10 @@ func (e emitter) local(v *Volume) {
 	e.set(verifyRuns, float64(l.Verified.Runs), v.Name)
 	for stage, h := range l.Stages {
 		e.histogram(ioLatency, h, v.Name, stage)
+	}
+	for peer, r := range l.ReadsAt {
+		e.set(readsAt, float64(r.Ops), v.Name, peer)
+		e.set(readBytesAt, float64(r.Bytes), v.Name, peer)
 	}
 	for peer, h := range l.Acks {
 		e.histogram(ackLatency, h, v.Name, peer)

@@ -305,6 +305,7 @@ func (v *view) replica(vol *cluster.Volume, s *control.Serving, node string) api
 			out.LagBytes, out.LagMs = l.Bytes, l.Ms
 		}
 		out.SettlingBytes, out.Via = peer.SettlingBytes, peer.Via
+		out.ReadOps, out.ReadBytes = peer.ReadOps, peer.ReadBytes
 		if l := peer.Line; l != nil {
 			out.Line = &api.LineStatus{RateBytesPerSec: l.RateBytesPerSec, PlainBytes: l.PlainBytes, SentBytes: l.SentBytes, WaitedMs: l.WaitedMs}
 		}

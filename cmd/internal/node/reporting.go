@@ -67,7 +67,7 @@ func (v *volumes) servingOf(r *replication.Replica) (out control.Serving, ok boo
 	}
 	for _, p := range s.Peers {
 		peer := control.Peer{Node: p.Node, Connected: p.Connected, Resyncing: p.Resyncing,
-			Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, SettlingBytes: p.SettlingBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, ETAMs: p.ETA.Milliseconds(), Via: p.By, Reason: p.Reason, Blocked: p.Blocked}
+			Known: p.Known, RemainingBytes: p.RemainingBytes, TotalBytes: p.TotalBytes, UnackedBytes: p.UnackedBytes, SettlingBytes: p.SettlingBytes, LagMs: p.Lag.Milliseconds(), RateBytesPerSec: p.RateBytesPerSec, ETAMs: p.ETA.Milliseconds(), Via: p.By, Reason: p.Reason, Blocked: p.Blocked, ReadOps: p.Reads.Ops, ReadBytes: p.Reads.Bytes}
 		if bound != nil && p.Async {
 			peer.Lag = lagBehind(p)
 		}

@@ -162,7 +162,7 @@ var stageNames = map[replication.Stage]string{
 
 func localFigures(f *replication.Figures, r cluster.Report) *metrics.Local {
 	l := &metrics.Local{Ops: map[string]uint64{}, Bytes: map[string]uint64{}, Errors: f.Errors, ChecksumErrors: f.ChecksumErrors, DiskErrors: f.DiskErrors, ReadRepairs: f.ReadRepairs,
-		Verified: metrics.Verified(f.Verified), Failed: r.Failed || r.Problem != "", Stalled: r.Stalled, Inconsistent: r.Inconsistent, Stages: map[string]metrics.Latency{}, Acks: map[string]metrics.Latency{}}
+		Verified: metrics.Verified(f.Verified), Failed: r.Failed || r.Problem != "", Stalled: r.Stalled, Inconsistent: r.Inconsistent, Stages: map[string]metrics.Latency{}, Acks: map[string]metrics.Latency{}, ReadsAt: map[string]metrics.Reads{}}
 	for _, op := range []blockdev.Op{blockdev.OpRead, blockdev.OpWrite, blockdev.OpZero, blockdev.OpFlush} {
 		l.Ops[op.String()] = f.Ops[op]
 		if op != blockdev.OpFlush {
@@ -171,6 +171,9 @@ func localFigures(f *replication.Figures, r cluster.Report) *metrics.Local {
 	}
 	for stage, name := range stageNames {
 		l.Stages[name] = latencyOf(f.Stages[stage])
+	}
+	for peer, n := range f.ReadsAt {
+		l.ReadsAt[peer] = metrics.Reads(n)
 	}
 	for peer, a := range f.Acks {
 		l.Acks[peer] = latencyOf(a)

@@ -137,6 +137,7 @@ func (v *volumes) configure(cfg *config.Config) {
 		if conf, ok := cfg.Mirror(name); ok {
 			h.replica.SetTimers(cfg.Timers.DropAfter, conf.SuspendLimit)
 			h.replica.SetResync(resync.Limits{Min: conf.Resync.MinRate, Max: conf.Resync.MaxRate})
+			h.replica.SetBalance(conf.Read == config.ReadBalance)
 			h.bound = boundOf(conf.Async)
 			h.replica.SetSpool(v.spoolDir(name, conf.Async))
 			h.replica.SetBound(h.bound)
