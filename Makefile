@@ -15,7 +15,7 @@ LAB_OUT   ?= bin/lab-results
 comma     := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-standbys bench-busy bench-failover bench-resync bench-idle bench-volumes calm powercuts matrix-ci matrix soak failovers doubles mutants proto clean
+.PHONY: help build man setup lint test test-long model mutations ring3 fuzz failpoints growcuts groupcuts resynckills demo bench bench-standbys bench-busy bench-failover bench-resync bench-reads bench-idle bench-volumes calm powercuts matrix-ci matrix soak failovers doubles mutants proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,10 @@ bench-failover: setup build ## 50 failovers by SIGKILL under load, and their dis
 bench-resync: setup build ## speed of a resync beside dd, what it copies and compares, what the maps cost: 6 minutes; D=folder
 	$(GO) build -tags bench_unmarked -o bin/unmarked/ ./cmd/haclusterd ./cmd/ha-admin
 	$(GO) run ./cmd/internal/e2e/resyncbench -bin bin -unmarked bin/unmarked -d "$(or $(D),/var/tmp)"
+
+bench-reads: setup build ## random reads with read = "local" and "balance" in turns, on slow disks and on fast ones: two minutes (root)
+	$(GO) build -o bin/hadisk ./cmd/internal/lab/disk/hadisk
+	$(GO) run ./cmd/internal/e2e/readbench -bin bin
 
 bench-idle: setup build ## what each daemon of an idle cluster takes of a core, its switches and system calls; OLD=folder of other binaries
 	$(GO) run ./cmd/internal/e2e/idlebench -bin bin$(if $(OLD),$(comma)$(OLD),)

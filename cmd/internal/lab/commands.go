@@ -33,7 +33,7 @@ func commands() map[string]command {
 		"flap":      {"A B [--link NETWORK] [--on 1s] [--off 1s] [--for 10s]", "cut and heal in turn; returns when it is over", flap},
 		"slow":      {"NODE RATE [--link NETWORK]", "limit what a node sends into a network (default repl), such as 1mbit", slow},
 		"powercut":  {"NODE [SEED] [--mode drop|random|torn]", "end all processes of a node, lose what was not flushed, boot anew at its next start", powercut},
-		"disk":      {"NODE PART eio|enospc|slow MS|hang|lie|rot OFFSET LENGTH|go [--op read|write|flush]", "harm the disk of a node; PART is vol, meta, raft or all", harm},
+		"disk":      {"NODE PART eio|enospc|slow MS|busy MS|hang|lie|rot OFFSET LENGTH|go [--op read|write|flush]", "harm the disk of a node; PART is vol, meta, raft or all", harm},
 		"list":      {"", "the scenarios", list},
 		"run":       {"SCENARIO... [--out DIR] [--seed N] [--keep]", "run scenarios, each in a lab of its own, and judge; --keep leaves that lab up", runCommand},
 		"matrix":    {"[--out DIR] [--seed N]", "run all scenarios", matrix(false)},

@@ -57,12 +57,12 @@ func harm(_ context.Context, c *call) error {
 		return d.Go()
 	case words[0] == "rot" && len(words) == 3:
 		return rot(c, d, glob)
-	case words[0] == "slow" && len(words) == 2:
+	case (words[0] == string(disk.Slow) || words[0] == string(disk.Busy)) && len(words) == 2:
 		millis, err := c.number(3, "ms")
 		if err != nil {
 			return err
 		}
-		f.Kind, f.Delay = disk.Slow, time.Duration(millis)*time.Millisecond
+		f.Kind, f.Delay = disk.Kind(words[0]), time.Duration(millis)*time.Millisecond
 	case len(words) == 1:
 		f.Kind = disk.Kind(words[0]) // the disk says which it knows
 	default:

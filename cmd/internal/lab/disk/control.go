@@ -25,9 +25,9 @@ type (
 
 // The faults, operations and ways of losing power.
 const (
-	EIO, ENOSPC, Slow, Hang, Lie, Rot = mount.EIO, mount.ENOSPC, mount.Slow, mount.Hang, mount.Lie, mount.Rot
-	Read, Write, Flush                = mount.Read, mount.Write, mount.Flush
-	Drop, Random, Torn                = unflushed.Drop, unflushed.Random, unflushed.Torn
+	EIO, ENOSPC, Slow, Busy, Hang, Lie, Rot = mount.EIO, mount.ENOSPC, mount.Slow, mount.Busy, mount.Hang, mount.Lie, mount.Rot
+	Read, Write, Flush                      = mount.Read, mount.Write, mount.Flush
+	Drop, Random, Torn                      = unflushed.Drop, unflushed.Random, unflushed.Torn
 )
 
 // Supported says why a disk is not possible here; nil: it is.
@@ -79,8 +79,8 @@ func (c *Control) Fault(f Fault) error {
 		}
 		return s
 	}
-	if f.Kind == Slow {
-		return c.Command(nil, "slow %d %s %s", f.Delay.Milliseconds(), word(string(f.Op)), word(f.Glob))
+	if f.Kind == Slow || f.Kind == Busy {
+		return c.Command(nil, "%s %d %s %s", f.Kind, f.Delay.Milliseconds(), word(string(f.Op)), word(f.Glob))
 	}
 	return c.Command(nil, "%s %s %s", f.Kind, word(string(f.Op)), word(f.Glob))
 }

@@ -19,7 +19,7 @@ import (
 // "error".
 //
 //	eio|enospc|hang|lie [OP [GLOB]]     a fault; OP read, write, flush or *; GLOB of the path within the mount or of the name
-//	slow MS [OP [GLOB]]
+//	slow|busy MS [OP [GLOB]]
 //	rot OFF LEN [GLOB]                  bytes change in silence
 //	go                                  ends all faults, lets go what hangs
 //	powercut drop|random|torn SEED      after the users were killed
@@ -79,10 +79,10 @@ func (m *Mount) command(words []string) (any, error) {
 		return m.rot(args)
 	}
 	f := Fault{Kind: Kind(words[0])}
-	if f.Kind == Slow {
+	if f.Kind == Slow || f.Kind == Busy {
 		ms, err := numbers(args, 1)
 		if err != nil {
-			return nil, fmt.Errorf("slow MS [OP [GLOB]]: %w", err)
+			return nil, fmt.Errorf("%s MS [OP [GLOB]]: %w", f.Kind, err)
 		}
 		f.Delay, args = time.Duration(ms[0])*time.Millisecond, args[1:]
 	}

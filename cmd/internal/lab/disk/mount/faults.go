@@ -19,6 +19,7 @@ const (
 	EIO    Kind = "eio"
 	ENOSPC Kind = "enospc"
 	Slow   Kind = "slow" // each operation waits
+	Busy   Kind = "busy" // the same, one after the other: so many operations a second, however many there are
 	Hang   Kind = "hang" // until released
 	Lie    Kind = "lie"  // a flush says that it succeeded and makes nothing durable
 	Rot    Kind = "rot"
@@ -40,7 +41,7 @@ type Fault struct {
 	Kind  Kind
 	Op    Op            // "": each
 	Glob  string        // of the path within the mount, or of its last element; "": each
-	Delay time.Duration // of Slow
+	Delay time.Duration // of Slow and Busy
 }
 
 func (f Fault) String() string {
@@ -56,13 +57,13 @@ func or(a, b string) string {
 
 func (f Fault) validate() error {
 	switch f.Kind {
-	case EIO, Hang, Lie, Slow:
+	case EIO, Hang, Lie, Slow, Busy:
 	case ENOSPC:
 		if f.Op == Read || f.Op == Flush {
 			return errors.New("only a write fails for want of space")
 		}
 	default:
-		return fmt.Errorf("fault %q is none of eio, enospc, slow, hang, lie, rot", f.Kind)
+		return fmt.Errorf("fault %q is none of eio, enospc, slow, busy, hang, lie, rot", f.Kind)
 	}
 	switch f.Op {
 	case "", Read, Write, Flush:
@@ -95,6 +96,8 @@ type faults struct {
 	dead    bool          // what hung fails when it is let go
 	bites   map[Kind]int64
 	hanging int
+
+	busyUntil time.Time // when all that waits for its turn is over
 }
 
 func newFaults() *faults {
@@ -146,6 +149,8 @@ func (f *faults) strike(where func() string, ops ...Op) (v verdict) {
 				v.lie = true
 			case Slow:
 				time.Sleep(n.Delay)
+			case Busy:
+				time.Sleep(time.Until(f.turn(n.Delay)))
 			case Hang:
 				if err := f.hang(); err != nil {
 					v.err = err
@@ -166,6 +171,17 @@ func (f *faults) matching(op Op, where string) (out []Fault) {
 		}
 	}
 	return out
+}
+
+// turn is when an operation of a busy disk is over: behind all that were there before.
+func (f *faults) turn(takes time.Duration) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := time.Now(); f.busyUntil.Before(now) {
+		f.busyUntil = now
+	}
+	f.busyUntil = f.busyUntil.Add(takes)
+	return f.busyUntil
 }
 
 func (f *faults) hang() error {
