@@ -59,9 +59,10 @@ type readsAt struct{ ops, bytes atomic.Uint64 }
 type Reads struct{ Ops, Bytes uint64 }
 
 func (m *meter) readAt(node string, at blockdev.Range) {
-	r := m.reads[node]
-	r.ops.Add(1)
-	r.bytes.Add(uint64(at.Len))
+	if r := m.reads[node]; r != nil { // else it holds a replica since this one was opened, and is not counted
+		r.ops.Add(1)
+		r.bytes.Add(uint64(at.Len))
+	}
 }
 
 // begin counts a client's operation and says from when to time it; zero: it is not timed. counted: its stages are, too.
