@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -189,6 +190,7 @@ func TestEachFaultBites(t *testing.T) {
 		{Fault{Kind: EIO, Op: Flush, Glob: "*.img"}, f.Sync, unix.EIO},
 		{Fault{Kind: ENOSPC, Glob: "*.img"}, write, unix.ENOSPC},
 		{Fault{Kind: Slow, Delay: time.Millisecond, Glob: "*.img"}, write, nil},
+		{Fault{Kind: Busy, Delay: time.Millisecond, Glob: "*.img"}, write, nil},
 		{Fault{Kind: Lie, Glob: "*.img"}, f.Sync, nil},
 	} {
 		before, err := d.Bites(c.fault.Kind)
@@ -207,6 +209,33 @@ func TestEachFaultBites(t *testing.T) {
 		if err := write(); err != nil {
 			t.Errorf("after %v: %v", c.fault, err)
 		}
+	}
+}
+
+// A busy disk carries out one operation after the other, so that many take as long as they all.
+func TestBusyDiskTakesOneAtATime(t *testing.T) {
+	d := start(t, Config{})
+	const turn, files = 50 * time.Millisecond, 4
+	var all []*os.File
+	for i := range files { // the kernel itself has writes to one file wait for each other
+		all = append(all, d.create(t, fmt.Sprint(i, ".img")))
+	}
+	for kind, least := range map[Kind]time.Duration{Slow: turn, Busy: files * turn} {
+		check(t, d.Fault(Fault{Kind: kind, Op: Write, Glob: "*.img", Delay: turn}))
+		began := time.Now()
+		var group sync.WaitGroup
+		for _, f := range all {
+			group.Go(func() {
+				if _, err := f.WriteAt(block('b'), 0); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+		if took := time.Since(began); took < least {
+			t.Errorf("%d writes to a %s disk took %v, %v at least are right", files, kind, took, least)
+		}
+		check(t, d.Go())
 	}
 }
 
