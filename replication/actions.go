@@ -36,7 +36,7 @@ const gatherBytes = 32 << 10
 func (t *Tenure) push() {
 	t.mu.Lock()
 	acts := actionLists.Get().(*actions)
-	for _, p := range t.peers {
+	for _, p := range t.links() {
 		if p.outbox != nil {
 			acts.send = append(acts.send, p.outbox)
 		}
@@ -67,11 +67,15 @@ func (t *Tenure) takeLocked() *actions {
 func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 	switch a.Kind {
 	case primary.Begin, primary.Send, primary.Ping, primary.AskMap, primary.Fetch, primary.Look, primary.Ask:
-		if o := t.peers[a.Node].queueLocked(a); o != nil && !slices.Contains(acts.send, o) {
+		if o := t.peer(a.Node).queueLocked(a); o != nil && !slices.Contains(acts.send, o) {
 			acts.send = append(acts.send, o)
 		}
 	case primary.Disconnect:
-		t.peers[a.Node].closeLocked() // now: later it might be another stream
+		t.peer(a.Node).closeLocked() // now: later it might be another stream
+	case primary.Join:
+		t.joinLocked(a.Node)
+	case primary.Part:
+		t.peer(a.Node).partLocked()
 	case primary.StartLocal:
 		t.local++
 		if t.regs != nil && !a.Op.IsCopy() && !a.Op.IsLook() {
@@ -141,7 +145,7 @@ func (t *Tenure) carryOut(a *primary.Action, by caller) {
 		}
 	case primary.Disconnect:
 		t.r.cfg.Crowd.suspect(t, a.Node)
-		t.peers[a.Node].note(a.Reason, "stream to the standby closed")
+		t.peer(a.Node).note(a.Reason, "stream to the standby closed")
 	case primary.DiskFailed:
 		t.noteDisk(a.Err, by)
 	case primary.HandOn:
@@ -151,7 +155,7 @@ func (t *Tenure) carryOut(a *primary.Action, by caller) {
 	case primary.Reread:
 		t.r.work.do(a.Op.Owner.(*op))
 	case primary.Compare:
-		t.peers[a.Node].compare()
+		t.peer(a.Node).compare()
 	}
 }
 

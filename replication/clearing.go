@@ -92,7 +92,7 @@ func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *a
 	}
 	taken, uneven := false, false
 	for _, m := range peers {
-		p := t.peers[m.Name]
+		p := t.peer(m.Name)
 		slot, s, ok := r.slot(m.Name)
 		if !ok || p.outbox == nil {
 			return nil
@@ -139,7 +139,7 @@ func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *a
 
 // sendClearingLocked puts a Promise into the stream, behind all that was sent before; nil: a Settled.
 func (t *Tenure) sendClearingLocked(acts *actions, peer string, n uint64, w *wire.Clearing) {
-	p := t.peers[peer]
+	p := t.peer(peer)
 	if p.outbox == nil {
 		return
 	}
@@ -168,7 +168,7 @@ func (t *Tenure) promisedLocked(peer string, n uint64) {
 		if name == peer {
 			c.heard[peer] = true
 			c.waiting--
-			t.peers[peer].told = settledNews{} // it came behind that
+			t.peer(peer).told = settledNews{} // it came behind that
 		}
 	}
 	if c.waiting == 0 {
@@ -205,7 +205,7 @@ func (t *Tenure) settle(c *clearing) {
 		news.Or(gone)
 	}
 	for _, name := range c.set {
-		p := t.peers[name]
+		p := t.peer(name)
 		p.told = settledNews{regions: news, whole: p.whole && c.covered[name]}
 		if p.hot != nil && gone != nil {
 			p.hot.AndNot(gone)

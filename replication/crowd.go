@@ -104,7 +104,7 @@ func (c *Crowd) suspect(by *Tenure, node string) {
 		if t == by {
 			continue
 		}
-		if p := t.peers[node]; p != nil && !p.doubt.Swap(true) {
+		if p := t.peer(node); p != nil && !p.doubt.Swap(true) {
 			t.look()
 		}
 	}
@@ -131,7 +131,7 @@ func (c *Crowd) greeted(node string, err error) {
 		return
 	}
 	for t := range c.tenures {
-		if p := t.peers[node]; p != nil {
+		if p := t.peer(node); p != nil {
 			select {
 			case p.back <- struct{}{}:
 			default:

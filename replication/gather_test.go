@@ -9,7 +9,7 @@ import (
 // queued is what waits in the outbox of a peer.
 func (n *labNode) queued(t *Tenure, peer string) int {
 	t.mu.Lock()
-	o := t.peers[peer].outbox
+	o := t.peer(peer).outbox
 	t.mu.Unlock()
 	return o.Queued()
 }

@@ -26,7 +26,7 @@ func (n *labNode) openMarks() *marks.File {
 		var peers []marks.Peer
 		for _, r := range n.l.volume().Replicas {
 			if r.Node != n.name {
-				peers = append(peers, marks.Peer{Name: r.Node})
+				peers = append(peers, marks.Peer{Name: r.Node, Replica: n.l.volume().Stamp(r.Node)})
 			}
 		}
 		if err := marks.Create(n.table, marks.New{Binding: b, Peers: peers}); err != nil {

@@ -52,7 +52,7 @@ func TestMapThatComesInPiecesIsTakenWhole(t *testing.T) {
 	l.await("the map to be complete", func() bool {
 		ten.mu.Lock()
 		defer ten.mu.Unlock()
-		if h := ten.peers["b"].hot; h != nil {
+		if h := ten.peer("b").hot; h != nil {
 			hot = h.Count()
 		}
 		return hot > 0

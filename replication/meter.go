@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,14 +40,15 @@ type meter struct {
 	felt      [resync.TailBuckets]atomic.Uint32 // reads, writes and flushes from Submit to Done, of those that are timed
 	paced     atomic.Int32                      // resyncs that ask what clients feel: every operation is timed for them
 	reads     map[string]*readsAt               // by peer: reads of clients that it answered; the keys never change
-	acks      map[string]*Histogram             // by peer, from queueing an entry to its acknowledgement; the keys never change
+	acksMu    sync.Mutex
+	acks      map[string]*Histogram // by peer, from queueing an entry to its acknowledgement; none is taken out
 }
 
 func (m *meter) init(self string, replicas []cluster.Replica) {
 	m.acks, m.reads = make(map[string]*Histogram, len(replicas)), make(map[string]*readsAt, len(replicas))
 	for _, r := range replicas {
 		if r.Node != self {
-			m.acks[r.Node] = new(Histogram)
+			m.acksOf(r.Node)
 			m.reads[r.Node] = new(readsAt)
 		}
 	}
@@ -63,6 +65,15 @@ func (m *meter) readAt(node string, at blockdev.Range) {
 		r.ops.Add(1)
 		r.bytes.Add(uint64(at.Len))
 	}
+}
+
+func (m *meter) acksOf(node string) *Histogram {
+	m.acksMu.Lock()
+	defer m.acksMu.Unlock()
+	if m.acks[node] == nil {
+		m.acks[node] = new(Histogram)
+	}
+	return m.acks[node]
 }
 
 // begin counts a client's operation and says from when to time it; zero: it is not timed. counted: its stages are, too.
@@ -196,14 +207,16 @@ func (r *Replica) Figures() Figures {
 	m := &r.meter
 	c := m.counts()
 	f := Figures{Volume: r.cfg.Volume.Name, Ops: c.ops, Bytes: c.bytes, Errors: m.errors.Load(), ChecksumErrors: m.sums.Load(),
-		DiskErrors: m.disk.Load(), ReadRepairs: m.mends.Load(), Acks: make(map[string]Latency, len(m.acks))}
+		DiskErrors: m.disk.Load(), ReadRepairs: m.mends.Load(), Acks: map[string]Latency{}}
 	f.Verified = r.Verified()
 	for i := range m.stages {
 		f.Stages[i] = m.stages[i].Read()
 	}
+	m.acksMu.Lock()
 	for p, h := range m.acks {
 		f.Acks[p] = h.Read()
 	}
+	m.acksMu.Unlock()
 	f.ReadsAt = r.ReadsAt()
 	r.mu.Lock()
 	f.Taken, f.TakenBytes = r.recv.Outstanding(), r.taken

@@ -28,9 +28,14 @@ type peerLink struct {
 	back  chan struct{} // to run: the peer answered another volume; room for one
 	doubt atomic.Bool   // another volume got no answer; set by the Crowd, taken by tick
 	pace  resync.Pace   // of resyncs; the copier's own, of which one lives at a time
+	acks  *Histogram    // from queueing an entry to its acknowledgement
+	ended chan struct{} // closed when run has returned
+	after chan struct{} // nil, or ended of the link to an earlier replica of the node
 
 	// Under t.mu:
-	outbox *link.Outbox // of the stream that is up; nil: none
+	stop   context.CancelFunc // nil: it has not begun
+	parted bool               // the node holds no replica any more, or another
+	outbox *link.Outbox       // of the stream that is up; nil: none
 	sender *link.Sender
 	stream uint64
 	looks  int // digest requests of verifies in this stream that it has not answered
@@ -60,6 +65,10 @@ const (
 )
 
 func (p *peerLink) run(ctx context.Context) {
+	defer close(p.ended)
+	if p.after != nil {
+		<-p.after // it has been stopped
+	}
 	pause, crowd := firstPause, p.t.r.cfg.Crowd
 	if crowd.isDown(p.node) { // another volume that began at the same time has found out: a thousand need not
 		p.rest(ctx, pause)
@@ -103,6 +112,10 @@ func (p *peerLink) connect(ctx context.Context) {
 	t, cfg := p.t, &p.t.r.cfg
 	now := t.r.node.Now()
 	t.mu.Lock()
+	if p.parted {
+		t.mu.Unlock()
+		return
+	}
 	stream, by := t.core.NextStream(p.node), p.nextWayLocked(now)
 	t.mu.Unlock()
 	hello := wire.Hello{Cluster: cfg.ClusterID, Volume: cfg.VolumeID, VolumeName: cfg.Volume.Name, Size: cfg.Volume.Size,
@@ -251,7 +264,7 @@ func (p *peerLink) hear(now primary.Instant, stream uint64, r *wire.Reply) {
 	switch r.Kind {
 	case wire.Ack:
 		core.Acked(now, p.node, stream, r.Seq)
-		p.probe.acked(r.Seq, p.t.r.meter.acks[p.node])
+		p.probe.acked(r.Seq, p.acks)
 	case wire.Received:
 		core.Received(now, p.node, stream, r.Seq)
 	case wire.Pong:

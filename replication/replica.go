@@ -170,6 +170,7 @@ type Replica struct {
 	recv      *standby.Receiver
 	regs      *maps.Regions   // while standby: which marks on stable storage may go; nil: there are none
 	promised  promise         // the newest clearing that was promised
+	fitting   bool            // fit runs
 	queue     order.Queue     // entries taken from a primary and not returned
 	hole      standby.Hole    // ahead of what was compared last in the stream that is received
 	seen      standby.Sights  // what was read for digests of the stream that is received
@@ -289,6 +290,7 @@ func (r *Replica) learn(v cluster.Volume) {
 		return
 	}
 	r.vol = v
+	r.followRosterLocked()
 	r.recv.Fence(v.Epoch)
 	if s := r.session; s != nil && s.epoch < v.Epoch {
 		s.link.Close()

@@ -59,8 +59,11 @@ func (s *resyncing) look(now time.Duration, node string, g primary.Progress) (ki
 // followResyncs looks how each resync stands. Only tick calls it.
 func (t *Tenure) followResyncs() {
 	now := time.Duration(t.r.node.Now())
-	for _, n := range t.core.Peers() {
-		p := t.peers[n]
+	t.mu.Lock()
+	peers := t.core.Peers()
+	t.mu.Unlock()
+	for _, n := range peers {
+		p := t.peer(n)
 		t.mu.Lock()
 		g := t.core.Peer(n)
 		t.mu.Unlock()

@@ -1,6 +1,8 @@
 package replication
 
 import (
+	"maps"
+
 	"hacluster/blockdev/marks"
 	"hacluster/heartbeat/cluster"
 )
@@ -30,6 +32,55 @@ func newRoster(vol *cluster.Volume, self string, f *marks.File) *roster {
 		}
 	}
 	return l
+}
+
+// Peers are the other replicas of a volume, as the map of node self names them.
+func Peers(vol *cluster.Volume, self string) (peers []marks.Peer) {
+	for _, r := range vol.Replicas {
+		if r.Node != self {
+			peers = append(peers, marks.Peer{Name: r.Node, Replica: vol.Stamp(r.Node)})
+		}
+	}
+	return peers
+}
+
+// followRosterLocked takes up that replicas came or went. Nothing is marked for those that went from here on; one that came has no slot,
+// so all of it may differ, until it has one on stable storage. What was promised before is void: it may name slots that are given up.
+func (r *Replica) followRosterLocked() {
+	l := newRoster(&r.vol, r.cfg.Node, r.cfg.Marks)
+	if maps.Equal(l.numbers, r.roster.Load().numbers) {
+		return
+	}
+	r.roster.Store(l)
+	r.promised.s, r.promised.n = nil, 0
+	if r.cfg.Marks != nil && !r.fitting && !r.stopped {
+		r.fitting = true
+		r.goes.Go(r.fit)
+	}
+}
+
+// fit has the map keep a slot for each of the others, and for nobody else.
+func (r *Replica) fit() {
+	for {
+		r.mu.Lock()
+		vol := r.vol
+		r.mu.Unlock()
+		err := r.cfg.Marks.Fit(Peers(&vol, r.cfg.Node))
+		r.mu.Lock()
+		l := newRoster(&r.vol, r.cfg.Node, r.cfg.Marks)
+		if err == nil {
+			r.roster.Store(l)
+		}
+		if err != nil || len(l.slots) == len(l.numbers)-1 || l.numbers[r.cfg.Node] == 0 {
+			r.fitting = false
+			r.mu.Unlock()
+			if err != nil {
+				r.log.Error("the map of what may differ cannot follow that replicas came or went: those are compared as a whole", "error", err)
+			}
+			return
+		}
+		r.mu.Unlock() // they changed meanwhile
+	}
 }
 
 // bits names replicas as a Clearing does, by their numbers.

@@ -58,7 +58,7 @@ func (r *Replica) Serving() (s Serving, ok bool) {
 	s.Spool = SpoolStatus{Spooling: t.core.Spooling()}
 	s.Spool.Reason = t.spool.reason(s.Spool.Failed)
 	for _, n := range t.core.Peers() {
-		p := t.peers[n]
+		p := t.peer(n)
 		g := t.core.Peer(n)
 		var lag time.Duration
 		if since := g.Oldest(); since != 0 {

@@ -18,7 +18,7 @@ import (
 type Tenure struct {
 	r     *Replica
 	epoch cluster.Epoch
-	peers map[string]*peerLink
+	peers atomic.Pointer[map[string]*peerLink] // replaced as a whole, under mu, when a replica comes (joining.go)
 	goes  sync.WaitGroup
 	stop  context.CancelFunc
 	// proposals go to Raft one at a time; a full queue drops them, for the Core repeats what stays undecided.
@@ -61,18 +61,20 @@ type Tenure struct {
 // newTenure is called with the mutex of the Replica held.
 func newTenure(r *Replica, vol cluster.Volume) *Tenure {
 	now := r.node.Now()
-	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), readsBase: r.ReadsAt(), peers: map[string]*peerLink{}, gone: make(chan struct{}),
+	t := &Tenure{r: r, epoch: vol.Epoch, base: r.meter.counts(), readsBase: r.ReadsAt(), gone: make(chan struct{}),
 		kick: make(chan struct{}, 1), proposals: make(chan cluster.Command, 16)}
 	t.spool = newSpooler(t)
 	t.core = primary.New(primary.Config{Self: r.cfg.Node, DropAfter: r.timers.drop(), Room: r.cfg.Room, Bound: r.bound, Spool: t.spool.sizes(r.bound)}, vol, now)
 	t.core.SetBalance(r.balance)
 	t.regs, t.clearAt = r.newRegions(), now.Add(clearEvery)
+	links := map[string]*peerLink{}
 	for _, n := range t.core.Peers() {
-		t.peers[n] = &peerLink{t: t, node: n, wake: make(chan struct{}, 1), back: make(chan struct{}, 1)}
+		links[n] = newPeerLink(t, n)
 		if regions, ok := r.marked(n); ok {
 			t.core.Marked(n, r.ranges(regions))
 		}
 	}
+	t.peers.Store(&links)
 	t.showLocked(vol)
 	t.gate.init(mutatePause(r.node.Now), func() cluster.Instant { return r.node.Lease(r.cfg.Volume.Name, vol.Epoch) })
 	return t
@@ -82,12 +84,12 @@ func (t *Tenure) start(ctx context.Context) {
 	ctx, t.stop = context.WithCancel(ctx)
 	t.mu.Lock()
 	t.life = ctx
+	for _, p := range t.links() {
+		p.beginLocked()
+	}
 	t.mu.Unlock()
 	t.r.cfg.Crowd.enter(t)
 	t.LeaseChanged()
-	for _, p := range t.peers {
-		t.goes.Go(func() { p.run(ctx) })
-	}
 	t.goes.Go(func() { t.propose(ctx) })
 	t.goes.Go(func() { t.tick(ctx) })
 }
@@ -284,7 +286,7 @@ func (t *Tenure) restLocked(rests bool) {
 
 // doubt asks peers for a sign of life that gave another volume none.
 func (t *Tenure) doubt() {
-	for n, p := range t.peers {
+	for n, p := range t.links() {
 		if p.doubt.Load() && p.doubt.Swap(false) {
 			t.with(func(now primary.Instant) { t.core.Doubt(now, n) })
 		}

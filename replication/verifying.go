@@ -150,7 +150,7 @@ func (t *Tenure) verifyAnswer(node string, stream uint64, r wire.Reply) (ours bo
 	}
 	t.mu.Lock()
 	v := t.verifier
-	if p := t.peers[node]; p.stream == stream {
+	if p := t.peer(node); p.stream == stream {
 		p.looks = max(0, p.looks-1)
 	}
 	t.mu.Unlock()
@@ -258,8 +258,8 @@ func (v *verifier) begin(p verify.Piece) {
 	l := &looking{piece: p, began: time.Now(), asked: map[string]uint64{}, theirs: map[string]verify.Seen{}}
 	v.looks[id] = l
 	for _, n := range v.run.Targets() {
-		l.asked[n] = t.peers[n].stream
-		t.peers[n].looks++
+		l.asked[n] = t.peer(n).stream
+		t.peer(n).looks++
 	}
 	var acts *actions
 	if p.Ordered {
@@ -271,7 +271,7 @@ func (v *verifier) begin(p verify.Piece) {
 		acts = actionLists.Get().(*actions)
 		acts.list = acts.list[:0]
 		for _, n := range v.run.Targets() {
-			p := t.peers[n]
+			p := t.peer(n)
 			if p.outbox.Put(wire.Frame{Kind: wire.Digest, Flags: wire.FromDisk, ID: id, Range: l.piece.Range}) != nil {
 				p.closeLocked()
 				continue
@@ -295,7 +295,7 @@ func (v *verifier) mayBeginLocked() bool {
 		}
 	}
 	for _, n := range v.run.Targets() {
-		p := v.t.peers[n]
+		p := v.t.peer(n)
 		if p.outbox == nil || p.looks >= maxLooks || !v.t.core.MayLook(n, p.stream) {
 			return false
 		}
@@ -310,7 +310,7 @@ func (v *verifier) hear(a answer) {
 		return // asked on a stream that is gone
 	}
 	if a.reply.Range != l.piece.Range || a.reply.Code == wire.OK && len(a.reply.Digests) != wire.Digests(l.piece.Range)*wire.DigestSize {
-		v.t.peers[a.node].disconnect("it answered a digest request with another range")
+		v.t.peer(a.node).disconnect("it answered a digest request with another range")
 		return
 	}
 	l.theirs[a.node] = verify.Seen{Digests: a.reply.Digests, Unreadable: a.reply.Code != wire.OK}
@@ -325,7 +325,7 @@ func (v *verifier) lookAtStreams() {
 	var done []uint64
 	for id, l := range v.looks {
 		for n, stream := range l.asked {
-			p := t.peers[n]
+			p := t.peer(n)
 			if _, answered := l.theirs[n]; !answered && (p.outbox == nil || p.stream != stream) {
 				l.theirs[n] = verify.Seen{Unknown: true}
 				done = append(done, id)

@@ -338,7 +338,7 @@ func TestVerifyIgnoresAnswersToAnEarlierOne(t *testing.T) {
 func (t *Tenure) streamTo(node string) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.peers[node].stream
+	return t.peer(node).stream
 }
 
 // Verifies that are begun and stopped while the member's disk is slow do not fill its stream with requests: it goes on taking
@@ -363,7 +363,7 @@ func TestStoppedVerifiesDoNotHoldUpTheStream(t *testing.T) {
 			t.Fatalf("%+v", s)
 		}
 		tenure.mu.Lock()
-		looks := tenure.peers["b"].looks
+		looks := tenure.peer("b").looks
 		tenure.mu.Unlock()
 		if looks == 0 || looks > maxLooks {
 			t.Fatalf("%d requests are not answered", looks)

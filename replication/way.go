@@ -52,7 +52,7 @@ func (r *Replica) wayTo(node string) string {
 // nextWayLocked is how the next stream to the peer goes: as it is set, by a standby that has a stream of its own.
 func (p *peerLink) nextWayLocked(now cluster.Instant) string {
 	by := p.t.r.wayTo(p.node)
-	feeder := p.t.peers[by]
+	feeder := p.t.peer(by)
 	if feeder == nil || feeder.outbox == nil || feeder.way.by != "" || p.way.failed != 0 && now.Sub(p.way.failed) < p.way.pause {
 		return ""
 	}
@@ -93,7 +93,7 @@ func (p *peerLink) overLocked(now cluster.Instant, broke bool) {
 
 // followWays closes streams that could go as it is set and do not. Only tick calls it.
 func (t *Tenure) followWays() {
-	for _, p := range t.peers {
+	for _, p := range t.links() {
 		if why := p.wrongWay(t.r.node.Now()); why != "" {
 			p.disconnect(why)
 		}
@@ -119,7 +119,7 @@ func (p *peerLink) wrongWay(now cluster.Instant) string {
 // borrowLocked has the stream of sender, which goes by way of another peer's node, leave out payloads that the own stream of that one
 // brings there. Only what is put from now on counts: it comes after the other node has begun to keep it.
 func (p *peerLink) borrowLocked(by string, sender *link.Sender) {
-	feeder := p.t.peers[by]
+	feeder := p.t.peer(by)
 	if feeder == nil || feeder.sender == nil || feeder.sender.Version() < wire.VersionPlace || sender.Version() < wire.VersionPlace {
 		return
 	}
@@ -139,7 +139,7 @@ func (r *Replica) hasWays() bool {
 // cutWaysLocked closes the streams that go by way of a node whose own stream has ended: they are likely to have ended too, and
 // would be missed only when nothing is heard of them for long.
 func (t *Tenure) cutWaysLocked(by string) {
-	for _, p := range t.peers {
+	for _, p := range t.links() {
 		if p.way.by == by {
 			p.closeLocked()
 		}

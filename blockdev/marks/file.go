@@ -40,6 +40,7 @@ type File struct {
 	next    group // gathers
 	dirty   []bool
 	changed []int64 // pages that are dirty
+	givenUp Slots   // slots that were given up in this process; who has the writing token owns it
 }
 
 // group is what one write and one flush make durable together.

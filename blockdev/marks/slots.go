@@ -49,14 +49,15 @@ func (f *File) AddSlot(p Peer, everything bool) (slot int, err error) {
 			switch {
 			case h.slots[i].Peer == p.Name:
 				return fmt.Errorf("peer %q has slot %d already", p.Name, i)
-			case h.slots[i].Peer == "" && free < 0:
-				free = i
+			case h.slots[i].Peer == "" && (free < 0 || f.givenUp&Of(free) != 0 && f.givenUp&Of(i) == 0):
+				free = i // who gave a slot up may still have a word on its way to it: it is another's last
 			}
 		}
 		if free < 0 {
 			return fmt.Errorf("%w: %d peers are the limit: remove one first", ErrSlots, MaxSlots)
 		}
 		slot = free
+		f.givenUp &^= Of(slot)
 		h.slots[slot] = Slot{Peer: p.Name, Replica: p.Replica, Everything: everything}
 		return nil
 	})
@@ -68,7 +69,11 @@ func (f *File) RemoveSlot(slot int) error {
 	for r := range f.Regions() { // before the slot can be another's
 		f.Clear(r, Of(slot))
 	}
-	return f.change(slot, func(s *Slot) error { *s = Slot{}; return nil })
+	return f.change(slot, func(s *Slot) error {
+		*s = Slot{}
+		f.givenUp |= Of(slot)
+		return nil
+	})
 }
 
 // Fit gives each of the peers a slot, for which all may differ if it is a new one, and takes those of others away. What is marked

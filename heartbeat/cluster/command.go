@@ -273,8 +273,8 @@ const (
 	commandMembers = 9 // replicas of a volume change
 )
 
-// Reads is the newest format of a command that this program carries out. Changes of replicas are not carried out by nodes yet.
-const Reads = commandOperate
+// Reads is the newest format of a command that this program reads.
+const Reads = commandMembers
 
 // Readable reports whether every node reads what Encode makes of the command. A node for which an entry is of no known format would
 // go on without it, with another state than the others.

@@ -262,14 +262,37 @@ func (p *plan) volume(o, v Volume) {
 			differs(p, StepChange, r.modeAt, what+"replica "+r.Node+": mode", orOfVolume(was.Mode), orOfVolume(r.Mode), modeTaken(v.ModeOf(r)))
 			differs(p, StepChange, r.viaAt, what+"replica "+r.Node+": via", orDirectly(was.Via), orDirectly(r.Via), "its stream is closed once and opened that way")
 		} else {
-			p.add(StepRefused, r.at, what+"replica "+r.Node, "the replicas of a volume cannot be changed yet")
+			p.joins(o, v, r)
 		}
 	}
 	for _, was := range o.Replicas {
 		if _, ok := v.Replica(was.Node); !ok {
-			p.add(StepRefused, v.at, what+"replica "+was.Node, "it is not in the file: the replicas of a volume cannot be changed yet")
+			p.parts(o, v, was)
 		}
 	}
+}
+
+// joins is for a replica that comes.
+func (p *plan) joins(o, v Volume, r Replica) {
+	what := "volume " + v.Name + ": replica " + r.Node
+	switch {
+	case r.Mode != "" && r.Mode != v.Mode:
+		p.add(StepRefused, r.modeAt, what, "a replica is added with the mode of its volume: leave its mode out, apply, and change it when the replica is in sync")
+	case v.Size != o.Size || v.Mode != o.Mode:
+		p.add(StepRefused, r.at, what, "the replicas of a volume are not changed together with its size or mode: apply one after the other")
+	default:
+		p.add(StepChange, r.at, what, "new, on %s: it is resynced while the volume is served, and then in sync; an absent or sparse file is taken, one with content is not", r.Device)
+	}
+}
+
+// parts is for a replica that goes.
+func (p *plan) parts(o, v Volume, was Replica) {
+	what := "volume " + v.Name + ": replica " + was.Node
+	if v.Size != o.Size || v.Mode != o.Mode {
+		p.add(StepRefused, v.at, what, "the replicas of a volume are not changed together with its size or mode: apply one after the other")
+		return
+	}
+	p.add(StepChange, v.at, what, "removed: it leaves the in-sync set, handing the role over before if it is the primary; its data stays in %s, its metadata is set aside", was.Device)
 }
 
 // orOfVolume shows the mode of a replica.

@@ -89,7 +89,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"a node more", src + "node \"delta\" {\n  address = \"127.0.0.4:7400\"\n}\n", []string{"refused|node delta|"}},
 		{"a node less", changed(t, src, "node \"gamma\" {\n  role    = \"witness\"\n  address = \"127.0.0.3:7400\"\n}\n", ""), []string{"refused|node gamma|it is not in the file"}},
 		{"a role", changed(t, src, "  role    = \"witness\"\n", ""), []string{"refused|node gamma: role|witness -> data"}},
-		{"a replica elsewhere", changed(t, src, "  replica \"beta\" {\n    device = \"/srv/${node.name}/${volume.name}.img\"\n  }\n", ""), []string{"refused|volume pgdata: replica beta|it is not in the file"}},
+		{"a replica elsewhere", changed(t, src, "  replica \"beta\" {\n    device = \"/srv/${node.name}/${volume.name}.img\"\n  }\n", ""), []string{"change online|volume pgdata: replica beta|removed: it leaves the in-sync set, handing the role over before if it is the primary; its data stays in /srv/beta/pgdata.img"}},
 		{"a service", src + "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"a.service\" {}\n}\n", []string{"change online|service s|new: it is started where volume pgdata is primary"}},
 		{"a fence", src + "fence \"alpha\" { agent = \"fence_x\" }\n", []string{"refused|fences|not supported yet"}},
 		{"one by the way and one with consent", changed(t, changed(t, src, `"3s"`, `"4s"`), `"64MiB"`, `"32MiB"`), []string{"change online|rto|", "shrink volume|volume pgdata: size|"}},
@@ -280,6 +280,28 @@ func TestServiceDoesNotFollowAnotherVolumeAtOnce(t *testing.T) {
 		steps := old.Plan(running(t, src+c.next))
 		if !slices.ContainsFunc(steps, func(s Step) bool { return matches([]Step{s}, []string{c.want}) }) {
 			t.Errorf("%s: planned %+v, want %s", name, steps, c.want)
+		}
+	}
+}
+
+// Replicas come and go while the volume is served, and one thing at a time is decided about a volume.
+func TestPlanOfReplicasThatComeAndGo(t *testing.T) {
+	src := changed(t, loopback(t), "  role    = \"witness\"\n", "")
+	beta := "  replica \"beta\" {\n    device = \"/srv/${node.name}/${volume.name}.img\"\n  }\n"
+	with := changed(t, src, beta, beta+"  replica \"gamma\" { device = \"/srv/g.img\" }\n")
+	for _, c := range []struct {
+		name, from, to string
+		want           []string
+	}{
+		{"one more", src, with, []string{"change online|volume pgdata: replica gamma|new, on /srv/g.img: it is resynced while the volume is served, and then in sync; an absent or sparse file is taken, one with content is not"}},
+		{"one less", with, src, []string{"change online|volume pgdata: replica gamma|removed: it leaves the in-sync set"}},
+		{"one for another", src, changed(t, with, beta, ""), []string{"change online|volume pgdata: replica gamma|new, on", "change online|volume pgdata: replica beta|removed:"}},
+		{"with a mode of its own", src, changed(t, with, `{ device = "/srv/g.img" }`, "{\n    device = \"/srv/g.img\"\n    mode = \"async\"\n  }"), []string{"refused|volume pgdata: replica gamma|a replica is added with the mode of its volume"}},
+		{"with another size", src, changed(t, with, `"64MiB"`, `"128MiB"`), []string{"refused|volume pgdata: replica gamma|the replicas of a volume are not changed together", "change online|volume pgdata: size|"}},
+		{"less with another mode", with, changed(t, src, `"sync"`, `"semisync"`), []string{"refused|volume pgdata: replica gamma|the replicas of a volume are not changed together", "change online|volume pgdata: mode|"}},
+	} {
+		if steps := running(t, c.from).Plan(running(t, c.to)); !matches(steps, c.want) {
+			t.Errorf("%s: planned %+v\nwant %q", c.name, steps, c.want)
 		}
 	}
 }

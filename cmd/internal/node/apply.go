@@ -52,6 +52,17 @@ func (n *Node) apply(ctx context.Context, r api.ApplyRequest) (out api.Applied, 
 	if err := n.mayResize(ctx, &v, c, r); err != nil {
 		return out, err
 	}
+	if err := v.mayChangeReplicas(c.Replicas); err != nil {
+		return out, err
+	}
+	if moved, err := n.handOverLeaving(ctx, &v, c.Replicas); err != nil {
+		return out, err
+	} else if moved {
+		v = n.look(ctx)
+		if c, err = n.configuration(&v, next, r); err != nil {
+			return out, err
+		}
+	}
 	if err := n.mustConfigure(ctx, c); err != nil {
 		return out, err
 	}
@@ -63,7 +74,10 @@ func (n *Node) apply(ctx context.Context, r api.ApplyRequest) (out api.Applied, 
 	if err := n.takeForce(ctx, v.state, c); err != nil {
 		return out, err
 	}
-	return out, n.awaitModes(ctx, c)
+	if err := n.awaitModes(ctx, c); err != nil {
+		return out, err
+	}
+	return out, n.awaitReplicas(ctx, c)
 }
 
 // plan compares what is applied with what the file says. What the daemon cannot do yet is refused like what it cannot
@@ -107,7 +121,7 @@ func (n *Node) configuration(v *view, next *config.Config, r api.ApplyRequest) (
 			c.Create = append(c.Create, createVolume(vol))
 		}
 	}
-	c.Resize, c.Modes = resizes(v.state, next), modes(v.state, next)
+	c.Resize, c.Modes, c.Replicas = resizes(v.state, next), modes(v.state, next), replicaChanges(v.state, next)
 	for _, name := range sortedKeys(v.state.Volumes) {
 		if _, ok := next.Mirror(name); ok {
 			continue

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,10 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	fresh, err := v.fresh(paths)
 	if err != nil && !known { // else it is not claimed, and the opening below says what is wrong with which device
 		return nil, err
+	}
+	if !known && !fresh && vol.Stamp(v.n.me.Name) != 0 && !vol.WantsFull(v.n.me.Name) {
+		return nil, fmt.Errorf("%s holds data, or is a block device, of which that is not known: remove what is there, or say that it may be overwritten with `ha-admin volume resync %s --replica %s --full`",
+			strings.Join(paths, " and "), vol.Name, v.n.me.Name)
 	}
 	var was *meta.Superblock
 	if known {

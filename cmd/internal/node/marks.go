@@ -9,6 +9,7 @@ import (
 	"hacluster/blockdev/marks"
 	"hacluster/blockdev/meta"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication"
 )
 
 // openMarks opens the map of what may differ from the other replicas, which lies beside the superblock. Where there is
@@ -20,7 +21,7 @@ func (v *volumes) openMarks(st *cluster.State, vol cluster.Volume, attachment st
 	dir, _ := v.superblockPath(vol.Name)
 	path := filepath.Join(dir, "marks")
 	b := v.marksBinding(st, vol, attachment, doubt)
-	peers := peersOf(&vol, v.n.me.Name)
+	peers := replication.Peers(&vol, v.n.me.Name)
 	f, err := v.loadMarks(path, vol.Name, b)
 	if errors.Is(err, marks.ErrNone) || errors.Is(err, marks.ErrCorrupt) {
 		if !fresh {
@@ -42,16 +43,6 @@ func (v *volumes) openMarks(st *cluster.State, vol cluster.Volume, attachment st
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// peersOf are the other replicas, as maps name them.
-func peersOf(vol *cluster.Volume, self string) (peers []marks.Peer) {
-	for _, r := range vol.Replicas {
-		if r.Node != self {
-			peers = append(peers, marks.Peer{Name: r.Node, Replica: vol.Stamp(r.Node)})
-		}
-	}
-	return peers
 }
 
 func (v *volumes) marksBinding(st *cluster.State, vol cluster.Volume, attachment, doubt string) marks.Binding {

@@ -19,8 +19,18 @@ import (
 // modes are those that the configuration has and the volumes neither have nor are to get.
 func modes(st *cluster.State, next *config.Config) (all []cluster.ChangeMode) {
 	for _, vol := range next.Mirrors() {
-		if v, ok := st.Volumes[vol.Name]; ok && !v.WillHave(string(vol.Mode), vol.OwnModes()) {
-			all = append(all, cluster.ChangeMode{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: string(vol.Mode), Replicas: vol.OwnModes()})
+		v, ok := st.Volumes[vol.Name]
+		own := vol.OwnModes()
+		for _, r := range v.Replicas { // one that leaves keeps its mode as long as it is there
+			if _, stays := vol.Replica(r.Node); ok && !stays && v.ModeToBeOf(r.Node) != string(vol.Mode) {
+				if own == nil {
+					own = map[string]string{}
+				}
+				own[r.Node] = v.ModeToBeOf(r.Node)
+			}
+		}
+		if ok && !v.WillHave(string(vol.Mode), own) {
+			all = append(all, cluster.ChangeMode{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: string(vol.Mode), Replicas: own})
 		}
 	}
 	return all

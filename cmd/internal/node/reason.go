@@ -191,6 +191,8 @@ func (v *view) lastResort(vol *cluster.Volume) (best string) {
 
 func replicaReason(vol *cluster.Volume, node, state string, rep *cluster.Report, peer *control.Peer) string {
 	switch {
+	case vol.Leaves(node):
+		return leavesFor(vol, node)
 	case peer != nil && peer.Blocked != "":
 		return peer.Blocked
 	case state == api.ReplicaInSync || state == api.ReplicaResyncing:

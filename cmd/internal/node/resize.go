@@ -246,11 +246,14 @@ func (v *volumes) mayLag(vol cluster.Volume) bool {
 	if err != nil {
 		size = sb.Size // without a map, all may differ: that is no reason to wait
 	}
-	return behind(&sb, size, vol)
+	return behind(&sb, size, vol, vol.Stamp(v.n.me.Name))
 }
 
 // behind is the decision: sb is what the superblock says, marked the size that the map of marks is of.
-func behind(sb *meta.Superblock, marked int64, vol cluster.Volume) bool {
+func behind(sb *meta.Superblock, marked int64, vol cluster.Volume, stamp uint32) bool {
+	if sb.Replica != stamp {
+		return true // of before, or of after, the replica was removed and added again
+	}
 	switch vol.AgeOf(sb.Size, sb.Resized) {
 	case cluster.SizeNewer, cluster.SizeConflict:
 		return true

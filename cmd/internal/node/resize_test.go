@@ -152,7 +152,7 @@ func TestLogIsBehindAReplicaThatWasResized(t *testing.T) {
 		"a growth without a number, nothing is done":  {small, 0, small, large, 0, false},
 		"a growth without a number, the map follows":  {small, 0, large, large, 0, false},
 	} {
-		got := behind(&meta.Superblock{Size: c.size, Resized: c.number}, c.marked, cluster.Volume{Size: c.recorded, Resized: c.recordNo})
+		got := behind(&meta.Superblock{Size: c.size, Resized: c.number}, c.marked, cluster.Volume{Size: c.recorded, Resized: c.recordNo}, 0)
 		if got != c.want {
 			t.Errorf("%s: %t", name, got)
 		}

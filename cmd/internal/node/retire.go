@@ -20,9 +20,17 @@ func (v *volumes) retire(st *cluster.State) {
 	}
 	v.mu.Lock()
 	for name, h := range v.all {
-		if vol, ok := st.Volumes[name]; (!ok || vol.ID != h.id) && !h.retired && !v.done {
+		vol, ok := st.Volumes[name]
+		msg := ""
+		switch {
+		case !ok || vol.ID != h.id:
+			msg = "closing a volume that was removed"
+		case !v.isOf(&vol, h.stamp):
+			msg = "closing a replica that was removed from its volume"
+		}
+		if msg != "" && !h.retired && !v.done {
 			h.retired = true
-			v.goes.Go(func() { v.close(name, h, "closing a volume that was removed", func() { delete(v.left, name) }) })
+			v.goes.Go(func() { v.close(name, h, msg, func() { delete(v.left, name) }) })
 		}
 	}
 	v.mu.Unlock()
@@ -32,6 +40,7 @@ func (v *volumes) retire(st *cluster.State) {
 	for _, gone := range st.Removed {
 		v.sweep(st, gone)
 	}
+	v.sweepReplicas(st)
 }
 
 // close ends a replica in order: clients are cut off, the device is waited for and flushed, the clean-stop mark is left.

@@ -56,6 +56,7 @@ type held struct {
 	id      string        // of the volume
 	size    int64         // with which it was opened
 	resized uint64        // the number of that
+	stamp   uint32        // of the replica (cluster.Volume.Stamp)
 	bound   primary.Bound // in force in async
 	// tail has room for one: who clears what lies behind the end, or, for good, who closes the replica.
 	tail     chan struct{}
@@ -289,7 +290,7 @@ func (v *volumes) open(st *cluster.State, vol cluster.Volume, rep cluster.Replic
 	conf, _ := v.n.conf().Mirror(vol.Name)
 	cfg := replication.Config{Node: v.n.me.Name, ClusterID: idOf(st.ID), VolumeID: idOf(vol.ID), Volume: vol, Process: v.n.dir.id.Start,
 		Boot: v.n.boot, DropAfter: v.n.conf().Timers.DropAfter, SuspendLimit: conf.SuspendLimit, Workers: int(v.n.conf().Cluster.Limits.DiskOperations), Room: &v.early, Crowd: &v.crowd, Bound: boundOf(conf.Async), Spool: v.spoolOf(vol.Name, conf.Async), Log: v.n.log}
-	h := &held{bound: cfg.Bound, id: vol.ID, size: vol.Size, resized: vol.Resized, tail: make(chan struct{}, 1), ended: make(chan struct{})}
+	h := &held{bound: cfg.Bound, id: vol.ID, size: vol.Size, resized: vol.Resized, stamp: vol.Stamp(v.n.me.Name), tail: make(chan struct{}, 1), ended: make(chan struct{})}
 	b, err := v.openBacking(st, vol, rep.Device, conf.Volume)
 	if err != nil {
 		h.broken, cfg.Problem = err.Error(), err.Error()
