@@ -40,6 +40,8 @@ func (s *State) apply(term uint64, c Command) (void, volume string) {
 		return s.setDrained(c, c.SetDrained), ""
 	case c.SetMaintenance != nil:
 		return s.setMaintenance(c, c.SetMaintenance), ""
+	case c.FenceNode != nil:
+		return s.fenceNode(c, c.FenceNode), ""
 	case c.RemoveNode != nil:
 		return s.removeNode(c, c.RemoveNode.Node), ""
 	case c.CreateVolume != nil:
@@ -198,6 +200,9 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 		return "the candidate would leave the set"
 	}
 	if void := s.mayFollow(p, v); void != "" {
+		return void
+	}
+	if void := s.mayReplace(p, v); void != "" {
 		return void
 	}
 	if void := mayStay(p, v); void != "" {

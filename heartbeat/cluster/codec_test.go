@@ -38,6 +38,7 @@ func commands() []Command {
 		{SetMode: &SetMode{On: o, Mode: ModeAsync, Members: map[string]Member{"s": m}}},
 		{SetDrained: &SetDrained{Node: "s", Drained: true}},
 		{SetMaintenance: &SetMaintenance{On: true}},
+		{FenceNode: &FenceNode{Node: "p", Word: FenceOff, Attempt: 2, Start: 4, Level: 1, Unverified: true, Person: "bob", Text: "x"}},
 		{Batch: []Command{{Drop: &Drop{On: o, Node: "s", Reason: "no answer"}}, {By: "s", AtMillis: 1700000000001, Rejoin: &Rejoin{On: o, Node: "s", Member: m}}}},
 	}
 	for i := range all {
@@ -47,6 +48,9 @@ func commands() []Command {
 		}
 		if all[i].SetDrained != nil || all[i].SetMaintenance != nil {
 			all[i].Format = commandOperate
+		}
+		if all[i].FenceNode != nil {
+			all[i].Format = commandFence
 		}
 		if all[i].Batch != nil {
 			all[i].Format = commandBatch

@@ -34,6 +34,7 @@ type Command struct {
 	SetDrained   *SetDrained   `json:"set_drained,omitempty"`
 
 	SetMaintenance *SetMaintenance `json:"set_maintenance,omitempty"`
+	FenceNode      *FenceNode      `json:"fence_node,omitempty"`
 
 	// Batch has commands on volumes that one entry carries (batch.go).
 	Batch []Command `json:"batch,omitempty"`
@@ -55,6 +56,7 @@ type Init struct {
 	RTOMillis  int64          `json:"rto_ms"`
 	ConfigHash string         `json:"config_hash"`
 	Config     []byte         `json:"config,omitempty"`
+	Fencing    string         `json:"fencing,omitempty"`
 	Nodes      []Node         `json:"nodes"`
 	Volumes    []CreateVolume `json:"volumes"`
 }
@@ -132,6 +134,8 @@ type Promote struct {
 	// Ordered: a person asked for a failover, or named the candidate; else it is void when an operator said meanwhile that the candidate
 	// takes nothing by itself.
 	Ordered bool `json:"ordered,omitempty"`
+	// GaveUp: the old primary itself said that it serves no more. Set where fencing is required.
+	GaveUp bool `json:"gave_up,omitempty"`
 	// SilentMillis is how long the leader had not heard the old primary, for the record of the failover.
 	SilentMillis int64 `json:"silent_ms,omitempty"`
 	// Lag is what the last primary said last of what others lacked, and LagAgeMillis how long ago; Bound is the one that is
@@ -211,6 +215,7 @@ type Configure struct {
 	Modes     []ChangeMode   `json:"modes,omitempty"`
 	// Replicas are the volumes whose replicas change.
 	Replicas []ChangeReplicas `json:"replicas,omitempty"`
+	Fencing  string           `json:"fencing,omitempty"`
 }
 
 // ChangeMode gives a volume another mode, which its primary puts in force (SetMode). The present one takes a change back that is not
@@ -263,18 +268,19 @@ type SettleLeases struct {
 // The formats of Command that this program writes and reads. What an older program understands is written in its format.
 const (
 	commandFormat  = 1
-	commandResized = 2 // a size has a number
-	commandModes   = 3 // a mode changes
-	commandGroups  = 4 // a consistency group is created
-	commandBatch   = 5 // several commands in one entry
-	commandMixed   = 6 // a replica has a mode of its own
-	commandPacked  = 7 // a batch is compressed
-	commandOperate = 8 // a node is drained, or there is maintenance
-	commandMembers = 9 // replicas of a volume change
+	commandResized = 2  // a size has a number
+	commandModes   = 3  // a mode changes
+	commandGroups  = 4  // a consistency group is created
+	commandBatch   = 5  // several commands in one entry
+	commandMixed   = 6  // a replica has a mode of its own
+	commandPacked  = 7  // a batch is compressed
+	commandOperate = 8  // a node is drained, or there is maintenance
+	commandMembers = 9  // replicas of a volume change
+	commandFence   = 10 // a node is fenced, or fencing is required
 )
 
 // Reads is the newest format of a command that this program reads.
-const Reads = commandMembers
+const Reads = commandFence
 
 // Readable reports whether every node reads what Encode makes of the command. A node for which an entry is of no known format would
 // go on without it, with another state than the others.
@@ -325,6 +331,9 @@ func (c Command) Plain() []byte {
 	}
 	if c.Configure != nil && len(c.Configure.Replicas) > 0 {
 		c.Format = commandMembers
+	}
+	if c.FenceNode != nil || c.Init != nil && c.Init.Fencing != "" || c.Configure != nil && c.Configure.Fencing != "" {
+		c.Format = commandFence
 	}
 	b, err := json.Marshal(c)
 	if err != nil {
@@ -378,8 +387,8 @@ func decodeCommand(b []byte) (Command, error) {
 	if err := json.Unmarshal(b, &c); err != nil {
 		return c, fmt.Errorf("decode command of %d bytes: %w", len(b), err)
 	}
-	if c.Format < commandFormat || c.Format > commandMembers {
-		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandMembers)
+	if c.Format < commandFormat || c.Format > commandFence {
+		return c, fmt.Errorf("command has format %d, this program reads formats %d to %d: update this node", c.Format, commandFormat, commandFence)
 	}
 	return c, nil
 }

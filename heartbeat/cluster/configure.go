@@ -16,7 +16,7 @@ func (s *State) configure(c Command, n *Configure) string {
 		return void
 	}
 	s.LongestRTOMillis = max(s.LongestRTOMillis, s.RTOMillis, n.RTOMillis)
-	s.RTOMillis, s.ConfigHash, s.Config = n.RTOMillis, n.Hash, n.Config
+	s.RTOMillis, s.ConfigHash, s.Config, s.Fencing = n.RTOMillis, n.Hash, n.Config, n.Fencing
 	for _, r := range n.Remove {
 		s.removeVolume(c, r)
 	}
@@ -38,6 +38,9 @@ func (s *State) configure(c Command, n *Configure) string {
 
 // mayConfigure says why the change cannot be made as a whole; empty: it can.
 func (s *State) mayConfigure(n *Configure) string {
+	if n.Fencing != "" && n.Fencing != FencingRequired {
+		return fmt.Sprintf("unknown fencing %q", n.Fencing)
+	}
 	if n.RTOMillis <= 0 || len(n.Config) == 0 {
 		return "a configuration without content"
 	}

@@ -10,7 +10,7 @@ func (s *State) init(c Command, i *Init) string {
 		return fmt.Sprintf("the cluster exists already with id %s", s.ID)
 	}
 	s.ID, s.Name, s.RTOMillis = i.ID, i.Name, i.RTOMillis
-	s.ConfigVersion, s.ConfigHash, s.Config, s.LongestRTOMillis = 1, i.ConfigHash, i.Config, i.RTOMillis
+	s.ConfigVersion, s.ConfigHash, s.Config, s.LongestRTOMillis, s.Fencing = 1, i.ConfigHash, i.Config, i.RTOMillis, i.Fencing
 	for _, n := range i.Nodes {
 		s.Nodes[n.Name] = n
 	}

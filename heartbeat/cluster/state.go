@@ -172,6 +172,8 @@ type Node struct {
 	Reads int `json:"reads,omitempty"`
 	// Drained: it does not become primary by itself.
 	Drained bool `json:"drained,omitempty"`
+	// Fence is what is known of making its machine stop; nil: nobody ever tried.
+	Fence *Fence `json:"fence,omitempty"`
 }
 
 // State is the whole replicated state. Treat what State() hands out as read-only.
@@ -190,6 +192,8 @@ type State struct {
 	LongestRTOMillis int64 `json:"longest_rto_ms,omitempty"`
 	// Maintenance: no volume goes to another node by itself.
 	Maintenance bool `json:"maintenance,omitempty"`
+	// Fencing is FencingRequired, or empty.
+	Fencing string `json:"fencing,omitempty"`
 	// Removed are the volumes that were removed last, for nodes that were away.
 	Removed   []Removed         `json:"removed,omitempty"`
 	Nodes     map[string]Node   `json:"nodes"`
@@ -208,6 +212,7 @@ const (
 	stateMixed   = 5 // a replica has a mode of its own
 	stateOperate = 6 // a node is drained, or there is maintenance
 	stateMembers = 7 // the replicas of a volume were changed
+	stateFence   = 8 // a node was to be fenced, or fencing is required
 )
 
 // How much history the state keeps; the oldest goes first.
@@ -275,6 +280,9 @@ func (s *State) Encode() ([]byte, error) {
 	if s.operated() {
 		out.Format = max(out.Format, stateOperate)
 	}
+	if s.fences() {
+		out.Format = max(out.Format, stateFence)
+	}
 	return json.Marshal(&out)
 }
 
@@ -284,8 +292,8 @@ func Decode(b []byte) (*State, error) {
 	if err := json.Unmarshal(b, s); err != nil {
 		return nil, fmt.Errorf("decode cluster state of %d bytes: %w", len(b), err)
 	}
-	if s.Format < stateFormat || s.Format > stateMembers {
-		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateMembers)
+	if s.Format < stateFormat || s.Format > stateFence {
+		return nil, fmt.Errorf("cluster state has format %d, this program reads formats %d to %d: run the version that wrote it", s.Format, stateFormat, stateFence)
 	}
 	s.Format = stateFormat // what it has decides in which it is written
 	if s.Nodes == nil || s.Volumes == nil {

@@ -36,7 +36,8 @@ func (l *Leader) Request(now Instant, r cluster.LeaseRequest) []Action {
 	// One waiting request per node: a newer one takes the place of an older, and has waited as long.
 	l.pending = slices.DeleteFunc(l.pending, func(p cluster.LeaseRequest) bool { return p.Node == r.Node })
 	l.pending = append(l.pending, r)
-	return l.evaluate(now)
+	out := l.alive(now, r.Node, r.Start, 0)
+	return append(out, l.evaluate(now)...)
 }
 
 // pressing reports whether somebody waits for whom a round must be held now. Who serves nothing has time: it is served by
@@ -167,10 +168,14 @@ func (l *Leader) Answer(now Instant, node string, number, term uint64, reports [
 	}
 	l.reports[node] = a
 	l.noteLag(r.asked, node, reports)
+	var lies []Action
+	if len(reports) > 0 {
+		lies = l.alive(now, node, reports[0].Process, number)
+	}
 	if r.open && term == l.cfg.Term {
 		r.said[node] = true
 	}
-	return append(l.majority(), l.evaluate(now)...)
+	return append(append(lies, l.majority()...), l.evaluate(now)...)
 }
 
 func (l *Leader) majority() []Action {

@@ -64,6 +64,10 @@ type Leader struct {
 	orders    map[string]Order  // what a person asked for, by volume
 	relayed   map[string]relay  // nodes whose requests came by way of another
 	moved     Instant           // when leadership was last moved away
+
+	off     map[string]offSince // nodes of which a process is off
+	liars   map[string]liar     // those that answer all the same
+	fencing map[string]Fence    // what was asked for
 }
 
 // led is a volume that a node is primary of.
@@ -100,6 +104,7 @@ type account struct {
 	gaveTo   string    // likewise, of a volume that was given up: no order that was cancelled meanwhile
 	attached bool      // the new process of the old primary has a device in use that waits for it
 	failed   bool      // the old primary gave up because its own disk failed
+	fence    string    // why the primary's node is to be turned off, for a promotion waits for that; empty: it is not
 	deciding *decision // a command is on its way: nobody is granted the volume until the record moves
 	asked    Instant   // when the reports were last asked for on this volume's account
 	ended    Instant   // since when the lease is known to have ended; zero: not
@@ -160,7 +165,8 @@ func NewLeader(cfg Config, now Instant) *Leader {
 		cfg.RoundTimeout = cfg.Lease / 4
 	}
 	return &Leader{cfg: cfg, longest: cfg.Lease, since: now, state: cluster.NewState(),
-		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}, relayed: map[string]relay{}, sent: map[string]sent{}}
+		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}, relayed: map[string]relay{}, sent: map[string]sent{},
+		off: map[string]offSince{}, liars: map[string]liar{}}
 }
 
 // Actions. The node carries them out in order.
@@ -186,7 +192,7 @@ type (
 	MoveLeadership struct{ To string }
 )
 
-// Action is one of Ask, CheckSelf, Reply, Propose, HandOver, MoveLeadership.
+// Action is one of Ask, CheckSelf, Reply, Propose, HandOver, MoveLeadership, Fence, Spare, Refute.
 type Action any
 
 // SetLease changes the length of grants. longest is that of any that may be in force from before, of other leaders too:
@@ -205,6 +211,7 @@ func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready b
 	l.state, l.voters, l.ready = s, voters, ready
 	l.names, l.books, l.primaries = slices.Sorted(maps.Keys(s.Volumes)), nil, map[string][]led{} // sorted, so that a run replays
 	l.calmUntil, l.newest = 0, 0
+	l.learnFences(now)
 	for _, name := range l.names {
 		v, a := s.Volumes[name], l.account(name)
 		a.led = v.Primary != ""
@@ -286,13 +293,14 @@ func (l *Leader) evaluate(now Instant) (out []Action) {
 		for i, a := range l.books {
 			if a.led && a.released == "" && l.runs(now, a) {
 				if a.deciding == nil {
-					a.ended = 0
+					a.ended, a.fence = 0, ""
 				}
 				continue // what decide would find, of a thousand volumes at once
 			}
 			v := l.state.Volumes[l.names[i]]
 			out = append(out, l.decide(now, &v)...)
 		}
+		out = append(out, l.fences()...)
 		l.findCalm(now)
 	}
 	out = append(out, l.startRound(now)...)

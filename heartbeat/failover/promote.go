@@ -69,7 +69,7 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 	why, over := l.ended(now, v, a)
 	if !over || a.deciding != nil {
 		if a.deciding == nil {
-			a.ended = 0
+			a.ended, a.fence = 0, ""
 		}
 		return nil
 	}
@@ -81,9 +81,21 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 		l.want(now, v, a)
 		return nil
 	}
+	var beside []Action
+	if p := c.Promote; p != nil {
+		may, fence := l.mayFollow(now, v, a, p)
+		if a.fence = ""; fence {
+			a.fence = fenceWhy(v, p)
+		}
+		if !may {
+			l.want(now, v, a)
+			return nil
+		}
+		beside = l.fenceBeside(v, p, why)
+	}
 	a.deciding = &decision{v.Epoch, v.Version}
 	c.By = l.cfg.Self
-	return []Action{Propose{Command: *c}}
+	return append([]Action{Propose{Command: *c}}, beside...)
 }
 
 // want has the reports asked for again, at most four times a lease; in async twice as often, for what the last primary is given to
@@ -136,7 +148,7 @@ func (l *Leader) choose(now Instant, v *cluster.Volume, a *account, why string) 
 	}
 	if a.released == givenUp && p.Candidate == v.Primary && p.Member.Process == v.Process {
 		// Nobody else can follow: the hand-over is void, and the next request gives the volume back (R30).
-		a.released, a.handTo, a.gaveTo, a.ended = "", "", "", 0
+		a.released, a.handTo, a.gaveTo, a.ended, a.fence = "", "", "", 0, ""
 		delete(l.orders, v.Name)
 		return nil
 	}

@@ -42,6 +42,7 @@ type rig struct {
 	asks      int
 	orders    []HandOver
 	moves     []string
+	fences    []Action // Fence, Spare, Refute
 }
 
 // newRig is a leader long enough in its term that no earlier one counts; p is primary of v in epoch 3 with s a member.
@@ -121,6 +122,8 @@ func (g *rig) run(acts []Action) {
 			g.orders = append(g.orders, a)
 		case MoveLeadership:
 			g.moves = append(g.moves, a.To)
+		case Fence, Spare, Refute:
+			g.fences = append(g.fences, a)
 		}
 	}
 }

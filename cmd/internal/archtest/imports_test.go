@@ -51,7 +51,7 @@ func list(t *testing.T) []pkg {
 
 // The packages that decide. They know no disk, network, goroutine or clock, so that a model can drive them.
 var pure = []string{
-	"heartbeat/cluster", "heartbeat/failover", "heartbeat/resource",
+	"heartbeat/cluster", "heartbeat/failover", "heartbeat/fence", "heartbeat/resource",
 	"replication/role", "replication/primary", "replication/standby", "replication/order", "replication/resync", "replication/verify", "replication/maps", "replication/shape",
 }
 

@@ -95,6 +95,7 @@ func (p *proc) appliedMore() {
 		}
 	}
 	if l := p.leader; l != nil {
+		l.noteOff()
 		l.do(l.l.Applied(p.now(), p.state, p.w.voters(), p.raft.applied >= p.raft.barrier))
 	}
 }
@@ -115,6 +116,7 @@ func (p *proc) askLoop() {
 				if by != "" {
 					l.l.Relayed(q.now(), r.Node, by)
 				}
+				l.asks(&r)
 				l.do(l.l.Request(q.now(), r))
 			}
 		})
@@ -141,6 +143,10 @@ type leader struct {
 
 	asked uint64           // the newest round
 	heard map[string]heard // what was said in it, or in one before
+
+	fencers map[string]*fencer
+	off     map[string]offHeard
+	newest  map[string]uint64 // number of the newest request of each node, in its newest process
 }
 
 // heard is what a node said of its replica in a round, and when that came.
@@ -159,6 +165,7 @@ func newLeader(p *proc, term uint64) *leader {
 func (l *leader) tick() {
 	if l.p.leader == l {
 		l.do(l.l.Tick(l.p.now()))
+		l.fenceTick()
 		l.p.after(leaderTick, l.tick)
 	}
 }
@@ -187,6 +194,7 @@ func (l *leader) do(actions []failover.Action) {
 				c.Promote.Bound = w.mostLost()
 				w.oracle.longest(l, c.Promote)
 				w.oracle.stays(l, c.Promote)
+				w.oracle.believes(l, c.Promote)
 				w.moment(p.node)
 				w.moment(w.node(c.Promote.Candidate))
 			}
@@ -209,6 +217,12 @@ func (l *leader) do(actions []failover.Action) {
 					q.replica.handOver(a.To, a.Epoch)
 				}
 			})
+		case failover.Fence:
+			l.fence(a)
+		case failover.Spare:
+			l.spare(a)
+		case failover.Refute:
+			l.refute(a)
 		case failover.MoveLeadership:
 			w.tracef("%s: move leadership to %s", p.node.name, a.To)
 			p.raft.transfer(w.node(a.To))
@@ -236,6 +250,9 @@ func (l *leader) ask(a failover.Ask) {
 			w.late(w.faults.lateAnswer, q, p.node, func(back *proc) {
 				if back.leader == l {
 					l.note(q.node.name, a.Round, reports)
+					if len(reports) > 0 {
+						l.spoke(q.node.name, reports[0].Process, a.Round)
+					}
 					l.do(l.l.Answer(back.now(), q.node.name, a.Round, term, reports))
 				}
 			})

@@ -1,7 +1,7 @@
 // Package sim is the model of the mirroring protocol (protocol.md, section 6). It has tests only.
 //
 // One goroutine, one seeded source of chance and one queue of events in virtual time drive the packages that decide:
-// heartbeat/cluster, heartbeat/failover, replication/role, replication/primary, replication/standby, replication/order,
+// heartbeat/cluster, heartbeat/failover, heartbeat/fence, replication/role, replication/primary, replication/standby, replication/order,
 // replication/resync and blockdev/undo. Around them is what they live in: machines with disks and a witness, an honest Raft made
 // of messages, a network, clients, and everything that can go wrong. Mostly there are two replicas and a witness; of forty seeds eight
 // play three replicas without a witness, and two four with one (shape_test.go). The rules are checked after every step; a seed
@@ -96,6 +96,14 @@
 // order of admission, of several standbys that were heard the longest one, lacks no more than the bound, and the record of the failover says no less; each replica that has what it
 // lacks is held, so the rules of rescue count for it; anybody else begins with all that was told.
 // A third of these seeds has a spool, which is slow, fails and loses data; what is in it only is sent to nobody.
+//
+// # Fencing
+//
+// In two seeds of eleven there are fence agents, and in one of these fencing is required. The leader carries out what the failover.Leader
+// asks for by a fence.Attempt of its own for each node, which goes with it; each Note is a proposal, and its outcome Noted. Agents do
+// what they are asked, fail, hang and do it late or never, or lie, some so that their status tells. Who was turned off comes back after
+// a while; a person may turn off what cannot be fenced, and say so. Nobody is turned off before it is committed that this begins; what
+// counts as off is off unless an agent lied; nobody follows who may still act, nor one that has answered since it was said to be off.
 //
 // # Sites
 //

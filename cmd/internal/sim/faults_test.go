@@ -223,7 +223,7 @@ func (w *world) isolate(n *node, d time.Duration) {
 
 // heal ends all faults and brings everybody back.
 func (w *world) heal() {
-	w.calm = true
+	w.calm, w.healed = true, w.now
 	w.faults = faultRates{}
 	w.links = [maxNodes][maxNodes]link{}
 	w.tracef("HEAL")

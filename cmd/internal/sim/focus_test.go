@@ -78,6 +78,9 @@ func (w *world) focus(mine *[]fault, total *int) {
 	case members: // replicas that come and go
 		f.slowDisk = 0.05
 		names = []string{"add replica", "remove replica", "standby's power", "standby's process", "hand-over", "kill", "power", "isolate", "force"}
+	case fenced: // a primary that is cut off or stopped for so long that it is to be turned off
+		f.lateApply, f.lateCommand = 0.2, 0.1
+		names = []string{"primary away", "primary away", "hand-over", "kill", "power", "election", "cut"}
 	default:
 		return
 	}
@@ -115,6 +118,16 @@ var closeFaults = []fault{
 	{"primary nods off", 1, func(w *world) {
 		if n := w.primary(); n != nil && n.proc.raft.role != leading {
 			w.stopFor(n, w.between(lease, 2*lease))
+		}
+	}},
+	{"primary away", 12, func(w *world) {
+		n := w.primary()
+		switch {
+		case n == nil:
+		case w.chance(0.3):
+			w.stopFor(n, w.between(lease, 6*lease))
+		default:
+			w.isolate(n, w.between(lease, 6*lease))
 		}
 	}},
 	{"primary alone restarts", 3, func(w *world) {

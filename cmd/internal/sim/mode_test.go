@@ -13,7 +13,7 @@ func (w *world) changeMode() {
 	if v.WillHave(to, own) {
 		return
 	}
-	w.tell(cluster.Command{By: "person", Configure: &cluster.Configure{Version: w.truth.state.ConfigVersion, Config: []byte("x"), RTOMillis: max(1, w.truth.state.RTOMillis),
+	w.tell(cluster.Command{By: "person", Configure: &cluster.Configure{Version: w.truth.state.ConfigVersion, Fencing: w.truth.state.Fencing, Config: []byte("x"), RTOMillis: max(1, w.truth.state.RTOMillis),
 		Modes: []cluster.ChangeMode{{Name: volumeName, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Mode: to, Replicas: own}}}})
 }
 

@@ -133,6 +133,9 @@ func (w *world) build() {
 
 func (w *world) initCommand() cluster.Command {
 	i := &cluster.Init{ID: "c1", Name: "sim"}
+	if w.requiresFencing() {
+		i.Fencing = cluster.FencingRequired
+	}
 	v := cluster.CreateVolume{Name: volumeName, ID: "v1", Size: sizeOf(firstBlocks), Mode: cluster.ModeSync}
 	switch w.seed % 4 {
 	case 3:

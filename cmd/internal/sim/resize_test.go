@@ -44,7 +44,7 @@ func (w *world) resize(size int64) {
 		w.tracef("%s reads as zeroes from %d to %d", n.name, countOf(v.Size), countOf(v.Cleared(size)))
 	}
 	w.oracle.clear(countOf(v.Size), countOf(v.Cleared(size)))
-	w.tell(cluster.Command{By: "person", Configure: &cluster.Configure{Version: w.truth.state.ConfigVersion, Config: []byte("x"), RTOMillis: max(1, w.truth.state.RTOMillis),
+	w.tell(cluster.Command{By: "person", Configure: &cluster.Configure{Version: w.truth.state.ConfigVersion, Fencing: w.truth.state.Fencing, Config: []byte("x"), RTOMillis: max(1, w.truth.state.RTOMillis),
 		Resize: []cluster.ResizeVolume{{Name: volumeName, ID: v.ID, Epoch: v.Epoch, Version: v.Version, Size: size, Number: v.Resized + 1, Loses: max(0, v.Size-size)}}}})
 }
 

@@ -30,12 +30,14 @@ type world struct {
 	bound      primary.Bound // of a volume in async
 	spoolCalls int
 	truth      truth
-	badDisk    bool     // an operation on a disk failed or hung
-	numbers    []uint32 // of replicas, ever given
-	changing   bool     // replicas come and go in this run
-	served     int64    // when a client was last answered
-	helped     int64    // when a person last acted
-	moving     bool     // by naming a replica at another site
+	badDisk    bool              // an operation on a disk failed or hung
+	numbers    []uint32          // of replicas, ever given
+	changing   bool              // replicas come and go in this run
+	served     int64             // when a client was last answered
+	helped     int64             // when a person last acted
+	moving     bool              // by naming a replica at another site
+	healed     int64             // when the faults ended
+	lied       map[string]uint64 // by node: the newest process of which an agent lied
 
 	clients []*client
 	conns   []*conn // of the data path, for the fault that breaks one
@@ -46,8 +48,8 @@ type world struct {
 
 // counts tell after a run how much of the interesting was reached.
 type counts struct {
-	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks, Longer, Moved                        int
-	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped, Spooled, Loaded, Unspooled, Joined, Parted int
+	Acked, Reads, Flushes, FailedOps, Serves, Failovers, HandOvers, Forced, LastPrimary, AllLost, Clean, Drops, Admits, Rescued, Rejoins, Ahead, Behind, BehindBlocks, Longer, Moved                                                    int
+	NoWayBack, RolledBack, Unread, Mended, Reread, Grown, Shrunk, Modes, Compared, Resyncs, Copied, Elections, Kills, Reboots, Pauses, Cuts, DiskErrors, Helped, Spooled, Loaded, Unspooled, Joined, Parted, Fenced, Refuted, Confirmed int
 }
 
 func (c *counts) add(o *counts) {
@@ -191,6 +193,9 @@ func (w *world) committed(index uint64, e logEntry) {
 	res := w.truth.state.Apply(index, e.term, *e.cmd)
 	after := w.truth.state.Volumes[volumeName]
 	w.tracef("COMMIT %d term %d %s -> %s", index, e.term, describe(e.cmd), outcome(res, &after))
+	if res.Void == "" && e.cmd.FenceNode != nil {
+		w.oracle.fencing(e.cmd.FenceNode)
+	}
 	if res.Void == "" {
 		w.moved(e.cmd, &before, &after)
 	}
@@ -215,6 +220,7 @@ func (w *world) moved(c *cluster.Command, before, after *cluster.Volume) {
 	case c.Promote != nil:
 		w.counts.Failovers++
 		w.oracle.promoted(c.Promote, before)
+		w.oracle.replaces(c.Promote, before)
 		switch c.Promote.Basis {
 		case cluster.BasisHandOver:
 			w.counts.HandOvers++
@@ -265,6 +271,8 @@ func describe(c *cluster.Command) string {
 		return fmt.Sprintf("rejoin %s %v on %d/%d", c.Rejoin.Node, c.Rejoin.Member, c.Rejoin.Epoch, c.Rejoin.Version)
 	case c.StartNode != nil:
 		return fmt.Sprintf("start %s process %d", c.StartNode.Node, c.StartNode.Start)
+	case c.FenceNode != nil:
+		return fmt.Sprintf("fence %+v", *c.FenceNode)
 	case c.Form != nil:
 		return fmt.Sprintf("form %v", c.Form.Members)
 	case c.AllowResync != nil:

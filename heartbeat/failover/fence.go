@@ -1,0 +1,145 @@
+package failover
+
+import (
+	"maps"
+	"slices"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// Where fencing is required a promotion needs more than the end of the lease: what served until now is surely gone (cluster.State.Gone),
+// or has said itself that it serves no more. The Leader asks for the old primary's node to be fenced when somebody could follow it and
+// nothing else keeps him from that, and goes on asking until it is off, or serves again. Being off counts only with a quarter of a lease
+// behind it in which the node was asked and did not answer: an agent that says so of a node that lives lies, and what it said is
+// refuted. Where fencing is not required the promotion does not wait, and the node is fenced beside it.
+//
+// The Leader's own node is never fenced by it: leadership goes to another first (moveAway).
+
+// Actions of fencing.
+type (
+	// Fence has a node turned off whose processes up to Start may still act, until Spare says otherwise; Beside: once, and nobody waits for
+	// it. What came of it is seen in the applied state.
+	Fence struct {
+		Node   string
+		Start  uint64
+		Beside bool
+		Why    string
+	}
+	// Spare ends that.
+	Spare struct{ Node, Why string }
+	// Refute says that a node which counts as off has answered, as process Start.
+	Refute struct {
+		Node  string
+		Start uint64
+	}
+)
+
+// offSince is when we saw first that a node's process is off, and the newest round then.
+type offSince struct {
+	process uint64
+	round   uint64
+	at      Instant
+}
+
+// liar is a process that answered after it was said to be off, and when we had that refuted last.
+type liar struct {
+	process uint64
+	said    Instant
+}
+
+// learnFences follows what the state says of nodes that are off.
+func (l *Leader) learnFences(now Instant) {
+	for name, n := range l.state.Nodes {
+		if n.Fence == nil || n.Fence.Off == 0 {
+			delete(l.off, name)
+			delete(l.liars, name)
+		} else if l.off[name].process != n.Fence.Off {
+			l.off[name] = offSince{n.Fence.Off, l.lastNum, now}
+		}
+	}
+	for _, name := range slices.Collect(maps.Keys(l.off)) {
+		if _, ok := l.state.Nodes[name]; !ok {
+			delete(l.off, name)
+			delete(l.liars, name)
+		}
+	}
+}
+
+// alive notes that a process of a node speaks, after a question of that round; 0: unasked, by its own message.
+func (l *Leader) alive(now Instant, node string, process, round uint64) []Action {
+	o, ok := l.off[node]
+	if !ok || process > o.process || round != 0 && round <= o.round {
+		return nil
+	}
+	if s, known := l.liars[node]; known && now.Sub(s.said) < l.cfg.Lease {
+		return nil
+	}
+	l.liars[node] = liar{o.process, now}
+	return []Action{Refute{Node: node, Start: process}}
+}
+
+// mayFollow reports whether nothing of the old primary is in the way of a promotion. fence: its node is to be turned off for that.
+func (l *Leader) mayFollow(now Instant, v *cluster.Volume, a *account, p *cluster.Promote) (may, fence bool) {
+	if l.state.Fencing != cluster.FencingRequired || v.Primary == "" || p.Candidate == v.Primary {
+		return true, false
+	}
+	n := l.state.Nodes[v.Primary]
+	switch {
+	case a.released == givenUp:
+		p.GaveUp = true
+		return true, false
+	case n.Start > v.Process:
+		return true, false // its own newer process says so
+	case a.released == replaced:
+		return false, false // likewise, as soon as it is registered
+	case l.liars[v.Primary].process >= v.Process && v.Process != 0:
+		return false, true
+	case !l.state.Gone(v.Primary, v.Process):
+		return false, true
+	}
+	o := l.off[v.Primary]
+	ans := l.reports[p.Candidate]
+	return now.Sub(o.at) >= l.cfg.RoundTimeout && ans.round > o.round, false
+}
+
+// fenceBeside has an old primary fenced that is followed without waiting for that.
+func (l *Leader) fenceBeside(v *cluster.Volume, p *cluster.Promote, why string) []Action {
+	if l.state.Fencing == cluster.FencingRequired || why != LeaseExpired || v.Primary == "" || v.Primary == p.Candidate || v.Primary == l.cfg.Self ||
+		l.state.Gone(v.Primary, v.Process) {
+		return nil
+	}
+	return []Action{Fence{Node: v.Primary, Start: l.state.Nodes[v.Primary].Start, Beside: true, Why: fenceWhy(v, p)}}
+}
+
+func fenceWhy(v *cluster.Volume, p *cluster.Promote) string {
+	return p.Candidate + " is to follow it as primary of " + v.Name
+}
+
+// fences tells which nodes are to be turned off from now on, and which no more.
+func (l *Leader) fences() (out []Action) {
+	next := map[string]Fence{}
+	for i, a := range l.books {
+		if a.fence == "" {
+			continue
+		}
+		v := l.state.Volumes[l.names[i]]
+		if v.Primary == l.cfg.Self || a.deciding != nil {
+			continue
+		}
+		if _, ok := next[v.Primary]; !ok {
+			next[v.Primary] = Fence{Node: v.Primary, Start: l.state.Nodes[v.Primary].Start, Why: a.fence}
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(l.fencing)) {
+		if was, is := l.fencing[node], next[node]; is.Node == "" || is.Start != was.Start {
+			out = append(out, Spare{Node: node, Why: "nobody waits for that any more"})
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(next)) {
+		if was := l.fencing[node]; was.Node == "" || was.Start != next[node].Start {
+			out = append(out, next[node])
+		}
+	}
+	l.fencing = next
+	return out
+}

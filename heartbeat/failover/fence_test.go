@@ -1,0 +1,295 @@
+package failover
+
+import (
+	"slices"
+	"testing"
+
+	"hacluster/heartbeat/cluster"
+)
+
+// required is a rig in whose cluster fencing is required; p is not heard any more and its lease has ended.
+func required(t *testing.T) *rig {
+	t.Helper()
+	g := newRig(t)
+	g.state.Fencing = cluster.FencingRequired
+	g.applied()
+	g.lose()
+	return g
+}
+
+// say has the cluster note a word of p's fencing.
+func (g *rig) say(words ...cluster.FenceWord) {
+	g.t.Helper()
+	for _, w := range words {
+		f := cluster.FenceNode{Node: "p", Word: w, Start: g.state.Nodes["p"].Start, Attempt: 1}
+		if r := g.state.Nodes["p"].Fence; r != nil {
+			if f.Attempt = r.Attempt; w == cluster.FenceBegun || w == cluster.FenceConfirmed || w == cluster.FenceRefuted {
+				f.Attempt++
+			}
+		}
+		if r := g.commit(cluster.Command{FenceNode: &f}); r.Void != "" {
+			g.t.Fatal(r.Void)
+		}
+	}
+}
+
+// wantFences compares what was asked for, but for the reasons, and forgets it.
+func (g *rig) wantFences(want ...Action) {
+	g.t.Helper()
+	var got []Action
+	for _, a := range g.fences {
+		switch a := a.(type) {
+		case Fence:
+			a.Why = ""
+			got = append(got, a)
+		case Spare:
+			a.Why = ""
+			got = append(got, a)
+		default:
+			got = append(got, a)
+		}
+	}
+	if !slices.Equal(got, want) {
+		g.t.Fatalf("asked for %+v, want %+v", got, want)
+	}
+	g.fences = nil
+}
+
+const begun, off, failed, confirmed, refuted = cluster.FenceBegun, cluster.FenceOff, cluster.FenceFailed, cluster.FenceConfirmed, cluster.FenceRefuted
+
+func TestWhereFencingIsRequiredThePromotionWaitsForIt(t *testing.T) {
+	for name, words := range map[string][]cluster.FenceWord{"fenced": {begun, off}, "at the second try": {begun, failed, begun, off}, "a person says so": {confirmed}} {
+		for _, mode := range allModes {
+			g := newRig(t)
+			g.state.Fencing = cluster.FencingRequired
+			g.mode(mode)
+			g.lose()
+			g.wantFences(Fence{Node: "p", Start: 1})
+			g.pass(20 * lease)
+			g.wantFences()
+			g.wantNoPromotion(name + ", " + mode + ": nothing is known")
+			for _, w := range words {
+				g.wantNoPromotion(name + ", " + mode + ": before the last word")
+				g.say(w)
+			}
+			g.pass(lease)
+			if p := g.promotion(); p == nil || p.Candidate != "s" {
+				t.Fatalf("%s, %s: %+v", name, mode, p)
+			}
+			if r := g.commit(cluster.Command{Promote: g.promotion()}); r.Void != "" {
+				t.Fatalf("%s, %s: void: %s", name, mode, r.Void)
+			}
+		}
+	}
+}
+
+func TestAFencingThatFailedPromotesNobody(t *testing.T) {
+	g := required(t)
+	for range 5 {
+		g.say(begun, failed)
+		g.pass(2 * lease)
+		g.wantNoPromotion("it failed")
+	}
+	g.wantFences(Fence{Node: "p", Start: 1}) // once: who carries it out tries again and again
+}
+
+// Not before the end of the lease: an agent that lies about a node that nobody hears does no harm then.
+func TestFencingDoesNotShortenTheLease(t *testing.T) {
+	g := newRig(t)
+	g.state.Fencing = cluster.FencingRequired
+	g.applied()
+	g.named("p")
+	g.reach["p"] = false
+	g.say(begun, off)
+	g.pass(lease - lease/10)
+	g.wantNoPromotion("its lease runs")
+	g.pass(lease)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
+func TestWhoAnswersAfterItWasSaidToBeOffIsNotFollowed(t *testing.T) {
+	for name, speaks := range map[string]func(g *rig){
+		"it answers":            func(g *rig) { g.reach["p"] = true; g.pass(lease / 4) },
+		"it asks for its lease": func(g *rig) { g.run(g.l.Request(g.now, g.requestOf("p"))) },
+	} {
+		g := required(t)
+		g.wantFences(Fence{Node: "p", Start: 1})
+		g.say(begun, off)
+		g.wantFences(Spare{Node: "p"})
+		speaks(g)
+		g.reach["p"] = false
+		if !slices.Contains(g.fences, Action(Refute{Node: "p", Start: 1})) {
+			t.Fatalf("%s: %+v", name, g.fences)
+		}
+		g.pass(4 * lease)
+		g.wantNoPromotion(name + ": and nobody has noted that it lied")
+		if !slices.ContainsFunc(g.fences, func(a Action) bool { f, ok := a.(Fence); return ok && f.Node == "p" }) {
+			t.Fatalf("%s: it is not fenced anew: %+v", name, g.fences)
+		}
+		g.say(refuted)
+		g.pass(4 * lease)
+		g.wantNoPromotion(name + ": it lied")
+		g.say(begun, off)
+		g.pass(lease)
+		g.wantPromotion("s", cluster.BasisUnchanged)
+	}
+}
+
+// What was asked before the node was off may be answered late.
+func TestAnAnswerToAnEarlierQuestionIsNoSignOfLife(t *testing.T) {
+	g := required(t)
+	g.say(begun)
+	g.pass(lease / 4)
+	round := g.l.round.number
+	g.say(off)
+	g.fences = nil
+	g.run(g.answer("p", round))
+	g.wantFences()
+}
+
+func TestOwnWordOfTheOldPrimaryIsEnough(t *testing.T) {
+	t.Run("it gave up", func(t *testing.T) {
+		g := newRig(t)
+		g.state.Fencing = cluster.FencingRequired
+		g.applied()
+		g.named("p")
+		if !g.giveUp(term) {
+			t.Fatal("refused")
+		}
+		g.pass(lease / 4)
+		if p := g.wantPromotion("s", cluster.BasisHandOver); !p.GaveUp {
+			t.Error("not said")
+		}
+		g.wantFences()
+	})
+	t.Run("its process was replaced", func(t *testing.T) {
+		g := newRig(t)
+		g.state.Fencing = cluster.FencingRequired
+		g.applied()
+		g.named("p")
+		g.restart("p", incA)
+		g.request("p")
+		g.pass(lease / 4)
+		g.wantPromotion("s", cluster.BasisUnchanged)
+		g.wantFences()
+	})
+	t.Run("its process was replaced, and the cluster does not know that yet", func(t *testing.T) {
+		g := newRig(t)
+		g.state.Fencing = cluster.FencingRequired
+		g.applied()
+		g.named("p")
+		g.starts["p"], g.numbers["p"] = 2, 0
+		g.report("p", func(r *cluster.Report) { r.Process = 2 })
+		g.request("p")
+		g.pass(4 * lease)
+		g.wantNoPromotion("an entry would be void")
+		g.wantFences()
+	})
+	t.Run("its machine was started anew", func(t *testing.T) {
+		g := required(t)
+		g.wantFences(Fence{Node: "p", Start: 1})
+		g.restart("p", incB)
+		g.pass(2 * lease)
+		g.wantPromotion("s", cluster.BasisUnchanged)
+		if len(g.fences) == 0 || g.fences[0] != Action(Spare{Node: "p", Why: "nobody waits for that any more"}) {
+			t.Errorf("%+v", g.fences)
+		}
+	})
+}
+
+func TestWhoServesAgainIsSpared(t *testing.T) {
+	g := required(t)
+	g.wantFences(Fence{Node: "p", Start: 1})
+	g.say(begun)
+	g.reach["p"] = true
+	if !g.named("p") {
+		t.Fatal("no grant")
+	}
+	g.wantFences(Spare{Node: "p"})
+	g.pass(lease / 2)
+	g.wantNoPromotion("it serves")
+}
+
+// Turning it off would help nobody.
+func TestNobodyIsFencedWhomNobodyCouldFollow(t *testing.T) {
+	g := newRig(t)
+	g.state.Fencing = cluster.FencingRequired
+	g.applied()
+	g.reach["s"] = false
+	g.lose()
+	g.pass(10 * lease)
+	g.wantFences()
+	g.reach["s"] = true
+	g.pass(lease)
+	g.wantFences(Fence{Node: "p", Start: 1})
+	g.maintain(true)
+	g.pass(10 * lease)
+	g.wantNoPromotion("maintenance")
+}
+
+func TestLeaderDoesNotFenceItself(t *testing.T) {
+	g := newRig(t)
+	g.state.Fencing = cluster.FencingRequired
+	g.l = NewLeader(Config{Self: "p", Term: term, Lease: lease}, g.now)
+	g.applied()
+	g.report("p", func(r *cluster.Report) { r.Stalled = true })
+	g.pass(3 * full)
+	g.wantNoPromotion("p is not off")
+	g.wantFences()
+	g.pass(8 * lease)
+	if len(g.moves) == 0 {
+		t.Error("leadership stays with it")
+	}
+}
+
+func TestForcedPromotionWaitsForTheFenceToo(t *testing.T) {
+	g := newRig(t)
+	g.state.Fencing = cluster.FencingRequired
+	g.change(func(v *cluster.Volume) { delete(v.Members, "s") })
+	g.reach["p"] = false
+	g.run(g.l.Order(g.now, "v", Order{To: "s", Force: true}))
+	g.pass(4 * lease)
+	g.wantNoPromotion("p is not off")
+	g.say(confirmed)
+	g.pass(lease)
+	g.wantPromotion("s", cluster.BasisForced)
+}
+
+func TestStaleRecordOfAnEarlierProcessIsNotEnough(t *testing.T) {
+	g := newRig(t)
+	g.state.Fencing = cluster.FencingRequired
+	g.say(begun, off)
+	g.restart("p", incA)
+	g.change(func(v *cluster.Volume) { v.Process = 2; v.Members["p"] = cluster.Member{Incarnation: incA, Process: 2} })
+	g.proposals = nil
+	g.lose()
+	g.pass(4 * lease)
+	g.wantNoPromotion("process 2 was never fenced")
+}
+
+func TestWhereFencingIsNotRequiredTheNodeIsFencedBeside(t *testing.T) {
+	g := newRig(t)
+	g.lose()
+	g.wantPromotion("s", cluster.BasisUnchanged)
+	g.wantFences(Fence{Node: "p", Start: 1, Beside: true})
+
+	g = newRig(t) // a hand-over
+	g.named("p")
+	g.giveUp(term)
+	g.pass(lease / 4)
+	g.wantPromotion("s", cluster.BasisHandOver)
+	g.wantFences()
+}
+
+// A new leader knows what the cluster knows.
+func TestFenceCountsForTheNextLeader(t *testing.T) {
+	g := required(t)
+	g.say(begun, off)
+	g.l = NewLeader(Config{Self: "w", Term: term, Lease: lease}, g.now)
+	g.proposals, g.fences = nil, nil
+	g.applied()
+	g.pass(full - lease/10)
+	g.wantNoPromotion("an earlier leader may have granted it")
+	g.pass(lease)
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
