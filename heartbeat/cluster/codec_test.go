@@ -191,7 +191,7 @@ func TestChangesOfModesRaiseTheFormats(t *testing.T) {
 
 // faults.md M65, G54
 func TestOtherFormatsAreRefusedNamingBoth(t *testing.T) {
-	for _, format := range []string{"0", "10", "99", "-1"} {
+	for _, format := range []string{"0", "11", "99", "-1"} {
 		if _, err := DecodeCommand([]byte(`{"format":` + format + `,"drop":{"node":"s"}}`)); err == nil || !strings.Contains(err.Error(), format) || !strings.Contains(err.Error(), "1") {
 			t.Errorf("command of format %s: %v", format, err)
 		}

@@ -90,9 +90,7 @@ func (s *State) fenceNode(c Command, f *FenceNode) string {
 		return void
 	}
 	now := Fence{Attempt: f.Attempt, Word: f.Word, Start: f.Start, By: c.By, Person: f.Person, AtMillis: c.AtMillis, Failed: was.Failed, Level: f.Level, Unverified: f.Unverified, Off: was.Off}
-	if now.Text = f.Text; len(now.Text) > maxFenceText {
-		now.Text = strings.ToValidUTF8(now.Text[:maxFenceText], "")
-	}
+	now.Text, now.Person = clipFence(f.Text), clipFence(f.Person)
 	switch f.Word {
 	case FenceOff, FenceConfirmed:
 		now.Off, now.Failed = max(was.Off, f.Start), 0
@@ -107,6 +105,13 @@ func (s *State) fenceNode(c Command, f *FenceNode) string {
 	s.Nodes[f.Node] = n
 	s.fenceEvent(c, &now, f.Node, was.Failed)
 	return ""
+}
+
+func clipFence(s string) string {
+	if len(s) > maxFenceText {
+		return strings.ToValidUTF8(s[:maxFenceText], "")
+	}
+	return s
 }
 
 // mayFence compares what a word was decided on with what there is. What comes late, of an earlier try, counts for nothing: the node may

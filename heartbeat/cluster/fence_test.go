@@ -124,6 +124,31 @@ func TestWordsOfAnotherAttemptOrProcessAreVoid(t *testing.T) {
 	void(t, s, word(s, FenceRefuted, func(f *FenceNode) { f.Start = 9 }), "was not said to be off")
 }
 
+// Its entries are sent when every node reads them, and then they are.
+func TestFenceWordsAreReadableWhereEveryNodeKnowsThem(t *testing.T) {
+	s := required(t)
+	c := word(s, FenceBegun)
+	if s.Readable(c.Encode()) {
+		t.Error("a node that does not say what it reads")
+	}
+	for name, n := range s.Nodes {
+		n.Reads = Reads
+		s.Nodes[name] = n
+	}
+	if !s.Readable(c.Encode()) {
+		t.Error("every node reads what this program does")
+	}
+}
+
+// Of a node that is no part of the cluster nobody could say that it is off.
+func TestPrimaryThatMayActIsNotRemoved(t *testing.T) {
+	s := required(t)
+	v := s.Volumes["v"]
+	delete(v.Members, "p")
+	s.Volumes["v"] = v
+	void(t, s, Command{RemoveNode: &RemoveNode{Node: "p"}}, "is primary of")
+}
+
 func TestEventsOfFencingAreFew(t *testing.T) {
 	s := required(t)
 	before := len(s.Events)
@@ -150,7 +175,7 @@ func TestFencingRaisesTheFormats(t *testing.T) {
 	plain := formatOf(t, s)
 	ok(t, s, word(s, FenceBegun))
 	ok(t, s, word(s, FenceOff))
-	if got := formatOf(t, s); got == plain || !strings.HasSuffix(got, ":7") {
+	if got := formatOf(t, s); got == plain || !strings.HasSuffix(got, ":8") {
 		t.Errorf("a node was fenced: %s", got)
 	}
 	b, err := s.Encode()
@@ -160,7 +185,7 @@ func TestFencingRaisesTheFormats(t *testing.T) {
 	if got, err := Decode(b); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("%v\n got %+v\nwant %+v", err, got, s)
 	}
-	if got := formatOf(t, required(t)); !strings.HasSuffix(got, ":7") {
+	if got := formatOf(t, required(t)); !strings.HasSuffix(got, ":8") {
 		t.Errorf("fencing is required: %s", got)
 	}
 	for name, c := range map[string]Command{"init": {Init: &Init{Fencing: FencingRequired}}, "configure": {Configure: &Configure{Fencing: FencingRequired}}} {

@@ -65,7 +65,7 @@ func (s *State) removeNode(c Command, name string) string {
 		return fmt.Sprintf("node %q is not part of the cluster", name)
 	}
 	for _, v := range s.Volumes {
-		if v.Primary == name && v.IsMember(name) {
+		if v.Primary == name && (v.IsMember(name) || s.Fencing == FencingRequired) { // nobody could be told any more that it is off
 			return fmt.Sprintf("node %q is primary of volume %q: hand it over first", name, v.Name)
 		}
 		if v.IsMember(name) && len(v.Members) == 1 {

@@ -85,7 +85,7 @@ func (l *Leader) mayFollow(now Instant, v *cluster.Volume, a *account, p *cluste
 	}
 	n := l.state.Nodes[v.Primary]
 	switch {
-	case a.released == givenUp:
+	case a.released == givenUp && (a.proven || l.knowsEnd(v, a)):
 		p.GaveUp = true
 		return true, false
 	case n.Start > v.Process:
@@ -102,13 +102,34 @@ func (l *Leader) mayFollow(now Instant, v *cluster.Volume, a *account, p *cluste
 	return now.Sub(o.at) >= l.cfg.RoundTimeout && ans.round > o.round, false
 }
 
-// fenceBeside has an old primary fenced that is followed without waiting for that.
-func (l *Leader) fenceBeside(v *cluster.Volume, p *cluster.Promote, why string) []Action {
+// knowsEnd reports whether the old primary's process has answered a question that was asked after its lease had ended. Its clock runs, so
+// it knows of that: a grant of an earlier leader, made after a give-up which that one never heard of, is no reason to serve any more.
+func (l *Leader) knowsEnd(v *cluster.Volume, a *account) bool {
+	r, ok := l.fresh(v, a, v.Primary)
+	return ok && r.Process == v.Process
+}
+
+// fenceBeside is how an old primary is fenced that is followed without waiting for that; nil: it is not. It begins when the promotion has
+// been applied: of one that is void the old primary serves on.
+func (l *Leader) fenceBeside(v *cluster.Volume, p *cluster.Promote, why string) *Fence {
 	if l.state.Fencing == cluster.FencingRequired || why != LeaseExpired || v.Primary == "" || v.Primary == p.Candidate || v.Primary == l.cfg.Self ||
 		l.state.Gone(v.Primary, v.Process) {
 		return nil
 	}
-	return []Action{Fence{Node: v.Primary, Start: l.state.Nodes[v.Primary].Start, Beside: true, Why: fenceWhy(v, p)}}
+	return &Fence{Node: v.Primary, Start: l.state.Nodes[v.Primary].Start, Beside: true, Why: fenceWhy(v, p)}
+}
+
+// besides are those that begin, as the epoch of the volume has moved; no: it has not, and what was decided is void.
+func (l *Leader) besides(v *cluster.Volume, a *account) []Action {
+	f := a.beside
+	if f == nil || a.deciding != nil {
+		return nil
+	}
+	a.beside = nil
+	if a.epoch == v.Epoch || v.Primary == f.Node || l.state.Nodes[f.Node].Start != f.Start {
+		return nil
+	}
+	return []Action{*f}
 }
 
 func fenceWhy(v *cluster.Volume, p *cluster.Promote) string {
@@ -118,12 +139,17 @@ func fenceWhy(v *cluster.Volume, p *cluster.Promote) string {
 // fences tells which nodes are to be turned off from now on, and which no more.
 func (l *Leader) fences() (out []Action) {
 	next := map[string]Fence{}
+	l.myself = false
 	for i, a := range l.books {
 		if a.fence == "" {
 			continue
 		}
 		v := l.state.Volumes[l.names[i]]
-		if v.Primary == l.cfg.Self || a.deciding != nil {
+		if a.deciding != nil {
+			continue
+		}
+		if v.Primary == l.cfg.Self {
+			l.myself = true
 			continue
 		}
 		if _, ok := next[v.Primary]; !ok {

@@ -242,6 +242,32 @@ func TestLeaderDoesNotFenceItself(t *testing.T) {
 	}
 }
 
+// An agent that runs would be killed, and asked once more by the next leader.
+func TestLeadershipStaysWhileANodeIsBeingFenced(t *testing.T) {
+	for _, fencing := range []string{"", cluster.FencingRequired} {
+		g := newRig(t)
+		g.state = g.state.Clone()
+		v := g.state.Volumes["v"].Clone()
+		v.Name, v.Primary, v.Replicas = "u", "w", append(v.Replicas, cluster.Replica{Node: "w"})
+		g.state.Volumes["u"] = v // the leader is primary of another
+		g.state.Fencing = fencing
+		g.applied()
+		g.reach["p"] = false
+		if fencing == "" {
+			g.change(func(v *cluster.Volume) { v.Primary = "s"; delete(v.Members, "p") })
+		}
+		for range 40 {
+			for _, n := range []string{"w", "s"} {
+				g.request(n)
+			}
+			g.pass(lease / 4)
+		}
+		if moved := len(g.moves) > 0; moved != (fencing == "") {
+			t.Errorf("fencing %q: leadership moves %t, %+v", fencing, moved, g.fences)
+		}
+	}
+}
+
 func TestForcedPromotionWaitsForTheFenceToo(t *testing.T) {
 	g := newRig(t)
 	g.state.Fencing = cluster.FencingRequired
@@ -270,8 +296,17 @@ func TestStaleRecordOfAnEarlierProcessIsNotEnough(t *testing.T) {
 func TestWhereFencingIsNotRequiredTheNodeIsFencedBeside(t *testing.T) {
 	g := newRig(t)
 	g.lose()
-	g.wantPromotion("s", cluster.BasisUnchanged)
+	p := g.wantPromotion("s", cluster.BasisUnchanged)
+	g.wantFences() // of a promotion that turns out to be void p serves on
+	g.commit(cluster.Command{Promote: p})
 	g.wantFences(Fence{Node: "p", Start: 1, Beside: true})
+
+	g = newRig(t) // void, for the set changed meanwhile
+	g.lose()
+	g.wantPromotion("s", cluster.BasisUnchanged)
+	g.proposals, g.reach["p"] = nil, true
+	g.change(func(v *cluster.Volume) { v.Version++ })
+	g.wantFences()
 
 	g = newRig(t) // a hand-over
 	g.named("p")
@@ -279,6 +314,26 @@ func TestWhereFencingIsNotRequiredTheNodeIsFencedBeside(t *testing.T) {
 	g.pass(lease / 4)
 	g.wantPromotion("s", cluster.BasisHandOver)
 	g.wantFences()
+}
+
+// A give-up of which an earlier leader may not have known is believed when the old primary's process answers after the end of any lease.
+func TestGiveUpOfAnEarlierTermWantsAnAnswer(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		g := newRig(t)
+		g.state.Fencing = cluster.FencingRequired
+		g.applied()
+		g.reach["p"] = answers
+		g.giveUp(term - 1)
+		g.pass(3 * lease)
+		if p := g.promotion(); (p != nil) != answers || answers && !p.GaveUp {
+			t.Errorf("it answers %t: %+v", answers, p)
+		}
+		if answers {
+			g.wantFences()
+		} else {
+			g.wantFences(Fence{Node: "p", Start: 1})
+		}
+	}
 }
 
 // A new leader knows what the cluster knows.

@@ -68,6 +68,7 @@ type Leader struct {
 	off     map[string]offSince // nodes of which a process is off
 	liars   map[string]liar     // those that answer all the same
 	fencing map[string]Fence    // what was asked for
+	myself  bool                // it is we who are to be fenced, which another does
 }
 
 // led is a volume that a node is primary of.
@@ -105,6 +106,7 @@ type account struct {
 	attached bool      // the new process of the old primary has a device in use that waits for it
 	failed   bool      // the old primary gave up because its own disk failed
 	fence    string    // why the primary's node is to be turned off, for a promotion waits for that; empty: it is not
+	beside   *Fence    // the primary's node is to be turned off once the promotion that is on its way has been applied
 	deciding *decision // a command is on its way: nobody is granted the volume until the record moves
 	asked    Instant   // when the reports were last asked for on this volume's account
 	ended    Instant   // since when the lease is known to have ended; zero: not
@@ -206,7 +208,7 @@ func (l *Leader) SetLease(length, longest time.Duration) {
 
 // Applied tells the state of the Raft log as far as we applied it, and who votes. ready: the barrier of this term is
 // behind it. The Leader keeps the state and reads it only.
-func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready bool) []Action {
+func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready bool) (out []Action) {
 	l.forget(s)
 	l.state, l.voters, l.ready = s, voters, ready
 	l.names, l.books, l.primaries = slices.Sorted(maps.Keys(s.Volumes)), nil, map[string][]led{} // sorted, so that a run replays
@@ -220,6 +222,7 @@ func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready b
 		if d := a.deciding; d != nil && (v.Epoch != d.epoch || v.Version != d.version) {
 			a.deciding = nil // decided, or void: either way the outcome is applied
 		}
+		out = append(out, l.besides(&v, a)...)
 		if a.epoch != v.Epoch {
 			// A new epoch starts a new book. Its primary has a lease's time to ask for its first grant.
 			*a = account{epoch: v.Epoch, led: a.led, began: now, gaveUp: a.gaveUp, until: now.Add(l.withDrift(l.longest))}
@@ -230,7 +233,7 @@ func (l *Leader) Applied(now Instant, s *cluster.State, voters []string, ready b
 		}
 	}
 	maps.DeleteFunc(l.accounts, func(name string, _ *account) bool { _, ok := s.Volumes[name]; return !ok })
-	return l.evaluate(now)
+	return append(out, l.evaluate(now)...)
 }
 
 // forget drops what was heard of nodes that were removed: one that is added again counts its processes from the start.
@@ -323,8 +326,8 @@ func (l *Leader) findCalm(now Instant) {
 // moveAway keeps leadership on a node that is not primary, so that losing a primary does not also cost an election, and
 // that every primary reaches: what it proposes goes to the leader directly, and what is decided comes from there.
 func (l *Leader) moveAway(now Instant) []Action {
-	if len(l.orders) > 0 {
-		return nil // the next leader would not know of them
+	if len(l.orders) > 0 || len(l.fencing) > 0 && !l.myself {
+		return nil // the next leader would not know of them, and would ask the agents that run once more
 	}
 	// A new primary is to be granted its volumes first, and its node stores a new epoch of each.
 	if l.newest != 0 && now.Sub(l.newest) < l.cfg.Lease {

@@ -81,7 +81,6 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 		l.want(now, v, a)
 		return nil
 	}
-	var beside []Action
 	if p := c.Promote; p != nil {
 		may, fence := l.mayFollow(now, v, a, p)
 		if a.fence = ""; fence {
@@ -91,11 +90,11 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 			l.want(now, v, a)
 			return nil
 		}
-		beside = l.fenceBeside(v, p, why)
+		a.beside = l.fenceBeside(v, p, why)
 	}
 	a.deciding = &decision{v.Epoch, v.Version}
 	c.By = l.cfg.Self
-	return append([]Action{Propose{Command: *c}}, beside...)
+	return []Action{Propose{Command: *c}}
 }
 
 // want has the reports asked for again, at most four times a lease; in async twice as often, for what the last primary is given to
