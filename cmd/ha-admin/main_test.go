@@ -214,13 +214,6 @@ func TestNoCommandAtAllShowsHelp(t *testing.T) {
 	admin(t, "failover", "--help").wantSuccess(t, "--accept-data-loss", "--server")
 }
 
-// Every command of the contract is known, also those that this version does not have.
-func TestWhatIsNotThereYetIsRefused(t *testing.T) {
-	for _, line := range []string{"fence alpha", "fence confirm alpha", "fence test alpha"} {
-		admin(t, strings.Fields(line)...).wantFailure(t, 1, "not supported yet")
-	}
-}
-
 func TestNobodyAnswers(t *testing.T) {
 	absent := filepath.Join(t.TempDir(), "admin.sock")
 	admin(t, "status", "--server", absent).wantFailure(t, 4, "nobody answers at "+absent, "no such file", "is haclusterd running")

@@ -107,7 +107,7 @@ func (a *app) root() *cobra.Command {
 	a.globalFlags(root)
 	root.AddCommand(a.statusCommand(), a.failoverCommand(), a.failoversCommand(), a.volumeCommand(), a.nodeCommand(),
 		a.eventsCommand(), a.configCommand(), a.applyCommand(), a.pkiCommand(), a.manCommand())
-	root.AddCommand(a.maintenanceCommand(), a.simulateCommand(), a.explainCommand(), notYet("fence NODE", "turn a node off"))
+	root.AddCommand(a.maintenanceCommand(), a.simulateCommand(), a.explainCommand(), a.fenceCommand())
 	return root
 }
 
@@ -165,17 +165,6 @@ func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 	return g
 }
 
-// notYet stands for a command of the contract that this version does not have. It takes any arguments, so that the
-// answer is never a complaint about one of them.
-func notYet(use, short string) *cobra.Command {
-	c := command(use, short+" (not supported yet)", cobra.ArbitraryArgs, func(context.Context, []string) error { return nil })
-	c.DisableFlagParsing = true
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		return &failure{api.NotSupported(strings.TrimPrefix(c.CommandPath(), "ha-admin "))}
-	}
-	return c
-}
-
 func showHelp(c *cobra.Command, _ []string) error {
 	if err := c.Help(); err != nil {
 		return err
@@ -200,7 +189,7 @@ func wantArgs(c *cobra.Command, args []string, least, most int) error {
 	switch {
 	case len(args) == 0 && least == 0:
 		return nil
-	case c.HasSubCommands() && len(args) > 0:
+	case c.HasSubCommands() && most == 0:
 		return fmt.Errorf("unknown command %q: ha-admin --help lists them", args[0])
 	case len(args) < least:
 		return fmt.Errorf("missing argument: %s is wanted", c.UseLine())

@@ -87,6 +87,9 @@ func simulateLoss(st *api.Status, past []api.Failover, node string) nodeLoss {
 	out.Quorum = left > voters/2
 	for _, v := range st.Volumes {
 		l := lossOf(v, node, out.Quorum)
+		if l.Outcome == lossMoves {
+			l.Why = fencedFirst(st, node)
+		}
 		l.measured(past)
 		out.Volumes = append(out.Volumes, l)
 	}
@@ -114,6 +117,19 @@ func lossOf(v api.VolumeStatus, node string, quorum bool) volumeLoss {
 		l.Outcome, l.Why = lossGoesOn, fmt.Sprintf("%s serves it, in sync would be %s", v.Primary, strings.Join(without(v.InSync, node), ", "))
 	}
 	return l
+}
+
+// fencedFirst says what would have to be done before another serves; empty: nothing.
+func fencedFirst(st *api.Status, node string) string {
+	if st.Fencing == "" {
+		return ""
+	}
+	for _, n := range st.Nodes {
+		if n.Name == node && n.Fence != nil && len(n.Fence.Devices) > 0 {
+			return "when " + node + " is fenced: how long its agents take comes on top; `ha-admin fence test " + node + "` asks them"
+		}
+	}
+	return "when a person says that " + node + " is off, with `ha-admin fence confirm " + node + "`: it has no fence agent"
 }
 
 // follow finds who would serve a volume in the place of its primary.

@@ -56,6 +56,7 @@ func statusTable(st *api.Status) string {
 		nodes.row(n.Name, n.Role, stateText(n), yesNo(n.Voter), leaseText(n.LeaseMs), linksText(n.Links), configText(n.ConfigDiffers))
 	}
 	out.WriteString("\n" + nodes.String())
+	out.WriteString(fencingText(st))
 	for _, v := range st.Volumes {
 		out.WriteString("\n" + volumeText(v))
 	}

@@ -97,7 +97,7 @@ func run(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "haclusterd:", err)
 		return 1
 	}
-	n, err := node.New(cfg, log, node.Env{Guard: []string{self, "guard", cfg.DataDir()}})
+	n, err := node.New(cfg, log, node.Env{Guard: []string{self, "guard", cfg.DataDir()}, Fence: []string{self, "fence", cfg.DataDir()}})
 	if err != nil {
 		fmt.Fprintln(stderr, "haclusterd:", err)
 		if _, certs := errors.AsType[*identity.MaterialError](err); certs {

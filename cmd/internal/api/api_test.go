@@ -119,6 +119,8 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 		Members:  []api.Member{{Name: "a", Role: "data", State: "alive", Voter: true, Address: "127.0.0.1:1"}},
 		Rescued:  []api.RescueImage{{Volume: "v", ID: "a-e5", Node: "a", Epoch: 5, Member: &at, Bytes: 8192, Blocks: 2, Size: 1 << 30, File: 9000, Whole: true}},
 		Parts:    []api.RescuePart{{Size: 1 << 30}, {Off: 4096, Len: 4, Data: []byte("data")}, {Off: 1 << 20, Len: 1 << 20}},
+		Fenced:   api.FenceRecord{Word: "off", Attempt: 3, At: at, By: "a", Person: "bob", Process: 4, Off: true, Level: 2, Unverified: true, Failed: 1, Text: "x"},
+		Tested:   api.FenceTested{Node: "d", From: "a", Agents: []api.FenceTestedWith{{Level: 1, Agent: "fence_x", OK: true, State: "on", Ms: 3}}},
 		Text:     api.ConfigText{Version: 7, Text: []byte("cluster {}")},
 		Settings: config.Document{Cluster: "lab", Nodes: []config.DocumentNode{}, Volumes: []config.DocumentVolume{}},
 	}
@@ -160,12 +162,17 @@ func TestEveryCallArrivesAsItWasMade(t *testing.T) {
 	check("remove", nil, nil, c.NodeRemove(ctx, "d"))
 	check("drain", nil, nil, c.NodeDrain(ctx, "d", true))
 	check("maintenance", nil, nil, c.Maintenance(ctx, true))
+	fenced, err := c.Fence(ctx, "d", "bob")
+	check("fence", fenced, node.Fenced, err)
+	check("confirm", nil, nil, c.FenceConfirm(ctx, "d"))
+	tested, err := c.FenceTest(ctx, "d")
+	check("test", tested, node.Tested, err)
 	want := []string{
 		"Failover {Volume:v To:b Force:true AcceptDataLoss:true Epoch:7}", "Failovers", "VolumeList", "NodeList", "ConfigExport", "ConfigShow",
 		"VolumeCreate {Volume:v InitialFrom:a DiscardData:false}", "VolumeCreate {Volume:v InitialFrom: DiscardData:true}",
 		"VolumeResync {Volume:v Replica:b Full:true DiscardTargetData:true DropMember:true}", "VolumePause {Volume:v Replica:b Paused:true}",
 		"RescueList v", "RescueExport {Volume:v ID:a-e5 Partial:true}", "RescueDelete v a-e5", "NodeAdd d", "NodeRemove d",
-		"NodeDrain d true", "Maintenance true",
+		"NodeDrain d true", "Maintenance true", "Fence d bob", "FenceConfirm d", "FenceTest d",
 	}
 	check("calls", node.Calls(), want, nil)
 }
@@ -184,6 +191,9 @@ func TestSenselessRequestsNeverReachTheNode(t *testing.T) {
 		"verify of nothing": func() error { _, err := c.VolumeVerify(ctx, api.VolumeVerifyRequest{}); return err }(),
 		"pause of nothing":  func() error { _, err := c.VolumePause(ctx, api.VolumePauseRequest{Replica: "a"}); return err }(),
 		"add nobody":        c.NodeAdd(ctx, ""), "remove nobody": c.NodeRemove(ctx, ""), "drain nobody": c.NodeDrain(ctx, "", true),
+		"fence nobody":   func() error { _, err := c.Fence(ctx, "", ""); return err }(),
+		"confirm nobody": c.FenceConfirm(ctx, ""),
+		"test nobody":    func() error { _, err := c.FenceTest(ctx, ""); return err }(),
 	} {
 		if api.KindOf(err) != api.KindUsage {
 			t.Errorf("%s: %v", what, err)

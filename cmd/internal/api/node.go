@@ -24,6 +24,7 @@ type Node interface {
 	VolumeKeeper
 	RescueKeeper
 	NodeKeeper
+	Fencer
 	Journal
 	ConfigReader
 	Configurer

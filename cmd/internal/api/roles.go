@@ -28,6 +28,9 @@ var leastRole = map[string]pki.Role{
 	"Failover":     pki.RoleOperator,
 	"NodeDrain":    pki.RoleOperator,
 	"Maintenance":  pki.RoleOperator,
+	"Fence":        pki.RoleOperator,
+	"FenceConfirm": pki.RoleOperator, // as weighty as a promotion by force
+	"FenceTest":    pki.RoleOperator, // it has programs run with the cluster's passwords
 	"VolumeResync": pki.RoleOperator,
 	"VolumePause":  pki.RoleOperator,
 	"VolumeVerify": pki.RoleOperator, // with repair too: it overwrites what is no copy any more, and demands that word

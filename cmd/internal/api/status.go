@@ -15,6 +15,7 @@ type Status struct {
 	Leader        string          `json:"leader"` // empty: none known
 	ConfigVersion uint64          `json:"config_version"`
 	Maintenance   bool            `json:"maintenance,omitempty"` // no volume goes to another node by itself
+	Fencing       string          `json:"fencing,omitempty"`     // required: nobody follows a primary that was neither fenced nor confirmed off; left out: the end of its lease is enough
 	Nodes         []NodeStatus    `json:"nodes"`
 	Volumes       []VolumeStatus  `json:"volumes"`
 	Services      []ServiceStatus `json:"services"`
@@ -32,6 +33,7 @@ type NodeStatus struct {
 	LeaseMs       int64        `json:"lease_ms"` // what is left of its lease
 	ConfigDiffers bool         `json:"config_differs"`
 	Links         []LinkStatus `json:"links"`
+	Fence         *FenceStatus `json:"fence,omitempty"` // left out: no agent can turn it off, and nobody was to
 }
 
 // LinkStatus is one network path to a node.
@@ -310,6 +312,11 @@ func whole(s Status) Status {
 	s.Nodes = append([]NodeStatus{}, s.Nodes...)
 	for i, n := range s.Nodes {
 		s.Nodes[i].Links = append([]LinkStatus{}, n.Links...)
+		if n.Fence != nil {
+			f := *n.Fence
+			f.Devices = append([]FenceDevice{}, f.Devices...)
+			s.Nodes[i].Fence = &f
+		}
 	}
 	s.Volumes = append([]VolumeStatus{}, s.Volumes...)
 	for i, v := range s.Volumes {

@@ -42,6 +42,11 @@ func (r *reader) cluster(root *body) (c Cluster, dirs folders) {
 	if c.DiskDeadline < minDiskDeadline {
 		r.add(b.posOfKey("disk_deadline"), "too short", minDiskDeadline.String()+" or more is wanted: slower disks would be taken for hung ones")
 	}
+	fencing, at := b.choice("fencing", string(FencingLease), string(FencingRequired))
+	c.fencingAt = at
+	if Fencing(fencing) == FencingRequired {
+		c.Fencing = FencingRequired
+	}
 	c.Limits, c.rtoAt, c.diskAt = r.limits(b), b.posOfKey("rto"), b.posOfKey("disk_deadline")
 	return c, folders{r.dataDir(b), r.attachDir(b)}
 }

@@ -57,8 +57,11 @@ type Cluster struct {
 	DiskDeadline time.Duration
 	// Limits are the named bounds of what others can make grow (R28).
 	Limits Limits
+	// Fencing is what a promotion in another's place waits for. Default lease; left out then, so that files without it have the hash
+	// that they had before there was this key.
+	Fencing Fencing `json:",omitempty"`
 
-	at, rtoAt, diskAt pos
+	at, rtoAt, diskAt, fencingAt pos
 }
 
 // Role is what a node is there for.
@@ -228,16 +231,6 @@ type Resource struct {
 
 	// How long each operation may take, and the pause between two monitors; 0: it is not watched.
 	StartTimeout, StopTimeout, MonitorTimeout, Interval time.Duration
-
-	at pos
-}
-
-// Fence is one agent that can turn a node off.
-type Fence struct {
-	Node    string
-	Level   int
-	Agent   string
-	Options map[string]string
 
 	at pos
 }

@@ -65,8 +65,9 @@ func TestHashSeesEveryChange(t *testing.T) {
 		"suspend limit":           changed(t, src, `"60s"`, `"61s"`),
 		"undo limit":              changed(t, src, `suspend_limit = "60s"`, `undo_limit = "10GiB"`),
 		"async bound":             changed(t, src, `max_lag       = "5s"`, `max_lag = "6s"`),
-		"a fence":                 src + "fence \"alpha\" {\n  agent = \"x\"\n  options = { a = \"1\" }\n}\n",
-		"a fence's option":        src + "fence \"alpha\" {\n  agent = \"x\"\n  options = { a = \"2\" }\n}\n",
+		"a fence":                 src + "fence \"alpha\" {\n  agent = \"sh\"\n  options = { a = \"1\" }\n}\n",
+		"a fence's option":        src + "fence \"alpha\" {\n  agent = \"sh\"\n  options = { a = \"2\" }\n}\n",
+		"a fence's time-out":      src + "fence \"alpha\" {\n  agent = \"sh\"\n  timeout = \"3s\"\n  options = { a = \"1\" }\n}\n",
 		"a service":               src + "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"a.service\" {}\n  systemd \"b.service\" {}\n}\n",
 		"a service's order":       src + "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"b.service\" {}\n  systemd \"a.service\" {}\n}\n",
 	}
@@ -80,7 +81,7 @@ func TestHashSeesEveryChange(t *testing.T) {
 }
 
 func TestDocumentShowsSumsAndNoSecrets(t *testing.T) {
-	src := loopback(t) + "fence \"alpha\" {\n  agent = \"x\"\n  options = { password = \"hunter2\" }\n}\n"
+	src := loopback(t) + "fence \"alpha\" {\n  agent = \"sh\"\n  options = { password = \"hunter2\" }\n}\n"
 	rep, err := check("cluster.hcl", []byte(src), Options{Node: "alpha"})
 	if err != nil {
 		t.Fatal(err)

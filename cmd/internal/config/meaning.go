@@ -14,6 +14,7 @@ func (c *Config) checkMeaning(r *report) {
 	for _, v := range c.Volumes {
 		r.ways(v)
 	}
+	c.checkFences(r)
 }
 
 // onOneMachine: all nodes share this machine, because they are reached by loopback addresses.

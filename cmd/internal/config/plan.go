@@ -132,9 +132,7 @@ func (p *plan) nodes(old, next *Config) {
 		}
 	}
 	p.services(old, next)
-	if len(old.Fences) != len(next.Fences) {
-		p.add(StepRefused, next.Cluster.at, "fences", "not supported yet")
-	}
+	p.fences(old, next)
 }
 
 // services compares them as each node evaluates them, for one that changes on any is stopped there.

@@ -91,7 +91,7 @@ func TestC81PlanTellsWhatEachDifferenceMeans(t *testing.T) {
 		{"a role", changed(t, src, "  role    = \"witness\"\n", ""), []string{"refused|node gamma: role|witness -> data"}},
 		{"a replica elsewhere", changed(t, src, "  replica \"beta\" {\n    device = \"/srv/${node.name}/${volume.name}.img\"\n  }\n", ""), []string{"change online|volume pgdata: replica beta|removed: it leaves the in-sync set, handing the role over before if it is the primary; its data stays in /srv/beta/pgdata.img"}},
 		{"a service", src + "service \"s\" {\n  volumes = [\"pgdata\"]\n  systemd \"a.service\" {}\n}\n", []string{"change online|service s|new: it is started where volume pgdata is primary"}},
-		{"a fence", src + "fence \"alpha\" { agent = \"fence_x\" }\n", []string{"refused|fences|not supported yet"}},
+		{"a fence", src + "fence \"alpha\" { agent = \"fence_x\" }\n", []string{"change online|fence alpha|none -> fence_x at level 1, timeout 1m0s, tries 2, delay 0s and up to 0s, 0 options, from the next attempt on"}},
 		{"one by the way and one with consent", changed(t, changed(t, src, `"3s"`, `"4s"`), `"64MiB"`, `"32MiB"`), []string{"change online|rto|", "shrink volume|volume pgdata: size|"}},
 	} {
 		steps := running(t, src).Plan(running(t, c.next))

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -178,36 +177,4 @@ func (r *reader) address(b *body, res *Resource) {
 		r.add(name.at, "unusable interface", `the name of a network interface is wanted, such as "eth0"`)
 	}
 	res.Interface = name.s
-}
-
-func (f Fence) same(o Fence) bool {
-	return f.Node == o.Node && f.Level == o.Level && f.Agent == o.Agent && maps.Equal(f.Options, o.Options)
-}
-
-// fences reads the fence blocks: several per node are levels, or agents of one level.
-func (r *reader) fences(root *body, nodes []Node) []Fence {
-	var out []Fence
-	for _, b := range root.blocks(true, "fence") {
-		f := r.fence(b, nodes)
-		for _, other := range out {
-			if f.same(other) {
-				r.add(b.at, "duplicate block", fmt.Sprintf("the one in line %d is enough", other.at.line))
-			}
-		}
-		out = append(out, f)
-	}
-	return out
-}
-
-func (r *reader) fence(b *body, nodes []Node) Fence {
-	defer b.finish()
-	if _, ok := findNode(nodes, b.label); !ok {
-		r.add(b.at, "unknown node", "one of these is wanted: "+known(nodeNames(nodes)))
-	}
-	level, _ := b.number("level", 1)
-	agent := b.need("agent", "fence_ipmilan")
-	if agent.set && agent.s == "" {
-		r.add(agent.at, "no agent", `the name of one on the PATH is wanted, such as "fence_ipmilan"`)
-	}
-	return Fence{Node: b.label, Level: level, Agent: agent.s, Options: b.dict("options"), at: b.at}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // Document is the evaluated configuration as scripts read it: sizes in bytes, times in milliseconds, and no secrets,
-// since the options of fence agents hold passwords and are left out.
+// since the options of fence agents hold passwords: their values are left out.
 type Document struct {
 	Cluster        string         `json:"cluster"`
 	Node           string         `json:"node"`
@@ -23,7 +23,10 @@ type Document struct {
 	Limits  map[string]int64 `json:"limits"`
 	Nodes   []DocumentNode   `json:"nodes"`
 	Volumes []DocumentVolume `json:"volumes"`
-	Links   []DocumentLink   `json:"links"` // what is set for two nodes each
+	// Fencing is lease | required. Left out, with the agents, where there is nothing but the end of the lease.
+	Fencing string          `json:"fencing,omitempty"`
+	Fences  []DocumentFence `json:"fences,omitempty"`
+	Links   []DocumentLink  `json:"links"` // what is set for two nodes each
 }
 
 // DocumentTimers are the timers that follow from the RTO target, and the two figures that prove them.
@@ -147,6 +150,12 @@ func (c *Config) Document() Document {
 	}
 	for _, l := range c.Links {
 		d.Links = append(d.Links, l.document())
+	}
+	for _, f := range c.Fences {
+		d.Fences = append(d.Fences, f.document())
+	}
+	if len(c.Fences) > 0 || c.Cluster.Fencing != "" {
+		d.Fencing = string(c.Fencing())
 	}
 	if slices.ContainsFunc(c.Volumes, func(v Volume) bool { return v.HasAsync() }) {
 		d.Timers.Arithmetic += "\n" + c.Timers.ExplainAsync()

@@ -28,9 +28,6 @@ func (c *Config) unsupported() Problems {
 			r.not(s.at, fmt.Sprintf("a service needs rto = %q or more, for its guard has a quarter of that to take it down", minServiceRTO))
 		}
 	}
-	for _, f := range c.Fences {
-		r.not(f.at, "leave the block out")
-	}
 	return r.problems
 }
 

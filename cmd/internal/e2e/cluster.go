@@ -36,6 +36,7 @@ type Config struct {
 	Extra   string // more lines of the volume block
 	Copies  int    // replicas, each on a data node of its own: 2, 3 or 4; default 2. Without a third vote there is a witness
 	Cluster string // more lines of the cluster block
+	Blocks  string // more blocks. ${dir} in it stands for Dir
 	Env     []string
 	Attach  string // how the volume is attached; default none. The devices lie below Dir
 	TLS     bool   // certificates are made by `ha-admin pki`; else --insecure
@@ -117,7 +118,7 @@ const file = `cluster "{{.Name}}" {
   }
 {{$.Extra}}
 }
-{{end}}`
+{{end}}{{.Blocks}}`
 
 // New writes the configuration and starts nothing.
 func New(cfg Config) (*Cluster, error) {
@@ -155,7 +156,7 @@ func New(cfg Config) (*Cluster, error) {
 		grouped = "  group = \"" + Group + "\"\n"
 	}
 	err = t.Execute(f, map[string]any{"Name": clusterName, "RTO": cfg.RTO, "Dir": cfg.Dir, "Nodes": c.Nodes(), "Data": c.DataNodes(), "Copies": cfg.Copies, "Net": c.net, "Port": c.port, "HTTP": c.port + 1,
-		"NBD": c.port + 2, "Size": cfg.Size, "Mode": cfg.Mode, "IO": cfg.IO, "Disks": cfg.Disks, "Attach": cfg.Attach, "Extra": cfg.Extra, "More": cfg.More, "Grouped": grouped, "Cluster": cfg.Cluster})
+		"NBD": c.port + 2, "Size": cfg.Size, "Mode": cfg.Mode, "IO": cfg.IO, "Disks": cfg.Disks, "Attach": cfg.Attach, "Extra": cfg.Extra, "More": cfg.More, "Grouped": grouped, "Cluster": cfg.Cluster, "Blocks": strings.ReplaceAll(cfg.Blocks, "${dir}", cfg.Dir)})
 	if err := errors.Join(err, f.Close()); err != nil || !cfg.TLS {
 		return c, err
 	}

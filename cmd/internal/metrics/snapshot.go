@@ -20,6 +20,17 @@ type Snapshot struct {
 	Queues            []Queue
 	Certificates      []Certificate // none without TLS
 	Volumes           []Volume
+	FencingRequired   bool
+	Fences            []Fence
+}
+
+// Fence is how a node can be turned off, and what is known of that.
+type Fence struct {
+	Node     string
+	Agents   int
+	Attempts uint64
+	Failed   int  // in a row
+	Off      bool // its newest process is known to be off
 }
 
 // Latency is a histogram: Cumulative[i] took Bounds[i] seconds or less.

@@ -98,6 +98,9 @@ func mayFailover(v *view, vol *cluster.Volume, r api.FailoverRequest) error {
 	if len(vol.Members) == 0 { // there is no role to move, and whose content counts is not for a failover to say
 		return api.Refused("volume %q was never in use: %s", vol.Name, v.notFormed(vol))
 	}
+	if why := v.unfenced(vol); why != "" && r.To != vol.Primary {
+		return api.Refused("nobody follows as primary of %q now: %s", vol.Name, why)
+	}
 	if why := v.onlyBy(vol, v.byName); r.To == "" && why != "" {
 		return api.Refused("the role of %q goes to none of its other replicas unless a person names it: %s: add --to NODE", vol.Name, why)
 	}

@@ -126,7 +126,7 @@ func (n *Node) Status(ctx context.Context, volume string) (*api.Status, error) {
 	if _, ok := st.Volumes[of]; volume != "" && !ok {
 		return nil, api.Failed("volume %q does not exist: `ha-admin volume list` shows those that do", volume)
 	}
-	s := &api.Status{Cluster: n.cfg.Cluster.Name, Quorum: v.quorum, Leader: v.leader, ConfigVersion: st.ConfigVersion, Maintenance: st.Maintenance}
+	s := &api.Status{Cluster: n.cfg.Cluster.Name, Quorum: v.quorum, Leader: v.leader, ConfigVersion: st.ConfigVersion, Maintenance: st.Maintenance, Fencing: st.Fencing}
 	for _, c := range n.cfg.Nodes {
 		s.Nodes = append(s.Nodes, n.nodeStatus(&v, c.Name))
 	}
@@ -164,6 +164,7 @@ func (n *Node) nodeStatus(v *view, name string) api.NodeStatus {
 	rec := v.state.Nodes[name]
 	out := api.NodeStatus{Name: name, Role: string(c.Role), Site: c.Site, Drained: rec.Drained, State: "unknown", Voter: v.voters[rec.RaftID] && rec.RaftID != "",
 		ConfigDiffers: rec.Config != "" && rec.Config != v.state.ConfigHash}
+	out.Fence = n.fenceStatus(v, name)
 	l := v.local[name]
 	if l != nil {
 		out.State, out.LeaseMs, out.ConfigDiffers = "alive", l.LeaseMs, l.File != v.state.ConfigHash

@@ -97,6 +97,9 @@ func (n *Node) plan(st *cluster.State, r api.ApplyRequest) (next *config.Config,
 	for _, p := range unsupported {
 		steps = append(steps, config.Step{Kind: config.StepRefused, What: p.Text, Text: p.What + ", " + p.Want, Line: p.Line})
 	}
+	for _, p := range next.MissingAgents() {
+		steps = append(steps, config.Step{Kind: config.StepRefused, What: p.Text, Text: p.What + ", " + p.Want, Line: p.Line})
+	}
 	steps = append(steps, old.Plan(next)...)
 	return next, append(steps, overtaken(st, old, next)...), nil
 }
@@ -115,7 +118,7 @@ func (n *Node) configuration(v *view, next *config.Config, r api.ApplyRequest) (
 	if err != nil {
 		return nil, api.Failed("%v", err)
 	}
-	c := &cluster.Configure{Version: v.state.ConfigVersion, Hash: next.Hash(), Config: text, RTOMillis: next.Cluster.RTO.Milliseconds()}
+	c := &cluster.Configure{Version: v.state.ConfigVersion, Hash: next.Hash(), Config: text, RTOMillis: next.Cluster.RTO.Milliseconds(), Fencing: string(next.Cluster.Fencing)}
 	for _, vol := range next.Mirrors() {
 		if _, ok := v.state.Volumes[vol.Name]; !ok {
 			c.Create = append(c.Create, createVolume(vol))

@@ -24,6 +24,8 @@ type Env struct {
 	Disks Disks
 	// Guard is the command that runs a guard of this data directory, which outlives this process.
 	Guard []string
+	// Fence is the command that holds one fence agent (agent.Hold) and ends with this process; empty: no agent is run.
+	Fence []string
 }
 
 // Disks open the backings of volumes.

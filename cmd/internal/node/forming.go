@@ -120,7 +120,7 @@ func (n *Node) form(ctx context.Context, replies map[string]*control.HelloReply)
 	if err != nil {
 		return "", fmt.Errorf("found the cluster: %w", err)
 	}
-	f := &cluster.Init{Config: text, ID: newID(), Name: n.cfg.Cluster.Name, RTOMillis: n.cfg.Cluster.RTO.Milliseconds(), ConfigHash: n.cfg.Hash()}
+	f := &cluster.Init{Config: text, ID: newID(), Name: n.cfg.Cluster.Name, RTOMillis: n.cfg.Cluster.RTO.Milliseconds(), ConfigHash: n.cfg.Hash(), Fencing: string(n.cfg.Cluster.Fencing)}
 	var servers []consensus.Server
 	for _, c := range n.cfg.Nodes {
 		node := cluster.Node{Name: c.Name, Witness: len(c.Role) > 0 && c.Role == "witness", Address: c.Address, RaftID: n.dir.raftID(), DataDir: n.dir.id.ID}

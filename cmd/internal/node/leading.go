@@ -33,6 +33,7 @@ type leading struct {
 	config uint64                         // run's own: its version
 	sites  *config.Config                 // run's own: what says which nodes are together
 	joint  *gather                        // what primaries and replicas propose, and figures
+	fences fencers                        // run's own
 	asked  cluster.Instant                // run's own: when leases were last proposed to be settled
 	goes   sync.WaitGroup
 	cancel context.CancelFunc
@@ -136,6 +137,7 @@ func (l *leading) run() {
 	l.foundIdentity(st)
 	l.followLease(st)
 	l.followSites()
+	l.endFencesOfOthers(st)
 	l.carryOut(l.core.Applied(l.n.now(), st, l.voters(st), true))
 	ticked := l.n.now()
 	for {
@@ -227,6 +229,12 @@ func (l *leading) carryOut(acts []failover.Action) {
 			l.goes.Go(func() { l.handOver(a) })
 		case failover.MoveLeadership:
 			l.goes.Go(func() { l.moveTo(a.To) })
+		case failover.Fence:
+			l.fence(a)
+		case failover.Spare:
+			l.spare(a)
+		case failover.Refute:
+			l.refute(a)
 		}
 	}
 	for _, c := range entriesOf(decided) {

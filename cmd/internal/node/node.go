@@ -12,6 +12,7 @@
 //	figures.go    how long failovers took     reason.go, known.go         what a status tells an operator
 //	trust.go      who may speak with this node, certificates     raftgreeting.go  how Raft connections begin
 //	env.go        what a node takes from its machine     scheduled.go  verifies by the clock
+//	fencing.go    how the leader turns nodes off     admin_fence.go  what people ask of that
 //	services.go   what follows the primary      services_standing.go  when it may run here, and when it has stopped
 //	voters.go     who votes       seen.go     what others remember of a voter      journal.go  events      stop.go  handing over
 package node
@@ -36,6 +37,7 @@ import (
 	"hacluster/cmd/internal/identity"
 	"hacluster/heartbeat/cluster"
 	"hacluster/heartbeat/consensus"
+	"hacluster/heartbeat/fence/agent"
 	"hacluster/heartbeat/membership"
 	"hacluster/replication"
 	"hacluster/replication/link"
@@ -78,6 +80,7 @@ type Node struct {
 	formation atomic.Pointer[cluster.Init] // agreed to; not under mu, for connections ask while it is held
 	won       atomic.Uint64                // elections
 	commits   replication.Histogram        // what this node proposed as leader
+	agents    *agent.Runner                // of fencing
 
 	mu       sync.Mutex
 	raft     *consensus.Raft
@@ -141,6 +144,8 @@ func (n *Node) open() (err error) {
 	n.services = newServices(n)
 	n.devices = newDevices(n)
 	n.openRaft = n.raftOpener()
+	n.agents = &agent.Runner{Holder: n.env.Fence, Dir: n.cfg.DataDir()}
+	n.cleanAgents()
 	n.known = n.lastKnown()
 	n.seen = n.loadSeen()
 	return nil

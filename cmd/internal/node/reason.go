@@ -19,6 +19,8 @@ func (v *view) reason(vol *cluster.Volume, s *api.VolumeStatus) string {
 		return "no quorum: too few voters answer for anybody to serve; start the other nodes"
 	case s.State == api.VolumeUnavailable && len(vol.Members) == 0:
 		return v.notFormed(vol)
+	case s.State == api.VolumeUnavailable && v.unfenced(vol) != "":
+		return v.unfenced(vol)
 	case s.State == api.VolumeUnavailable:
 		return v.notServed(vol)
 	case s.State == api.VolumeSuspended && v.diskFailed(vol):

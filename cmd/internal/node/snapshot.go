@@ -19,6 +19,7 @@ func (n *Node) snapshot() metrics.Snapshot {
 	for _, v := range n.services.states() {
 		s.Services = append(s.Services, metrics.Service{Name: v.Name, State: v.State})
 	}
+	n.fenceFigures(st, &s)
 	n.linkFigures(&s)
 	n.lineFigures(&s)
 	n.portFigures(&s)

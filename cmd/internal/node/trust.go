@@ -103,6 +103,8 @@ func othersPropose(c cluster.Command) bool {
 		})
 	case c.StartNode != nil:
 		return c.StartNode.Node == c.By
+	case c.FenceNode != nil: // a person's word; the others are the leader's
+		return c.FenceNode.Word == cluster.FenceConfirmed
 	case c.Form != nil:
 		return c.Form.InitialFrom != "" // the leader's own names nobody: all replicas were fresh
 	}

@@ -79,3 +79,12 @@ func TestDecisionsOfTheLeaderAreTakenFromNobody(t *testing.T) {
 		}
 	}
 }
+
+// A person's word that a node is off may come by way of any node; what the agents say is the leader's alone.
+func TestOnlyThePersonsWordOfFencingIsPassedOn(t *testing.T) {
+	for _, word := range []cluster.FenceWord{cluster.FenceBegun, cluster.FenceOff, cluster.FenceFailed, cluster.FenceEnded, cluster.FenceConfirmed, cluster.FenceRefuted} {
+		if got := othersPropose(cluster.Command{By: "a", FenceNode: &cluster.FenceNode{Node: "b", Word: word}}); got != (word == cluster.FenceConfirmed) {
+			t.Errorf("%s: %t", word, got)
+		}
+	}
+}

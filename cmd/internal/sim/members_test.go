@@ -39,7 +39,7 @@ func (w *world) changeReplicas(m cluster.ChangeReplicas) {
 	w.changing = true
 	v := w.truth.state.Volumes[volumeName]
 	m.Name, m.ID, m.Epoch, m.Version = volumeName, v.ID, v.Epoch, v.Version
-	w.tell(cluster.Command{By: "person", Configure: &cluster.Configure{Version: w.truth.state.ConfigVersion, Config: []byte("x"), RTOMillis: max(1, w.truth.state.RTOMillis),
+	w.tell(cluster.Command{By: "person", Configure: &cluster.Configure{Version: w.truth.state.ConfigVersion, Fencing: w.truth.state.Fencing, Config: []byte("x"), RTOMillis: max(1, w.truth.state.RTOMillis),
 		Replicas: []cluster.ChangeReplicas{m}}})
 }
 

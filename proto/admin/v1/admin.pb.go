@@ -2002,6 +2002,270 @@ func (*MaintenanceReply) Descriptor() ([]byte, []int) {
 	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
+type FenceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Person        string                 `protobuf:"bytes,2,opt,name=person,proto3" json:"person,omitempty"` // who asked the node that passes this on; taken of nodes only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceRequest) Reset() {
+	*x = FenceRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceRequest) ProtoMessage() {}
+
+func (x *FenceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceRequest.ProtoReflect.Descriptor instead.
+func (*FenceRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *FenceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FenceRequest) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+type FenceReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceReply) Reset() {
+	*x = FenceReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceReply) ProtoMessage() {}
+
+func (x *FenceReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceReply.ProtoReflect.Descriptor instead.
+func (*FenceReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *FenceReply) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+type FenceConfirmRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceConfirmRequest) Reset() {
+	*x = FenceConfirmRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceConfirmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceConfirmRequest) ProtoMessage() {}
+
+func (x *FenceConfirmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceConfirmRequest.ProtoReflect.Descriptor instead.
+func (*FenceConfirmRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *FenceConfirmRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type FenceConfirmReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceConfirmReply) Reset() {
+	*x = FenceConfirmReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceConfirmReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceConfirmReply) ProtoMessage() {}
+
+func (x *FenceConfirmReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceConfirmReply.ProtoReflect.Descriptor instead.
+func (*FenceConfirmReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+type FenceTestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceTestRequest) Reset() {
+	*x = FenceTestRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceTestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceTestRequest) ProtoMessage() {}
+
+func (x *FenceTestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceTestRequest.ProtoReflect.Descriptor instead.
+func (*FenceTestRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *FenceTestRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type FenceTestReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceTestReply) Reset() {
+	*x = FenceTestReply{}
+	mi := &file_admin_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceTestReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceTestReply) ProtoMessage() {}
+
+func (x *FenceTestReply) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceTestReply.ProtoReflect.Descriptor instead.
+func (*FenceTestReply) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *FenceTestReply) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
 type EventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Follow        bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
@@ -2011,7 +2275,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2287,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2300,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -2062,7 +2326,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2338,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2351,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -2147,7 +2411,7 @@ type ConfigShowRequest struct {
 
 func (x *ConfigShowRequest) Reset() {
 	*x = ConfigShowRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2159,7 +2423,7 @@ func (x *ConfigShowRequest) String() string {
 func (*ConfigShowRequest) ProtoMessage() {}
 
 func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2172,7 +2436,7 @@ func (x *ConfigShowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowRequest.ProtoReflect.Descriptor instead.
 func (*ConfigShowRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 type ConfigShowReply struct {
@@ -2184,7 +2448,7 @@ type ConfigShowReply struct {
 
 func (x *ConfigShowReply) Reset() {
 	*x = ConfigShowReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2460,7 @@ func (x *ConfigShowReply) String() string {
 func (*ConfigShowReply) ProtoMessage() {}
 
 func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2473,7 @@ func (x *ConfigShowReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigShowReply.ProtoReflect.Descriptor instead.
 func (*ConfigShowReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ConfigShowReply) GetDocument() []byte {
@@ -2227,7 +2491,7 @@ type ConfigExportRequest struct {
 
 func (x *ConfigExportRequest) Reset() {
 	*x = ConfigExportRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2503,7 @@ func (x *ConfigExportRequest) String() string {
 func (*ConfigExportRequest) ProtoMessage() {}
 
 func (x *ConfigExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2516,7 @@ func (x *ConfigExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigExportRequest.ProtoReflect.Descriptor instead.
 func (*ConfigExportRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 type ConfigExportReply struct {
@@ -2265,7 +2529,7 @@ type ConfigExportReply struct {
 
 func (x *ConfigExportReply) Reset() {
 	*x = ConfigExportReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2541,7 @@ func (x *ConfigExportReply) String() string {
 func (*ConfigExportReply) ProtoMessage() {}
 
 func (x *ConfigExportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2554,7 @@ func (x *ConfigExportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigExportReply.ProtoReflect.Descriptor instead.
 func (*ConfigExportReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ConfigExportReply) GetVersion() uint64 {
@@ -2322,7 +2586,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2334,7 +2598,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2347,7 +2611,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ApplyRequest) GetName() string {
@@ -2408,7 +2672,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2684,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2697,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ApplyReply) GetDocument() []byte {
@@ -2567,7 +2831,20 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x0eNodeDrainReply\"$\n" +
 	"\x12MaintenanceRequest\x12\x0e\n" +
 	"\x02on\x18\x01 \x01(\bR\x02on\"\x12\n" +
-	"\x10MaintenanceReply\"'\n" +
+	"\x10MaintenanceReply\":\n" +
+	"\fFenceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06person\x18\x02 \x01(\tR\x06person\"(\n" +
+	"\n" +
+	"FenceReply\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\")\n" +
+	"\x13FenceConfirmRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
+	"\x11FenceConfirmReply\"&\n" +
+	"\x10FenceTestRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\",\n" +
+	"\x0eFenceTestReply\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"'\n" +
 	"\rEventsRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\"\xb1\x01\n" +
 	"\x05Event\x12\x10\n" +
@@ -2597,7 +2874,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x10accept_data_loss\x18\a \x01(\bR\x0eacceptDataLoss\"(\n" +
 	"\n" +
 	"ApplyReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument2\xee\r\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument2\xf0\x0f\n" +
 	"\x05Admin\x12L\n" +
 	"\x06Status\x12!.hacluster.admin.v1.StatusRequest\x1a\x1f.hacluster.admin.v1.StatusReply\x12R\n" +
 	"\bFailover\x12#.hacluster.admin.v1.FailoverRequest\x1a!.hacluster.admin.v1.FailoverReply\x12U\n" +
@@ -2617,7 +2894,10 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"NodeRemove\x12%.hacluster.admin.v1.NodeRemoveRequest\x1a#.hacluster.admin.v1.NodeRemoveReply\x12U\n" +
 	"\tNodeDrain\x12$.hacluster.admin.v1.NodeDrainRequest\x1a\".hacluster.admin.v1.NodeDrainReply\x12[\n" +
-	"\vMaintenance\x12&.hacluster.admin.v1.MaintenanceRequest\x1a$.hacluster.admin.v1.MaintenanceReply\x12H\n" +
+	"\vMaintenance\x12&.hacluster.admin.v1.MaintenanceRequest\x1a$.hacluster.admin.v1.MaintenanceReply\x12I\n" +
+	"\x05Fence\x12 .hacluster.admin.v1.FenceRequest\x1a\x1e.hacluster.admin.v1.FenceReply\x12^\n" +
+	"\fFenceConfirm\x12'.hacluster.admin.v1.FenceConfirmRequest\x1a%.hacluster.admin.v1.FenceConfirmReply\x12U\n" +
+	"\tFenceTest\x12$.hacluster.admin.v1.FenceTestRequest\x1a\".hacluster.admin.v1.FenceTestReply\x12H\n" +
 	"\x06Events\x12!.hacluster.admin.v1.EventsRequest\x1a\x19.hacluster.admin.v1.Event0\x01\x12X\n" +
 	"\n" +
 	"ConfigShow\x12%.hacluster.admin.v1.ConfigShowRequest\x1a#.hacluster.admin.v1.ConfigShowReply\x12^\n" +
@@ -2636,7 +2916,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: hacluster.admin.v1.StatusRequest
 	(*StatusReply)(nil),           // 1: hacluster.admin.v1.StatusReply
@@ -2675,26 +2955,32 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*NodeDrainReply)(nil),        // 34: hacluster.admin.v1.NodeDrainReply
 	(*MaintenanceRequest)(nil),    // 35: hacluster.admin.v1.MaintenanceRequest
 	(*MaintenanceReply)(nil),      // 36: hacluster.admin.v1.MaintenanceReply
-	(*EventsRequest)(nil),         // 37: hacluster.admin.v1.EventsRequest
-	(*Event)(nil),                 // 38: hacluster.admin.v1.Event
-	(*ConfigShowRequest)(nil),     // 39: hacluster.admin.v1.ConfigShowRequest
-	(*ConfigShowReply)(nil),       // 40: hacluster.admin.v1.ConfigShowReply
-	(*ConfigExportRequest)(nil),   // 41: hacluster.admin.v1.ConfigExportRequest
-	(*ConfigExportReply)(nil),     // 42: hacluster.admin.v1.ConfigExportReply
-	(*ApplyRequest)(nil),          // 43: hacluster.admin.v1.ApplyRequest
-	(*ApplyReply)(nil),            // 44: hacluster.admin.v1.ApplyReply
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*FenceRequest)(nil),          // 37: hacluster.admin.v1.FenceRequest
+	(*FenceReply)(nil),            // 38: hacluster.admin.v1.FenceReply
+	(*FenceConfirmRequest)(nil),   // 39: hacluster.admin.v1.FenceConfirmRequest
+	(*FenceConfirmReply)(nil),     // 40: hacluster.admin.v1.FenceConfirmReply
+	(*FenceTestRequest)(nil),      // 41: hacluster.admin.v1.FenceTestRequest
+	(*FenceTestReply)(nil),        // 42: hacluster.admin.v1.FenceTestReply
+	(*EventsRequest)(nil),         // 43: hacluster.admin.v1.EventsRequest
+	(*Event)(nil),                 // 44: hacluster.admin.v1.Event
+	(*ConfigShowRequest)(nil),     // 45: hacluster.admin.v1.ConfigShowRequest
+	(*ConfigShowReply)(nil),       // 46: hacluster.admin.v1.ConfigShowReply
+	(*ConfigExportRequest)(nil),   // 47: hacluster.admin.v1.ConfigExportRequest
+	(*ConfigExportReply)(nil),     // 48: hacluster.admin.v1.ConfigExportReply
+	(*ApplyRequest)(nil),          // 49: hacluster.admin.v1.ApplyRequest
+	(*ApplyReply)(nil),            // 50: hacluster.admin.v1.ApplyReply
+	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
 	6,  // 0: hacluster.admin.v1.FailoverReply.failover:type_name -> hacluster.admin.v1.Failover
 	6,  // 1: hacluster.admin.v1.FailoversReply.failovers:type_name -> hacluster.admin.v1.Failover
-	45, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
+	51, // 2: hacluster.admin.v1.Failover.at:type_name -> google.protobuf.Timestamp
 	8,  // 3: hacluster.admin.v1.Failover.stages:type_name -> hacluster.admin.v1.Stage
 	7,  // 4: hacluster.admin.v1.Failover.lag:type_name -> hacluster.admin.v1.FailoverLag
 	11, // 5: hacluster.admin.v1.VolumeListReply.volumes:type_name -> hacluster.admin.v1.Volume
-	45, // 6: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
+	51, // 6: hacluster.admin.v1.VolumeVerifyReply.started_at:type_name -> google.protobuf.Timestamp
 	28, // 7: hacluster.admin.v1.NodeListReply.nodes:type_name -> hacluster.admin.v1.Node
-	45, // 8: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
+	51, // 8: hacluster.admin.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0,  // 9: hacluster.admin.v1.Admin.Status:input_type -> hacluster.admin.v1.StatusRequest
 	2,  // 10: hacluster.admin.v1.Admin.Failover:input_type -> hacluster.admin.v1.FailoverRequest
 	4,  // 11: hacluster.admin.v1.Admin.Failovers:input_type -> hacluster.admin.v1.FailoversRequest
@@ -2711,32 +2997,38 @@ var file_admin_v1_admin_proto_depIdxs = []int32{
 	31, // 22: hacluster.admin.v1.Admin.NodeRemove:input_type -> hacluster.admin.v1.NodeRemoveRequest
 	33, // 23: hacluster.admin.v1.Admin.NodeDrain:input_type -> hacluster.admin.v1.NodeDrainRequest
 	35, // 24: hacluster.admin.v1.Admin.Maintenance:input_type -> hacluster.admin.v1.MaintenanceRequest
-	37, // 25: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
-	39, // 26: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
-	41, // 27: hacluster.admin.v1.Admin.ConfigExport:input_type -> hacluster.admin.v1.ConfigExportRequest
-	43, // 28: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
-	1,  // 29: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
-	3,  // 30: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
-	5,  // 31: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
-	10, // 32: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
-	13, // 33: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
-	15, // 34: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
-	17, // 35: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
-	19, // 36: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
-	21, // 37: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
-	23, // 38: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
-	25, // 39: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
-	27, // 40: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
-	30, // 41: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
-	32, // 42: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
-	34, // 43: hacluster.admin.v1.Admin.NodeDrain:output_type -> hacluster.admin.v1.NodeDrainReply
-	36, // 44: hacluster.admin.v1.Admin.Maintenance:output_type -> hacluster.admin.v1.MaintenanceReply
-	38, // 45: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
-	40, // 46: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
-	42, // 47: hacluster.admin.v1.Admin.ConfigExport:output_type -> hacluster.admin.v1.ConfigExportReply
-	44, // 48: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
-	29, // [29:49] is the sub-list for method output_type
-	9,  // [9:29] is the sub-list for method input_type
+	37, // 25: hacluster.admin.v1.Admin.Fence:input_type -> hacluster.admin.v1.FenceRequest
+	39, // 26: hacluster.admin.v1.Admin.FenceConfirm:input_type -> hacluster.admin.v1.FenceConfirmRequest
+	41, // 27: hacluster.admin.v1.Admin.FenceTest:input_type -> hacluster.admin.v1.FenceTestRequest
+	43, // 28: hacluster.admin.v1.Admin.Events:input_type -> hacluster.admin.v1.EventsRequest
+	45, // 29: hacluster.admin.v1.Admin.ConfigShow:input_type -> hacluster.admin.v1.ConfigShowRequest
+	47, // 30: hacluster.admin.v1.Admin.ConfigExport:input_type -> hacluster.admin.v1.ConfigExportRequest
+	49, // 31: hacluster.admin.v1.Admin.Apply:input_type -> hacluster.admin.v1.ApplyRequest
+	1,  // 32: hacluster.admin.v1.Admin.Status:output_type -> hacluster.admin.v1.StatusReply
+	3,  // 33: hacluster.admin.v1.Admin.Failover:output_type -> hacluster.admin.v1.FailoverReply
+	5,  // 34: hacluster.admin.v1.Admin.Failovers:output_type -> hacluster.admin.v1.FailoversReply
+	10, // 35: hacluster.admin.v1.Admin.VolumeList:output_type -> hacluster.admin.v1.VolumeListReply
+	13, // 36: hacluster.admin.v1.Admin.VolumeCreate:output_type -> hacluster.admin.v1.VolumeCreateReply
+	15, // 37: hacluster.admin.v1.Admin.VolumeResync:output_type -> hacluster.admin.v1.VolumeResyncReply
+	17, // 38: hacluster.admin.v1.Admin.VolumePause:output_type -> hacluster.admin.v1.VolumePauseReply
+	19, // 39: hacluster.admin.v1.Admin.VolumeVerify:output_type -> hacluster.admin.v1.VolumeVerifyReply
+	21, // 40: hacluster.admin.v1.Admin.RescueList:output_type -> hacluster.admin.v1.RescueListReply
+	23, // 41: hacluster.admin.v1.Admin.RescueExport:output_type -> hacluster.admin.v1.RescuePart
+	25, // 42: hacluster.admin.v1.Admin.RescueDelete:output_type -> hacluster.admin.v1.RescueDeleteReply
+	27, // 43: hacluster.admin.v1.Admin.NodeList:output_type -> hacluster.admin.v1.NodeListReply
+	30, // 44: hacluster.admin.v1.Admin.NodeAdd:output_type -> hacluster.admin.v1.NodeAddReply
+	32, // 45: hacluster.admin.v1.Admin.NodeRemove:output_type -> hacluster.admin.v1.NodeRemoveReply
+	34, // 46: hacluster.admin.v1.Admin.NodeDrain:output_type -> hacluster.admin.v1.NodeDrainReply
+	36, // 47: hacluster.admin.v1.Admin.Maintenance:output_type -> hacluster.admin.v1.MaintenanceReply
+	38, // 48: hacluster.admin.v1.Admin.Fence:output_type -> hacluster.admin.v1.FenceReply
+	40, // 49: hacluster.admin.v1.Admin.FenceConfirm:output_type -> hacluster.admin.v1.FenceConfirmReply
+	42, // 50: hacluster.admin.v1.Admin.FenceTest:output_type -> hacluster.admin.v1.FenceTestReply
+	44, // 51: hacluster.admin.v1.Admin.Events:output_type -> hacluster.admin.v1.Event
+	46, // 52: hacluster.admin.v1.Admin.ConfigShow:output_type -> hacluster.admin.v1.ConfigShowReply
+	48, // 53: hacluster.admin.v1.Admin.ConfigExport:output_type -> hacluster.admin.v1.ConfigExportReply
+	50, // 54: hacluster.admin.v1.Admin.Apply:output_type -> hacluster.admin.v1.ApplyReply
+	32, // [32:55] is the sub-list for method output_type
+	9,  // [9:32] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -2753,7 +3045,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,6 +46,9 @@ const (
 	Admin_NodeRemove_FullMethodName   = "/hacluster.admin.v1.Admin/NodeRemove"
 	Admin_NodeDrain_FullMethodName    = "/hacluster.admin.v1.Admin/NodeDrain"
 	Admin_Maintenance_FullMethodName  = "/hacluster.admin.v1.Admin/Maintenance"
+	Admin_Fence_FullMethodName        = "/hacluster.admin.v1.Admin/Fence"
+	Admin_FenceConfirm_FullMethodName = "/hacluster.admin.v1.Admin/FenceConfirm"
+	Admin_FenceTest_FullMethodName    = "/hacluster.admin.v1.Admin/FenceTest"
 	Admin_Events_FullMethodName       = "/hacluster.admin.v1.Admin/Events"
 	Admin_ConfigShow_FullMethodName   = "/hacluster.admin.v1.Admin/ConfigShow"
 	Admin_ConfigExport_FullMethodName = "/hacluster.admin.v1.Admin/ConfigExport"
@@ -86,6 +89,12 @@ type AdminClient interface {
 	NodeDrain(ctx context.Context, in *NodeDrainRequest, opts ...grpc.CallOption) (*NodeDrainReply, error)
 	// While there is maintenance no volume goes to another node by itself.
 	Maintenance(ctx context.Context, in *MaintenanceRequest, opts ...grpc.CallOption) (*MaintenanceReply, error)
+	// Fence has a node's machine turned off by its fence agents, and answers when they have, or could not.
+	Fence(ctx context.Context, in *FenceRequest, opts ...grpc.CallOption) (*FenceReply, error)
+	// FenceConfirm is a person's word that a node's machine is off. Of one that answers it is refused.
+	FenceConfirm(ctx context.Context, in *FenceConfirmRequest, opts ...grpc.CallOption) (*FenceConfirmReply, error)
+	// FenceTest asks the fence agents of a node, from the node that is asked, whether they could do it. Nothing is turned off.
+	FenceTest(ctx context.Context, in *FenceTestRequest, opts ...grpc.CallOption) (*FenceTestReply, error)
 	// Events sends what the asked node remembers, oldest first, and goes on with what happens if follow is set.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	// ConfigShow gives the configuration that the asked node runs with.
@@ -274,6 +283,36 @@ func (c *adminClient) Maintenance(ctx context.Context, in *MaintenanceRequest, o
 	return out, nil
 }
 
+func (c *adminClient) Fence(ctx context.Context, in *FenceRequest, opts ...grpc.CallOption) (*FenceReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FenceReply)
+	err := c.cc.Invoke(ctx, Admin_Fence_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) FenceConfirm(ctx context.Context, in *FenceConfirmRequest, opts ...grpc.CallOption) (*FenceConfirmReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FenceConfirmReply)
+	err := c.cc.Invoke(ctx, Admin_FenceConfirm_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) FenceTest(ctx context.Context, in *FenceTestRequest, opts ...grpc.CallOption) (*FenceTestReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FenceTestReply)
+	err := c.cc.Invoke(ctx, Admin_FenceTest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_Events_FullMethodName, cOpts...)
@@ -357,6 +396,12 @@ type AdminServer interface {
 	NodeDrain(context.Context, *NodeDrainRequest) (*NodeDrainReply, error)
 	// While there is maintenance no volume goes to another node by itself.
 	Maintenance(context.Context, *MaintenanceRequest) (*MaintenanceReply, error)
+	// Fence has a node's machine turned off by its fence agents, and answers when they have, or could not.
+	Fence(context.Context, *FenceRequest) (*FenceReply, error)
+	// FenceConfirm is a person's word that a node's machine is off. Of one that answers it is refused.
+	FenceConfirm(context.Context, *FenceConfirmRequest) (*FenceConfirmReply, error)
+	// FenceTest asks the fence agents of a node, from the node that is asked, whether they could do it. Nothing is turned off.
+	FenceTest(context.Context, *FenceTestRequest) (*FenceTestReply, error)
 	// Events sends what the asked node remembers, oldest first, and goes on with what happens if follow is set.
 	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
 	// ConfigShow gives the configuration that the asked node runs with.
@@ -423,6 +468,15 @@ func (UnimplementedAdminServer) NodeDrain(context.Context, *NodeDrainRequest) (*
 }
 func (UnimplementedAdminServer) Maintenance(context.Context, *MaintenanceRequest) (*MaintenanceReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Maintenance not implemented")
+}
+func (UnimplementedAdminServer) Fence(context.Context, *FenceRequest) (*FenceReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Fence not implemented")
+}
+func (UnimplementedAdminServer) FenceConfirm(context.Context, *FenceConfirmRequest) (*FenceConfirmReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method FenceConfirm not implemented")
+}
+func (UnimplementedAdminServer) FenceTest(context.Context, *FenceTestRequest) (*FenceTestReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method FenceTest not implemented")
 }
 func (UnimplementedAdminServer) Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
@@ -738,6 +792,60 @@ func _Admin_Maintenance_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Fence_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FenceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Fence(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Fence_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Fence(ctx, req.(*FenceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_FenceConfirm_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FenceConfirmRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).FenceConfirm(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_FenceConfirm_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).FenceConfirm(ctx, req.(*FenceConfirmRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_FenceTest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FenceTestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).FenceTest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_FenceTest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).FenceTest(ctx, req.(*FenceTestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(EventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -869,6 +977,18 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Maintenance",
 			Handler:    _Admin_Maintenance_Handler,
+		},
+		{
+			MethodName: "Fence",
+			Handler:    _Admin_Fence_Handler,
+		},
+		{
+			MethodName: "FenceConfirm",
+			Handler:    _Admin_FenceConfirm_Handler,
+		},
+		{
+			MethodName: "FenceTest",
+			Handler:    _Admin_FenceTest_Handler,
 		},
 		{
 			MethodName: "ConfigShow",

@@ -34,6 +34,8 @@ type Node struct {
 	Group    string
 	Rescued  []api.RescueImage
 	Parts    []api.RescuePart
+	Fenced   api.FenceRecord
+	Tested   api.FenceTested
 	// Block, if set, holds every call until it is closed or the call's context ends; Entered is told of each such call.
 	Block   chan struct{}
 	Entered chan struct{}
@@ -153,6 +155,21 @@ func (n *Node) NodeDrain(ctx context.Context, name string, drained bool) error {
 // Maintenance answers Err.
 func (n *Node) Maintenance(ctx context.Context, on bool) error {
 	return n.called(ctx, "Maintenance", on)
+}
+
+// Fence answers Err, or what Fenced says.
+func (n *Node) Fence(ctx context.Context, name, person string) (api.FenceRecord, error) {
+	return n.Fenced, n.called(ctx, "Fence", name, person)
+}
+
+// FenceConfirm answers Err.
+func (n *Node) FenceConfirm(ctx context.Context, name string) error {
+	return n.called(ctx, "FenceConfirm", name)
+}
+
+// FenceTest answers Err, or what Tested says.
+func (n *Node) FenceTest(ctx context.Context, name string) (api.FenceTested, error) {
+	return n.Tested, n.called(ctx, "FenceTest", name)
 }
 
 // Events sends Journal and, with follow, what comes through More.
