@@ -36,6 +36,7 @@ type labNode struct {
 	rescue  labRescue
 	cable   cable
 	process uint64
+	stamp   uint32 // of its replica, when it was started
 	boot    wire.ID
 	dark    atomic.Bool // its power is off: what still runs of it reaches nobody
 
@@ -65,7 +66,7 @@ type labNode struct {
 }
 
 func (n *labNode) incarnation() cluster.Incarnation {
-	return cluster.Incarnation{Boot: fmt.Sprintf("%x", n.boot[:]), Attachment: "1"}
+	return cluster.Incarnation{Boot: fmt.Sprintf("%x", n.boot[:]), Attachment: "1"}.Of(n.stamp)
 }
 
 func (n *labNode) member() cluster.Member {
@@ -83,6 +84,7 @@ func (n *labNode) get() *Replica {
 // start begins a new process on what the last one left.
 func (n *labNode) start() {
 	n.process++
+	n.stamp = n.l.volume().Stamp(n.name)
 	n.l.apply(cluster.Command{StartNode: &cluster.StartNode{Node: n.name, DataDir: n.name, Start: n.process, Boot: fmt.Sprintf("%x", n.boot[:])}})
 	n.mem = n.mem.Reopen()
 	inner := blockdev.Device(tallied{n.mem, &n.tally})

@@ -193,6 +193,9 @@ func (s *State) mayPromote(p *Promote, v *Volume) string {
 	if !s.mayHold(v, p.Candidate) {
 		return fmt.Sprintf("node %q holds no replica", p.Candidate)
 	}
+	if !v.Is(p.Candidate, p.Member.Incarnation) {
+		return fmt.Sprintf("an earlier replica of %s would be promoted", p.Candidate)
+	}
 	if n := s.Nodes[p.Candidate]; n.Start != p.Member.Process {
 		return fmt.Sprintf("process %d of %s was chosen, process %d runs", p.Member.Process, p.Candidate, n.Start)
 	}
@@ -311,6 +314,9 @@ func (s *State) admit(c Command, v *Volume) string {
 	if !s.mayHold(v, a.Node) {
 		return fmt.Sprintf("node %q holds no replica", a.Node)
 	}
+	if !v.Is(a.Node, a.Member.Incarnation) {
+		return fmt.Sprintf("an earlier replica of %s would be admitted", a.Node)
+	}
 	if v.WantsFull(a.Node) && !a.Full {
 		return fmt.Sprintf("%s is to be compared as a whole first", a.Node)
 	}
@@ -333,6 +339,8 @@ func (s *State) rejoin(c Command, v *Volume) string {
 		return fmt.Sprintf("%s speaks for %s", c.By, r.Node)
 	case !member:
 		return fmt.Sprintf("%s is no member", r.Node)
+	case !v.Is(r.Node, r.Member.Incarnation):
+		return fmt.Sprintf("an earlier replica of %s would be a member", r.Node)
 	case r.Node == v.Primary:
 		return "a new process of the primary is promoted anew" // R2
 	}

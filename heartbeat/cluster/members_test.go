@@ -100,6 +100,32 @@ func TestReplicasOfAVolumeAreNotChanged(t *testing.T) {
 	}
 }
 
+// R25: one that was removed may run still when its node gets another.
+func TestEarlierReplicaIsNotTakenForTheLaterOne(t *testing.T) {
+	s := formed(t)
+	ok(t, s, changeReplicas(s, nil, "s"))
+	ok(t, s, Command{By: "p", Drop: &Drop{On: on(s), Node: "s", Reason: "removed"}})
+	ok(t, s, changeReplicas(s, []AddReplica{{Node: "s", Device: "/dev/s"}}))
+	for _, i := range []Incarnation{incA, incA.Of(3), incA.Of(44)} {
+		if r := s.Apply(s.Index+1, 5, Command{By: "p", Admit: &Admit{On: on(s), Node: "s", Member: Member{i, 1}}}); !strings.Contains(r.Void, "an earlier replica") {
+			t.Errorf("%v was admitted as number 4: %q", i, r.Void)
+		}
+		p := promote(s, "s", BasisForced)
+		p.Member.Incarnation = i
+		if r := s.Apply(s.Index+1, 5, Command{By: "w", Promote: p}); !strings.Contains(r.Void, "an earlier replica") {
+			t.Errorf("%v was promoted as number 4: %q", i, r.Void)
+		}
+	}
+	ok(t, s, Command{By: "p", Admit: &Admit{On: on(s), Node: "s", Member: Member{incA.Of(4), 1}}})
+	if r := s.Apply(s.Index+1, 5, Command{By: "s", Rejoin: &Rejoin{On: on(s), Node: "s", Member: Member{incA, 1}}}); !strings.Contains(r.Void, "an earlier replica") {
+		t.Errorf("an earlier one goes on as a member: %q", r.Void)
+	}
+	v := s.Volumes["v"]
+	if v.Is("x", incA.Of(4)) || !v.Is("x", incA) {
+		t.Error("one that the volume was created with is another")
+	}
+}
+
 // R19: what a held replica has of its own is not forgotten with it.
 func TestHeldReplicaThatLeavesStaysUntilItIsHeldNoMore(t *testing.T) {
 	s := formed(t)

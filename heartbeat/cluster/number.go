@@ -1,6 +1,10 @@
 package cluster
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Each replica of a volume has a number for as long as it is one: clearings name replicas by it, and a replica's superblock and the maps
 // that others keep of it bear it, so that what was known of one is never taken for something about another of the same node. Numbers
@@ -51,6 +55,30 @@ func (v *Volume) nextNumber() uint32 {
 		n++
 	}
 	return n
+}
+
+// Of is the incarnation of the replica that bears the stamp. An earlier one of the same node, which runs still because its process has
+// not learned yet that it was removed, has another incarnation, though boot and device are the same: it is never taken for the later one
+// (R25).
+func (i Incarnation) Of(stamp uint32) Incarnation {
+	if stamp > 0 {
+		i.Attachment += ofReplica + fmt.Sprint(stamp)
+	}
+	return i
+}
+
+const ofReplica = " as replica "
+
+// Is reports whether an incarnation is one of node's present replica. Of one whose backing cannot be opened that is not known, and it
+// takes part in nothing.
+func (v *Volume) Is(node string, i Incarnation) bool {
+	if i.Attachment == "" {
+		return true
+	}
+	if stamp := v.Stamp(node); stamp > 0 {
+		return strings.HasSuffix(i.Attachment, ofReplica+fmt.Sprint(stamp))
+	}
+	return !strings.Contains(i.Attachment, ofReplica)
 }
 
 // numberBits is how many bits a clearing has for replicas.

@@ -114,7 +114,7 @@ func (l *Leader) want(now Instant, v *cluster.Volume, a *account) {
 func (l *Leader) fresh(v *cluster.Volume, a *account, node string) (cluster.Report, bool) {
 	ans := l.reports[node]
 	rep, ok := ans.reports[v.Name]
-	return rep, ok && ans.round > a.after && rep.Process == l.state.Nodes[node].Start
+	return rep, ok && v.Is(node, rep.Incarnation) && ans.round > a.after && rep.Process == l.state.Nodes[node].Start
 }
 
 func (l *Leader) choose(now Instant, v *cluster.Volume, a *account, why string) *cluster.Command {

@@ -8,6 +8,9 @@ import "hacluster/blockdev"
 
 const noReplica = "its node holds no replica of the volume any more"
 
+// earlierReplica: both run on one node, and only the later one is to get anything. Which it is, its incarnation tells.
+const earlierReplica = "it is an earlier replica of its node, which has not learned yet that it was removed"
+
 // join takes up the replicas that a record has and that were not there before it. It comes before anything else of the record.
 func (c *Core) join(now Instant) {
 	for _, r := range c.vol.Replicas {

@@ -41,7 +41,7 @@ func TestReplicaThatComesIsNotWaitedForAndLacksEverything(t *testing.T) {
 	if !op.complete {
 		t.Error("a write waits for who is no member")
 	}
-	g.up("y")
+	g.greet("y", Greeting{Incarnation: bootA.Of(4), Process: 1})
 	p := g.c.Peer("y")
 	if p.Member || !p.Connected || p.RemainingBytes != volSize {
 		t.Errorf("%+v, want all %d bytes to be compared", p, volSize)
@@ -98,7 +98,12 @@ func TestReplicaThatIsAddedAgainIsAnother(t *testing.T) {
 			t.Errorf("removal seen %t: the stream of before counts: %+v", seen, p)
 		}
 		g.silent = true
-		g.up("x")
+		n := len(g.log)
+		g.up("x") // the one of before runs still
+		if p := g.c.Peer("x"); p.Connected || !slices.Equal(kinds(g.log[n:], "x"), []ActionKind{Disconnect}) {
+			t.Errorf("removal seen %t: an earlier replica is taken for the later one: %+v", seen, p)
+		}
+		g.greet("x", Greeting{Incarnation: bootA.Of(4), Process: 1})
 		if p := g.c.Peer("x"); p.RemainingBytes != volSize {
 			t.Errorf("removal seen %t: %d bytes are to be compared, want %d", seen, p.RemainingBytes, volSize)
 		}

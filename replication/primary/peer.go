@@ -204,6 +204,10 @@ func (c *Core) Up(now Instant, node string, stream uint64, g Greeting) {
 		c.act(Action{Kind: Disconnect, Node: node, Reason: noReplica})
 		return
 	}
+	if !c.vol.Is(node, g.Incarnation) {
+		c.act(Action{Kind: Disconnect, Node: node, Reason: earlierReplica})
+		return
+	}
 	c.time(now)
 	p.pinged, p.leaving, p.sent, p.reads.answers = false, false, 0, g.Reads
 	switch {

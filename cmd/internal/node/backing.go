@@ -75,7 +75,7 @@ func (v *volumes) openBacking(st *cluster.State, vol cluster.Volume, device stri
 	if err := v.openDisks(b, st, vol, paths, filedev.Config{Mode: ioMode(conf.IO), Create: !known}); err != nil {
 		return nil, err
 	}
-	b.incarnation = cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:]), Attachment: b.attachment}
+	b.incarnation = cluster.Incarnation{Boot: hex.EncodeToString(v.n.boot[:]), Attachment: b.attachment}.Of(vol.Stamp(v.n.me.Name))
 	if !known && vol.Next > vol.Size { // it may be a member when that size comes into force
 		if err := v.prepare(&vol, device); err != nil {
 			return nil, errors.Join(fmt.Errorf("volume %s has %d bytes and is to have %d: %w", vol.Name, vol.Size, vol.Next, err), b.dev.Close())

@@ -255,7 +255,7 @@ func (o *oracle) follow(s *session) {
 	}
 	for _, t := range l.told {
 		for _, m := range o.w.data() {
-			if m != n && t.lackedBy(n) && t.anyOn(m) && !v.IsHeld(m.name) {
+			if m != n && v.NumberOf(m.name) > 0 && t.lackedBy(n) && t.anyOn(m) && !v.IsHeld(m.name) { // one without a replica keeps what it has
 				o.w.violate("R19: %s begins without write %d, which %s has, and that is not held", n.name, t.value, m.name)
 			}
 		}
@@ -273,7 +273,7 @@ func (o *oracle) forgot(n *node) {
 	}
 	for b := range o.size() {
 		for _, m := range o.w.data() {
-			if has := m.disk.cache[b]; m != n && has > n.disk.cache[b] && has == o.acked[b] && !o.firm(m) && !v.IsMember(m.name) && !v.IsHeld(m.name) {
+			if has := m.disk.cache[b]; m != n && has > n.disk.cache[b] && has == o.acked[b] && !o.firm(m) && v.NumberOf(m.name) > 0 && !v.IsMember(m.name) && !v.IsHeld(m.name) {
 				o.w.violate("R19: %s lost write %d of block %d with its memory, %s has it, and is not held", n.name, has, b, m.name)
 			}
 		}

@@ -49,7 +49,7 @@ type super struct {
 }
 
 func (n *node) incarnation() cluster.Incarnation {
-	return cluster.Incarnation{Boot: fmt.Sprintf("%s-boot%d", n.name, n.boot), Attachment: "a1"}
+	return cluster.Incarnation{Boot: fmt.Sprintf("%s-boot%d", n.name, n.boot), Attachment: "a1"}.Of(n.super.number)
 }
 
 // proc is one process of haclusterd.
