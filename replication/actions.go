@@ -71,6 +71,7 @@ func (t *Tenure) noteLocked(acts *actions, a *primary.Action) {
 			acts.send = append(acts.send, o)
 		}
 	case primary.Disconnect:
+		t.peer(a.Node).way.blame(t.r.node.Now())
 		t.peer(a.Node).closeLocked() // now: later it might be another stream
 	case primary.Join:
 		t.joinLocked(a.Node)

@@ -73,8 +73,8 @@ type digests struct {
 	data  blockdev.Range // known to hold data, from the chunk on
 }
 
-func newCopier(p *peerLink, stream uint64, outbox *link.Outbox, line *link.Line, version uint16) *copier {
-	return &copier{p: p, version: version, line: newLineShare(line), t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
+func newCopier(p *peerLink, stream uint64, outbox *link.Outbox, slow slowLine, version uint16) *copier {
+	return &copier{p: p, version: version, line: newLineShare(slow), t: p.t, stream: stream, outbox: outbox, asked: map[uint64]*compared{},
 		replies: make(chan wire.Reply, maxCompares), mine: make(chan seen, maxCompares)}
 }
 

@@ -27,6 +27,7 @@ type labNode struct {
 	l       *lab
 	name    string
 	addr    string
+	relay   labRelay
 	mem     *memdev.Dev
 	disk    *kernelDisk
 	faults  *faultdev.Dev
@@ -165,6 +166,7 @@ func (n *labNode) listen() {
 	}
 	n.addr = ln.Addr().String()
 	srv := link.NewServer(n, logger(n.l.t, n.name))
+	n.listenRelay()
 	var goes sync.WaitGroup
 	goes.Go(func() { _ = srv.Serve(ln) })
 	n.l.t.Cleanup(func() {

@@ -98,6 +98,15 @@ func (l *lab) handOn(from *labNode, to string, failed bool) error {
 }
 
 func (v labNodeView) Greet(ctx context.Context, peer, by string, h wire.Hello) (*link.Sender, wire.HelloReply, error) {
+	if by != "" {
+		b := v.n.l.nodes[by]
+		c, err := b.cable.dial(ctx, b.relay.addr, &v.n.cable)
+		if err != nil {
+			return nil, wire.HelloReply{}, err
+		}
+		b.relay.opened.Add(1)
+		return link.DialOn(ctx, c, h, v.n.l.line)
+	}
 	return v.n.dial(ctx, v.n.l.nodes[peer], h)
 }
 

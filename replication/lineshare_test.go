@@ -36,7 +36,7 @@ func TestResyncLeavesTheReserveOfItsLine(t *testing.T) {
 func TestShareOfTheLineIsWhatIsCopied(t *testing.T) {
 	line := link.NewLine()
 	line.Set(shape.Settings{Rate: 1 << 20}, 0)
-	s := newLineShare(line)
+	s := newLineShare(fixedLine{line})
 	copies := func(n int64) []*primary.Op {
 		o := new(primary.Op)
 		o.Range = blockdev.Range{Len: n / 2}
@@ -57,7 +57,7 @@ func TestShareOfTheLineIsWhatIsCopied(t *testing.T) {
 	if n := s.charge(1 << 20); n < 1<<20-1000 {
 		t.Fatalf("where all differs a chunk is charged %d bytes", n)
 	}
-	none := newLineShare(nil)
+	none := newLineShare(fixedLine{nil})
 	if rest, most := none.rest(); rest != 0 || most < 1<<20 {
 		t.Fatalf("without a line: %v %d", rest, most)
 	}
@@ -87,3 +87,8 @@ func TestCompressedPayloadThatWasChangedIsRefusedAndReplayed(t *testing.T) {
 		t.Error("dropped for a single mismatch")
 	}
 }
+
+// fixedLine is the line of a stream that goes directly.
+type fixedLine struct{ line *link.Line }
+
+func (f fixedLine) Slow() *link.Line { return f.line }

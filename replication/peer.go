@@ -183,23 +183,20 @@ var outboxLimits = link.OutboxLimits{Bytes: 1 << 30, Frames: 1 << 16}
 func (p *peerLink) serve(ctx context.Context, stream uint64, by string, sender *link.Sender, g primary.Greeting) {
 	t := p.t
 	ctx, cancel := context.WithCancel(ctx)
-	t.mu.Lock()
-	p.borrowLocked(by, sender)
-	t.mu.Unlock()
 	outbox := link.NewOutbox(sender, outboxLimits)
+	t.mu.Lock()
+	p.goesLocked(t.r.node.Now(), by, sender)
+	p.outbox, p.sender, p.stream, p.probe, p.theirs = outbox, sender, stream, probe{}, nil
+	p.looks = 0
+	t.mu.Unlock()
 	var goes sync.WaitGroup
 	goes.Go(func() {
 		if err := outbox.Run(ctx); err != nil {
 			sender.Close()
 		}
 	})
-	copier := newCopier(p, stream, outbox, sender.Slow(), sender.Version())
+	copier := newCopier(p, stream, outbox, sender, sender.Version())
 	goes.Go(func() { copier.run(ctx) })
-	t.mu.Lock()
-	p.outbox, p.sender, p.stream, p.probe, p.theirs = outbox, sender, stream, probe{}, nil
-	p.looks = 0
-	p.way.by, p.way.up = by, t.r.node.Now()
-	t.mu.Unlock()
 	t.with(func(now primary.Instant) { t.core.Up(now, p.node, stream, g) })
 	t.verifyChanged()
 	t.look() // a short resync has its events too

@@ -27,8 +27,23 @@ const (
 type way struct {
 	by     string          // by way of whose node the stream that is up goes; empty: directly
 	up     cluster.Instant // since when
+	blamed bool            // its end is put down to the way
 	failed cluster.Instant // when the way failed last; 0: never
 	pause  time.Duration   // after that, before it is tried again
+}
+
+// blame notes that the stream by way of another node is of no use: who cannot tell whether that is the way or the peer takes it for
+// the way, and sees when the stream goes directly.
+func (w *way) blame(now cluster.Instant) {
+	if w.by == "" || w.blamed {
+		return
+	}
+	w.blamed = true
+	w.fail(now)
+}
+
+func (w *way) fail(now cluster.Instant) {
+	w.failed, w.pause = now, min(max(2*w.pause, wayPause), longestWayPause)
 }
 
 // SetWays says by way of which other replica's node the stream to a replica goes, by their nodes. All others go directly.
@@ -62,8 +77,8 @@ func (p *peerLink) nextWayLocked(now cluster.Instant) string {
 // wayFailed reports whether err, of a stream by way of another node, says nothing of the peer. The next attempt goes directly.
 func (p *peerLink) wayFailed(by string, err error) bool {
 	var no *link.RefusedError
-	if by == "" || errors.As(err, &no) && no.Reply.Node == p.node {
-		return false
+	if by == "" || errors.As(err, &no) && no.Reply.Node == p.node && no.Reply.Code != wire.RefusedRole {
+		return false // in that role another node than the way's may be welcome there
 	}
 	now := p.t.r.node.Now()
 	p.t.mu.Lock()
@@ -73,54 +88,65 @@ func (p *peerLink) wayFailed(by string, err error) bool {
 	return true
 }
 
-func (w *way) fail(now cluster.Instant) {
-	w.failed, w.pause = now, min(max(2*w.pause, wayPause), longestWayPause)
-}
-
 // overLocked notes the end of a stream; broke: nobody here closed it.
 func (p *peerLink) overLocked(now cluster.Instant, broke bool) {
-	w := &p.way
-	switch held := now.Sub(w.up); {
-	case w.by == "":
-	case held >= wayHolds:
-		w.failed, w.pause = 0, 0
-	case broke:
-		w.fail(now)
+	if broke {
+		p.way.blame(now)
 	}
-	w.by = ""
-	p.t.cutWaysLocked(p.node)
+	p.way.by, p.way.blamed = "", false
+	p.t.cutWaysLocked(now, p.node)
 }
 
 // followWays closes streams that could go as it is set and do not. Only tick calls it.
 func (t *Tenure) followWays() {
+	now := t.r.node.Now()
+	t.mu.Lock()
+	var wrong []*peerLink
 	for _, p := range t.links() {
-		if why := p.wrongWay(t.r.node.Now()); why != "" {
-			p.disconnect(why)
+		if p.way.by != "" && now.Sub(p.way.up) >= wayHolds && t.core.Silence(now, p.node) < t.r.timers.drop() {
+			p.way.failed, p.way.pause = 0, 0 // it works
+		}
+		if p.sender != nil && p.way.by != t.r.wayTo(p.node) && now.Sub(p.way.up) >= wayPause && p.nextWayLocked(now) != p.way.by {
+			wrong = append(wrong, p)
+		}
+	}
+	t.mu.Unlock()
+	for _, p := range wrong {
+		p.disconnect("it is to go another way")
+	}
+}
+
+// cutWaysLocked closes the streams that go by way of a node whose own stream has ended: they are likely to have ended too, and
+// would be missed only when nothing is heard of them for long. One that has not held for long may be cut again soon.
+func (t *Tenure) cutWaysLocked(now cluster.Instant, by string) {
+	for _, p := range t.links() {
+		if p.way.by == by {
+			if now.Sub(p.way.up) < wayHolds {
+				p.way.blame(now)
+			}
+			p.closeLocked()
 		}
 	}
 }
 
-func (p *peerLink) wrongWay(now cluster.Instant) string {
-	p.t.mu.Lock()
-	defer p.t.mu.Unlock()
-	if p.sender == nil || p.way.by == p.t.r.wayTo(p.node) {
-		return ""
-	}
-	next := p.nextWayLocked(now)
-	switch {
-	case next == p.way.by || now.Sub(p.way.up) < wayPause:
-		return ""
-	case next == "":
-		return "it goes directly from now on"
-	}
-	return "it goes by way of " + next + " from now on"
+// hasWays reports whether any stream is to go by way of another node.
+func (r *Replica) hasWays() bool {
+	by := r.ways.Load()
+	return by != nil && len(*by) > 0
 }
 
-// borrowLocked has the stream of sender, which goes by way of another peer's node, leave out payloads that the own stream of that one
+// goesLocked notes that a stream, which begins, goes by way of another peer's node. It leaves out payloads that the own stream of that one
 // brings there. Only what is put from now on counts: it comes after the other node has begun to keep it.
-func (p *peerLink) borrowLocked(by string, sender *link.Sender) {
+func (p *peerLink) goesLocked(now cluster.Instant, by string, sender *link.Sender) {
+	p.way.by, p.way.up, p.way.blamed = by, now, false
 	feeder := p.t.peer(by)
-	if feeder == nil || feeder.sender == nil || feeder.sender.Version() < wire.VersionPlace || sender.Version() < wire.VersionPlace {
+	switch {
+	case by == "":
+		return
+	case feeder == nil || feeder.sender == nil: // it ended while this one was opened
+		sender.Close()
+		return
+	case feeder.sender.Version() < wire.VersionPlace || sender.Version() < wire.VersionPlace:
 		return
 	}
 	if feeder.lender == nil {
@@ -130,24 +156,8 @@ func (p *peerLink) borrowLocked(by string, sender *link.Sender) {
 	sender.LendFrom(feeder.lender)
 }
 
-// hasWays reports whether any stream is to go by way of another node.
-func (r *Replica) hasWays() bool {
-	by := r.ways.Load()
-	return by != nil && len(*by) > 0
-}
-
-// cutWaysLocked closes the streams that go by way of a node whose own stream has ended: they are likely to have ended too, and
-// would be missed only when nothing is heard of them for long.
-func (t *Tenure) cutWaysLocked(by string) {
-	for _, p := range t.links() {
-		if p.way.by == by {
-			p.closeLocked()
-		}
-	}
-}
-
-// Feed is what this replica keeps, from now on, of the stream that it has of that primary in that epoch, for streams that its node
-// carries on; nil: it has none.
+// Feed is what this replica keeps, from now on, of the stream that it has of that primary in that epoch, for a stream that its node
+// carries on until it calls End; nil: it has none.
 func (r *Replica) Feed(primary string, e cluster.Epoch) *link.Feed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,6 +168,7 @@ func (r *Replica) Feed(primary string, e cluster.Epoch) *link.Feed {
 	if s.feed.Load() == nil {
 		s.feed.Store(link.NewFeed())
 	}
+	s.feed.Load().Begin()
 	return s.feed.Load()
 }
 

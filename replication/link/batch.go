@@ -17,6 +17,20 @@ type Batch struct {
 	buf   *blockdev.Buf // in which large ones lie, aligned as a Buf is, nil: none
 	piece [1][]byte
 	refs  atomic.Int32
+	// placed is how many bytes of payload are of writes with a place; 0: not counted yet.
+	placed int
+}
+
+func (b *Batch) placedLen() int {
+	if b.placed > 0 {
+		return b.placed
+	}
+	for i := range b.Frames {
+		if f := &b.Frames[i]; f.Kind == wire.Write && f.ID != 0 {
+			b.placed += f.PayloadLen()
+		}
+	}
+	return b.placed
 }
 
 var batches = sync.Pool{New: func() any { return new(Batch) }}
@@ -74,6 +88,6 @@ func (b *Batch) Free() {
 	if b.buf != nil {
 		b.buf.Free()
 	}
-	b.chunk, b.buf, b.piece[0] = nil, nil, nil
+	b.chunk, b.buf, b.piece[0], b.placed = nil, nil, nil, 0
 	batches.Put(b)
 }

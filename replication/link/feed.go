@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"hacluster/blockdev"
 	"hacluster/replication/wire"
 )
 
-// Feed keeps the payloads of the writes that a standby received last, feedLimit bytes of them, for the streams that it carries on.
+// Feed keeps the payloads of the writes that a standby received last, feedLimit bytes of them, for the streams that it carries on, as
+// long as there are any.
 type Feed struct {
+	users  atomic.Int32
 	mu     sync.Mutex
 	kept   []keptWrite // by place; from first on
 	first  int
@@ -41,13 +44,38 @@ func (k *keptWrite) free() {
 	}
 }
 
+// feedMost bounds what small writes take beside their payloads: a primary lends none that is so many writes old.
+const feedMost = 2 * lendRing
+
 // NewFeed returns one that keeps nothing yet.
 func NewFeed() *Feed { return new(Feed) }
 
+// Begin has it keep what comes from now on, until End. Both are called once for each stream that is carried on.
+func (f *Feed) Begin() { f.users.Add(1) }
+
+// End lets go what is kept when nobody else needs it.
+func (f *Feed) End() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.users.Add(-1) == 0 {
+		f.dropLocked()
+	}
+}
+
+func (f *Feed) dropLocked() {
+	for _, k := range f.kept[f.first:] {
+		k.free()
+	}
+	f.kept, f.first, f.bytes = nil, 0, 0
+}
+
 // Keep keeps the payload of a write with a place, which was verified, and of b, which holds it, a reference.
 func (f *Feed) Keep(b *Batch, w *wire.Frame) {
+	if f.users.Load() == 0 {
+		return
+	}
 	k := keptWrite{place: w.ID, n: w.PayloadLen()}
-	if b.buf != nil {
+	if b.buf != nil && 2*b.placedLen() >= len(b.buf.Bytes()) { // else mostly copies of a resync are in it, which nobody is lent
 		b.Ref()
 		k.batch, k.pieces = b, w.Payload
 	} else { // it lies in memory that is read into again when it is free, and is much larger
@@ -60,7 +88,7 @@ func (f *Feed) Keep(b *Batch, w *wire.Frame) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.over != nil || k.place <= f.newest {
+	if f.over != nil || f.users.Load() == 0 || k.place <= f.newest {
 		k.free()
 		return
 	}
@@ -72,7 +100,7 @@ func (f *Feed) Keep(b *Batch, w *wire.Frame) {
 
 // forgetLocked lets go what is beyond the limit.
 func (f *Feed) forgetLocked() {
-	for ; f.bytes > feedLimit; f.first++ {
+	for ; f.bytes > feedLimit || len(f.kept)-f.first > feedMost; f.first++ {
 		f.bytes -= f.kept[f.first].n
 		f.kept[f.first].free()
 		f.kept[f.first] = keptWrite{}
@@ -99,10 +127,7 @@ func (f *Feed) Close() {
 		return
 	}
 	f.over = errors.New("the stream to this node, from which payloads are carried on, has ended")
-	for _, k := range f.kept[f.first:] {
-		k.free()
-	}
-	f.kept, f.first = nil, 0
+	f.dropLocked()
 	f.wakeLocked()
 }
 

@@ -65,10 +65,11 @@ func (l *Lender) holds(frames []wire.Frame) bool {
 type lending struct {
 	from *Lender
 
-	mu   sync.Mutex
-	way  []onWay // oldest first
-	lent int     // bytes of way that were left out
-	full int     // and that were not
+	mu    sync.Mutex
+	way   []onWay // oldest first; from first on
+	first int
+	lent  int // bytes of way that were left out
+	full  int // and that were not
 }
 
 type onWay struct {
@@ -77,11 +78,12 @@ type onWay struct {
 	lent bool
 }
 
-// begin decides whether the payloads of a message, n bytes, are left out; last is its last sequence number, 0 for none.
+// begin decides whether the payloads of a message, n bytes, are left out; last is its last sequence number, 0 for none. No more
+// messages are on their way then than who relays reads ahead.
 func (l *lending) begin(frames []wire.Frame, n int, last uint64) (lends bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lends = l.full == 0 && l.lent+n <= lendWindow && l.from.holds(frames)
+	lends = n > 0 && l.full == 0 && l.lent+n <= lendWindow && len(l.way)-l.first < queueMost/2 && l.from.holds(frames)
 	switch {
 	case last == 0: // nothing of it is acknowledged
 		return lends
@@ -97,15 +99,17 @@ func (l *lending) begin(frames []wire.Frame, n int, last uint64) (lends bool) {
 func (l *lending) acked(seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k := 0
-	for ; k < len(l.way) && l.way[k].seq <= seq; k++ {
-		if l.way[k].lent {
-			l.lent -= l.way[k].n
+	for ; l.first < len(l.way) && l.way[l.first].seq <= seq; l.first++ {
+		if w := l.way[l.first]; w.lent {
+			l.lent -= w.n
 		} else {
-			l.full -= l.way[k].n
+			l.full -= w.n
 		}
 	}
-	l.way = append(l.way[:0], l.way[k:]...)
+	if l.first > len(l.way)/2 {
+		l.way = l.way[:copy(l.way, l.way[l.first:])]
+		l.first = 0
+	}
 }
 
 // LendFrom has the stream, which the node at the other end carries on, leave out payloads that l says that node has. It comes before

@@ -9,17 +9,18 @@ import (
 	"testing"
 
 	"hacluster/blockdev"
+	"hacluster/replication/shape"
 	"hacluster/replication/wire"
 )
 
 // cascade is a primary with a stream to a near standby, and one to a far standby that the near one carries on.
 type cascade struct {
-	t         *testing.T
-	near, far *Sender
-	line      *Line // of the far stream, as far as the near standby
-	lender    *Lender
-	feed      *Feed
-	ended     chan error
+	t            *testing.T
+	near, far    *Sender
+	line, beyond *Line // of the far stream, as far as the near standby and from there on
+	lender       *Lender
+	feed         *Feed
+	ended        chan error
 
 	mu  sync.Mutex
 	got map[uint64][]byte // by place: what the far standby has
@@ -27,7 +28,7 @@ type cascade struct {
 
 // newCascade: the far standby acknowledges when ack lets it.
 func newCascade(t *testing.T, ack chan struct{}) *cascade {
-	c := &cascade{t: t, lender: new(Lender), feed: NewFeed(), line: NewLine(), got: map[uint64][]byte{}}
+	c := &cascade{t: t, lender: new(Lender), feed: NewFeed(), line: NewLine(), beyond: NewLine(), got: map[uint64][]byte{}}
 	t.Cleanup(c.feed.Close)
 	keep := serve(t, func(ctx context.Context, s *Session) error {
 		if err := accept(s); err != nil {
@@ -39,7 +40,9 @@ func newCascade(t *testing.T, ack chan struct{}) *cascade {
 				return err
 			}
 			for i := range b.Frames {
-				c.feed.Keep(b, &b.Frames[i])
+				if f := &b.Frames[i]; f.Kind == wire.Write && f.ID != 0 {
+					c.feed.Keep(b, f)
+				}
 			}
 			last := b.Frames[len(b.Frames)-1].Seq
 			b.Free()
@@ -56,7 +59,8 @@ func newCascade(t *testing.T, ack chan struct{}) *cascade {
 		defer c.mu.Unlock()
 		c.got[f.ID] = bytes.Join(f.Payload, nil)
 	}))
-	by, ended := relayWith(t, end, NewLine(), c.feed)
+	c.feed.Begin()
+	by, ended := relayWith(t, end, c.beyond, c.feed)
 	c.ended = ended
 	c.near = dial(t, keep)
 	c.far = dialOn(t, by, c.line)
@@ -254,4 +258,77 @@ func TestLentMessageIsNotForAStandby(t *testing.T) {
 	if _, err := s.Recv(); !errors.Is(err, ErrEnded) {
 		t.Fatal(err)
 	}
+}
+
+// Many small messages are lent only as far as they are read ahead: their payloads are not kept until a slow line gets to them.
+func TestSmallMessagesAreLentAsFarAsTheyAreRead(t *testing.T) {
+	ack := make(chan struct{}, 1<<14)
+	c := newCascade(t, ack)
+	c.beyond.Set(shape.Settings{Rate: 200_000}, 0)
+	small, large := fill(512, 1), fill(1<<20, 2)
+	defer small.Free()
+	defer large.Free()
+	const n = 2*queueMost + 100
+	for p := uint64(1); p <= n; p++ {
+		c.toNear(placed(p, small))
+		c.toFar(placed(p, small))
+	}
+	eventually(t, "what is lent to be read", func() bool { return c.line.Figures().Plain >= n*512 })
+	for p := uint64(n + 1); p <= n+feedLimit>>20+2; p++ { // the near one goes on
+		if err := c.near.Send([]wire.Frame{placed(p, large)}); err != nil {
+			t.Fatal(err)
+		}
+		awaitAck(t, c.near, p)
+	}
+	c.beyond.Set(shape.Settings{}, 0)
+	for range n {
+		ack <- struct{}{}
+	}
+	awaitAck(t, c.far, n)
+	c.has(n, small)
+}
+
+// Copies of a resync that came in one message with a write are not kept with it.
+func TestFeedKeepsNoCopies(t *testing.T) {
+	c := newCascade(t, nil)
+	large, small := fill(1<<20-4096, 1), fill(4096, 2)
+	defer large.Free()
+	defer small.Free()
+	const n = 64
+	for i := uint64(0); i < n; i++ {
+		f := writeFrame(2*i+2, small)
+		f.ID = i + 1
+		if err := c.near.Send([]wire.Frame{writeFrame(2*i+1, large), f}); err != nil {
+			t.Fatal(err)
+		}
+		awaitAck(t, c.near, 2*i+2)
+	}
+	c.feed.mu.Lock()
+	defer c.feed.mu.Unlock()
+	if len(c.feed.kept) != n || c.feed.bytes != n*4096 {
+		t.Fatalf("%d writes of %d bytes are kept, want %d of 4096 each", len(c.feed.kept), c.feed.bytes, n)
+	}
+	for _, k := range c.feed.kept {
+		if k.batch != nil {
+			t.Fatalf("a message of %d bytes is kept for a write of %d", len(k.batch.buf.Bytes()), k.n)
+		}
+	}
+}
+
+// What nobody is carried on needs is not kept.
+func TestFeedWithoutUsersKeepsNothing(t *testing.T) {
+	c := newCascade(t, nil)
+	b := fill(4096, 1)
+	defer b.Free()
+	c.toNear(placed(1, b))
+	c.feed.End()
+	c.toNear(placed(2, b))
+	if n := len(c.feed.kept); n != 0 {
+		t.Fatalf("%d writes are kept", n)
+	}
+	c.feed.Begin()
+	c.toNear(placed(3, b))
+	c.toFar(placed(3, b))
+	awaitAck(t, c.far, 3)
+	c.has(3, b)
 }

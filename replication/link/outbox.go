@@ -23,7 +23,7 @@ type OutboxLimits struct {
 type Outbox struct {
 	limits OutboxLimits
 	to     framer
-	slow   *Line // nil: none
+	sender *Sender // to, if it is one
 	pump   pump
 
 	mu      sync.Mutex
@@ -48,7 +48,7 @@ type framer interface {
 // waits for it.
 func NewOutbox(s *Sender, limits OutboxLimits) *Outbox {
 	o := newOutbox(s, limits)
-	o.slow = s.Slow()
+	o.sender = s
 	return o
 }
 
@@ -119,10 +119,17 @@ func (o *Outbox) load() (bool, error) {
 	return true, o.to.begin(o.now)
 }
 
+func (o *Outbox) slow() *Line {
+	if o.sender == nil {
+		return nil
+	}
+	return o.sender.Slow()
+}
+
 // fill is the number of frames that go into the next message; at least one. On a slow line messages are small: the peer
 // answers each, and who hears nothing of it for long takes it for lost.
 func (o *Outbox) fill(frames []wire.Frame) int {
-	bytes, most := frames[0].PayloadLen(), min(o.limits.MessageBytes, o.slow.piece())
+	bytes, most := frames[0].PayloadLen(), min(o.limits.MessageBytes, o.slow().piece())
 	n := 1
 	for n < min(len(frames), wire.MaxFrames) && bytes+frames[n].PayloadLen() <= most {
 		bytes += frames[n].PayloadLen()

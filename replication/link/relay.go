@@ -99,6 +99,7 @@ func (r *relay) greet() (accepted bool, err error) {
 		return false, err
 	}
 	putPrefix(msg, len(msg)-prefixSize, 0)
+	_ = r.conn.SetDeadline(time.Now().Add(helloTime)) // nobody looks meanwhile whether the primary is still there
 	_, sent := r.conn.Write(msg)
 	head, _, err := r.in.message(greetingLimits)
 	if err != nil {
@@ -108,6 +109,7 @@ func (r *relay) greet() (accepted bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	_ = r.conn.SetDeadline(time.Time{})
 	reply.VersionMax = min(reply.VersionMax, wire.Version)
 	if reply.Code == wire.Accepted && min(hello.VersionMax, reply.VersionMax) >= wire.VersionPacked {
 		r.to.packer = &packer{line: r.to.line}

@@ -59,6 +59,28 @@ func TestRelayCarriesAStreamOn(t *testing.T) {
 	}
 }
 
+// A standby that does not answer the greeting does not keep a relay whose primary has given up.
+func TestRelayDoesNotWaitForAGreetingForEver(t *testing.T) {
+	stuck := make(chan struct{})
+	far := serve(t, func(ctx context.Context, s *Session) error {
+		select {
+		case <-stuck:
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	defer close(stuck)
+	near, ended := relayTo(t, far, NewLine())
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := Dial(ctx, connect(t, near), hello()); err == nil {
+		t.Fatal("greeted by who says nothing")
+	}
+	if err := receive(t, "the relay's end", ended); err == nil {
+		t.Fatal("no error")
+	}
+}
+
 // What the standby says last reaches the primary: it decides what is made of the standby (R21, R23).
 func TestRelayCarriesTheLastWordBack(t *testing.T) {
 	far := serve(t, apply(nil))

@@ -125,7 +125,7 @@ func (s *Sender) begin(frames []wire.Frame) error {
 	if s.paced != nil {
 		s.paced.plain = len(head) + payload
 	}
-	if s.lending != nil && payload > 0 && s.lending.begin(frames, payload, lastOf(frames)) {
+	if s.lending != nil && s.lending.begin(frames, payload, lastOf(frames)) {
 		wire.Lend(head[prefixSize:])
 		s.pieces, payload = s.pieces[:1], 0
 	}

@@ -2,7 +2,7 @@ package config
 
 import "fmt"
 
-// ways refuses what no stream could go by: a replica that is not there, and a way of more than one step.
+// ways refuses what no stream could go by: a replica that is not there, and a way of more than one step; and what writers wait for.
 func (r *report) ways(v Volume) {
 	for _, rep := range v.Replicas {
 		if rep.Via == "" {
@@ -10,6 +10,8 @@ func (r *report) ways(v Volume) {
 		}
 		by, ok := v.Replica(rep.Via)
 		switch {
+		case v.ModeOf(rep) != ModeAsync:
+			r.add(rep.viaAt, "via in mode "+string(v.ModeOf(rep)), "mode async is wanted for a replica with a via: writers would wait for two nodes, and for the time that it takes to notice that the one in between is gone")
 		case rep.Via == rep.Node:
 			r.add(rep.viaAt, "via itself", "the node of another replica of the volume is wanted, which carries on what is sent to this one")
 		case !ok:

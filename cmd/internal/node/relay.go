@@ -26,6 +26,7 @@ func (h relays) Replicate(ctx context.Context, s *link.Session) error {
 	if feed == nil {
 		return no(why)
 	}
+	defer feed.End()
 	to, _ := n.cfg.Node(hello.Target)
 	dial, cancel := context.WithTimeout(ctx, n.conf().Timers.DropAfter)
 	conn, err := n.trans.Dial(dial, to.Address, identity.ProtoData)
