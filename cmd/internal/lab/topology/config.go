@@ -10,7 +10,8 @@ import (
 const file = `cluster "lab" {
   rto      = "{{.RTO}}"
   data_dir = "{{.Dir}}/nodes/${node.name}/data"
-}
+{{if .Fences}}  fencing  = "required"
+{{end}}}
 {{range .Nodes}}node "{{.Name}}" {
 {{- if .Witness}}
   role    = "witness"{{end}}
@@ -29,7 +30,7 @@ volume "vol" {
   }
 {{.Extra}}
 }
-`
+{{.Fences}}`
 
 // writeConfig writes cluster.hcl, one file for all nodes.
 func (l *Lab) writeConfig(s *State) error {
@@ -47,7 +48,7 @@ func (l *Lab) writeConfig(s *State) error {
 	}
 	var text strings.Builder
 	err := template.Must(template.New("cluster.hcl").Parse(file)).Execute(&text, map[string]any{
-		"RTO": s.Config.RTO, "Dir": l.Dir, "Nodes": nodes, "Size": s.Config.Size, "Mode": cmp.Or(s.Config.Mode, "sync"), "Extra": s.Config.Extra, "Link": s.Config.Link,
+		"RTO": s.Config.RTO, "Dir": l.Dir, "Nodes": nodes, "Size": s.Config.Size, "Mode": cmp.Or(s.Config.Mode, "sync"), "Extra": s.Config.Extra, "Link": s.Config.Link, "Fences": strings.ReplaceAll(s.Config.Fences, "{lab}", l.Name),
 	})
 	if err != nil {
 		return err

@@ -55,6 +55,7 @@ type Config struct {
 	Mode      string // of the volume, default "sync"
 	Extra     string // more lines of the volume block
 	Link      string // the link block of the two nodes with replicas
+	Fences    string // fence blocks; with any, fencing is required. {lab} in them is the lab's name
 	Clocks    bool   // the daemons in Bin have clocks that can be stepped (package wallclock)
 	Disks     bool   // the nodes' folders lie on disks that can lose power, fail and hang
 }
