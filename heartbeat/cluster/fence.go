@@ -31,7 +31,7 @@ const (
 type FenceNode struct {
 	Node string    `json:"node"`
 	Word FenceWord `json:"word"`
-	// Attempt is the number of the try; one more than the last for begun, confirmed and refuted.
+	// Attempt is the number of the try; one more than the last for begun, confirmed and refuted, which only raises it.
 	Attempt uint64 `json:"attempt"`
 	// Start is the newest process of the node that was known: it and all before it are meant.
 	Start uint64 `json:"start"`
@@ -99,9 +99,14 @@ func (s *State) fenceNode(c Command, f *FenceNode) string {
 	case FenceEnded:
 		now.Failed = 0
 	case FenceRefuted:
-		now.Off = 0
+		now.Off, now.Attempt = 0, max(f.Attempt, was.Attempt)
 	}
 	n.Fence = &now
+	if f.Word == FenceRefuted && was.Word == FenceBegun { // that try goes on
+		tried := was
+		tried.Off = 0
+		n.Fence = &tried
+	}
 	s.Nodes[f.Node] = n
 	s.fenceEvent(c, &now, f.Node, was.Failed)
 	return ""
@@ -127,10 +132,11 @@ func mayFence(f *FenceNode, n *Node, was *Fence) string {
 			return fmt.Sprintf("said of attempt %d on process %d of %s, the last is attempt %d on process %d: %s", f.Attempt, f.Start, f.Node, was.Attempt, was.Start, was.Word)
 		}
 		return ""
-	case FenceRefuted:
+	case FenceRefuted: // whatever was begun meanwhile: at worst a further attempt finds what was true
 		if was.Off == 0 || was.Off < f.Start {
 			return fmt.Sprintf("process %d of %s was not said to be off", f.Start, f.Node)
 		}
+		return ""
 	default:
 		return fmt.Sprintf("unknown word %q", f.Word)
 	}

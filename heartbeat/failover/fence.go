@@ -34,12 +34,16 @@ type (
 	}
 )
 
-// offSince is when we saw first that a node's process is off, and the newest round then.
+// offSince is when we saw first that a node's process is off, by which attempt, and the newest round then.
 type offSince struct {
 	process uint64
+	attempt uint64 // 0: it was said before our term, and others have begun since
 	round   uint64
 	at      Instant
 }
+
+// beside is a node that is turned off although nobody waits for it, and the newest round when that began.
+type beside struct{ start, round uint64 }
 
 // liar is a process that answered after it was said to be off, and when we had that refuted last.
 type liar struct {
@@ -53,29 +57,47 @@ func (l *Leader) learnFences(now Instant) {
 		if n.Fence == nil || n.Fence.Off == 0 {
 			delete(l.off, name)
 			delete(l.liars, name)
-		} else if l.off[name].process != n.Fence.Off {
-			l.off[name] = offSince{n.Fence.Off, l.lastNum, now}
+			continue
 		}
-	}
-	for _, name := range slices.Collect(maps.Keys(l.off)) {
-		if _, ok := l.state.Nodes[name]; !ok {
-			delete(l.off, name)
+		attempt := uint64(0) // by which it is off, if the newest word says so
+		if n.Fence.Word == cluster.FenceOff || n.Fence.Word == cluster.FenceConfirmed {
+			attempt = n.Fence.Attempt
+		}
+		if o := l.off[name]; o.process != n.Fence.Off || attempt > o.attempt { // what was a lie before may be true now
+			l.off[name] = offSince{n.Fence.Off, attempt, l.lastNum, now}
 			delete(l.liars, name)
 		}
 	}
+	gone := func(name string) bool { _, ok := l.state.Nodes[name]; return !ok }
+	maps.DeleteFunc(l.off, func(name string, _ offSince) bool { return gone(name) })
+	maps.DeleteFunc(l.liars, func(name string, _ liar) bool { return gone(name) })
+	maps.DeleteFunc(l.beside, func(name string, _ beside) bool { return gone(name) })
+}
+
+// FenceOver tells that a node is not being turned off any more, whatever came of it, or cannot be.
+func (l *Leader) FenceOver(node string) { delete(l.beside, node) }
+
+// countsAsOff reports whether a node's process is said to be off: it gets no grant before that is taken back, for the next leader would
+// go by it (R10).
+func (l *Leader) countsAsOff(node string, process uint64) bool {
+	return l.off[node].process >= process && process != 0
 }
 
 // alive notes that a process of a node speaks, after a question of that round; 0: unasked, by its own message.
-func (l *Leader) alive(now Instant, node string, process, round uint64) []Action {
+func (l *Leader) alive(now Instant, node string, process, round uint64) (out []Action) {
+	if b, ok := l.beside[node]; ok && process <= b.start && (round == 0 || round > b.round) {
+		delete(l.beside, node)
+		out = append(out, Spare{Node: node, Why: "it answers"})
+	}
 	o, ok := l.off[node]
 	if !ok || process > o.process || round != 0 && round <= o.round {
-		return nil
+		return out
 	}
 	if s, known := l.liars[node]; known && now.Sub(s.said) < l.cfg.Lease {
-		return nil
+		return out
 	}
 	l.liars[node] = liar{o.process, now}
-	return []Action{Refute{Node: node, Start: process}}
+	return append(out, Refute{Node: node, Start: process})
 }
 
 // mayFollow reports whether nothing of the old primary is in the way of a promotion. fence: its node is to be turned off for that.
@@ -92,14 +114,20 @@ func (l *Leader) mayFollow(now Instant, v *cluster.Volume, a *account, p *cluste
 		return true, false // its own newer process says so
 	case a.released == replaced:
 		return false, false // likewise, as soon as it is registered
-	case l.liars[v.Primary].process >= v.Process && v.Process != 0:
-		return false, true
-	case !l.state.Gone(v.Primary, v.Process):
-		return false, true
+	case l.liars[v.Primary].process >= v.Process && v.Process != 0, !l.state.Gone(v.Primary, v.Process):
+		return false, l.mayFence(now, a, p)
 	}
 	o := l.off[v.Primary]
 	ans := l.reports[p.Candidate]
 	return now.Sub(o.at) >= l.cfg.RoundTimeout && ans.round > o.round, false
+}
+
+// mayFence reports whether the old primary's node is to be turned off: not before it was asked once after the end of its lease and had the
+// time to answer, for another's answer is often there a moment earlier; and not soon where all were stopped or lost their memory, for then
+// it may just boot last.
+func (l *Leader) mayFence(now Instant, a *account, p *cluster.Promote) bool {
+	cold := p.Basis != cluster.BasisUnchanged && p.Basis != cluster.BasisHandOver && p.Basis != cluster.BasisForced
+	return l.lastNum > a.after && now.Sub(a.ended) >= l.cfg.RoundTimeout && (!cold || now.Sub(l.since) >= l.cfg.ColdFor)
 }
 
 // knowsEnd reports whether the old primary's process has answered a question that was asked after its lease had ended. Its clock runs, so
@@ -129,6 +157,7 @@ func (l *Leader) besides(v *cluster.Volume, a *account) []Action {
 	if a.epoch == v.Epoch || v.Primary == f.Node || l.state.Nodes[f.Node].Start != f.Start {
 		return nil
 	}
+	l.beside[f.Node] = beside{f.Start, l.lastNum}
 	return []Action{*f}
 }
 

@@ -348,3 +348,126 @@ func TestFenceCountsForTheNextLeader(t *testing.T) {
 	g.pass(lease)
 	g.wantPromotion("s", cluster.BasisUnchanged)
 }
+
+// A lie that could not be refuted before the next try began is none any more when that try has the node off, or a person says so.
+func TestALieIsForgottenWhenTheNodeIsTurnedOffAfterAll(t *testing.T) {
+	for name, last := range map[string]cluster.FenceWord{"the next try": off, "a person": confirmed} {
+		g := required(t)
+		g.say(begun, off)
+		g.reach["p"] = true
+		g.pass(lease / 4)
+		g.reach["p"] = false
+		if g.l.liars["p"].process == 0 {
+			t.Fatalf("%s: it answered, and that is not noted", name)
+		}
+		g.say(begun)
+		g.say(last)
+		g.pass(2 * lease)
+		g.wantPromotion("s", cluster.BasisUnchanged)
+	}
+}
+
+// R10: a process that counts as off is granted nothing before that is taken back: the next leader goes by what is committed, and would
+// have it followed while its lease runs.
+func TestAProcessThatCountsAsOffIsGrantedNothing(t *testing.T) {
+	for name, words := range map[string][]cluster.FenceWord{"agents lied": {begun, off}, "a person erred": {confirmed}} {
+		g := required(t)
+		g.say(words...)
+		g.reach["p"] = true
+		if g.named("p") {
+			t.Fatalf("%s: it is granted the volume", name)
+		}
+		g.say(refuted)
+		if !g.named("p") {
+			t.Fatalf("%s: it is not granted the volume, and what was said is taken back", name)
+		}
+	}
+}
+
+// followed is a rig without fencing required in which s has followed p, which is to be turned off beside that.
+func followed(t *testing.T, self string) *rig {
+	t.Helper()
+	g := newRig(t)
+	g.l.cfg.Self = self
+	g.applied()
+	g.lose()
+	g.pass(2 * lease)
+	p := g.promotion()
+	if p == nil {
+		t.Fatal("nobody follows")
+	}
+	if r := g.commit(cluster.Command{Promote: p}); r.Void != "" {
+		t.Fatal(r.Void)
+	}
+	g.wantFences(Fence{Node: "p", Start: 1, Beside: true})
+	return g
+}
+
+func TestWhoIsTurnedOffBesideAPromotionIsSparedWhenItAnswers(t *testing.T) {
+	g := followed(t, "w")
+	g.pass(lease)
+	g.wantFences()
+	g.reach["p"] = true
+	g.request("p")
+	g.wantFences(Spare{Node: "p"})
+}
+
+// The next leader would not know of it.
+func TestLeadershipStaysWhileANodeIsTurnedOff(t *testing.T) {
+	for _, over := range []bool{false, true} {
+		g := followed(t, "s")
+		if over {
+			g.l.FenceOver("p")
+		}
+		for range 6 {
+			g.request("s")
+			g.l.reports["w"] = answer{asked: g.now}
+			g.pass(lease / 4)
+		}
+		if moved := len(g.moves) > 0; moved != over {
+			t.Errorf("fencing over %t: leadership moved %t", over, moved)
+		}
+	}
+}
+
+// What p says of itself comes a moment after what s says, in answer to the same question.
+func TestNobodyIsTurnedOffBeforeItHadTheTimeToAnswer(t *testing.T) {
+	g := newRig(t)
+	g.state.Fencing = cluster.FencingRequired
+	g.applied()
+	g.named("p")
+	g.reach["p"] = false
+	g.giveUp(term - 1)
+	g.wantFences()
+	g.run(g.answer("p", g.l.round.number))
+	g.wantFences()
+	g.wantPromotion("s", cluster.BasisUnchanged)
+}
+
+func TestMaintenanceEndsTheWishToTurnANodeOff(t *testing.T) {
+	g := required(t)
+	g.wantFences(Fence{Node: "p", Start: 1})
+	g.state = g.state.Clone()
+	g.state.Maintenance = true
+	g.applied()
+	g.pass(lease)
+	g.wantFences(Spare{Node: "p"})
+}
+
+// All were stopped cleanly, and the node that served last boots last.
+func TestAfterAColdStartTheLastPrimaryIsGivenTimeToBoot(t *testing.T) {
+	g := newRig(t)
+	g.state.Fencing = cluster.FencingRequired
+	n := g.state.Nodes["s"]
+	n.Start, n.Boot = 2, "b"
+	g.state.Nodes["s"] = n
+	g.starts["s"] = 2
+	g.reports["s"] = cluster.Report{Volume: "v", Incarnation: incB, Process: 2, Epoch: 3, Held: true, Clean: &cluster.Clean{Incarnation: incA, Process: 1}}
+	g.reach["p"] = false
+	g.l = NewLeader(Config{Self: "w", Term: term, Lease: lease}, g.now)
+	g.applied()
+	g.pass(g.l.cfg.ColdFor - lease)
+	g.wantFences()
+	g.pass(2 * lease)
+	g.wantFences(Fence{Node: "p", Start: 1})
+}

@@ -225,7 +225,7 @@ func (l *Leader) grant(now Instant, q cluster.LeaseRequest) cluster.Grant {
 	var named []led
 	for _, v := range l.primaries[q.Node] {
 		a := v.book
-		if v.process != q.Start || id.older(a.gaveUp[q.Node]) {
+		if v.process != q.Start || id.older(a.gaveUp[q.Node]) || l.countsAsOff(q.Node, q.Start) {
 			continue
 		}
 		if a.deciding != nil || a.released != "" {

@@ -31,6 +31,9 @@ type Config struct {
 	Drift float64
 	// RoundTimeout is after how long an unanswered round is given up so that the next can start; default Lease/4.
 	RoundTimeout time.Duration
+	// ColdFor is for how long, where fencing is required, the node that served last is given to boot after a start of the whole cluster;
+	// default 5 min.
+	ColdFor time.Duration
 }
 
 // Leader is what one Raft leader knows in one term. Not safe for concurrent use.
@@ -68,6 +71,7 @@ type Leader struct {
 	off     map[string]offSince // nodes of which a process is off
 	liars   map[string]liar     // those that answer all the same
 	fencing map[string]Fence    // what was asked for
+	beside  map[string]beside   // likewise, beside a promotion that did not wait for it, and is not over
 	myself  bool                // it is we who are to be fenced, which another does
 }
 
@@ -166,9 +170,12 @@ func NewLeader(cfg Config, now Instant) *Leader {
 	if cfg.RoundTimeout == 0 {
 		cfg.RoundTimeout = cfg.Lease / 4
 	}
+	if cfg.ColdFor == 0 {
+		cfg.ColdFor = 5 * time.Minute
+	}
 	return &Leader{cfg: cfg, longest: cfg.Lease, since: now, state: cluster.NewState(),
 		accepted: map[string]requestID{}, accounts: map[string]*account{}, reports: map[string]answer{}, orders: map[string]Order{}, relayed: map[string]relay{}, sent: map[string]sent{},
-		off: map[string]offSince{}, liars: map[string]liar{}}
+		off: map[string]offSince{}, liars: map[string]liar{}, beside: map[string]beside{}}
 }
 
 // Actions. The node carries them out in order.
@@ -326,7 +333,7 @@ func (l *Leader) findCalm(now Instant) {
 // moveAway keeps leadership on a node that is not primary, so that losing a primary does not also cost an election, and
 // that every primary reaches: what it proposes goes to the leader directly, and what is decided comes from there.
 func (l *Leader) moveAway(now Instant) []Action {
-	if len(l.orders) > 0 || len(l.fencing) > 0 && !l.myself {
+	if len(l.orders) > 0 || len(l.fencing) > 0 && !l.myself || len(l.beside) > 0 {
 		return nil // the next leader would not know of them, and would ask the agents that run once more
 	}
 	// A new primary is to be granted its volumes first, and its node stores a new epoch of each.

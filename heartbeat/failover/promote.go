@@ -78,6 +78,7 @@ func (l *Leader) decide(now Instant, v *cluster.Volume) []Action {
 	}
 	c := l.choose(now, v, a, why)
 	if c == nil {
+		a.fence = "" // nobody could follow, or only on a person's word
 		l.want(now, v, a)
 		return nil
 	}

@@ -309,3 +309,28 @@ func TestFencingIsAppliedOnline(t *testing.T) {
 	r.start(old)
 	r.same()
 }
+
+// Without fencing required nobody waits for the agents, and whoever serves again when their delay is over must not be turned off.
+func TestWhoServesAgainIsNotTurnedOffLate(t *testing.T) {
+	var blocks strings.Builder
+	for _, n := range []string{"alpha", "beta"} {
+		fmt.Fprintf(&blocks, "fence %q {\n  level   = 1\n  agent   = \"${dir}/fence_e2e\"\n  timeout = \"3s\"\n  delay   = \"15s\"\n  tries   = 1\n  options = { level = \"1\", dir = \"${dir}\" }\n}\n", n)
+	}
+	r := newRig(t, Config{RTO: "3s", Blocks: blocks.String()})
+	r.put("fence_e2e", agentText)
+	r.behave("alpha", "ok")
+	r.behave("beta", "ok")
+	r.start()
+	r.notePids()
+	r.until("the volume is healthy", Healthy)
+	old := r.vol().Primary
+	r.signal(syscall.SIGSTOP, old)
+	r.until("the other follows", PrimaryIs(other(old)))
+	r.until("it is to be turned off", lastWord(old, "begun"))
+	r.signal(syscall.SIGCONT, old)
+	r.until("it is spared", lastWord(old, "ended"))
+	r.until("all is well", Healthy)
+	if asked := r.text("asked"); asked != "" {
+		t.Fatalf("asked %q", asked)
+	}
+}

@@ -63,6 +63,7 @@ func (l *leading) fence(a failover.Fence) {
 	tries := 0
 	if a.Beside {
 		if tries = 2; len(l.n.conf().FencesOf(a.Node)) == 0 {
+			l.core.FenceOver(a.Node)
 			return
 		}
 	}
@@ -118,14 +119,13 @@ func (l *leading) beginFence(f *fencer) {
 		f.run()
 		_ = l.do(l.ctx, func(cluster.Instant) { // before it is told: who asks then begins a new one
 			delete(l.fences.running, f.node)
+			l.core.FenceOver(f.node)
 			close(f.done)
 		})
-		if !f.fenced {
-			select {
-			case <-time.After(fenceAgain):
-			case <-l.ctx.Done():
-				return
-			}
+		select {
+		case <-time.After(fenceAgain):
+		case <-l.ctx.Done():
+			return
 		}
 		_ = l.do(l.ctx, func(cluster.Instant) {
 			if a, ok := l.fences.wanted[f.node]; ok {
@@ -214,12 +214,38 @@ func (f *fencer) step(ev fence.Event) {
 		case fence.Note:
 			acts = append(acts, f.a.Step(f.l.n.now(), fence.Noted{OK: f.note(act)})...)
 		case fence.Ask:
+			if why := f.unwanted(act); why != "" {
+				acts = append(acts, f.a.Step(f.l.n.now(), fence.End{Why: why})...)
+				continue
+			}
 			f.ask(act)
 		case fence.Kill:
 			f.stop()
 		case fence.Over:
 			f.over, f.fenced = true, act.Fenced
 		}
+	}
+}
+
+// unwanted is why the node must not be turned off now, whatever was decided when the attempt began: delays and pauses lie between, and a
+// leader that stood still meanwhile may lead no more.
+func (f *fencer) unwanted(q fence.Ask) string {
+	if q.Op != fence.OpOff {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(f.l.ctx, f.l.n.conf().Timers.RTO)
+	defer cancel()
+	if err := f.l.raft.Barrier(ctx); err != nil {
+		return fmt.Sprintf("it is not certain that %s leads: %v", f.l.n.me.Name, err)
+	}
+	if now := f.l.n.state.get().Nodes[f.node].Start; now > f.start {
+		return fmt.Sprintf("it was started anew, as process %d", now)
+	}
+	select {
+	case why := <-f.ends:
+		return why
+	default:
+		return ""
 	}
 }
 

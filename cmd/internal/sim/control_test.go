@@ -156,7 +156,7 @@ type heard struct {
 }
 
 func newLeader(p *proc, term uint64) *leader {
-	l := &leader{p: p, term: term, heard: map[string]heard{}, l: failover.NewLeader(failover.Config{Self: p.node.name, Term: term, Lease: lease}, p.now())}
+	l := &leader{p: p, term: term, heard: map[string]heard{}, l: failover.NewLeader(failover.Config{Self: p.node.name, Term: term, Lease: lease, ColdFor: 4 * lease}, p.now())}
 	l.l.SetSites(p.w.sites())
 	p.after(leaderTick, l.tick)
 	return l

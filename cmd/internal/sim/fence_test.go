@@ -38,6 +38,7 @@ type fencer struct {
 func (l *leader) fence(a failover.Fence) {
 	w := l.p.w
 	if !w.hasAgents() {
+		l.l.FenceOver(a.Node)
 		return
 	}
 	if f := l.fencers[a.Node]; f != nil && !f.over {
@@ -76,6 +77,7 @@ func (f *fencer) step(ev fence.Event) {
 			f.ask(act)
 		case fence.Over:
 			f.over = true
+			f.l.l.FenceOver(f.node.name)
 			if f.wanted && !act.Fenced {
 				f.l.p.after(time.Second, func() {
 					if f.l.p.leader == f.l && f.wanted && f.over {
@@ -184,7 +186,7 @@ func (l *leader) fenceTick() {
 }
 
 func (l *leader) spare(a failover.Spare) {
-	if f := l.fencers[a.Node]; f != nil && f.wanted {
+	if f := l.fencers[a.Node]; f != nil && !f.over {
 		f.wanted = false
 		f.step(fence.End{Why: a.Why})
 	}
