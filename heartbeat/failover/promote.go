@@ -308,7 +308,7 @@ func writes(v *cluster.Volume, a *account, reports map[string]cluster.Report) bo
 	return false
 }
 
-// candidates are the usable members, the wanted successor first, then in a fixed order. A primary that gave the
+// candidates are the usable members, the wanted successor first, then in a fixed order, those whose replica is to go last. A primary that gave the
 // volume up for its own failed disk is none, and one that only a person promotes (byWord) only on that word.
 func (l *Leader) candidates(v *cluster.Volume, a *account, reports map[string]cluster.Report) []string {
 	var names []string
@@ -317,6 +317,15 @@ func (l *Leader) candidates(v *cluster.Volume, a *account, reports map[string]cl
 			names = append(names, n)
 		}
 	}
+	slices.SortStableFunc(names, func(a, b string) int {
+		switch la, lb := v.Leaves(a), v.Leaves(b); {
+		case la == lb:
+			return 0
+		case lb:
+			return -1
+		}
+		return 1
+	})
 	if v.Primary == "" { // a drained one only where there is no other
 		if i := slices.IndexFunc(names, func(n string) bool { return !l.state.Nodes[n].Drained }); i > 0 {
 			names[0], names[i] = names[i], names[0]

@@ -410,3 +410,48 @@ func TestReportsAreNotAskedForWithoutPause(t *testing.T) { // R28
 		t.Fatalf("asked %d times in 20 leases, want about four in each", g.asks)
 	}
 }
+
+// One whose replica is to go follows where nobody that stays can; in async also where it has more.
+func TestMemberThatLeavesFollowsLast(t *testing.T) {
+	member := func(n string) cluster.Member {
+		return cluster.Member{Incarnation: cluster.Incarnation{Boot: n, Attachment: "1"}, Process: 1}
+	}
+	for name, c := range map[string]struct {
+		mode  string
+		place uint64 // of the one that leaves
+		heard []string
+		want  string
+	}{
+		"sync":                       {cluster.ModeSync, 7, []string{"b", "s"}, "s"},
+		"sync, nobody else is there": {cluster.ModeSync, 7, []string{"b"}, "b"},
+		"async, it has the same":     {cluster.ModeAsync, 7, []string{"b", "s"}, "s"},
+		"async, it has more":         {cluster.ModeAsync, 8, []string{"b", "s"}, "b"},
+	} {
+		v := &cluster.Volume{Name: "v", Mode: c.mode, Epoch: 3, Version: 9, Primary: "p", Served: "p", Process: 1, LastNumber: 3,
+			Replicas: []cluster.Replica{{Node: "p", Number: 1}, {Node: "b", Number: 2, Leaving: true}, {Node: "s", Number: 3}},
+			Members:  map[string]cluster.Member{"p": member("p"), "b": member("b"), "s": member("s")}}
+		l := NewLeader(Config{Lease: lease}, 1)
+		l.state = cluster.NewState()
+		reports := map[string]cluster.Report{}
+		for _, n := range c.heard {
+			reports[n] = cluster.Report{Incarnation: member(n).Incarnation, Process: 1, Epoch: 3, Held: true, Place: 7}
+		}
+		if r, ok := reports["b"]; ok {
+			r.Place = c.place
+			reports["b"] = r
+		}
+		a := &account{first: 1}
+		names := l.candidates(v, a, reports)
+		got := ""
+		if c.mode == cluster.ModeSync {
+			if p := l.pickMember(v, a, reports, true); p != nil {
+				got = p.Candidate
+			}
+		} else {
+			got = longest(reports, nextUnchanged(v, reports, names), names, v)
+		}
+		if got != c.want {
+			t.Errorf("%s: %q of %v follows, want %q", name, got, names, c.want)
+		}
+	}
+}
