@@ -83,19 +83,25 @@ func Open(s Store, b Binding) (*File, error) {
 	return f, nil
 }
 
-// VolumeSize is the size in bytes of the volume that the map at path is of, whoever's it is. Nothing is written; it may be open.
-func VolumeSize(path string) (int64, error) {
+// Peek is the size in bytes of the volume that the map at path is of, and the peers that have a slot in it, whoever's it is. Nothing is
+// written; it may be open.
+func Peek(path string) (size int64, peers []Peer, err error) {
 	s, err := OpenPath(path)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer s.Close()
 	var heads [tableAt]byte
 	h, _, err := loadHeader(s, &heads)
 	if err != nil {
-		return 0, fmt.Errorf("read map of marks %s: %w", path, err)
+		return 0, nil, fmt.Errorf("read map of marks %s: %w", path, err)
 	}
-	return h.size, nil
+	for _, slot := range h.slots {
+		if slot.Peer != "" {
+			peers = append(peers, Peer{slot.Peer, slot.Replica})
+		}
+	}
+	return h.size, peers, nil
 }
 
 func loadHeader(s Store, heads *[tableAt]byte) (h *header, damage, err error) {

@@ -21,7 +21,7 @@ func (v *volumes) isOf(vol *cluster.Volume, stamp uint32) bool {
 	return here && vol.Stamp(v.n.me.Name) == stamp
 }
 
-// sweepReplicas looks once for each change of a volume's replicas. It is called when our log is not older than this process.
+// sweepReplicas looks, until it succeeds, for each change of a volume's replicas. It is called when our log is not older than this process.
 func (v *volumes) sweepReplicas(st *cluster.State) {
 	for name, vol := range st.Volumes {
 		if vol.LastNumber == 0 {
@@ -34,16 +34,20 @@ func (v *volumes) sweepReplicas(st *cluster.State) {
 		if v.swept[key] || h != nil && !v.isOf(&vol, h.stamp) { // the end of its close wakes us
 			continue
 		}
-		v.swept[key] = true
 		if h != nil {
+			v.swept[key] = true
 			continue
 		}
 		end := v.n.disk.Begin("set the metadata of a removed replica aside")
 		where, err := v.partAside(&vol)
 		end()
+		v.swept[key] = err == nil // else it is tried again
 		switch {
 		case err != nil:
-			v.n.log.Error("what a removed replica left behind stays where it is", "volume", name, "error", err)
+			if v.unswept[key] != err.Error() {
+				v.unswept[key] = err.Error()
+				v.n.log.Error("what a removed replica left behind stays where it is", "volume", name, "error", err)
+			}
 		case where != "":
 			v.n.log.Info("the replica of this node was removed", "volume", name, "what_is_left", where)
 			v.n.events.add("replica closed", name, fmt.Sprintf("the replica of %s was removed from the volume: %s", v.n.me.Name, where))
@@ -51,11 +55,9 @@ func (v *volumes) sweepReplicas(st *cluster.State) {
 	}
 }
 
-// partAside sets aside the metadata of a replica that is none any more, in this order: the superblock goes, and with it all that acts on
-// the data; then what only it needed is removed. Rescue images stay (R19), and so does the data. where says what was done; empty: there
-// was nothing.
+// partAside sets aside the metadata of a replica that is none any more. where says what was done; empty: there was nothing.
 func (v *volumes) partAside(vol *cluster.Volume) (where string, err error) {
-	dir, path := v.superblockPath(vol.Name)
+	_, path := v.superblockPath(vol.Name)
 	sb, err := meta.Read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -67,6 +69,13 @@ func (v *volumes) partAside(vol *cluster.Volume) (where string, err error) {
 	case sb.Replica > vol.LastNumber:
 		return "", fmt.Errorf("its superblock has number %d, and the volume gave %d the last: the cluster's state went back; do not go on before it is clear why", sb.Replica, vol.LastNumber)
 	}
+	return v.putAside(vol, &sb)
+}
+
+// putAside does it, in this order: the superblock goes, and with it all that acts on the data; then what only it needed is removed. Rescue
+// images stay (R19), and so does the data.
+func (v *volumes) putAside(vol *cluster.Volume, sb *meta.Superblock) (where string, err error) {
+	dir, _ := v.superblockPath(vol.Name)
 	to := filepath.Join(v.n.cfg.DataDir(), "removed", fmt.Sprintf("%s-%s-replica-%d", vol.Name, vol.ID[:min(8, len(vol.ID))], sb.Replica))
 	if err := makeDirs(v.n.cfg.DataDir(), filepath.Dir(to)); err != nil {
 		return "", err

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"hacluster/blockdev/marks"
 	"hacluster/blockdev/meta"
 	"hacluster/cmd/internal/config"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication"
 )
 
 // A replica that was removed and added again is another one: what the first left is set aside before the second is made, its rescue
@@ -104,5 +106,127 @@ func TestReplicaOfANumberThatWasNotGivenStays(t *testing.T) {
 	}
 	if _, err := n.vols.openBacking(st, vol, device, config.Volume{}); !errors.Is(err, meta.ErrMismatch) || !strings.Contains(err.Error(), "number of the replica") {
 		t.Errorf("it is opened as another: %v", err)
+	}
+}
+
+// partedWhileAway is what a node left that was down when its replica was removed: of a volume of which it knows nothing newer.
+func partedWhileAway(t *testing.T) (n *Node, device string, st *cluster.State, vol cluster.Volume) {
+	t.Helper()
+	n, device = ofOneVolume(t)
+	st = cluster.NewState()
+	st.ID = strings.Repeat("1", 32)
+	st.Nodes["alpha"] = cluster.Node{Start: n.dir.id.Start}
+	vol = cluster.Volume{Name: "vol", ID: strings.Repeat("2", 32), Size: 1 << 20, Epoch: 5, Primary: "beta",
+		Replicas: []cluster.Replica{{Node: "alpha", Device: device}, {Node: "beta"}}, Members: map[string]cluster.Member{"beta": {}}}
+	b, err := n.vols.openBacking(st, vol, device, config.Volume{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.close()
+	return n, device, st, vol
+}
+
+// What a volume that was removed left on a node whose replica of it had gone, or become another, before: its data is deleted with that of
+// no later replica, nor that of one which was never opened; and nothing stays in the way of a new volume of the name.
+func TestReplicaThatWasRemovedBeforeItsVolumeIsSetAside(t *testing.T) {
+	for name, added := range map[string]bool{"removed": false, "removed and added again elsewhere": true} {
+		n, device, st, vol := partedWhileAway(t)
+		other := device + ".other" // somebody's, which the volume never took
+		if err := os.WriteFile(other, []byte("precious"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		gone := cluster.Removed{Name: "vol", ID: vol.ID, DeleteData: true, Replicas: []cluster.Replica{{Node: "beta", Number: 2}}}
+		if added {
+			gone.Replicas = append(gone.Replicas, cluster.Replica{Node: "alpha", Device: other, Number: 3, Added: true})
+		}
+		st.Removed = []cluster.Removed{gone}
+		n.vols.retire(st)
+		_, path := n.vols.superblockPath("vol")
+		aside := filepath.Join(n.cfg.DataDir(), "removed", "vol-22222222-replica-0", "superblock")
+		for file, there := range map[string]bool{other: true, device: true, path: false, aside: true} {
+			if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) == there {
+				t.Errorf("%s: %s is there: %t, want %t", name, file, !there, there)
+			}
+		}
+		vol.ID, vol.Epoch, vol.Members = strings.Repeat("3", 32), 0, nil
+		if err := os.Remove(device); err != nil {
+			t.Fatal(err)
+		}
+		b, err := n.vols.openBacking(st, vol, device, config.Volume{})
+		if err != nil {
+			t.Errorf("%s: a new volume of the name: %v", name, err)
+			continue
+		}
+		b.close()
+	}
+}
+
+// What the replica left that the volume had last is deleted with it, as was asked for.
+func TestDataOfTheReplicaThatAVolumeHadLastIsDeleted(t *testing.T) {
+	n, device, st, vol := partedWhileAway(t)
+	st.Removed = []cluster.Removed{{Name: "vol", ID: vol.ID, DeleteData: true, Replicas: vol.Replicas}}
+	n.vols.retire(st)
+	if _, err := os.Stat(device); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its data is there still: %v", err)
+	}
+}
+
+// What cannot be set aside now is when it can.
+func TestReplicaThatCannotBeSetAsideIsTriedAgain(t *testing.T) {
+	n, _, st, vol := partedWhileAway(t)
+	vol.Replicas, vol.LastNumber = []cluster.Replica{{Node: "beta", Number: 2}}, 2
+	st.Volumes["vol"] = vol
+	blocks := filepath.Join(n.cfg.DataDir(), "removed")
+	if err := os.WriteFile(blocks, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, path := n.vols.superblockPath("vol")
+	n.vols.retire(st)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(blocks); err != nil {
+		t.Fatal(err)
+	}
+	n.vols.retire(st)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its superblock is in its place still: %v", err)
+	}
+}
+
+// R14, R16: a process that starts with a log of before a replica was added does not forget what it keeps of that.
+func TestMapOfAnAddedReplicaOutlivesAnOlderLog(t *testing.T) {
+	n, device, st, old := partedWhileAway(t)
+	now := old.Clone()
+	now.Replicas = []cluster.Replica{{Node: "alpha", Device: device, Number: 1}, {Node: "beta", Number: 2}, {Node: "gamma", Number: 3, Added: true}}
+	now.LastNumber, now.Version = 3, 20
+	b, err := n.vols.openBacking(st, now, device, config.Volume{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.close()
+	for i, c := range []struct {
+		vol  cluster.Volume
+		lags bool
+	}{{now, false}, {old, true}, {now, false}} {
+		if got := n.vols.mayLag(c.vol); got != c.lags {
+			t.Errorf("%d: the log lags: %t, want %t", i, got, c.lags)
+		}
+		st.Nodes["alpha"] = cluster.Node{Start: n.dir.id.Start + 1} // not ours: our start is not in the log yet
+		if n.vols.openSome(st, []cluster.Volume{c.vol}) == c.lags {
+			t.Errorf("%d: opened: %t", i, !c.lags)
+		}
+		h, _ := n.vols.replicaOf(c.vol)
+		if h == nil {
+			continue
+		}
+		h.cancel()
+		<-h.ended
+		delete(n.vols.all, "vol")
+		dir, _ := n.vols.superblockPath("vol")
+		_, peers, err := marks.Peek(filepath.Join(dir, "marks"))
+		if want := replication.Peers(&now, "alpha"); err != nil || len(peers) != len(want) || peers[1] != want[1] {
+			t.Errorf("%d: the map has %v, %v; want %v", i, peers, err, want)
+		}
 	}
 }

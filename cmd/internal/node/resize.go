@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -21,6 +22,7 @@ import (
 	"hacluster/cmd/internal/config"
 	"hacluster/cmd/internal/control"
 	"hacluster/heartbeat/cluster"
+	"hacluster/replication"
 )
 
 // How a volume grows and shrinks. A size belongs to an epoch, so that within one all replicas, streams, maps and clients have the
@@ -235,16 +237,21 @@ func (v *volumes) reopenResized(vol cluster.Volume, h *held) bool {
 
 // mayLag reports whether what our log shows of a volume may be older than its replica here, and must not be acted on before the
 // start of this process is in it: a superblock is made only for a replica that is no member, and one that was being resized when
-// the process before died would be refused for the old size. Its map of marks has the new one before its superblock has.
+// the process before died would be refused for the old size. Its map of marks has the new one before its superblock has. A map that keeps
+// what a replica lacks of which the log does not know would forget it.
 func (v *volumes) mayLag(vol cluster.Volume) bool {
 	dir, path := v.superblockPath(vol.Name)
 	sb, err := meta.Read(path)
 	if err != nil {
 		return true
 	}
-	size, err := marks.VolumeSize(filepath.Join(dir, "marks"))
+	size, peers, err := marks.Peek(filepath.Join(dir, "marks"))
 	if err != nil {
-		size = sb.Size // without a map, all may differ: that is no reason to wait
+		size, peers = sb.Size, nil // without a map, all may differ: that is no reason to wait
+	}
+	known := replication.Peers(&vol, v.n.me.Name)
+	if slices.ContainsFunc(peers, func(p marks.Peer) bool { return !slices.Contains(known, p) }) {
+		return true
 	}
 	return behind(&sb, size, vol, vol.Stamp(v.n.me.Name))
 }

@@ -58,15 +58,9 @@ func (v *volumes) close(name string, h *held, msg string, thenLocked func()) {
 }
 
 // sweep sets aside the metadata of a volume that was removed, once its replica is closed: also on a node that was away
-// when it happened. A new volume of the same name has another id and is left alone.
+// when it happened, and on one whose replica had been removed before. A new volume of the same name has another id and is left alone.
 func (v *volumes) sweep(st *cluster.State, gone cluster.Removed) {
-	i := -1
-	for j, r := range gone.Replicas {
-		if r.Node == v.n.me.Name {
-			i = j
-		}
-	}
-	if i < 0 || v.swept[gone.ID] {
+	if v.swept[gone.ID] {
 		return
 	}
 	v.mu.Lock()
@@ -79,7 +73,7 @@ func (v *volumes) sweep(st *cluster.State, gone cluster.Removed) {
 	v.swept[gone.ID] = true
 	end := v.n.disk.Begin("set the metadata of a removed volume aside")
 	defer end()
-	switch where, err := v.setAside(gone, v.backingsOf(st, gone, gone.Replicas[i])); {
+	switch where, err := v.setAside(st, gone); {
 	case err != nil:
 		v.n.log.Error("what a removed volume left behind stays where it is", "volume", gone.Name, "error", err)
 	case where != "":
@@ -99,8 +93,9 @@ func (v *volumes) backingsOf(st *cluster.State, gone cluster.Removed, rep cluste
 }
 
 // setAside does what the removal asked for, in this order: the data first, so that a crash between does not leave data
-// that nobody remembers to delete. where says what was done; empty: there was nothing.
-func (v *volumes) setAside(gone cluster.Removed, backings []leftBacking) (where string, err error) {
+// that nobody remembers to delete. where says what was done; empty: there was nothing. What an earlier replica of this node left, that the
+// removed volume had no more, is none of its data, and what its record has for this node it never took: nothing is deleted.
+func (v *volumes) setAside(st *cluster.State, gone cluster.Removed) (where string, err error) {
 	dir, path := v.superblockPath(gone.Name)
 	sb, err := meta.Read(path)
 	switch {
@@ -111,6 +106,12 @@ func (v *volumes) setAside(gone cluster.Removed, backings []leftBacking) (where 
 	case sb.VolumeID != idOf(gone.ID):
 		return "", nil
 	}
+	last := cluster.Volume{Name: gone.Name, ID: gone.ID, Parts: gone.Parts, Replicas: gone.Replicas}
+	if !v.isOf(&last, sb.Replica) {
+		return v.putAside(&last, &sb)
+	}
+	rep, _ := last.Replica(v.n.me.Name)
+	backings := v.backingsOf(st, gone, rep)
 	if gone.DeleteData {
 		return deleteAll(dir, backings)
 	}

@@ -46,9 +46,10 @@ type volumes struct {
 	// left has the epochs that superblocks had when this process closed their replicas to open them with another size.
 	left map[string]cluster.Epoch
 
-	kick  chan struct{}   // to run: look again; room for one
-	newly atomic.Bool     // run's own: a replica was opened since all were given the configuration
-	swept map[string]bool // run's own: removed volumes that are set aside, by id
+	kick    chan struct{}     // to run: look again; room for one
+	newly   atomic.Bool       // run's own: a replica was opened since all were given the configuration
+	swept   map[string]bool   // run's own: removed volumes that are set aside, by id
+	unswept map[string]string // run's own: why a removed replica could not be
 }
 
 // held is one replica and what belongs to it. broken: its backing could not be opened; it is tried again.
@@ -73,7 +74,7 @@ type held struct {
 }
 
 func newVolumes(n *Node) *volumes {
-	v := &volumes{n: n, space: undo.Space{Reserve: undoReserve}, all: map[string]*held{}, left: map[string]cluster.Epoch{}, told: map[string]string{}, kick: make(chan struct{}, 1), swept: map[string]bool{}}
+	v := &volumes{n: n, space: undo.Space{Reserve: undoReserve}, all: map[string]*held{}, left: map[string]cluster.Epoch{}, told: map[string]string{}, kick: make(chan struct{}, 1), swept: map[string]bool{}, unswept: map[string]string{}}
 	v.life, v.end = context.WithCancel(context.Background())
 	return v
 }
