@@ -10,7 +10,8 @@ import (
 //
 //	added    it is in the record, and no member: its number is new, nothing is known of it, and the primary resyncs and admits it
 //	         as it does one whose disk was replaced. What is acknowledged when does not change before that (R5)
-//	leaving  it is to go. While it is a member, it counts as one (R4): the primary proposes to drop it. It is never the primary,
+//	leaving  it is to go. While it is a member, it counts as one (R4): the primary proposes to drop it. The only other one that has all
+//	         stays, as long as it answers, until one that comes is a member (AwaitsNext). It is never the primary,
 //	         unless it is promoted because nobody else could follow; then it leaves when it has handed the role over
 //	gone     the entry with which it is no member any more takes it out of the record, so the record never has one that left the set
 //	         and might be admitted again. Its number is not given again
@@ -45,6 +46,30 @@ func (v *Volume) Leaves(node string) bool {
 // HasLeaving reports whether some replica is to go.
 func (v *Volume) HasLeaving() bool {
 	return slices.ContainsFunc(v.Replicas, func(r Replica) bool { return r.Leaving })
+}
+
+// AwaitsNext reports whether a member that leaves is the only other one, or the only one not in async, and one that could take its place
+// is no member yet: without it the primary would be alone with what it acknowledges, until that one is resynced.
+func (v *Volume) AwaitsNext(node string) bool {
+	if !v.Leaves(node) || !v.IsMember(node) || node == v.Primary {
+		return false
+	}
+	firm := func(n string) bool { return v.ModeBetween(v.Primary, n) != ModeAsync }
+	others, firmOthers, comes, firmComes := 0, 0, false, false
+	for _, r := range v.Replicas {
+		n := r.Node
+		switch {
+		case n == v.Primary || n == node:
+		case v.IsMember(n):
+			others++
+			if firm(n) {
+				firmOthers++
+			}
+		case !r.Leaving:
+			comes, firmComes = true, firmComes || firm(n)
+		}
+	}
+	return comes && others == 0 || firmComes && firm(node) && firmOthers == 0
 }
 
 // mayChangeReplicas says why the replicas cannot be changed; empty: they can.

@@ -211,3 +211,31 @@ func TestChangesOfReplicasAreOfFormat9AndTheirStateOfFormat7(t *testing.T) {
 		t.Errorf("reads as %+v, %v", back.Volumes["v"], err)
 	}
 }
+
+func TestWhoLeavesAwaitsWhoTakesItsPlace(t *testing.T) {
+	r := func(node, mode string, leaving bool) Replica { return Replica{Node: node, Mode: mode, Leaving: leaving} }
+	for name, c := range map[string]struct {
+		replicas []Replica
+		members  string
+		want     bool
+	}{
+		"one comes":                      {[]Replica{r("p", "", false), r("l", "", true), r("n", "", false)}, "pl", true},
+		"one came":                       {[]Replica{r("p", "", false), r("l", "", true), r("n", "", false)}, "pln", false},
+		"nobody comes":                   {[]Replica{r("p", "", false), r("l", "", true)}, "pl", false},
+		"who is away leaves too":         {[]Replica{r("p", "", false), r("l", "", true), r("n", "", true)}, "pl", false},
+		"another stays":                  {[]Replica{r("p", "", false), r("l", "", true), r("s", "", false), r("n", "", false)}, "pls", false},
+		"it is no member":                {[]Replica{r("p", "", false), r("l", "", true), r("n", "", false)}, "p", false},
+		"another in async stays":         {[]Replica{r("p", "", false), r("l", "", true), r("s", ModeAsync, false), r("n", "", false)}, "pls", true},
+		"in async itself, another stays": {[]Replica{r("p", "", false), r("l", ModeAsync, true), r("s", ModeAsync, false), r("n", "", false)}, "pls", false},
+		"one in async comes":             {[]Replica{r("p", "", false), r("l", "", true), r("s", ModeAsync, false), r("n", ModeAsync, false)}, "pls", false},
+		"the primary leaves":             {[]Replica{r("p", "", true), r("l", "", false), r("n", "", false)}, "pl", false},
+	} {
+		v := Volume{Mode: ModeSync, Primary: "p", Replicas: c.replicas, Members: map[string]Member{}}
+		for _, n := range c.members {
+			v.Members[string(n)] = Member{}
+		}
+		if got := v.AwaitsNext("l"); got != c.want || v.AwaitsNext("p") {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

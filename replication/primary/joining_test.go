@@ -109,3 +109,33 @@ func TestReplicaThatIsAddedAgainIsAnother(t *testing.T) {
 		}
 	}
 }
+
+// The last other copy is not sent away for one that has nothing yet: it goes when that is a member, or when it does not answer.
+func TestLastOtherCopyStaysUntilAnotherIsAMember(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		g := newRig(t, "s")
+		s := g.up("s")
+		acts := g.record(func(v *cluster.Volume) {
+			v.Replicas[1].Leaving = true
+			v.Replicas = append(v.Replicas[:2:2], cluster.Replica{Node: "y", Number: 9, Added: true})
+		})
+		if drops(acts, "s") || drops(g.pass(g.c.cfg.Retry*2), "s") {
+			t.Fatal("the drop of the only other copy is proposed")
+		}
+		op := g.write(0)
+		g.local(op, nil)
+		g.wantOpen(op)
+		if silent {
+			if !drops(g.pass(2*g.c.cfg.DropAfter), "s") {
+				t.Error("who leaves and does not answer is waited for")
+			}
+			continue
+		}
+		g.ack("s", s, 1)
+		g.wantDone(op)
+		acts = g.record(func(v *cluster.Volume) { v.Members["y"] = cluster.Member{Incarnation: bootA.Of(9), Process: 1} })
+		if !drops(acts, "s") {
+			t.Errorf("its drop is not proposed when another is a member: %v", acts)
+		}
+	}
+}

@@ -17,13 +17,15 @@ func (c *Core) beginAnew(now Instant, p *peer) {
 	c.backToPlan(p)
 }
 
-// sendAway proposes to drop a member that is to leave the volume, or to be compared as a whole, again until it is decided: the set is the primary's
-// to change (R4).
+// sendAway proposes to drop a member that is to leave the volume, or to be compared as a whole, again until it is decided: the set is the
+// primary's to change (R4). One that is to leave and without which the primary would be alone stays for now: it goes when who takes its
+// place is a member, or as any other when it does not answer.
 func (c *Core) sendAway(now Instant, p *peer) {
 	if !p.member || p.proposed != 0 && now.Sub(p.proposed) < c.cfg.Retry {
 		return
 	}
 	switch {
+	case c.vol.AwaitsNext(p.node):
 	case c.vol.Leaves(p.node):
 		c.proposeDrop(now, p, "its replica is removed from the volume")
 	case c.vol.WantsFull(p.node):

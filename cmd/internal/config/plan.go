@@ -290,7 +290,11 @@ func (p *plan) parts(o, v Volume, was Replica) {
 		p.add(StepRefused, v.at, what, "the replicas of a volume are not changed together with its size or mode: apply one after the other")
 		return
 	}
-	p.add(StepChange, v.at, what, "removed: it leaves the in-sync set, handing the role over before if it is the primary; its data stays in %s, its metadata is set aside", was.Device)
+	when := ""
+	if slices.ContainsFunc(v.Replicas, func(r Replica) bool { _, was := o.Replica(r.Node); return !was }) {
+		when = " (the last other one in sync when one that comes is)"
+	}
+	p.add(StepChange, v.at, what, "removed: it leaves the in-sync set%s, handing the role over before if it is the primary; its data stays in %s, its metadata is set aside", when, was.Device)
 }
 
 // orOfVolume shows the mode of a replica.

@@ -294,8 +294,8 @@ func TestPlanOfReplicasThatComeAndGo(t *testing.T) {
 		want           []string
 	}{
 		{"one more", src, with, []string{"change online|volume pgdata: replica gamma|new, on /srv/g.img: it is resynced while the volume is served, and then in sync; an absent or sparse file is taken, one with content is not"}},
-		{"one less", with, src, []string{"change online|volume pgdata: replica gamma|removed: it leaves the in-sync set"}},
-		{"one for another", src, changed(t, with, beta, ""), []string{"change online|volume pgdata: replica gamma|new, on", "change online|volume pgdata: replica beta|removed:"}},
+		{"one less", with, src, []string{"change online|volume pgdata: replica gamma|removed: it leaves the in-sync set, handing"}},
+		{"one for another", src, changed(t, with, beta, ""), []string{"change online|volume pgdata: replica gamma|new, on", "change online|volume pgdata: replica beta|removed: it leaves the in-sync set (the last other one in sync when one that comes is)"}},
 		{"with a mode of its own", src, changed(t, with, `{ device = "/srv/g.img" }`, "{\n    device = \"/srv/g.img\"\n    mode = \"async\"\n  }"), []string{"refused|volume pgdata: replica gamma|a replica is added with the mode of its volume"}},
 		{"with another size", src, changed(t, with, `"64MiB"`, `"128MiB"`), []string{"refused|volume pgdata: replica gamma|the replicas of a volume are not changed together", "change online|volume pgdata: size|"}},
 		{"less with another mode", with, changed(t, src, `"sync"`, `"semisync"`), []string{"refused|volume pgdata: replica gamma|the replicas of a volume are not changed together", "change online|volume pgdata: mode|"}},

@@ -17,7 +17,7 @@ import (
 //	1 a primary whose replica is to go hands its role over to a member that stays
 //	2 the applied configuration is committed, with which replicas come and which are to go (cluster.ChangeReplicas)
 //	3 the primary connects to who came, resyncs it, and has it admitted; its node makes the superblock when it opens the device
-//	4 the primary has who is to go dropped; with that entry it is out of the record
+//	4 the primary has who is to go dropped, the last other copy not before one that came is a member; with that entry it is out of the record
 //	5 the node of a replica that is gone closes it and sets its metadata aside (parting.go): at once, or when it runs again
 //
 // A crash of whoever does one of these leaves it to be done: the next primary goes on with 3 and 4.
@@ -31,11 +31,18 @@ func replicaChanges(st *cluster.State, next *config.Config) (all []cluster.Chang
 		}
 		m := cluster.ChangeReplicas{Name: v.Name, ID: v.ID, Epoch: v.Epoch, Version: v.Version}
 		want := createVolume(vol)
+		paths := map[string]map[string]string{} // of the parts, by name: their order in the record is not that of the file
+		for _, p := range want.Parts {
+			paths[p.Name] = p.Devices
+		}
 		for _, r := range want.Replicas {
 			if has, ok := v.Replica(r.Node); !ok || has.Leaving {
 				a := cluster.AddReplica{Node: r.Node, Device: r.Device}
-				for _, p := range want.Parts {
-					a.Devices = append(a.Devices, p.Devices[r.Node])
+				for _, p := range v.Parts {
+					a.Devices = append(a.Devices, paths[p.Name][r.Node])
+				}
+				if v.IsGroup() {
+					a.Device = strings.Join(a.Devices, " + ")
 				}
 				m.Add = append(m.Add, a)
 			}
@@ -107,7 +114,7 @@ func (n *Node) handOverLeaving(ctx context.Context, v *view, all []cluster.Chang
 }
 
 // awaitReplicas returns when all that are to go are out of the record; at the end of the time it says which are not. Those that come
-// are not waited for: a resync may take hours.
+// are not waited for, nor who stays until then: a resync may take hours.
 func (n *Node) awaitReplicas(ctx context.Context, c *cluster.Configure) error {
 	until := time.Now().Add(2 * n.conf().Timers.RTO)
 	if d, ok := ctx.Deadline(); ok && d.Add(-modePatience).Before(until) {
@@ -134,7 +141,7 @@ func replicasLeave(st *cluster.State, all []cluster.ChangeReplicas) (waiting []s
 	for _, m := range all {
 		v := st.Volumes[m.Name]
 		for _, node := range m.Leave {
-			if v.ID == m.ID && v.Leaves(node) {
+			if v.ID == m.ID && v.Leaves(node) && !v.AwaitsNext(node) {
 				waiting = append(waiting, fmt.Sprintf("%s of volume %s", node, v.Name))
 			}
 		}
@@ -149,6 +156,8 @@ func leavesFor(vol *cluster.Volume, node string) string {
 		return fmt.Sprintf("it is being removed, and is the primary: it leaves when `ha-admin failover %s` has handed the role over", vol.Name)
 	case vol.IsHeld(node):
 		return "it is being removed, and may hold acknowledged writes that the others lack: it leaves when its resync has kept them as a rescue image"
+	case vol.AwaitsNext(node):
+		return "it is being removed: it leaves when another replica is in sync, for it is the only other copy that is"
 	case vol.IsMember(node):
 		return "it is being removed: it leaves when its primary has had it dropped from the in-sync set"
 	}
