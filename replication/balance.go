@@ -75,11 +75,12 @@ func (o *op) readReply(reply *wire.Reply) error {
 	return nil
 }
 
-// asked answers a read of the primary's client beside the stream, which waits for nothing here.
+// asked answers a read of the primary's client beside the stream, which waits for nothing here. What it read counts until the answer is on
+// its way, before the primary knows and asks for more; a primary that takes no answers is refused what goes beyond that (R28).
 func (s *session) asked(id uint64, at blockdev.Range) {
 	r := s.r
-	if s.asks.Add(1) > wire.MaxAsked {
-		s.asks.Add(-1)
+	if r.asks.Add(1) > wire.MaxAsked {
+		r.asked()
 		s.answer(wire.Reply{Kind: wire.ReadReply, ID: id, Range: at, Code: wire.ReadFailed, Text: fmt.Sprintf("more than %d reads at a time", wire.MaxAsked)})
 		return
 	}
@@ -88,7 +89,7 @@ func (s *session) asked(id uint64, at blockdev.Range) {
 	r.mu.Unlock()
 	r.work.do(jobFunc(func() {
 		reply := s.answerRead(id, at)
-		s.asks.Add(-1) // before the primary knows, and asks for more
+		reply.Done = r.asked
 		s.answer(reply)
 		r.lookedAt()
 	}))

@@ -30,7 +30,6 @@ type session struct {
 	refusal sync.Once   // one refusal ends a stream
 	refused atomic.Bool // a refusal is in the box
 	feed    atomic.Pointer[link.Feed]
-	asks    atomic.Int32 // reads of clients that are not answered
 }
 
 // helloWait bounds how long a greeting waits for older work to end on the device before the primary has to try again.

@@ -148,6 +148,8 @@ type Replica struct {
 	roster atomic.Pointer[roster]
 	// unmarked is who kept the maps until this process started, if nothing was marked for anybody then (R25).
 	unmarked *cluster.Keeper
+	asks     atomic.Int32  // reads of the primary's clients whose answers are not on their way, of all streams (R28)
+	asked    func()        // one less, as a value made once
 	digests  chan struct{} // a token for each digest request, or read of the primary, being answered
 	goes     sync.WaitGroup
 	// failures counts writes and flushes of the backing that failed, and stalls.
@@ -225,6 +227,7 @@ func New(cfg Config, node Node, dev Backing, super Superblock) *Replica {
 		log: cfg.Log.With("volume", cfg.Volume.Name), kick: make(chan struct{}, 1),
 		noting: make(chan struct{}, 1), undoing: make(chan struct{}, 1), digests: make(chan struct{}, maxAnswers), work: newWorkers(cfg.Workers)}
 	r.regs, r.width, r.runs = r.newRegions(), r.missed, r.runsOn
+	r.asked = func() { r.asks.Add(-1) }
 	r.roster.Store(newRoster(&cfg.Volume, cfg.Node, cfg.Marks))
 	if f := cfg.Marks; f != nil && f.Empty() {
 		before := f.Before()

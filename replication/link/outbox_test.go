@@ -391,6 +391,34 @@ func TestReplyBoxSplitsWhatDoesNotFitAndRefusesBeyondItsLimit(t *testing.T) {
 	}
 }
 
+// What a reply holds is given back when it is on its way, and when it never will be.
+func TestReplyBoxGivesBackWhatRepliesHold(t *testing.T) {
+	l := &line{tries: true, send: func(int) error { return nil }}
+	b := newReplyBox(replyLine{l})
+	held := 0
+	put := func() error {
+		held++
+		buf := blockdev.NewBuf(4096)
+		return b.Put(wire.Reply{Kind: wire.ReadReply, Range: blockdev.Range{Len: 4096}, Data: buf.Bytes(), Buf: buf, Done: func() { held-- }})
+	}
+	for range maxWaitingReplies {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := put(); !errors.Is(err, ErrFull) || held != maxWaitingReplies {
+		t.Errorf("one more: %v, and %d are held", err, held)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.Run(ctx); err != nil || held != 0 {
+		t.Errorf("%v, and %d are held at the end", err, held)
+	}
+	if err := put(); !errors.Is(err, ErrClosed) || held != 0 {
+		t.Errorf("after the end: %v, and %d are held", err, held)
+	}
+}
+
 // Drain returns when a refusal is on its way, and does not wait for a stream that has ended.
 func TestDrainWaitsForWhatWasPut(t *testing.T) {
 	l, full := &line{tries: true, send: func(int) error { return nil }}, true

@@ -89,7 +89,7 @@ func (b *ReplyBox) unsaidLocked() bool {
 }
 
 // Put adds another reply and never waits. It goes with the next Flush. The error is ErrFull at the limit and ErrClosed
-// after Run has returned.
+// after Run has returned; the reply's Buf is given back and its Done called then too.
 func (b *ReplyBox) Put(r wire.Reply) error {
 	switch r.Kind {
 	case wire.Ack:
@@ -102,13 +102,25 @@ func (b *ReplyBox) Put(r wire.Reply) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ended {
+		releaseReply(&r)
 		return ErrClosed
 	}
 	if len(b.waiting) == maxWaitingReplies {
+		releaseReply(&r)
 		return ErrFull
 	}
 	b.waiting = append(b.waiting, r)
 	return nil
+}
+
+// releaseReply ends what goes with a reply.
+func releaseReply(r *wire.Reply) {
+	if r.Buf != nil {
+		r.Buf.Free()
+	}
+	if r.Done != nil {
+		r.Done()
+	}
 }
 
 // Flush sends what was put: at once and from here, if the socket has room and nobody else is sending. It never waits.
@@ -171,9 +183,7 @@ func (b *ReplyBox) load() (bool, error) {
 	}
 	err := b.to.begin(b.now) // it copies
 	for i := range b.now {
-		if buf := b.now[i].Buf; buf != nil {
-			buf.Free()
-		}
+		releaseReply(&b.now[i])
 	}
 	return true, err
 }
@@ -192,6 +202,9 @@ func (b *ReplyBox) sent() (more bool) {
 func (b *ReplyBox) drop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for i := range b.waiting {
+		releaseReply(&b.waiting[i])
+	}
 	b.waiting, b.ended = nil, true
 	b.emptyLocked()
 }

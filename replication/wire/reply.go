@@ -88,6 +88,7 @@ type Reply struct {
 	Map     []byte         // of a MarksReply without Code: what bitmap.AppendChunk made
 	Data    []byte         // of a ReadReply without Code: the content of Range
 	Buf     *blockdev.Buf  // to be sent: what Data lies in, whose reference goes with the reply; nil: nothing that is pooled
+	Done    func()         // to be sent: called when the reply is on its way, or never will be; nil: nobody waits for that
 	Text    string         // for people, beside a Code; at most MaxText bytes, cut when longer
 }
 
