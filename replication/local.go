@@ -88,7 +88,7 @@ func (t *Tenure) readLocal(o *op, by caller) {
 	if !t.returnedLocked(nil) {
 		return
 	}
-	if t.core.Balances() {
+	if o.IsCounted() { // else the time is not asked for
 		t.core.ReadHere(t.r.node.Now(), &o.Op)
 	}
 	if len(bad) > 0 {

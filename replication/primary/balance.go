@@ -111,6 +111,9 @@ func (c *Core) readsHere(now Instant, op *Op, w int64) {
 	op.readAt, op.readLoad = now, c.here.begins(w)
 }
 
+// IsCounted reports whether ReadHere is to be told of op: reads of members may have been turned off since it began.
+func (op *Op) IsCounted() bool { return op.readLoad > 0 }
+
 // ReadHere tells that a read that BeginRead or a Reread left to the local backing returned from there.
 func (c *Core) ReadHere(now Instant, op *Op) {
 	if op.readLoad > 0 {

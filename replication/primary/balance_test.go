@@ -246,3 +246,18 @@ func TestReadsStayWhereTheyAreFast(t *testing.T) {
 		}
 	}
 }
+
+// A read that began here while members answered reads is counted off also when they do not any more.
+func TestReadIsCountedOffWhenMembersAnswerNoMore(t *testing.T) {
+	g := newRig(t)
+	g.c.SetBalance(true)
+	op := g.op(blockdev.OpRead, 0, 4096)
+	if g.c.BeginRead(g.now, op) || !op.IsCounted() {
+		t.Fatal("it is asked of a member, or not counted")
+	}
+	g.c.SetBalance(false)
+	g.c.ReadHere(g.now+second, op)
+	if op.IsCounted() || g.c.here.load != 0 {
+		t.Errorf("a load of %d stays", g.c.here.load)
+	}
+}
