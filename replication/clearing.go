@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"slices"
 	"time"
 
 	"hacluster/blockdev"
@@ -81,7 +82,10 @@ func (t *Tenure) clearMarks() {
 // beginClearingLocked chooses what may go and asks all who take part. nil: nothing to do.
 func (t *Tenure) beginClearingLocked(now cluster.Instant, hot *bitmap.Bitmap) *actions {
 	f, r := t.r.cfg.Marks, t.r
-	peers := t.core.Clearable()
+	peers := slices.DeleteFunc(t.core.Clearable(), func(m *maps.Peer) bool { // of which there is no map yet
+		_, _, ok := r.slot(m.Name)
+		return !ok
+	})
 	if t.ended || len(peers) == 0 {
 		return nil
 	}

@@ -32,8 +32,11 @@ func (t *Tenure) joinLocked(node string) {
 	}
 }
 
-// beginLocked makes streams for as long as the tenure lasts, or until it is parted.
+// beginLocked makes streams for as long as the tenure lasts, or until it is parted, which may have been before the tenure began.
 func (p *peerLink) beginLocked() {
+	if p.parted {
+		return
+	}
 	var ctx context.Context
 	ctx, p.stop = context.WithCancel(p.t.life)
 	p.t.goes.Go(func() { p.run(ctx) })

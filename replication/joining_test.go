@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"hacluster/blockdev"
+	"hacluster/blockdev/backend/faultdev"
 	"hacluster/blockdev/backend/memdev"
 	"hacluster/blockdev/marks"
 	"hacluster/heartbeat/cluster"
@@ -84,4 +86,35 @@ func TestReplicaLeavesAndIsAddedWhileItsVolumeIsServed(t *testing.T) {
 	s.flush()
 	l.same("a", "b")
 	l.same("a", "c")
+}
+
+// faults.md D92: a map that failed when a replica came gives it its slot when it is written anew.
+func TestReplicaThatCameWhileTheMapFailedGetsItsSlot(t *testing.T) {
+	l := newLab(t, labConfig{inline: true, size: marksVolume}, "a", "b", "c")
+	a := l.nodes["a"]
+	l.nodes["b"].cable.cut()
+	l.nodes["c"].cable.cut()
+	l.form("a")
+	l.promote("a", cluster.BasisFirst)
+	a.grant()
+	a.serving()
+	l.changeReplicas(nil, "c")
+	l.await("its slot to be given up", func() bool { _, ok := a.marks.Lookup(marks.Peer{Name: "c"}); return !ok })
+	bad := a.tableFaults.Add(faultdev.Rule{Op: blockdev.OpFlush, Err: errFault})
+	l.changeReplicas([]cluster.AddReplica{{Node: "c", Device: "/dev/c2"}})
+	l.await("the map to fail", func() bool { return a.marks.Failed() != nil })
+	has := func() bool { _, ok := a.get().roster.Load().slots["c"]; return ok }
+	if has() {
+		t.Error("it has a slot that is on no disk")
+	}
+	bad.Remove()
+	l.awaitPassing("it to have a slot", refreshPause, func() bool { a.grant(); return has() })
+}
+
+// A replica may leave between the promotion of its primary and the beginning of its tenure.
+func TestLinkThatWasPartedDoesNotBegin(t *testing.T) {
+	p := &peerLink{t: &Tenure{life: t.Context()}, node: "b", parted: true}
+	if p.beginLocked(); p.stop != nil {
+		t.Error("it makes streams")
+	}
 }

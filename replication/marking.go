@@ -87,7 +87,10 @@ func (r *Replica) reviveMarks() {
 			r.say(fmt.Sprintf("%s: %v", noMarks, err))
 			return
 		}
-		r.say("")
+		r.mu.Lock()
+		r.sayLocked("")
+		r.revivedLocked()
+		r.mu.Unlock()
 		r.log.Info("the map of marks was written anew after its failure")
 	})
 }

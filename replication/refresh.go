@@ -58,6 +58,7 @@ func (r *Replica) reopen() (begun bool) {
 		}
 		r.reopened = failures
 		r.sayLocked("")
+		r.revivedLocked()
 		r.log.Info("the backing was opened anew after its failure")
 	})
 	return true

@@ -53,9 +53,20 @@ func (r *Replica) followRosterLocked() {
 	}
 	r.roster.Store(l)
 	r.promised.s, r.promised.n = nil, 0
+	r.beginFitLocked()
+}
+
+func (r *Replica) beginFitLocked() {
 	if r.cfg.Marks != nil && !r.fitting && !r.stopped {
 		r.fitting = true
 		r.goes.Go(r.fit)
+	}
+}
+
+// revivedLocked has the map take up what it could not while it had failed: that replicas came or went.
+func (r *Replica) revivedLocked() {
+	if l := r.roster.Load(); len(l.slots) < len(l.numbers)-1 {
+		r.beginFitLocked()
 	}
 }
 
