@@ -55,7 +55,7 @@ func (n *Node) apply(ctx context.Context, r api.ApplyRequest) (out api.Applied, 
 	if err := v.mayChangeReplicas(c.Replicas); err != nil {
 		return out, err
 	}
-	if moved, err := n.handOverLeaving(ctx, &v, c.Replicas); err != nil {
+	if moved, err := n.handOverLeaving(ctx, &v, c); err != nil {
 		return out, err
 	} else if moved {
 		v = n.look(ctx)

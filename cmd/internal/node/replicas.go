@@ -98,11 +98,14 @@ func (v *view) successor(vol *cluster.Volume, leave []string) string {
 
 // handOverLeaving has primaries whose replicas are to be removed hand over, and reports whether any did: what was decided about the
 // volume before is void then.
-func (n *Node) handOverLeaving(ctx context.Context, v *view, all []cluster.ChangeReplicas) (moved bool, err error) {
-	for _, m := range all {
+func (n *Node) handOverLeaving(ctx context.Context, v *view, c *cluster.Configure) (moved bool, err error) {
+	for _, m := range c.Replicas {
 		vol := v.state.Volumes[m.Name]
 		if !slices.Contains(m.Leave, vol.Primary) {
 			continue
+		}
+		if e := (cluster.Command{Configure: c}); !v.state.Readable(e.Encode()) && !v.state.Readable(e.Plain()) { // it would move for nothing
+			return moved, api.Failed("nothing is applied: a node runs a version that does not know replicas that come and go: update all, and apply again")
 		}
 		to := v.successor(&vol, m.Leave)
 		if _, err := n.Failover(ctx, api.FailoverRequest{Volume: vol.Name, Epoch: uint64(vol.Epoch), To: to}); err != nil {
