@@ -213,7 +213,9 @@ func TestChangesOfReplicasAreOfFormat9AndTheirStateOfFormat7(t *testing.T) {
 }
 
 func TestWhoLeavesAwaitsWhoTakesItsPlace(t *testing.T) {
-	r := func(node, mode string, leaving bool) Replica { return Replica{Node: node, Mode: mode, Leaving: leaving} }
+	r := func(node, mode string, leaving bool) Replica {
+		return Replica{Node: node, Mode: mode, Leaving: leaving}
+	}
 	for name, c := range map[string]struct {
 		replicas []Replica
 		members  string
