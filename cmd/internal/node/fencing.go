@@ -249,7 +249,11 @@ func (f *fencer) unwanted(q fence.Ask) string {
 	}
 }
 
-// ask runs an agent beside us.
+// agentEnd is how long an agent that is killed is waited for. One that hangs in the kernel for longer, with what holds it, acts no more,
+// and this node is to be able to lead again.
+const agentEnd = 5 * time.Second
+
+// ask runs an agent beside us. Nobody but stop waits for it: the end of leadership must not hang with it.
 func (f *fencer) ask(q fence.Ask) {
 	f.stop() // there is none: one is asked at a time
 	c := f.agents[q.Agent]
@@ -260,7 +264,7 @@ func (f *fencer) ask(q fence.Ask) {
 	answers := f.answers
 	call := agent.Call{Agent: c.Agent, Node: f.node, Options: c.Options, Limit: q.Limit}
 	f.l.n.log.Info("asking a fence agent", "peer", f.node, "agent", c.Agent, "level", c.Level, "action", q.Op)
-	f.l.goes.Go(func() {
+	go func() {
 		defer close(gone)
 		a := fence.Answered{Call: q.Call}
 		if q.Op == fence.OpOff {
@@ -270,16 +274,24 @@ func (f *fencer) ask(q fence.Ask) {
 		}
 		f.l.n.log.Info("a fence agent answered", "peer", f.node, "agent", c.Agent, "level", c.Level, "action", q.Op, "answer", a.Answer, "text", a.Text)
 		answers <- a
-	})
+	}()
 }
 
-// stop kills the agent that runs, if one does, and returns when nothing of it is left.
+// stop kills the agent that runs, if one does, and returns when nothing of it is left, or when it hangs all the same.
 func (f *fencer) stop() {
-	if f.kill != nil {
-		f.kill()
-		<-f.gone
-		f.kill, f.gone = nil, nil
+	if f.kill == nil {
+		return
 	}
+	f.kill()
+	late := time.NewTimer(agentEnd)
+	defer late.Stop()
+	select {
+	case <-f.gone:
+	case <-late.C:
+		f.l.n.log.Error("a fence agent was killed and does not end: it is not waited for", "peer", f.node, "waited", agentEnd)
+		f.l.n.events.add("fence agent hangs", "", fmt.Sprintf("an agent for %s was killed and has not ended %v later: it is not waited for; look at the mounts that agents and password files are on", f.node, agentEnd))
+	}
+	f.kill, f.gone = nil, nil
 }
 
 var fenceWords = map[fence.Word]cluster.FenceWord{fence.Begun: cluster.FenceBegun, fence.Fenced: cluster.FenceOff, fence.NotOff: cluster.FenceFailed, fence.GivenEnd: cluster.FenceEnded}

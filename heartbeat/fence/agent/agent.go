@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hacluster/heartbeat/fence"
@@ -41,8 +42,6 @@ type Result struct {
 	Text string
 	// Err says why there is no exit code.
 	Err error
-
-	stdout string
 }
 
 // The exit codes of the FenceAgentAPI.
@@ -71,12 +70,14 @@ type Runner struct {
 	// Dir is the daemon's data directory: what an agent leaves behind that outlives everything is known by it (Clean).
 	Dir string
 
+	stuck atomic.Int32 // holders that are waited for after their end
+
 	mu    sync.Mutex
-	knows map[string]known // the actions of agents, by path
+	knows map[string]known // the actions of agents, by name
 }
 
 type known struct {
-	at      time.Time // when the program was changed
+	program program
 	actions []string
 }
 
@@ -107,33 +108,25 @@ func (r *Runner) Status(ctx context.Context, c Call) (fence.Answer, string) {
 
 // Has reports whether the agent says of itself that it knows the action.
 func (r *Runner) Has(ctx context.Context, c Call, action string) (bool, error) {
-	path, err := Find(c.Agent)
-	if err != nil {
-		return false, err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return false, err
-	}
 	r.mu.Lock()
-	k, ok := r.knows[path]
+	k := r.knows[c.Agent]
 	r.mu.Unlock()
-	if !ok || !k.at.Equal(info.ModTime()) {
-		c.Action, c.Options = "metadata", nil
-		res := r.Run(ctx, c)
+	out, err := r.hold(ctx, order{Agent: c.Agent, Action: "metadata", Node: c.Node, Limit: c.Limit, Known: k.program})
+	if err != nil || out.Err != "" || out.Program != k.program {
+		res := resultOf(out, err)
 		if res.Err != nil || res.Exit != exitDone {
 			return false, errors.New("metadata: " + res.Why())
 		}
-		actions, err := actionsOf(res.stdout)
+		actions, err := actionsOf(out.Metadata)
 		if err != nil {
 			return false, err
 		}
-		k = known{info.ModTime(), actions}
+		k = known{out.Program, actions}
 		r.mu.Lock()
 		if r.knows == nil {
 			r.knows = map[string]known{}
 		}
-		r.knows[path] = k
+		r.knows[c.Agent] = k
 		r.mu.Unlock()
 	}
 	for _, a := range k.actions {

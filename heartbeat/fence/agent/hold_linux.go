@@ -20,20 +20,31 @@ import (
 	"hacluster/heartbeat/resource/effect"
 )
 
-// order is what a holder is to do, once. Closing its standard input ends it.
+// order is what a holder is to do, once. Closing its standard input ends it. It is the holder that looks for the agent and reads the
+// secrets: the files may lie on a mount that never answers, and a process can be given up, a daemon's thread cannot.
 type order struct {
-	Path  string        `json:"path"`
-	Input string        `json:"input"`
-	Limit time.Duration `json:"limit"`
-	Keep  int           `json:"keep"` // bytes of standard output, from its beginning
+	Agent   string            `json:"agent"`
+	Action  string            `json:"action"`
+	Node    string            `json:"node"`
+	Options map[string]string `json:"options"`
+	Limit   time.Duration     `json:"limit"`
+	// Known is the program whose description of itself is known already: metadata of it is not asked for again.
+	Known program `json:"known"`
 }
 
-// outcome is the holder's answer, given when nothing runs any more.
+// program is an agent in one version.
+type program struct {
+	Path    string `json:"path"`
+	Changed int64  `json:"changed"` // when, in ns since 1970
+}
+
+// outcome is the holder's answer, given when nothing runs any more, or nothing that can be ended.
 type outcome struct {
-	Exit   int    `json:"exit"`
-	Stdout string `json:"stdout"`
-	Stderr string `json:"stderr"`
-	Err    string `json:"err,omitempty"`
+	Exit     int     `json:"exit"`
+	Text     string  `json:"text"` // what it said, without secrets
+	Metadata string  `json:"metadata,omitempty"`
+	Program  program `json:"program"`
+	Err      string  `json:"err,omitempty"`
 }
 
 // maxOrder bounds a message between the daemon and a holder.
@@ -43,9 +54,9 @@ const maxOrder = 1 << 20
 // from there to its program.
 const killLimit = 5 * time.Second
 
-// Hold is a holder's whole life: it runs one agent, as read from in, and answers on out.
+// Hold is a holder's whole life: it runs one agent, as read from in, and answers on out. The process is to end then: a thread of it may
+// wait for a file that never comes.
 func Hold(in io.Reader, out io.Writer) error {
-	runtime.LockOSThread() // the thread whose death kills the agent is to be this one, which lives as long as we do
 	if err := effect.Subreaper(); err != nil {
 		return err
 	}
@@ -98,38 +109,110 @@ func carryOut(ctx context.Context, o order) (res outcome) {
 		res.Err = pipes.err.Error()
 		return res
 	}
-	cmd := exec.Command(o.Path)
-	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", in.r, out.w, errs.w
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		res.Err = err.Error()
-		return res
-	}
-	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("0"), 0)
-	in.r.Close()
-	out.w.Close()
-	errs.w.Close()
-	go func() {
-		_, _ = io.WriteString(in.w, o.Input) // an agent need not read it
-		in.w.Close()
-	}()
-	stdout, stderr := read(out.r, &bounded{most: o.Keep}), read(errs.r, &bounded{most: maxOutput, last: true})
+	begun := make(chan begun, 1)
+	go begin(ctx, o, in, out, errs, begun)
+	var cmd *exec.Cmd
+	var secret []string
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	select {
-	case err := <-ended:
-		res.Exit, res.Err = exitOf(err)
-	case <-ctx.Done():
-		res.Err = fmt.Sprintf("it was killed: it took longer than %v", o.Limit)
+	stdout, stderr := &bounded{most: maxOutput}, &bounded{most: maxOutput, last: true}
+	if o.Action == "metadata" {
+		stdout.most = maxMetadata
+	}
+	for over := false; !over; {
+		select {
+		case b := <-begun:
+			if res.Program = b.program; b.cmd == nil {
+				if b.err != nil {
+					res.Err = b.err.Error()
+				}
+				return res
+			}
+			cmd, secret, begun = b.cmd, b.secret, nil
+			in.r.Close()
+			out.w.Close()
+			errs.w.Close()
+			go func() {
+				_, _ = io.WriteString(in.w, b.input) // an agent need not read it
+				in.w.Close()
+			}()
+			read(out.r, stdout)
+			read(errs.r, stderr)
+			go func() { ended <- cmd.Wait() }()
+		case err := <-ended:
+			res.Exit, res.Err = exitOf(err)
+			over = true
+		case <-ctx.Done():
+			res.Err = fmt.Sprintf("it was killed: it took longer than %v", o.Limit)
+			if cmd == nil {
+				res.Err = fmt.Sprintf("it did not begin: looking for it, or reading what its options name, took longer than %v: is it on a mount that does not answer?", o.Limit)
+			}
+			over = true
+		}
 	}
 	kill, cancel := context.WithTimeout(context.Background(), killLimit)
 	defer cancel()
-	waited := func(pid int) bool { return pid == cmd.Process.Pid }
+	waited := func(pid int) bool { return cmd != nil && pid == cmd.Process.Pid }
 	if err := effect.End(kill, unix.SIGKILL, nil, waited); err != nil {
 		res.Exit, res.Err = -1, strings.TrimPrefix(res.Err+"; "+err.Error(), "; ")
 	}
-	res.Stdout, res.Stderr = stdout.until(kill), stderr.until(kill)
+	said := stdout.until(kill)
+	if o.Action == "metadata" {
+		res.Metadata = said
+	}
+	res.Text = clip(say(secret, stderr.until(kill), said))
 	return res
+}
+
+// begun is an agent that runs; or why it does not: err, or nothing if it need not.
+type begun struct {
+	cmd     *exec.Cmd
+	program program
+	input   string
+	secret  []string
+	err     error
+}
+
+// begin starts the agent, on a thread of its own that lives as long as we do: its death kills the agent.
+func begin(ctx context.Context, o order, in, out, errs pipe, to chan<- begun) {
+	runtime.LockOSThread()
+	b := begun{}
+	options := map[string]string{}
+	if b.program, b.err = look(o.Agent); b.err == nil && (o.Action != "metadata" || b.program != o.Known) {
+		if options, b.secret, b.err = resolved(o.Options); b.err == nil {
+			b.input = input(o, options)
+			b.cmd, b.err = start(ctx, b.program.Path, in, out, errs)
+		}
+	}
+	to <- b
+	select {}
+}
+
+// start starts the program, unless it is too late.
+func start(ctx context.Context, path string, in, out, errs pipe) (*exec.Cmd, error) {
+	cmd := exec.Command(path)
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", in.r, out.w, errs.w
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", cmd.Process.Pid), []byte("0"), 0)
+	return cmd, nil
+}
+
+// look finds the agent.
+func look(name string) (p program, err error) {
+	if p.Path, err = Find(name); err != nil {
+		return p, err
+	}
+	info, err := os.Stat(p.Path)
+	if err != nil {
+		return p, err
+	}
+	p.Changed = info.ModTime().UnixNano()
+	return p, nil
 }
 
 func exitOf(err error) (code int, why string) {
@@ -173,19 +256,19 @@ func (p *pipes) close() {
 type bounded struct {
 	most int
 	last bool
-	done chan struct{} // closed at the end of the output
+	done chan struct{} // closed at the end of the output; nil: there is none
 
 	mu sync.Mutex
 	b  []byte
 }
 
-func read(r io.Reader, w *bounded) *bounded {
-	w.done = make(chan struct{})
+func read(r io.Reader, w *bounded) {
+	done := make(chan struct{})
+	w.done = done
 	go func() {
-		defer close(w.done)
+		defer close(done)
 		_, _ = io.Copy(w, r)
 	}()
-	return w
 }
 
 func (w *bounded) Write(p []byte) (int, error) {
@@ -203,9 +286,11 @@ func (w *bounded) Write(p []byte) (int, error) {
 
 // until waits for the end of the output, which comes when all that had it are dead, or for that of ctx.
 func (w *bounded) until(ctx context.Context) string {
-	select {
-	case <-w.done:
-	case <-ctx.Done():
+	if w.done != nil {
+		select {
+		case <-w.done:
+		case <-ctx.Done():
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

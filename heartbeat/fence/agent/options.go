@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bounds of what is configured and said.
@@ -77,9 +79,9 @@ func resolved(options map[string]string) (out map[string]string, secret []string
 	return out, secret, nil
 }
 
-// firstLine reads a secret. A file that everybody can read keeps none.
+// firstLine reads a secret. A file that everybody can read keeps none. A pipe is not waited for.
 func firstLine(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return "", err
 	}
@@ -104,12 +106,12 @@ func firstLine(path string) (string, error) {
 }
 
 // input is what the agent reads.
-func input(c Call, options map[string]string) string {
+func input(o order, options map[string]string) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(options)) {
 		fmt.Fprintf(&b, "%s=%s\n", name, options[name])
 	}
-	fmt.Fprintf(&b, "nodename=%s\naction=%s\n", c.Node, c.Action)
+	fmt.Fprintf(&b, "nodename=%s\naction=%s\n", o.Node, o.Action)
 	return b.String()
 }
 

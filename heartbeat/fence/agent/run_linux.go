@@ -20,29 +20,21 @@ import (
 	"hacluster/heartbeat/fence"
 )
 
-// Run runs an agent and returns when nothing of it is left. When ctx ends it is killed.
+// Run runs an agent and returns when nothing of it is left. When ctx ends it is killed. It returns also when that cannot be done, for it
+// hangs in the kernel, and says so.
 func (r *Runner) Run(ctx context.Context, c Call) Result {
-	path, err := Find(c.Agent)
-	if err != nil {
-		return Result{Exit: -1, Err: err}
-	}
-	options, secret, err := resolved(c.Options)
-	if err != nil {
-		return Result{Exit: -1, Err: err}
-	}
-	o := order{Path: path, Input: input(c, options), Limit: c.Limit, Keep: maxOutput}
-	if c.Action == "metadata" {
-		o.Keep = maxMetadata
-	}
-	out, err := r.hold(ctx, o)
-	res := Result{Exit: out.Exit, stdout: out.Stdout, Err: err}
+	out, err := r.hold(ctx, order{Agent: c.Agent, Action: c.Action, Node: c.Node, Options: c.Options, Limit: c.Limit})
+	return resultOf(out, err)
+}
+
+func resultOf(out outcome, err error) Result {
+	res := Result{Exit: out.Exit, Text: out.Text, Err: err}
 	if err == nil && out.Err != "" {
 		res.Err = errors.New(out.Err)
 	}
 	if res.Err != nil {
 		res.Exit = -1
 	}
-	res.Text = clip(say(secret, out.Stderr, out.Stdout))
 	return res
 }
 
@@ -56,6 +48,9 @@ func clip(s string) string {
 
 // hold has a holder carry the order out. A holder that does not answer in time is killed, and what it held by its mark.
 func (r *Runner) hold(ctx context.Context, o order) (out outcome, err error) {
+	if n := r.stuck.Load(); n >= maxStuck {
+		return outcome{Exit: -1}, fmt.Errorf("%d processes that held agents hang in the kernel and cannot be killed: look at the mounts that agents and password files are on", n)
+	}
 	mark := fmt.Sprintf("%s:%s", mark(r.Dir), rand.Text())
 	cmd := exec.Command(r.Holder[0], r.Holder[1:]...)
 	cmd.Env, cmd.Stderr = append(environment(), mark), os.Stderr
@@ -90,13 +85,39 @@ func (r *Runner) hold(ctx context.Context, o order) (out outcome, err error) {
 	}
 	in.Close()
 	if err == nil {
-		return out, cmd.Wait()
+		return out, r.wait(cmd)
 	}
 	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
+	if stuck := r.wait(cmd); errors.Is(stuck, errStuck) {
+		err = errors.Join(err, stuck)
+	}
 	kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), killLimit)
 	defer cancel()
 	return outcome{Exit: -1}, errors.Join(fmt.Errorf("the process that holds it: %w", err), killMarked(kill, mark))
+}
+
+// maxStuck bounds how many holders may be left behind that hang in the kernel.
+const maxStuck = 8
+
+var errStuck = errors.New("it hangs in the kernel and cannot be killed")
+
+// wait waits for a holder that has answered or was killed, but not for one that hangs.
+func (r *Runner) wait(cmd *exec.Cmd) error {
+	r.stuck.Add(1)
+	ended := make(chan error, 1)
+	go func() {
+		err := cmd.Wait()
+		r.stuck.Add(-1)
+		ended <- err
+	}()
+	late := time.NewTimer(killLimit)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-late.C:
+		return errStuck
+	}
 }
 
 // said is a holder's answer.
