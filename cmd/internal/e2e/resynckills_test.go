@@ -101,7 +101,7 @@ func (r *rig) forcedBack(primary, standby, dir string, want []byte) {
 	})
 	if r.vol().State == api.VolumeDegraded {
 		ctx, cancel := r.within()
-		r.Admin(ctx, "volume", "resync", "vol", "--target", primary, "--discard-target-data") // void if it has begun by itself
+		r.Admin(ctx, "volume", "resync", "vol", "--replica", primary, "--discard-target-data") // void if it has begun by itself
 		cancel()
 	}
 	r.until("it gave up what nobody else has", Healthy)
