@@ -22,6 +22,7 @@ type entry struct {
 	frame *wire.Frame
 	// unmarked is why it must not change the backing: its region could not be marked.
 	unmarked error
+	follows  bool     // one that failed, and is not to be carried out
 	early    bool     // it counts as received: who waits for that does not wait for the device too
 	undo     bool     // what it overwrites must be logged before (R18)
 	old      undo.Old // that, as far as it is known
@@ -41,7 +42,7 @@ func newEntry(s *session, b *link.Batch, f *wire.Frame) *entry {
 func (e *entry) free() {
 	e.batch.Free()
 	e.forgetOld()
-	e.s, e.batch, e.frame, e.unmarked, e.early, e.undo, e.unlogged, e.Fence = nil, nil, nil, nil, false, false, nil, false
+	e.s, e.batch, e.frame, e.unmarked, e.follows, e.early, e.undo, e.unlogged, e.Fence = nil, nil, nil, nil, false, false, false, nil, false
 	entries.Put(e)
 }
 
@@ -161,6 +162,9 @@ func (e *entry) run() {
 func (e *entry) carryOut() {
 	var room [8]*order.Item
 	err := e.unmarked
+	if e.follows {
+		err = errBroken
+	}
 	if err == nil && e.unlogged != nil {
 		err = e.s.r.goOnWithout(e.unlogged)
 	}
@@ -186,7 +190,7 @@ func (e *entry) look() {
 	s, r := e.s, e.s.r
 	s.answerDigest(e.frame.ID, e.frame.Range, digester(e.frame.Flags))
 	r.mu.Lock()
-	ready := r.queue.Return(&e.Item, nil)
+	ready := r.returnLocked(e, nil)
 	r.mu.Unlock()
 	e.free()
 	for _, it := range ready {
@@ -261,13 +265,13 @@ func (r *Replica) finish(e *entry, err error, ready []*order.Item) []*order.Item
 	}
 	var prefix uint64
 	r.mu.Lock()
-	ready = r.queue.Return(&e.Item, ready)
-	r.taken -= int64(e.frame.PayloadLen())
 	if err != nil {
 		r.recv.Failed(seq)
 	} else {
 		prefix = r.recv.Returned(seq)
 	}
+	ready = r.returnLocked(e, ready)
+	r.taken -= int64(e.frame.PayloadLen())
 	ack := err == nil && r.recv.MayAck(s.stream)
 	if left := r.recv.Outstanding(); left == 0 || r.full && left < maxTaken/2 && r.taken < maxTakenBytes/2 {
 		r.full = false
@@ -282,6 +286,17 @@ func (r *Replica) finish(e *entry, err error, ready []*order.Item) []*order.Item
 		s.box.Ack(prefix)
 	}
 	e.free()
+	return ready
+}
+
+// returnLocked takes an entry out of the queue and appends to ready what may start now. What follows one that failed starts only to
+// end: the fence that it waited for did not make durable what came before (R13).
+func (r *Replica) returnLocked(e *entry, ready []*order.Item) []*order.Item {
+	ready = r.queue.Return(&e.Item, ready)
+	for _, it := range ready {
+		next := it.Owner.(*entry)
+		next.follows = next.frame.Kind != wire.Digest && r.recv.Follows(next.frame.Seq)
+	}
 	return ready
 }
 

@@ -124,6 +124,62 @@ func TestAsyncFlushOfTheStreamIsDurableBeforeWhatFollows(t *testing.T) {
 	}
 }
 
+// R13, R23: where a write, a durable write or a flush of the stream fails, what waited behind the flush is not written any more: it
+// would be on a disk that lacks what a client was told is durable.
+func TestAsyncFailureLeavesWhatFollowsUnwritten(t *testing.T) {
+	first := blockdev.Range{Len: 4096}
+	for _, inline := range []bool{false, true} {
+		for name, x := range map[string]struct {
+			rule    faultdev.Rule
+			durable bool // the write is; else a flush follows it
+		}{
+			"write":         {rule: faultdev.Rule{Op: blockdev.OpWrite, Range: first}},
+			"durable write": {rule: faultdev.Rule{Op: blockdev.OpWrite, Range: first}, durable: true},
+			"flush":         {rule: faultdev.Rule{Op: blockdev.OpFlush}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				l, _, b, c := formedAsync(t, labConfig{inline: inline, unmarked: true}) // marks are flushed for, too
+				x.rule.Stall, x.rule.Times, x.rule.Err = true, 1, errFault
+				fails := b.faults.Add(x.rule)
+				req, sent := writeReq(0, pattern(4096, 1)), uint64(9)
+				req.FUA = x.durable
+				if err := c.do(req); err != nil {
+					t.Fatal(err)
+				}
+				if !x.durable {
+					sent++
+					if err := c.flush(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for i := range int64(8) {
+					if err := c.write((1+i)*4096, pattern(4096, 3)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				l.await("the standby to have taken all, and to be at its disk", func() bool { return fails.Waiting() > 0 && b.get().Report().Taken >= sent })
+				b.cable.cut() // no resync writes it
+				fails.Release()
+				l.await("the standby to be through with all", func() bool { return b.outstanding() == 0 })
+				if !b.get().super.Failed() {
+					t.Error("the failure is not noted")
+				}
+				if p := b.at(4096, 8*4096); !bytes.Equal(p, make([]byte, len(p))) {
+					t.Error("what followed is written, and what it followed is not durable")
+				}
+			})
+		}
+	}
+}
+
+// outstanding is how much of what n took as a standby has not returned from its disk.
+func (n *labNode) outstanding() int {
+	r := n.get()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.recv.Outstanding()
+}
+
 // R11: in async another replica may be promoted without what is acknowledged, so everything is answered by a valid lease only.
 func TestAsyncAnswersByALeaseOnly(t *testing.T) {
 	l, a, b, c := formedAsync(t, labConfig{})

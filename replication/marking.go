@@ -118,7 +118,7 @@ func (o *op) Marked(err error) {
 
 // begins is the same for an entry of a standby.
 func (e *entry) begins() bool {
-	if e.frame.Kind != wire.Write && e.frame.Kind != wire.Zero {
+	if e.follows || e.frame.Kind != wire.Write && e.frame.Kind != wire.Zero {
 		return true
 	}
 	r := e.s.r

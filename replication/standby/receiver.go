@@ -10,6 +10,7 @@
 //   - nothing is answered in a stream before everything taken in earlier ones has returned from the device
 //   - written is a gapless prefix of what returned; it never passes an entry that failed
 //   - once Raft has shown an epoch (Fence), nothing is taken in an older one
+//   - what waited for an entry that failed is not carried out (Follows, R13)
 package standby
 
 import (
@@ -57,6 +58,7 @@ type Receiver struct {
 	taken    []taken // taken[i] is entry written+1+i
 	pending  int     // entries taken that have neither returned nor failed
 	broken   bool    // an entry failed on the device
+	failed   uint64  // the first that did
 
 	resync       bool // the session overwrites: the replica must be marked before the first change
 	inconsistent bool // durably marked
@@ -175,7 +177,7 @@ func (r *Receiver) Begin(stream, num uint64, resync bool) error {
 	case !resync && r.known && num > r.received+1:
 		return &GapError{Want: r.received + 1, Got: num}
 	}
-	r.begun, r.resync, r.broken = true, resync, false
+	r.begun, r.resync, r.broken, r.failed = true, resync, false, 0
 	if resync || !r.known {
 		r.received, r.written, r.place, r.taken = num-1, num-1, 0, r.taken[:0]
 	}
@@ -243,8 +245,14 @@ func (r *Receiver) Returned(num uint64) (prefix uint64) {
 // the entry, and only a resync begins anew (R23).
 func (r *Receiver) Failed(num uint64) {
 	r.ended(num)
+	if !r.broken || num < r.failed {
+		r.failed = num
+	}
 	r.broken, r.open = true, false
 }
+
+// Follows reports whether entry num comes after one that failed: no fence holds it back any more, so it must not be carried out (R13).
+func (r *Receiver) Follows(num uint64) bool { return r.broken && num > r.failed }
 
 // Broken reports whether an entry has failed since the newest stream began: then no resync is closed any more.
 func (r *Receiver) Broken() bool { return r.broken }

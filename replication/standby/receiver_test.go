@@ -368,6 +368,34 @@ func TestFailedEntryEndsTheStreamAndOnlyAResyncBeginsAnew(t *testing.T) { // R23
 	}
 }
 
+func TestFailedEntryHasWhatFollowsItLeftOut(t *testing.T) { // R13
+	r := opened(t, false)
+	take(t, r, 1, 1, 2, 3, 4, 5)
+	if r.Follows(5) {
+		t.Fatal("none has failed")
+	}
+	r.Failed(4)
+	if r.Follows(3) || r.Follows(4) || !r.Follows(5) {
+		t.Fatal("what follows entry 4 is entry 5")
+	}
+	r.Failed(5)
+	r.Failed(2)
+	if r.Follows(1) || !r.Follows(3) {
+		t.Fatal("what counts is the first that failed, not the last")
+	}
+	r.Returned(1)
+	r.Failed(3)
+	if v := r.Hello(applied(5), hello(5, 2), 0); v != Accept {
+		t.Fatalf("verdict %d, want Accept", v)
+	}
+	if err := r.Begin(2, 1, true); err != nil {
+		t.Fatal(err)
+	}
+	if take(t, r, 2, 1, 2, 3); r.Follows(3) {
+		t.Fatal("a resync begins anew")
+	}
+}
+
 func TestFailedEntryDoesNotHoldUpANewEpoch(t *testing.T) { // R2, R23
 	r := opened(t, false)
 	take(t, r, 1, 1, 2)
