@@ -41,6 +41,9 @@ func (a *app) checkFile(path string) error {
 	case err != nil:
 		return err
 	}
+	if len(rep.Missing) > 0 {
+		return a.verdict(path, int(api.KindFailed), rep.Missing, append(rep.Unsupported, rep.Warnings...))
+	}
 	return a.verdict(path, 0, nil, append(rep.Unsupported, rep.Warnings...))
 }
 
@@ -58,7 +61,7 @@ func (a *app) checkStart(path string) error {
 		fmt.Fprintf(a.err, "ha-admin: %s\n", oneLine(err.Error()))
 		return &exit{exitConfig}
 	}
-	return a.verdict(path, 0, nil, nil)
+	return a.verdict(path, 0, nil, cfg.MissingAgents())
 }
 
 // verdict prints one line for each problem and each warning.

@@ -110,7 +110,11 @@ func fencingText(st *api.Status) string {
 		}
 		any = true
 		for _, d := range n.Fence.Devices {
-			table.row(n.Name, d.Level, d.Agent)
+			agent := d.Agent
+			if d.Missing {
+				agent += " (not installed on this server)"
+			}
+			table.row(n.Name, d.Level, agent)
 		}
 		if r := n.Fence.Last; r != nil {
 			lines = append(lines, "  last: "+oneLine(fencedText(n.Name, *r)))

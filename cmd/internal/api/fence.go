@@ -41,6 +41,8 @@ type FenceRecord struct {
 type FenceDevice struct {
 	Level int    `json:"level"`
 	Agent string `json:"agent"`
+	// Missing: it is not installed on the node that is asked, which could not fence as leader.
+	Missing bool `json:"missing,omitempty"`
 }
 
 // FenceStatus is how a node is fenced, and what came of it last.

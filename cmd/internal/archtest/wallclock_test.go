@@ -20,9 +20,10 @@ var wallPlaces = []string{
 	"blockdev/rescue/find.go",                              // when an image that no resync belongs to was found
 	"blockdev/rescue/shelf.go", "blockdev/rescue/early.go", // when the resync of a rescue image ended, or went on without it
 	"cmd/internal/metrics/node.go", "cmd/internal/metrics/volume.go", // stamps of events and certificates, shown as they are
-	"heartbeat/membership/counters.go", // how often a line is logged
-	"cmd/internal/node/lines.go",       // a person's calendar of rates is by the time of day
-	"cmd/internal/node/scheduled.go",   // a person's schedule of verifies is by the time of day
+	"heartbeat/membership/counters.go",    // how often a line is logged
+	"cmd/internal/node/lines.go",          // a person's calendar of rates is by the time of day
+	"heartbeat/fence/agent/hold_linux.go", // whether the file of an agent is another than before
+	"cmd/internal/node/scheduled.go",      // a person's schedule of verifies is by the time of day
 }
 
 // wallReaders lists the lines of a file's text that read the time of day.

@@ -183,14 +183,15 @@ func (c *Config) MissingAgents() Problems {
 		return nil // it is not known whether this machine is any of the nodes
 	}
 	for _, f := range c.Fences {
-		if !installed(f.Agent) {
+		if !Installed(f.Agent) {
 			r.add(f.agentAt, "agent is not installed on this machine", "a program on the PATH or in "+strings.Join(agentFolders, ", ")+" is wanted, or a path: on Debian, apt-get install fence-agents")
 		}
 	}
 	return r.problems
 }
 
-func installed(agent string) bool {
+// Installed reports whether this machine has an agent. It asks file systems, which may take as long as they like.
+func Installed(agent string) bool {
 	program := func(path string) bool {
 		info, err := os.Stat(path)
 		return err == nil && !info.IsDir() && info.Mode()&0o111 != 0

@@ -41,7 +41,7 @@ func Load(path string, o Options) (*Config, error) {
 		r.add(pos{text: o.Node}, "this node is not in the file", "name one of these with --node: "+known(nodeNames(c.Nodes)))
 	}
 	c.checkInsecure(&r.report)
-	if err := slices.Concat(r.problems, c.unsupported(), c.MissingAgents()).sorted().err(); err != nil {
+	if err := slices.Concat(r.problems, c.unsupported()).sorted().err(); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -54,6 +54,8 @@ type Report struct {
 	Unsupported Problems
 	// Warnings may be meant so.
 	Warnings Problems
+	// Missing are fence agents that this machine does not have, if it is one of the nodes: no reason not to start, one not to apply.
+	Missing Problems
 }
 
 // Check reads the file for every node at once and starts nothing. The error is Problems when something is wrong with
@@ -75,7 +77,7 @@ func check(path string, src []byte, o Options) (*Report, error) {
 	if err := r.problems.sorted().err(); err != nil {
 		return nil, err
 	}
-	return &Report{Config: c, Unsupported: c.unsupported().sorted(), Warnings: append(c.warnings(), c.MissingAgents()...)}, nil
+	return &Report{Config: c, Unsupported: c.unsupported().sorted(), Warnings: c.warnings(), Missing: c.MissingAgents()}, nil
 }
 
 // AdminSocket finds the local daemon's socket for a program that knows no more than the file and perhaps the node's

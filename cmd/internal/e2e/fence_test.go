@@ -156,6 +156,9 @@ func TestHungAgentIsKilledAndTheNextLevelFences(t *testing.T) {
 	old := r.vol().Primary
 	r.behave(old, "hang", "ok")
 	r.signal(syscall.SIGSTOP, old)
+	r.until("it is being fenced", lastWord(old, "begun"))
+	_, errs := r.admin(3, "fence", "test", old)
+	r.says(errs, old+" is being turned off")
 	s := r.until("the other follows", PrimaryIs(other(old)))
 	if f := fenceOf(s, old).Last; f == nil || f.Word != "off" || f.Level != 2 || !strings.Contains(f.Text, "took longer than 3s") {
 		t.Errorf("%+v", f)
@@ -277,11 +280,30 @@ func TestNextLeaderGoesOnWithTheFence(t *testing.T) {
 		}
 	}
 	r.start(leader)
-	s = r.until("the next leader has it off", lastWord(old, "off"))
+	r.until("the next leader has it off", lastWord(old, "off"))
 	if r.Pid(old) != 0 {
 		t.Error("it runs")
 	}
 	r.until("the other follows", PrimaryIs(other(old)))
+}
+
+// An agent that is not installed keeps no node from running, and is told of.
+func TestMissingAgentKeepsNobodyFromStarting(t *testing.T) {
+	r := healthy(t, Config{RTO: "3s", Blocks: "fence \"alpha\" {\n  agent = \"fence_nowhere\"\n}\n"})
+	s := r.until("it is told of", func(s *api.Status) bool {
+		f := fenceOf(s, "alpha")
+		return s.Quorum && len(f.Devices) == 1 && f.Devices[0].Missing
+	})
+	if len(s.Nodes) != 3 {
+		t.Errorf("%+v", s.Nodes)
+	}
+	out, _ := r.admin(0, "status")
+	r.says(out, "fence_nowhere (not installed on this server)")
+	out, _ = r.admin(0, "events")
+	r.says(out, "fence agent missing", "fence_nowhere is not installed on ")
+	_, errs := r.admin(1, "config", "check", "--node", "alpha", r.File())
+	r.says(errs, "agent is not installed on this machine")
+	r.admin(0, "config", "check", "--start", "--insecure", "--node", "alpha", r.File())
 }
 
 // `ha-admin apply` brings agents and the demand for them to a running cluster.

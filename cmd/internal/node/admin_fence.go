@@ -139,7 +139,8 @@ func orSaid(text string) string {
 	return text
 }
 
-// FenceConfirm implements api.Fencer.
+// FenceConfirm implements api.Fencer. What this node sees is one view; the leader, which may be granting leases to a node that does not
+// answer here, has its say when the word gets there (leading.confirmed).
 func (n *Node) FenceConfirm(ctx context.Context, name string) error {
 	v := n.look(ctx)
 	rec, ok := v.state.Nodes[name]
@@ -164,6 +165,9 @@ func (n *Node) FenceConfirm(ctx context.Context, name string) error {
 	if err != nil {
 		return api.Unavailable("the word was not confirmed to be kept: %v: see `ha-admin status`", err)
 	}
+	if res.Void != "" && res.Index == 0 { // by the leader, before it got into the log
+		return api.Refused("%s", res.Void)
+	}
 	if f := n.state.get().Nodes[name].Fence; res.Void != "" && (f == nil || f.Word != cluster.FenceConfirmed || f.Start != c.Start) {
 		return api.Failed("not done: %s: run the command again", res.Void)
 	}
@@ -179,6 +183,13 @@ func (n *Node) FenceTest(ctx context.Context, name string) (out api.FenceTested,
 	if len(all) == 0 || len(n.env.Fence) == 0 {
 		return out, api.Failed("no fence agent is configured for %s: add a fence block with `ha-admin apply`", name)
 	}
+	if err := n.mayTest(ctx, name); err != nil {
+		return out, err
+	}
+	if !n.tests.begin(name) {
+		return out, api.Refused("the agents of %s are being tested already, from %s: wait until that is over", name, n.me.Name)
+	}
+	defer n.tests.end(name)
 	out = api.FenceTested{Node: name, From: n.me.Name, Agents: make([]api.FenceTestedWith, len(all))}
 	var goes sync.WaitGroup
 	for i, f := range all {
@@ -186,6 +197,53 @@ func (n *Node) FenceTest(ctx context.Context, name string) (out api.FenceTested,
 	}
 	goes.Wait()
 	return out, nil
+}
+
+// mayTest refuses a test while the node is being turned off: a device takes one at a time, and the other matters more.
+func (n *Node) mayTest(ctx context.Context, name string) error {
+	runs := false
+	if r := n.state.get().Nodes[name].Fence; r != nil && r.Word == cluster.FenceBegun {
+		runs = true
+	}
+	if l := n.currentLeading(); l != nil && !runs { // between two tries the record says that one failed
+		said := make(chan bool, 1)
+		if l.do(ctx, func(cluster.Instant) { said <- l.fences.running[name] != nil }) == nil {
+			select {
+			case runs = <-said:
+			case <-l.ctx.Done():
+			case <-ctx.Done():
+			}
+		}
+	}
+	if runs {
+		return api.Refused("%s is being turned off: its agents are tested after that; see `ha-admin status`", name)
+	}
+	return nil
+}
+
+// fenceTests are those that run here, one for each node at most.
+type fenceTests struct {
+	mu   sync.Mutex
+	runs map[string]bool
+}
+
+func (t *fenceTests) begin(node string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.runs[node] {
+		return false
+	}
+	if t.runs == nil {
+		t.runs = map[string]bool{}
+	}
+	t.runs[node] = true
+	return true
+}
+
+func (t *fenceTests) end(node string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.runs, node)
 }
 
 // testAgent has it look at its device, if it can, and at the node.
@@ -228,7 +286,7 @@ func (n *Node) fenceStatus(v *view, name string) *api.FenceStatus {
 	}
 	out := &api.FenceStatus{}
 	for _, f := range all {
-		out.Devices = append(out.Devices, api.FenceDevice{Level: f.Level, Agent: f.Agent})
+		out.Devices = append(out.Devices, api.FenceDevice{Level: f.Level, Agent: f.Agent, Missing: n.missing.has(f.Agent)})
 	}
 	if rec.Fence != nil {
 		r := fenceRecord(&rec)

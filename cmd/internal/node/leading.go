@@ -28,6 +28,7 @@ type leading struct {
 	inbox  chan func(now cluster.Instant) // sent by handlers and answers, received by run; full: the sender waits, bounded by its context
 	core   *failover.Leader               // run's own
 	heard  map[string]cluster.Instant     // run's own: the last sign of life of each node
+	open   map[string]cluster.Instant     // run's own: when the last grant of each node has surely run out
 	timers config.Timers                  // run's own: those of the newest state
 	since  cluster.Instant                // run's own: when the configuration of the newest state was seen
 	config uint64                         // run's own: its version
@@ -289,6 +290,10 @@ func (l *leading) answered(ctx context.Context, node cluster.Node, round uint64,
 }
 
 func (l *leading) reply(g cluster.Grant) {
+	if l.open == nil {
+		l.open = map[string]cluster.Instant{}
+	}
+	l.open[g.Node] = l.n.now().Add(g.Length + g.Length/50)
 	key := requestKey{g.Node, g.Start, g.Number}
 	l.mu.Lock()
 	c := l.waiting[key]
@@ -470,7 +475,7 @@ func (l *leading) judged(ctx context.Context, c cluster.Command) (cluster.Result
 	for i, item := range items {
 		if results[i].Void == "" {
 			allowed = append(allowed, item)
-		} else if len(items) == 1 {
+		} else if len(items) == 1 && item.FenceNode == nil { // a person is to read the reason, and not to wait for another
 			return cluster.Result{}, errors.New(results[i].Void)
 		}
 	}
@@ -493,7 +498,7 @@ func (l *leading) judged(ctx context.Context, c cluster.Command) (cluster.Result
 // refused says, for each command, why it does not get into the log; those that may have no word.
 func (l *leading) refused(ctx context.Context, items []cluster.Command) ([]cluster.Result, error) {
 	results := make([]cluster.Result, len(items))
-	if !slices.ContainsFunc(items, func(c cluster.Command) bool { return c.Drop != nil }) {
+	if !slices.ContainsFunc(items, func(c cluster.Command) bool { return c.Drop != nil || c.FenceNode != nil }) {
 		return results, nil
 	}
 	judged := make(chan struct{})
@@ -501,6 +506,11 @@ func (l *leading) refused(ctx context.Context, items []cluster.Command) ([]clust
 		for i, c := range items {
 			if c.Drop != nil && !l.core.MayDrop(now, c) {
 				results[i].Void = fmt.Sprintf("%s proposes to drop %s without a lease in force on %s", c.By, c.Drop.Node, c.Drop.Volume)
+			}
+		}
+		for i, c := range items {
+			if c.FenceNode != nil && c.FenceNode.Word == cluster.FenceConfirmed {
+				results[i].Void = l.confirmed(now, c.FenceNode.Node)
 			}
 		}
 		close(judged)

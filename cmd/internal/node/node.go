@@ -81,6 +81,8 @@ type Node struct {
 	won       atomic.Uint64                // elections
 	commits   replication.Histogram        // what this node proposed as leader
 	agents    *agent.Runner                // of fencing
+	missing   missingAgents                // likewise, those that this machine does not have
+	tests     fenceTests                   // likewise, that people asked for
 
 	mu       sync.Mutex
 	raft     *consensus.Raft
@@ -212,6 +214,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.events.follow(life, n.state) })
 	g.Go(func() error { return n.keepKnown(life) })
 	g.Go(func() error { return n.followConfig(life) })
+	g.Go(func() error { return n.followAgents(life) })
 	g.Go(func() error { return n.watchExpiry(life) })
 	g.Go(func() error { return n.followSchedules(life) })
 	g.Go(func() error { return n.followLags(life) })
