@@ -137,6 +137,9 @@ func TestAsyncFailureLeavesWhatFollowsUnwritten(t *testing.T) {
 			"durable write": {rule: faultdev.Rule{Op: blockdev.OpWrite, Range: first}, durable: true},
 			"flush":         {rule: faultdev.Rule{Op: blockdev.OpFlush}},
 		} {
+			if inline && name == "write" {
+				continue // the reader carries it out itself, and takes nothing behind it before it has failed
+			}
 			t.Run(name, func(t *testing.T) {
 				l, _, b, c := formedAsync(t, labConfig{inline: inline, unmarked: true}) // marks are flushed for, too
 				x.rule.Stall, x.rule.Times, x.rule.Err = true, 1, errFault

@@ -176,8 +176,8 @@ type begun struct {
 func begin(ctx context.Context, o order, in, out, errs pipe, to chan<- begun) {
 	runtime.LockOSThread()
 	b := begun{}
-	options := map[string]string{}
 	if b.program, b.err = look(o.Agent); b.err == nil && (o.Action != "metadata" || b.program != o.Known) {
+		var options map[string]string
 		if options, b.secret, b.err = resolved(o.Options); b.err == nil {
 			b.input = input(o, options)
 			b.cmd, b.err = start(ctx, b.program.Path, in, out, errs)
