@@ -159,7 +159,7 @@ func TestConfigurationErrorsTouchNothing(t *testing.T) {
 		"unknown node":  {good, []string{"--insecure", "--node", "delta"}, []string{"delta"}},
 		"unknown flag":  {good, []string{"--insecure", "--frob"}, []string{"frob"}},
 		"log level":     {good, []string{"--insecure", "--log-level", "loud"}, []string{"loud"}},
-		"not supported": {good + "fence \"alpha\" {\n  agent = \"fence_x\"\n}\n", []string{"--insecure"}, []string{"not supported yet"}},
+		"not supported": {replaced(t, good, `attach = "none"`, `attach = "ublk"`), []string{"--insecure"}, []string{"not supported yet"}},
 		"not loopback":  {strings.ReplaceAll(good, "127.", "10."), []string{"--insecure"}, []string{"loopback"}},
 	} {
 		if err := os.WriteFile(r.File(), []byte(c.text), 0o600); err != nil {
