@@ -292,7 +292,10 @@ func (c *crashing) crashAt(l *loading, s site) {
 				cut := c.rng.IntN(2) == 0 && c.spare(s.node)
 				admissions := c.admissions()
 				c.revive(s, cut)
-				c.healed(s, func() bool { return !cut || s.node == "gamma" || c.admissions() > admissions })
+				// One whose clean-stop mark was stored before the cut has all on its disk, and rejoins where it is back before it is
+				// dropped (R25).
+				rejoins := s.point == failpoint.CleanIsSet
+				c.healed(s, func() bool { return !cut || rejoins || s.node == "gamma" || c.admissions() > admissions })
 				break
 			}
 			c.start(s.node) // it stopped in order; its next process is armed as well
